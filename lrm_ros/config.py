@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every default of the stack, once. YAML files, ROS parameters and the command line all read these dataclasses.
+
+Field metadata ``help`` is the parameter description in ROS and the option help on the command line. Unknown keys are
+errors that name the key and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def _opt(default: Any, help: str) -> Any:
+    """Return a dataclass field with a default and a help text."""
+    if isinstance(default, list | dict):
+        raise TypeError("use a tuple as default")
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """What a camera must deliver; part of the robot contract."""
+
+    name: str = _opt("front", "camera name; its topics are NAME/image_raw and NAME/camera_info")
+    width: int = _opt(96, "image width [pixels]")
+    height: int = _opt(96, "image height [pixels]")
+
+
+@dataclass(frozen=True)
+class RobotContract:
+    """What policy, recorder and arm must agree on. Copied into every data set and checkpoint.
+
+    The default is the SO-100 arm and its twin (ManiSkill's so100.urdf: joint order and limits [rad]).
+    """
+
+    name: str = _opt("so100", "robot type")
+    joints: tuple[str, ...] = _opt(
+        ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"),
+        "joint names in the order of states and actions",
+    )
+    lower: tuple[float, ...] = _opt((-2.1, -3.14159, 0.0, -2.5, -3.14159, -1.1), "lower joint limits [rad]")
+    upper: tuple[float, ...] = _opt((2.1, 0.2, 3.14159, 1.2, 3.14159, 1.1), "upper joint limits [rad]")
+    max_step: tuple[float, ...] = _opt((0.3, 0.3, 0.3, 0.3, 0.4, 1.0), "largest change of a target in a step [rad]")
+    cameras: tuple[CameraSpec, ...] = _opt((CameraSpec(),), "cameras, in the order of the policy's inputs")
+    control_hz: float = _opt(10.0, "control rate [Hz]")
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper", "max_step"):
+            if len(getattr(self, name)) != len(self.joints):
+                raise ValueError(
+                    f"contract '{self.name}': {name} has {len(getattr(self, name))} values for {len(self.joints)} joints"
+                )
+        for joint, low, high in zip(self.joints, self.lower, self.upper, strict=True):
+            if not low < high:
+                raise ValueError(f"contract '{self.name}': joint '{joint}' has lower {low} >= upper {high}")
+        if not self.control_hz > 0:
+            raise ValueError(f"contract '{self.name}': control_hz must be positive, got {self.control_hz}")
+
+    @property
+    def dt_s(self) -> float:
+        """Time between two control steps [s]."""
+        return 1.0 / self.control_hz
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The camera node."""
+
+    camera: str = _opt("front", "camera name")
+    source: str = _opt("0", "OpenCV device index or path, a video file, a folder of images, or 'synthetic'")
+    width: int = _opt(640, "image width [pixels]")
+    height: int = _opt(480, "image height [pixels]")
+    rate_hz: float = _opt(30.0, "frames per second")
+    stall_s: float = _opt(1.0, "report the camera as stopped after this long without a frame [s]")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The reward node, the judge and the engine behind them."""
+
+    model: str = _opt("tiny", "'tiny', a folder, a Hugging Face name, or 'fake'")
+    mode: str = _opt("completion", "contrastive, progress, completion or tri")
+    camera: str = _opt("front", "camera whose frames are judged")
+    readout: str = _opt("forward", "'forward' (one pass, probabilities of the answers) or 'generate'")
+    interval: int = _opt(10, "judge every K-th frame and hold the value in between (paper eq. 8)")
+    scale: float = _opt(1.0, "factor on the published reward (paper eq. 8)")
+    weights: tuple[float, ...] = _opt((1 / 3, 1 / 3, 1 / 3), "tri: weights of contrastive, progress, completion")
+    initial_image: bool = _opt(False, "progress: show the first frame of the episode as an anchor")
+    judge_frames: int = _opt(4, "judge an episode by the mean p(done) of its last frames")
+    judge_threshold: float = _opt(0.5, "keep an episode when that mean is at least this")
+    device: str = _opt("auto", "torch device; 'auto' takes the GPU when there is one")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The policy node."""
+
+    checkpoint: str = _opt("", "folder of a LeRobot policy with its processors (empty: wait for one)")
+    execute_steps: int = _opt(8, "actions executed of every predicted chunk")
+    explore_std: float = _opt(0.0, "std of the offset added to the arm joints, drawn once an episode [rad]; 0: off")
+    seed: int = _opt(0, "seed of the exploration offsets")
+    timeout_s: float = _opt(0.5, "hold when camera or joint state is older than this (real time only) [s]")
+    device: str = _opt("cpu", "torch device")
+
+
+@dataclass(frozen=True)
+class RecorderConfig:
+    """The recorder node."""
+
+    folder: str = _opt("runs/recordings/episodes", "where journals are written")
+    image_format: str = _opt("jpeg", "'jpeg', 'png' (lossless) or 'raw'")
+    jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100")
+    min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]")
+
+
+@dataclass(frozen=True)
+class TeleopConfig:
+    """The keyboard teleoperation node."""
+
+    joint_step: float = _opt(0.05, "joint jog a key press [rad]")
+    cartesian_step: float = _opt(0.01, "Cartesian jog a key press [m]")
+    rate_hz: float = _opt(10.0, "rate of joint commands [Hz]")
+
+
+@dataclass(frozen=True)
+class TwinConfig:
+    """The twin node: a ManiSkill world that speaks the robot's topics."""
+
+    task: str = _opt("PlaceToyInBowl-v1", "ManiSkill task")
+    seed: int = _opt(0, "seed of the next reset")
+    realtime: bool = _opt(True, "step at the control rate; false: lock-step with the commands, as fast as possible")
+    frame_every: int = _opt(1, "publish a frame every N control steps; 0: only when a command has been executed")
+    max_steps: int = _opt(0, "lock-step: execute no more than this many steps between resets; 0: no limit")
+
+
+@dataclass(frozen=True)
+class ImproverConfig:
+    """The improver node: the self-improvement loop (paper IV-C)."""
+
+    run: str = _opt("runs/demo", "run folder")
+    iterations: int = _opt(2, "self-improvement iterations")
+    demonstrations: int = _opt(20, "demonstrations the policy starts from")
+    episodes: int = _opt(100, "start poses to roll out in each iteration")
+    tries: int = _opt(2, "attempts at a start pose until the judge keeps one")
+    explore_std: float = _opt(0.04, "std of the exploration offset during collection [rad]")
+    max_steps: int = _opt(60, "control steps after which an episode ends")
+    sft_steps: int = _opt(2000, "training steps on the demonstrations")
+    finetune_steps: int = _opt(2000, "training steps an iteration")
+    eval_episodes: int = _opt(200, "held-out seeds of the evaluation")
+    seed: int = _opt(0, "seed of everything")
+    eval_seed: int = _opt(1_000_000, "first held-out seed; used by the final evaluation only")
+
+
+def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -> T:
+    """Build a configuration dataclass from plain values.
+
+    Args:
+        cls: one of the dataclasses above.
+        values: nested plain data (from YAML, ROS parameters or the command line).
+        where: name of the origin for error messages.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type, naming both and the cure.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            cure = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(fields)}"
+            raise ValueError(f"{where or cls.__name__}: unknown key '{key}'; {cure}")
+        arguments[key] = _convert(hints[key], value, f"{where or cls.__name__}.{key}")
+    return cls(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Convert plain data to a field's type; integers pass as floats, lists as tuples."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(h for h in typing.get_args(hint) if h is not type(None)), value, where)
+    if origin is tuple:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain data that YAML and JSON can write (tuples become lists)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(dataclasses.asdict(config))
+
+
+def load_yaml(path: str | Path, cls: type[T]) -> T:
+    """Read a configuration dataclass from a YAML file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: not a mapping, an unknown key, or a value of the wrong type.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"configuration file '{path}' does not exist")
+    data = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected 'key: value' lines, got {type(data).__name__}")
+    return from_dict(cls, data, str(path))
