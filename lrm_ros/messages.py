@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS messages <-> the types of this package, both ways; the only place that knows which message a topic carries."""
+
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
+
+# encoding -> (channels, index of each of R, G, B)
+_ENCODINGS = {
+    "rgb8": (3, (0, 1, 2)),
+    "bgr8": (3, (2, 1, 0)),
+    "rgba8": (4, (0, 1, 2)),
+    "bgra8": (4, (2, 1, 0)),
+    "mono8": (1, (0, 0, 0)),
+}
+
+
+def to_ns(stamp: Time | Duration) -> int:
+    """Return a stamp or duration in nanoseconds."""
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def to_time(ns: int) -> Time:
+    """Return nanoseconds as a stamp."""
+    return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def to_duration(seconds: float) -> Duration:
+    """Return seconds as a duration."""
+    ns = round(seconds * 1e9)
+    return Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def to_frame(message: Image, camera: str) -> Frame:
+    """Convert an image; rgb8 without row padding is not copied.
+
+    Args:
+        message: encoding rgb8, bgr8, rgba8, bgra8 or mono8; ``step`` may include padding.
+        camera: camera name.
+
+    Raises:
+        ValueError: no pixels, another encoding, or fewer bytes than height x step; names the camera and the cure.
+    """
+    height, width = message.height, message.width
+    if not height or not width:
+        raise ValueError(f"camera '{camera}': the image has no pixels ({width}x{height}); check the camera driver")
+    if message.encoding not in _ENCODINGS:
+        raise ValueError(
+            f"camera '{camera}': image encoding '{message.encoding}' is not supported; "
+            f"set the driver to one of {', '.join(_ENCODINGS)}"
+        )
+    channels, order = _ENCODINGS[message.encoding]
+    row = width * channels
+    step = message.step or row
+    data = np.frombuffer(message.data, np.uint8)
+    if step < row or data.size < height * step:
+        raise ValueError(
+            f"camera '{camera}': {data.size} bytes with step {step} cannot hold {width}x{height} {message.encoding}; "
+            "the driver fills the message wrongly"
+        )
+    pixels = data[: height * step].reshape(height, step)[:, :row].reshape(height, width, channels)  # (H, W, C)
+    image = pixels if message.encoding == "rgb8" else pixels[:, :, order]
+    return Frame(to_ns(message.header.stamp), camera, np.ascontiguousarray(image))
+
+
+def from_frame(frame: Frame) -> Image:
+    """Convert a frame to rgb8 in the camera's optical frame (REP-103)."""
+    height, width, _ = frame.image.shape
+    data = array.array("B")
+    # array.frombytes is 0.1 ms for 640x480; assigning bytes makes a second, checked copy.
+    data.frombytes(np.ascontiguousarray(frame.image).data.cast("B"))
+    return Image(
+        header=Header(stamp=to_time(frame.stamp_ns), frame_id=f"{frame.camera}_optical_frame"),
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=width * 3,
+        data=data,
+    )
+
+
+def camera_info(camera: str, stamp_ns: int, width: int, height: int, fov_rad: float | None = None) -> CameraInfo:
+    """Return camera_info for an image without distortion.
+
+    Args:
+        camera: camera name.
+        stamp_ns: stamp of the image it belongs to [ns].
+        width: image width [pixels].
+        height: image height [pixels].
+        fov_rad: vertical field of view [rad]; ``None``: uncalibrated (K is zero, as the message defines it).
+    """
+    info = CameraInfo(
+        header=Header(stamp=to_time(stamp_ns), frame_id=f"{camera}_optical_frame"), width=width, height=height
+    )
+    if fov_rad is not None:
+        f, cx, cy = height / 2 / math.tan(fov_rad / 2), width / 2, height / 2
+        info.distortion_model = "plumb_bob"
+        info.d = [0.0] * 5
+        info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
+        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return info
+
+
+def _columns(names: Sequence[str], joints: Sequence[str], what: str) -> list[int]:
+    """Return where each of ``joints`` is in ``names``."""
+    missing = [joint for joint in joints if joint not in names]
+    if missing:
+        raise ValueError(
+            f"{what} lacks joint {', '.join(missing)}; it has {', '.join(names) or 'no names'}: "
+            "make the robot contract's joint names match"
+        )
+    return [list(names).index(joint) for joint in joints]
+
+
+def to_state(message: JointState, joints: Sequence[str]) -> NDArray[np.float32]:
+    """Return the positions of ``joints`` in their order, (D,) float32 [rad].
+
+    Raises:
+        ValueError: a joint is missing or its position is not finite, naming it.
+    """
+    columns = _columns(message.name, joints, "joint_states")
+    if len(message.position) != len(message.name):
+        raise ValueError(f"joint_states has {len(message.position)} positions for {len(message.name)} names")
+    state = np.asarray(message.position, np.float32)[columns]
+    bad = [f"{joint} = {value}" for joint, value in zip(joints, state, strict=True) if not np.isfinite(value)]
+    if bad:
+        raise ValueError(f"joint_states has {', '.join(bad)}; check the arm's encoders or driver")
+    return state
+
+
+def from_state(stamp_ns: int, joints: Sequence[str], positions: Iterable[float]) -> JointState:
+    """Return joint positions [rad] as a message."""
+    return JointState(
+        header=Header(stamp=to_time(stamp_ns)), name=list(joints), position=[float(value) for value in positions]
+    )
+
+
+def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> ActionChunk:
+    """Return the points of a trajectory as an action chunk, columns in the order of ``joints``.
+
+    Args:
+        message: header.stamp is the stamp of the observation it answers (or of execution).
+        joints: joint names of the contract.
+        dt_s: control period of the contract [s]; point spacing must agree with it within 1 %.
+
+    Raises:
+        ValueError: no points, a missing joint, a value that is not finite, or another spacing.
+    """
+    columns = _columns(message.joint_names, joints, "joint_command")
+    if not message.points:
+        raise ValueError("joint_command has no points; send at least one")
+    actions = np.array([point.positions for point in message.points], np.float32)[:, columns]  # (K, D)
+    times = [to_ns(point.time_from_start) / 1e9 for point in message.points]
+    if len(times) > 1 and abs((times[-1] - times[0]) / (len(times) - 1) - dt_s) > 0.01 * dt_s:
+        raise ValueError(f"joint_command has points at {times} s; the robot contract's control period is {dt_s:.4g} s")
+    if not np.isfinite(actions).all():
+        raise ValueError(f"joint_command has a target that is not finite: {actions.tolist()}")
+    return ActionChunk(to_ns(message.header.stamp), actions, dt_s)
+
+
+def from_chunk(chunk: ActionChunk, joints: Sequence[str]) -> JointTrajectory:
+    """Return an action chunk as a trajectory; point k is due (k + 1) control periods after the header's stamp."""
+    return JointTrajectory(
+        header=Header(stamp=to_time(chunk.stamp_ns)),
+        joint_names=list(joints),
+        points=[
+            JointTrajectoryPoint(
+                positions=[float(value) for value in action], time_from_start=to_duration((k + 1) * chunk.dt_s)
+            )
+            for k, action in enumerate(chunk.actions)
+        ],
+    )
+
+
+def status(level: bytes, name: str, message: str, values: Mapping[str, Any] | None = None) -> DiagnosticStatus:
+    """Return a DiagnosticStatus; values are written with ``str``."""
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=message,
+        values=[KeyValue(key=key, value=str(value)) for key, value in (values or {}).items()],
+    )
+
+
+def status_values(message: DiagnosticStatus) -> dict[str, str]:
+    """Return the key-value pairs of a status."""
+    return {pair.key: pair.value for pair in message.values}
+
+
+def from_rewards(rewards: Sequence[Reward | Unscored], camera: str, held: bool = False) -> DiagnosticArray:
+    """Return the answers for one judged frame as a message.
+
+    Args:
+        rewards: one a head, all with the judged frame's stamp.
+        camera: camera of the judged frame.
+        held: the values are held from an earlier frame (paper eq. 8): level STALE.
+
+    Raises:
+        ValueError: no rewards, or stamps that differ.
+    """
+    stamps = {reward.stamp_ns for reward in rewards}
+    if len(stamps) != 1:
+        raise ValueError(f"a reward message is about one frame, got stamps {sorted(stamps)}")
+    statuses = []
+    for reward in rewards:
+        if isinstance(reward, Unscored):
+            statuses.append(status(DiagnosticStatus.ERROR, reward.head, reward.reason))
+            continue
+        values = {"value": repr(reward.value), "model": reward.model, "latency_s": f"{reward.latency_s:.6f}"}
+        level = DiagnosticStatus.STALE if held else DiagnosticStatus.OK
+        statuses.append(status(level, reward.head, "held" if held else "", values))
+    header = Header(stamp=to_time(stamps.pop()), frame_id=f"{camera}_optical_frame")
+    return DiagnosticArray(header=header, status=statuses)
+
+
+def to_rewards(message: DiagnosticArray) -> list[Reward | Unscored]:
+    """Return the answers in a reward message; held (STALE) values keep their number, errors become Unscored."""
+    stamp_ns = to_ns(message.header.stamp)
+    rewards: list[Reward | Unscored] = []
+    for item in message.status:
+        values = status_values(item)
+        if "value" in values and item.level != DiagnosticStatus.ERROR:
+            rewards.append(
+                Reward(
+                    stamp_ns,
+                    item.name,
+                    float(values["value"]),
+                    values.get("model", ""),
+                    float(values.get("latency_s", 0)),
+                )
+            )
+        else:
+            rewards.append(Unscored(stamp_ns, item.name, item.message))
+    return rewards

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every node: parameters from a dataclass, lifecycle that reports its errors, QoS, and ``run``.
+
+A node derives from :class:`LrmNode`, overrides ``configure``, ``activate``, ``deactivate``, ``cleanup`` (they raise on
+trouble and return nothing) and ends its file with ``main`` calling :func:`run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import signal
+import socket
+import threading
+import traceback
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import rclpy
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from lrm_ros import config as configuration
+from lrm_ros.config import RobotContract
+from lrm_ros.nodes.diagnostics import Diagnostics
+
+C = TypeVar("C")
+
+
+def _qos(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
+    """Return a reliable keep-last profile."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability
+    )
+
+
+# Reliable and deep on both sides: in lock-step nothing may be lost, and a recorder must see every frame.
+IMAGE = _qos(60)
+STREAM = _qos(1000)  # joint states, commands, rewards
+LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
+EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
+# For consumers that only want the newest frame in real time.
+NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+# Parameters that rclpy itself declares in every node.
+_BUILT_IN = ("use_sim_time", "start_type_description_service")
+
+
+def share_file(relative: str) -> Path:
+    """Return a file shipped beside the package, from a source checkout, a pip or a colcon installation.
+
+    Args:
+        relative: e.g. ``"config/fastdds.xml"``.
+
+    Raises:
+        FileNotFoundError: naming where it was looked for.
+    """
+    here = Path(__file__).resolve()
+    candidates = [here.parents[2] / relative] + [parent / "share/lrm_ros" / relative for parent in here.parents]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"'{relative}' of lrm_ros is not beside the package at {here.parents[2]} nor in share/lrm_ros of its "
+        "installation; reinstall the package"
+    )
+
+
+def set_transport() -> None:
+    """Choose the DDS transport for images unless the user has: Fast DDS with a 64 MiB shared-memory segment."""
+    chosen = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+    if not any(os.environ.get(name) for name in chosen):
+        # Fast DDS 2 (up to Jazzy) reads only the old name, Fast DDS 3 warns about it.
+        old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+        os.environ[chosen[0] if old else chosen[1]] = str(share_file("config/fastdds.xml"))
+
+
+class LrmNode(LifecycleNode, Generic[C]):
+    """A lifecycle node whose parameters are a configuration dataclass.
+
+    Attributes:
+        config: the parameters as the dataclass, always current.
+        contract: the robot contract (from the file in parameter ``contract``; empty: the default SO-100).
+        diagnostics: rates, latencies and faults on ``/diagnostics``.
+        autostart: whether :func:`run` configures and activates the node.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config_type: type[C],
+        overrides: Mapping[str, Any] | None = None,
+        extra: Mapping[str, tuple[Any, str]] | None = None,
+    ) -> None:
+        """Declare the parameters.
+
+        Args:
+            name: node name.
+            config_type: dataclass of ``lrm_ros.config``.
+            overrides: parameter values (tests and in-process use), stronger than the command line.
+            extra: parameters beside the dataclass: name -> (default, help).
+
+        Raises:
+            ValueError: an unknown parameter or a value of the wrong type, naming parameter, value and cure.
+        """
+        given = [Parameter(key, value=list(v) if isinstance(v, tuple) else v) for key, v in (overrides or {}).items()]
+        super().__init__(name, parameter_overrides=given)
+        self._config_type = config_type
+        declared = {f.name: (f.default, f.metadata["help"]) for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+        self._extra = {
+            "autostart": (True, "configure and activate at start"),
+            "contract": ("", "YAML file of the robot contract; empty: the SO-100 of the twin"),
+            **(extra or {}),
+        }
+        declared |= self._extra
+        try:
+            self._check_overrides(declared)
+        except ValueError:
+            self.destroy_node()
+            raise
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        for key, (default, text) in declared.items():
+            value = list(default) if isinstance(default, tuple) else default
+            self.declare_parameter(key, value, ParameterDescriptor(description=text, dynamic_typing=True))
+        self.config: C = self._read_config()
+        self.add_post_set_parameters_callback(self._on_parameters_set)
+        self.autostart = bool(self.get_parameter("autostart").value)
+        self.contract = RobotContract()
+        self.diagnostics = Diagnostics(self)
+
+    # -- what a node overrides ---------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Load models, open devices, create publishers, subscriptions and services. Raises on trouble."""
+
+    def activate(self) -> None:
+        """Start to run."""
+
+    def deactivate(self) -> None:
+        """Hold: stop publishing and moving, keep everything loaded."""
+
+    def cleanup(self) -> None:
+        """Free what ``configure`` made; must cope with a ``configure`` that failed half-way."""
+
+    # -- parameters --------------------------------------------------------------------------------------------------
+
+    def _check_overrides(self, declared: Mapping[str, tuple[Any, str]]) -> None:
+        """Raise ValueError for a misspelt parameter (rclpy ignores it) or a value of the wrong type."""
+        for name, parameter in self._parameter_overrides.items():
+            if name in _BUILT_IN or name.startswith("qos_overrides."):
+                continue
+            if name not in declared:
+                near = difflib.get_close_matches(name, declared, 1)
+                cure = f"did you mean '{near[0]}'?" if near else f"its parameters: {', '.join(sorted(declared))}"
+                raise ValueError(f"node '{self.get_name()}' has no parameter '{name}'; {cure}")
+            self._convert(name, parameter.value)
+
+    def _convert(self, name: str, value: Any) -> Any:
+        """Return a parameter value as its field's type.
+
+        Raises:
+            ValueError: naming node, parameter, value and an example of a good one.
+        """
+        if name in self._extra:
+            default = self._extra[name][0]
+            if isinstance(default, float) and type(value) is int:
+                value = float(value)
+            if not isinstance(value, type(default)):
+                raise ValueError(self._wrong_type(name, value, type(default).__name__, default))
+            return value
+        hints = typing.get_type_hints(self._config_type)
+        if hints[name] is str and type(value) is int:
+            value = str(value)  # `-p source:=0` arrives as an integer
+        try:
+            return getattr(configuration.from_dict(self._config_type, {name: value}, self.get_name()), name)
+        except ValueError as error:
+            field = next(f for f in dataclasses.fields(self._config_type) if f.name == name)  # type: ignore[arg-type]
+            hint = getattr(hints[name], "__name__", str(hints[name]))
+            raise ValueError(self._wrong_type(name, value, hint, field.default)) from error
+
+    def _wrong_type(self, name: str, value: Any, wanted: str, example: Any) -> str:
+        """Return the message for a parameter of the wrong type."""
+        shown = list(example) if isinstance(example, tuple) else example
+        return (
+            f"node '{self.get_name()}': parameter '{name}' must be {wanted}, got {value!r}; "
+            f"set it like the default: {name}:={shown if shown != '' else repr('')}"
+        )
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse unknown names and wrong types with the reason."""
+        for parameter in parameters:
+            if parameter.name in _BUILT_IN or parameter.name.startswith("qos_overrides."):
+                continue
+            try:
+                self._convert(parameter.name, parameter.value)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_parameters_set(self, _: list[Parameter]) -> None:
+        """Keep ``config`` current."""
+        self.config = self._read_config()
+
+    def _read_config(self) -> C:
+        """Return the parameters as the dataclass."""
+        names = [f.name for f in dataclasses.fields(self._config_type)]  # type: ignore[arg-type]
+        return self._config_type(**{n: self._convert(n, self.get_parameter(n).value) for n in names})
+
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    def _guarded(self, what: str, hook: Callable[[], None]) -> bool:
+        """Run a hook; log an exception with its traceback (rclpy swallows it). Returns whether it went well."""
+        try:
+            hook()
+        except Exception as error:
+            # rclpy drops the exception of a transition; people need the message and developers the traceback.
+            self.diagnostics.fault(what, f"{what} failed: {error}", log=False)
+            self.get_logger().error(f"{what} failed: {error}\n{traceback.format_exc()}")
+            return False
+        self.diagnostics.recovered(what, f"{what} works again")
+        return True
+
+    def _configure(self) -> None:
+        path = str(self.get_parameter("contract").value)
+        self.contract = configuration.load_yaml(path, RobotContract) if path else RobotContract()
+        self.configure()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Configure; on failure clean up and stay unconfigured."""
+        if not self._guarded("configure", self._configure):
+            self._guarded("cleanup", self.cleanup)
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate; on failure stay inactive."""
+        if not self._guarded("activate", self.activate):
+            return TransitionCallbackReturn.FAILURE
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate."""
+        ok = self._guarded("deactivate", self.deactivate)
+        return super().on_deactivate(state) if ok else TransitionCallbackReturn.ERROR
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clean up."""
+        ok = self._guarded("cleanup", self.cleanup)
+        return super().on_cleanup(state) if ok else TransitionCallbackReturn.ERROR
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate if active and clean up."""
+        if state.label == "active":
+            self._guarded("deactivate", self.deactivate)
+        self._guarded("cleanup", self.cleanup)
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an error: clean up and become unconfigured, so that the node can be configured again."""
+        ok = self._guarded("cleanup", self.cleanup)
+        return TransitionCallbackReturn.SUCCESS if ok else TransitionCallbackReturn.FAILURE
+
+    def close(self) -> None:
+        """Shut down from any state, also from a transition that a signal interrupted, and destroy the node."""
+        if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
+            self.trigger_shutdown()
+        elif self._state_machine.current_state[1] != "finalized":
+            self._guarded("cleanup", self.cleanup)
+        self.destroy_node()
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is in the lifecycle state ``active``."""
+        return self._state_machine.current_state[1] == "active"
+
+
+def run(
+    node_type: Callable[[], LrmNode],
+    argv: list[str] | None = None,
+    executor_type: Callable[[], Executor] = SingleThreadedExecutor,
+) -> int:
+    """Run one node until SIGINT or SIGTERM: the body of every node's ``main``.
+
+    Args:
+        node_type: the node class.
+        argv: command line (ROS arguments included); default ``sys.argv``.
+        executor_type: e.g. ``MultiThreadedExecutor`` for a node that calls services inside callbacks.
+
+    Returns:
+        0 after a clean stop, 1 if configuring or activating failed, 2 for a wrong parameter.
+    """
+    set_transport()
+    stop: Future = Future()
+    spinning = False
+
+    def on_signal(number: int, _: Any) -> None:
+        if not spinning:
+            raise KeyboardInterrupt
+
+    # rclpy's own handlers would close the context before a node can finish its episode or hold its arm.
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+    def wait_for_signal() -> None:
+        if reader.recv(1):
+            stop.set_result(None)
+
+    threading.Thread(target=wait_for_signal, name="signals", daemon=True).start()
+    node: LrmNode | None = None
+    try:
+        node = node_type()
+        executor = executor_type()
+        executor.add_node(node)
+        if node.autostart:
+            for step in (node.trigger_configure, node.trigger_activate):
+                if step() != TransitionCallbackReturn.SUCCESS:
+                    return 1
+        spinning = True
+        executor.spin_until_future_complete(stop)
+    except KeyboardInterrupt:
+        pass
+    except ValueError as error:
+        if node is not None:
+            raise
+        print(f"error: {error}", flush=True)
+        return 2
+    finally:
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+    return 0

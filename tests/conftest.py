@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared fixtures: a private ROS domain, an executor that spins until something is true, real frames."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+
+# Before any participant exists: a private domain on this host only (OFF would cut even one host apart).
+os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 200))
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+from lrm_ros.types import Frame
+
+
+class Spinner:
+    """An executor for real nodes in process: ``spin.add(node)``, then ``spin.until(predicate)``."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        from lrm_ros.nodes.base import set_transport
+
+        set_transport()
+        rclpy.init()
+        self.executor = SingleThreadedExecutor()
+        self.nodes: list = []
+
+    def add(self, node):
+        """Add a node; it is destroyed at the end of the test. Returns it."""
+        self.executor.add_node(node)
+        self.nodes.append(node)
+        return node
+
+    def start(self, node):
+        """Add a lifecycle node, configure and activate it; fails the test if that fails."""
+        from rclpy.lifecycle import TransitionCallbackReturn
+
+        self.add(node)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        return node
+
+    def until(self, predicate: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+        """Spin until ``predicate()`` is true; fail after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not predicate():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what or predicate}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def call(self, node, service_type, name: str, request=None, seconds: float = 10.0):
+        """Call a service from ``node`` and return the response."""
+        client = node.create_client(service_type, name)
+        self.until(client.service_is_ready, seconds, f"service {name}")
+        future = client.call_async(request or service_type.Request())
+        self.until(future.done, seconds, f"answer of {name}")
+        node.destroy_client(client)
+        return future.result()
+
+    def collect(self, node, message_type, topic: str, qos=100) -> list:
+        """Subscribe and return the (growing) list of received messages."""
+        received: list = []
+        node.create_subscription(message_type, topic, received.append, qos)
+        return received
+
+    def close(self) -> None:
+        """Destroy the nodes and the context."""
+        import rclpy
+
+        for node in self.nodes:
+            self.executor.remove_node(node)
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def spin() -> Iterator[Spinner]:
+    """Real rclpy nodes in this process; see :class:`Spinner`."""
+    spinner = Spinner()
+    yield spinner
+    spinner.close()
+
+
+@pytest.fixture
+def probe(spin: Spinner):
+    """A plain node to publish, subscribe and call services from."""
+    import rclpy
+
+    return spin.add(rclpy.create_node("probe"))
+
+
+@pytest.fixture
+def frame() -> Frame:
+    """A 96x96 image with a different value in every channel and row."""
+    image = np.zeros((96, 96, 3), np.uint8)
+    image[..., 0] = np.arange(96)[:, None]
+    image[..., 1] = np.arange(96)[None, :]
+    image[..., 2] = 200
+    return Frame(1_000_000_000, "front", image)
