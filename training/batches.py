@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes in RAM as training batches: what LeRobotDataset gives with delta_timestamps, without decoding twice."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lrm_ros.config import RobotContract
+from lrm_ros.types import Episode, Step
+
+STD_FLOOR_RAD = 0.01
+"""Smallest standard deviation used to normalise joints: one that hardly moved in the data must not blow up."""
+
+
+def has_images(step: Step, contract: RobotContract) -> bool:
+    """Return whether a step has an image of every camera that is younger than one control period."""
+    oldest = step.observation.stamp_ns - round(1e9 / contract.control_hz)
+    frames = step.observation.frames
+    return all(camera.name in frames and frames[camera.name].stamp_ns > oldest for camera in contract.cameras)
+
+
+class TrainingData:
+    """Steps of several data sets in flat arrays; draws seeded batches of (observation, action chunk).
+
+    A step without an image is never an input, but its action is part of the chunks of the steps before it.
+
+    Attributes:
+        images: camera -> (F, H, W, 3) uint8, F = number of inputs.
+        states: (S, D) float32 [rad], S = number of steps.
+        actions: (S, D) float32 [rad].
+        inputs: (F,) step index of each input.
+        source: (F,) index of the data set of each input.
+    """
+
+    def __init__(self, datasets: Sequence[Sequence[Episode]], contract: RobotContract, label: str = "action") -> None:
+        """Copy the episodes into flat arrays.
+
+        Args:
+            datasets: episodes of each data set.
+            contract: cameras, joints and rate that every episode must have.
+            label: ``"action"`` (what was sent to the arm) or ``"wish"`` (what was asked for, before exploration).
+
+        Raises:
+            ValueError: an empty data set, or an episode that does not fit the contract.
+        """
+        if label not in ("action", "wish"):
+            raise ValueError(f"label must be 'action' or 'wish', got '{label}'")
+        states, actions, inputs, source, end = [], [], [], [], []
+        images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
+        for index, episodes in enumerate(datasets):
+            before = len(inputs)
+            for episode in episodes:
+                check_episode(episode, contract)
+                end.extend([len(states) + len(episode.steps)] * len(episode.steps))
+                for step in episode.steps:
+                    if has_images(step, contract):
+                        inputs.append(len(states))
+                        source.append(index)
+                        for name, stack in images.items():
+                            stack.append(step.observation.frames[name].image)
+                    states.append(step.observation.state)
+                    actions.append(getattr(step, label))
+            if len(inputs) == before:
+                raise ValueError(f"data set {index} has no step with an image; give one with at least one episode")
+        self.contract = contract
+        self.images = {name: np.stack(stack) for name, stack in images.items()}  # (F, H, W, 3)
+        self.states = np.asarray(states, np.float32)  # (S, D)
+        self.actions = np.asarray(actions, np.float32)  # (S, D)
+        self.inputs = np.asarray(inputs)  # (F,)
+        self.source = np.asarray(source)  # (F,)
+        self._end = np.asarray(end)  # (S,) one past the last step of the same episode
+        self.episodes = sum(len(episodes) for episodes in datasets)
+
+    def draw(self, seed: int, step: int, size: int, weights: Sequence[float] | None = None) -> np.ndarray:
+        """Draw the inputs of one batch; depends on its arguments only, so that a resumed training sees the same.
+
+        Args:
+            seed: seed of the run.
+            step: training step.
+            size: batch size.
+            weights: share of each data set; ``None``: every input is equally likely.
+
+        Returns:
+            (size,) indices into ``inputs``.
+        """
+        rng = np.random.default_rng((seed, step))
+        if weights is None:
+            return rng.integers(len(self.inputs), size=size)
+        share = np.asarray(weights, float)
+        if len(share) != self.source[-1] + 1 or (share < 0).any() or not share.sum() > 0:
+            raise ValueError(f"weights must be one number >= 0 for each of {self.source[-1] + 1} data sets: {weights}")
+        p = (share / share.sum() / np.bincount(self.source))[self.source]
+        return rng.choice(len(self.inputs), size=size, p=p / p.sum())
+
+    def batch(self, indices: np.ndarray, deltas: Sequence[int]) -> dict[str, Any]:
+        """Return a batch as LeRobot's collated LeRobotDataset items.
+
+        Args:
+            indices: (B,) indices into ``inputs``.
+            deltas: steps of the action chunk relative to the observation (``action_delta_indices`` of the policy).
+
+        Returns:
+            ``observation.images.<camera>`` (B, 3, H, W) float32 in [0, 1], ``observation.state`` (B, D), ``action``
+            (B, K, D) with the last action of the episode repeated, ``action_is_pad`` (B, K).
+        """
+        import torch
+
+        steps = self.inputs[indices]  # (B,)
+        wanted = steps[:, None] + np.asarray(deltas)  # (B, K)
+        last = self._end[steps][:, None] - 1  # (B, 1)
+        batch: dict[str, Any] = {
+            f"observation.images.{name}": torch.from_numpy(images[indices]).permute(0, 3, 1, 2).float() / 255
+            for name, images in self.images.items()
+        }
+        batch["observation.state"] = torch.from_numpy(self.states[steps])
+        batch["action"] = torch.from_numpy(self.actions[np.minimum(wanted, last)])
+        batch["action_is_pad"] = torch.from_numpy(wanted > last)
+        return batch
+
+    def statistics(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return normalisation statistics computed by LeRobot's own code, with a floor on the joints' deviation."""
+        from lerobot.datasets.compute_stats import get_feature_stats, sample_indices
+
+        stats = {
+            "observation.state": get_feature_stats(self.states, axis=0, keepdims=False),
+            "action": get_feature_stats(self.actions, axis=0, keepdims=False),
+        }
+        for joint in stats.values():
+            joint["std"] = np.maximum(joint["std"], STD_FLOOR_RAD)
+        for name, images in self.images.items():
+            sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2)
+            raw = get_feature_stats(sample, axis=(0, 2, 3), keepdims=True)
+            stats[f"observation.images.{name}"] = {
+                key: value if key == "count" else np.squeeze(value / 255, axis=0) for key, value in raw.items()
+            }
+        return stats
+
+    def fingerprint(self) -> int:
+        """Return a checksum of everything trained on."""
+        value = 0
+        for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
+            value = zlib.crc32(np.ascontiguousarray(array), value)
+        return value
+
+
+def check_episode(episode: Episode, contract: RobotContract) -> None:
+    """Check an episode against the contract.
+
+    Raises:
+        ValueError: it has no steps, another rate, other joints, another image size or non-finite numbers; says which.
+    """
+    where = f"episode '{episode.episode_id}'"
+    if not episode.steps:
+        raise ValueError(f"{where} has no steps; leave it out")
+    if abs(episode.fps - contract.control_hz) > 1e-6:
+        raise ValueError(
+            f"{where} runs at {episode.fps:g} Hz, the contract at {contract.control_hz:g} Hz; record again"
+        )
+    joints = len(contract.joints)
+    sizes = {camera.name: (camera.height, camera.width, 3) for camera in contract.cameras}
+    for index, step in enumerate(episode.steps):
+        for name in ("action", "wish"):
+            value = np.asarray(getattr(step, name))
+            if value.shape != (joints,) or not np.isfinite(value).all():
+                raise ValueError(f"{where}, step {index}: {name} must be {joints} finite numbers, got {value}")
+        if step.observation.state.shape != (joints,):
+            raise ValueError(f"{where}, step {index}: {len(step.observation.state)} joints, the contract has {joints}")
+        for name, size in sizes.items():
+            frame = step.observation.frames.get(name)
+            if frame is not None and frame.image.shape != size:
+                raise ValueError(
+                    f"{where}, step {index}: camera '{name}' has {frame.image.shape}, the contract {size}; "
+                    "use the contract it was recorded with, or record again"
+                )
