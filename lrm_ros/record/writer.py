@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write one episode as one crash-safe MCAP file; needs no ROS.
+
+While it is written the file is ``NAME.mcap.part``, flushed and fsynced once a second; ``finish`` renames it to
+``NAME.mcap``. A reader therefore never meets half a journal, and a kill loses at most the last second of the
+unfinished episode (``lrm_ros.record.recover`` salvages the rest). Foxglove and rosbag2 read the files as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrm_ros.config import RobotContract, to_dict
+from lrm_ros.record import cdr
+from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
+
+IMAGE_FORMATS = ("jpeg", "png", "raw")
+SYNC_S = 1.0  # a kill loses no more than this
+
+
+class JournalWriter:
+    """Write one episode. Not thread-safe: one thread writes.
+
+    Stamps are integer nanoseconds of the node clock; positions and actions are in the contract's joint order [rad].
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        task: str,
+        contract: RobotContract,
+        source: str,
+        image_format: str = "jpeg",
+        jpeg_quality: int = 95,
+    ) -> None:
+        """Open ``path`` + ``.part``; an older ``.part`` of the same name is replaced.
+
+        Args:
+            path: the finished file, ``FOLDER/NAME.mcap``; NAME is the episode's id.
+            task: language instruction.
+            contract: robot contract, stored in the file.
+            source: ``"policy"``, ``"teleop"`` or ``"expert"``.
+            image_format: ``"jpeg"``, ``"png"`` (lossless) or ``"raw"``.
+            jpeg_quality: 1 to 100.
+
+        Raises:
+            ValueError: wrong name or image format.
+            FileExistsError: the finished file is there already.
+        """
+        from mcap.writer import CompressionType, Writer
+
+        self.path = Path(path)
+        if self.path.suffix != ".mcap":
+            raise ValueError(f"a journal's name ends in .mcap, got '{self.path}'")
+        if image_format not in IMAGE_FORMATS:
+            raise ValueError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, got '{image_format}'")
+        if self.path.exists():
+            raise FileExistsError(f"journal '{self.path}' exists already; choose another episode_id or folder")
+        self.episode_id = self.path.stem
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.contract = contract
+        self.counts: dict[str, int] = {}
+        self._image_format, self._jpeg_quality = image_format, jpeg_quality
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self.part.open("wb")
+        # JPEG does not compress further; the rest is small.
+        self._writer = Writer(self._stream, compression=CompressionType.NONE)
+        self._writer.start(profile="ros2", library="lrm_ros")
+        self._channels: dict[str, int] = {}
+        about = {"episode_id": self.episode_id, "task": task, "source": source}
+        self._writer.add_metadata("episode", {**about, "contract": json.dumps(to_dict(contract))})
+        self._synced = time.monotonic()
+        self._unwritten_task: str | None = task  # written with the first stamp, so that the timeline starts there
+
+    def _write(self, topic: str, schema: str, stamp_ns: int, data: bytes) -> None:
+        """Append one encoded message and fsync when a second has passed."""
+        if self._unwritten_task is not None:
+            task, self._unwritten_task = self._unwritten_task, None
+            self._write("/task", "std_msgs/msg/String", stamp_ns, cdr.string(task))
+        if topic not in self._channels:
+            schema_id = self._writer.register_schema(schema, "ros2msg", cdr.SCHEMAS[schema].encode())
+            self._channels[topic] = self._writer.register_channel(topic, "cdr", schema_id)
+        self._writer.add_message(self._channels[topic], stamp_ns, data, stamp_ns, self.counts.get(topic, 0))
+        self.counts[topic] = self.counts.get(topic, 0) + 1
+        if time.monotonic() - self._synced > SYNC_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """Put everything written so far on the disk."""
+        self._writer.flush()
+        os.fsync(self._stream.fileno())
+        self._synced = time.monotonic()
+
+    def frame(self, frame: Frame) -> None:
+        """Append a camera image."""
+        height, width, _ = frame.image.shape
+        frame_id = f"{frame.camera}_optical_frame"
+        if self._image_format == "raw":
+            data = cdr.image(frame.stamp_ns, frame_id, height, width, np.ascontiguousarray(frame.image).tobytes())
+            self._write(f"/{frame.camera}/image_raw", "sensor_msgs/msg/Image", frame.stamp_ns, data)
+            return
+        import cv2
+
+        options = []
+        if self._image_format == "jpeg":
+            # Full colour resolution: at 96x96 the usual 4:2:0 smears a small coloured object over its background.
+            options = [cv2.IMWRITE_JPEG_QUALITY, self._jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+        ok, encoded = cv2.imencode("." + self._image_format, frame.image[:, :, ::-1], options)
+        if not ok:
+            raise RuntimeError(f"camera '{frame.camera}': cannot encode the image as {self._image_format}")
+        data = cdr.compressed_image(frame.stamp_ns, frame_id, self._image_format, encoded.tobytes())
+        self._write(f"/{frame.camera}/image_raw/compressed", "sensor_msgs/msg/CompressedImage", frame.stamp_ns, data)
+
+    def state(self, stamp_ns: int, positions: Iterable[float]) -> None:
+        """Append joint positions (D,) [rad]."""
+        self._write(
+            "/joint_states",
+            "sensor_msgs/msg/JointState",
+            stamp_ns,
+            cdr.joint_state(stamp_ns, self.contract.joints, positions),
+        )
+
+    def _trajectory(self, topic: str, stamp_ns: int, actions: list[list[float]]) -> None:
+        data = cdr.joint_trajectory(stamp_ns, self.contract.joints, actions, self.contract.dt_s)
+        self._write(topic, "trajectory_msgs/msg/JointTrajectory", stamp_ns, data)
+
+    def sent(self, stamp_ns: int, action: NDArray[np.float32]) -> None:
+        """Append what the arm really got at ``stamp_ns``, (D,) [rad]: this makes a step of the episode."""
+        self._trajectory("/joint_command_sent", stamp_ns, [np.asarray(action).tolist()])
+
+    def command(self, chunk: ActionChunk) -> None:
+        """Append what was asked of the arm."""
+        self._trajectory("/joint_command", chunk.stamp_ns, chunk.actions.tolist())
+
+    def wish(self, chunk: ActionChunk) -> None:
+        """Append what the policy wanted before exploration."""
+        self._trajectory("/policy/wish", chunk.stamp_ns, chunk.actions.tolist())
+
+    def rewards(self, rewards: Sequence[Reward | Unscored], camera: str) -> None:
+        """Append the answers for one judged frame (one a head, same stamp); a failure stays a failure."""
+        rows: list[tuple[int, str, str, Mapping[str, str]]] = []
+        for reward in rewards:
+            if isinstance(reward, Unscored):
+                rows.append((2, reward.head, reward.reason, {}))
+            else:
+                values = {"value": repr(float(reward.value)), "model": reward.model}
+                rows.append((0, reward.head, "", {**values, "latency_s": f"{reward.latency_s:.6f}"}))
+        stamp_ns = rewards[0].stamp_ns
+        data = cdr.diagnostic_array(stamp_ns, f"{camera}_optical_frame", rows)
+        self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data)
+
+    def finish(self, outcome: bool | None = None, notes: Mapping[str, str] | None = None) -> Path:
+        """Finalise, fsync and rename to the finished name, which it returns.
+
+        Args:
+            outcome: success as a person judged it.
+            notes: further text values for the file's metadata.
+        """
+        text = "" if outcome is None else str(outcome).lower()
+        self._writer.add_metadata("end", {"outcome": text, **(notes or {})})
+        self._writer.finish()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        self.part.rename(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, survives a power cut
+        finally:
+            os.close(folder)
+        return self.path
+
+    def abandon(self) -> Path:
+        """Close without finishing, e.g. on a full disk; returns the ``.part`` file with what it holds."""
+        # The disk that made us give up cannot take the rest either, and closing flushes once more; the descriptor is
+        # closed all the same.
+        with contextlib.suppress(OSError):
+            self.sync()
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        return self.part
+
+    def discard(self) -> None:
+        """Close and delete the unfinished file."""
+        self._stream.close()
+        self.part.unlink()
