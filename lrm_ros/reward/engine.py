@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When frames are judged and what becomes of the answers: windows, interval-hold, combination, episode verdicts.
+
+The same engine runs live (reward node), offline (judge) and in vector environments. Paper eq. 8: every K-th frame is
+judged, ``r = scale * R(...)``, and the value is held in between.
+
+Where it differs from upstream (Large-Reward-Models:envs/vlm_maniskill_env.py), on purpose:
+
+- The first frame of an episode is judged at once (upstream: the held value is 0 until step K). It is also the first
+  "earlier" image, so contrastive answers from frame K on (upstream: 0 until step 2K).
+- A missing answer (failed query, no earlier frame yet) is Unscored, and so is a tri of which any part is Unscored
+  (upstream: 0 for the part). An Unscored answer is held like any other: it does not revive the value before it.
+- Every stream (camera, world) counts its own frames (upstream: one counter for all, reset when any episode ends).
+- The last frame of an episode can be judged whatever the count (``last=True``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lrm_ros.config import RewardConfig
+from lrm_ros.reward.models import RewardModel, load_model
+from lrm_ros.types import HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
+
+MODES = (*HEADS, "tri")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The reward that holds for a frame.
+
+    Attributes:
+        answers: newest answer of each head that was asked; with mode ``tri`` also under ``"tri"``. Unscaled.
+        signal: scale x the answer of the active mode; ``None`` if that is Unscored.
+        fresh: whether this frame was judged (``False``: held).
+    """
+
+    answers: Mapping[str, Reward | Unscored]
+    signal: float | None
+    fresh: bool
+
+
+@dataclass(slots=True)
+class _Window:
+    """What the engine remembers of one stream since its last reset."""
+
+    count: int = 0
+    first: Frame | None = None
+    previous: Frame | None = None
+    answers: dict[str, Reward | Unscored] = field(default_factory=dict)
+
+
+class RewardEngine:
+    """Asks the model the right questions about streams of frames and about whole episodes."""
+
+    def __init__(self, config: RewardConfig, model: RewardModel | None = None) -> None:
+        """Build the engine.
+
+        Args:
+            config: mode, interval, scale, weights, judge settings.
+            model: who answers; loaded as ``config.model`` if not given.
+
+        Raises:
+            ValueError: a value out of its range, naming it.
+            FileNotFoundError: the model is not here.
+        """
+        check_config(config)
+        self.config = config
+        self.model = model or load_model(config.model, config.device)
+        self._windows: dict[str, _Window] = {}
+
+    def score(self, queries: Sequence[RewardQuery]) -> list[Reward | Unscored]:
+        """Answer queries in one batch, in order.
+
+        A model that raises (out of memory, broken image) leaves every query of the batch Unscored with the reason:
+        the caller goes on, and nothing is taken for a reward.
+        """
+        if not queries:
+            return []
+        try:
+            return self.model.score(queries, self.config.readout)
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = f"model '{self.model.name}' failed: {type(error).__name__}: {error}"
+            return [Unscored(query.stamp_ns, query.head, reason) for query in queries]
+
+    # ---- streams -----------------------------------------------------------------------------------------------------
+
+    def reset(self, stream: str = "") -> None:
+        """Begin a new episode of a stream: forget its frames, count and held value."""
+        self._windows.pop(stream, None)
+
+    def step(
+        self, frames: Mapping[str, Frame], tasks: Mapping[str, str] | str, last: Sequence[str] = ()
+    ) -> dict[str, Held]:
+        """Take the next frame of each stream; judge those that are due in one batch, hold the others.
+
+        Args:
+            frames: stream -> its next frame.
+            tasks: stream -> language instruction, or one for all.
+            last: streams whose episode ends with this frame: judged whatever the count.
+
+        Returns:
+            The reward that holds for each stream's frame.
+        """
+        queries: list[RewardQuery] = []
+        asked: list[tuple[str, str]] = []
+        due: list[str] = []
+        for stream, frame in frames.items():
+            window = self._windows.setdefault(stream, _Window())
+            window.first = window.first or frame
+            if window.count % self.config.interval == 0 or stream in last:
+                due.append(stream)
+                window.answers = {}
+                for head in self._heads():
+                    query = self._query(head, window, frame, tasks if isinstance(tasks, str) else tasks[stream])
+                    if isinstance(query, Unscored):
+                        window.answers[head] = query
+                    else:
+                        queries.append(query)
+                        asked.append((stream, head))
+            window.count += 1
+        for (stream, head), answer in zip(asked, self.score(queries), strict=True):
+            self._windows[stream].answers[head] = answer
+        for stream in due:
+            window = self._windows[stream]
+            window.previous = frames[stream]
+            if self.config.mode == "tri":
+                window.answers["tri"] = combine(window.answers, self.config.weights)
+        return {stream: self._held(stream, stream in due) for stream in frames}
+
+    def _heads(self) -> tuple[str, ...]:
+        return HEADS if self.config.mode == "tri" else (self.config.mode,)
+
+    def _query(self, head: str, window: _Window, frame: Frame, task: str) -> RewardQuery | Unscored:
+        """Return the question a head asks about a frame, or why it cannot ask yet."""
+        if head == "contrastive":
+            if window.previous is None:
+                return Unscored(frame.stamp_ns, head, "no earlier frame in this episode yet")
+            images: tuple[Frame, ...] = (window.previous, frame)
+        elif head == "progress" and self.config.initial_image and window.first is not None:
+            images = (window.first, frame)
+        else:
+            images = (frame,)
+        if not task.strip():
+            return Unscored(frame.stamp_ns, head, "no task yet; publish it on 'task'")
+        return RewardQuery(task, head, images)
+
+    def _held(self, stream: str, fresh: bool) -> Held:
+        answers = dict(self._windows[stream].answers)
+        active = answers[self.config.mode]
+        signal = self.config.scale * active.value if isinstance(active, Reward) else None
+        return Held(answers, signal, fresh)
+
+    # ---- episodes ----------------------------------------------------------------------------------------------------
+
+    def judge(self, frames: Sequence[Frame], task: str, episode_id: str = "") -> Verdict:
+        """Decide about one episode: see ``judge_all``."""
+        return self.judge_all([(episode_id, task, frames)])[0]
+
+    def judge_all(self, episodes: Sequence[tuple[str, str, Sequence[Frame]]]) -> list[Verdict]:
+        """Decide by the completion head which episodes succeeded (paper IV-C), all in one batch.
+
+        An episode is kept when the mean p(done) of its last ``judge_frames`` frames is at least ``judge_threshold``.
+        If any of these frames gets no answer, it is not kept and its score is NaN.
+
+        Args:
+            episodes: (episode id, task, frames oldest first) of each.
+        """
+        tails = [list(frames)[-self.config.judge_frames :] for _, _, frames in episodes]
+        queries = [
+            RewardQuery(task, "completion", (frame,))
+            for (_, task, _), tail in zip(episodes, tails, strict=True)
+            for frame in tail
+        ]
+        answers = iter(self.score(queries))
+        verdicts = []
+        for (episode_id, _, _), tail in zip(episodes, tails, strict=True):
+            verdicts.append(self._verdict(episode_id, [next(answers) for _ in tail]))
+        return verdicts
+
+    def _verdict(self, episode_id: str, answers: Sequence[Reward | Unscored]) -> Verdict:
+        failed = [answer.reason for answer in answers if isinstance(answer, Unscored)]
+        if failed or not answers:
+            why = f"{len(failed)} of {len(answers)} frames unscored: {failed[0]}" if failed else "it has no frames"
+            return Verdict(episode_id, False, float("nan"), f"not judged: {why}")
+        score = float(np.mean([answer.value for answer in answers if isinstance(answer, Reward)]))
+        keep = score >= self.config.judge_threshold
+        return Verdict(
+            episode_id,
+            keep,
+            score,
+            f"p(done) {score:.2f} over the last {len(answers)} frames is {'at least' if keep else 'below'} "
+            f"{self.config.judge_threshold:.2f}",
+        )
+
+
+def check_config(config: RewardConfig) -> None:
+    """Raise ValueError for a value out of its range, naming it and the cure."""
+    if config.mode not in MODES:
+        raise ValueError(f"reward mode '{config.mode}' is unknown; choose one of {', '.join(MODES)}")
+    if config.interval < 1:
+        raise ValueError(f"reward interval must be at least 1 frame, got {config.interval}")
+    if config.judge_frames < 1:
+        raise ValueError(f"judge_frames must be at least 1, got {config.judge_frames}")
+    if not 0 <= config.judge_threshold <= 1:
+        raise ValueError(f"judge_threshold must be in [0, 1], got {config.judge_threshold}")
+    if not np.isfinite(config.scale):
+        raise ValueError(f"reward scale must be finite, got {config.scale}")
+    weights = config.weights
+    if len(weights) != len(HEADS) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+        raise ValueError(
+            f"tri weights must be three numbers of at least 0 for {', '.join(HEADS)} that sum to 1, got {weights}"
+        )
+
+
+def combine(answers: Mapping[str, Reward | Unscored], weights: Sequence[float]) -> Reward | Unscored:
+    """Combine the three heads: w_c (s_c + 1) / 2 + w_p s_p + w_k s_k, in [0, 1] (upstream vlm_maniskill_env.py, tri).
+
+    Returns:
+        A Reward of head ``tri``; Unscored if any part with a weight is.
+    """
+    total, latency, model = 0.0, 0.0, ""
+    stamp = max(answer.stamp_ns for answer in answers.values())
+    for head, weight in zip(HEADS, weights, strict=True):
+        answer = answers[head]
+        if weight == 0:
+            continue
+        if isinstance(answer, Unscored):
+            return Unscored(stamp, "tri", f"{head} is unscored: {answer.reason}")
+        total += weight * ((answer.value + 1) / 2 if head == "contrastive" else answer.value)
+        latency, model = max(latency, answer.latency_s), answer.model
+    return Reward(stamp, "tri", total, model, latency)
+
+
+def episode_frames(episode: Episode, camera: str) -> list[Frame]:
+    """Return the distinct frames of one camera in an episode, oldest first (held frames once).
+
+    Raises:
+        ValueError: the episode has no frames of that camera; names those it has.
+    """
+    observations = [step.observation for step in episode.steps] + ([episode.final] if episode.final else [])
+    frames = {o.frames[camera].stamp_ns: o.frames[camera] for o in observations if camera in o.frames}
+    if not frames:
+        cameras = sorted({name for o in observations for name in o.frames})
+        raise ValueError(f"episode '{episode.episode_id}' has no frames of camera '{camera}', only of {cameras}")
+    return [frames[stamp] for stamp in sorted(frames)]
