@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Package lrm_ros for ``pip install .`` and for ``colcon build``, so that ``ros2 run`` and ``ros2 launch`` find it.
+
+colcon puts the node programs into lib/lrm_ros as setup.cfg says. A wheel has no such place for scripts, so there the
+programs are ``bin/lrm-NODE`` and lib/lrm_ros/NODE are small wrappers of them.
+"""
+
+import sys
+import tempfile
+from glob import glob
+from pathlib import Path
+
+from setuptools import setup
+
+PACKAGE = "lrm_ros"
+NODES = {
+    "camera": "lrm_ros.nodes.camera",
+    "reward": "lrm_ros.nodes.reward",
+    "policy": "lrm_ros.nodes.policy",
+    "recorder": "lrm_ros.nodes.recorder",
+    "improver": "lrm_ros.nodes.improver",
+    "teleop": "lrm_ros.nodes.teleop",
+    "twin": "sim.twin_node",
+}
+ROS = [
+    "ros-rclpy[fastrtps]>=9.1,<10",
+    "ros-ament-index-python",
+    "ros-builtin-interfaces",
+    "ros-diagnostic-msgs",
+    "ros-lifecycle-msgs",
+    "ros-rcl-interfaces",
+    "ros-rosgraph-msgs",
+    "ros-sensor-msgs",
+    "ros-std-msgs",
+    "ros-std-srvs",
+    "ros-trajectory-msgs",
+]
+
+wheel = {"bdist_wheel", "dist_info", "editable_wheel"} & set(sys.argv)
+
+
+def wrappers(folder: Path) -> list[str]:
+    """Write one executable wrapper a node into ``folder`` and return their paths."""
+    for name in NODES:
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/../../bin/lrm-{name}" "$@"\n')
+        script.chmod(0o755)
+    return [str(folder / name) for name in NODES]
+
+
+with tempfile.TemporaryDirectory() as scratch:
+    data_files = [
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+    ]
+    if "bdist_wheel" in sys.argv:
+        data_files.append((f"lib/{PACKAGE}", wrappers(Path(scratch))))
+    prefix = "lrm-" if wheel else ""
+    setup(
+        name=PACKAGE,
+        version="0.1.0",
+        description="Large Reward Models as a ROS 2 stack: judge, collect, fine-tune and improve robot policies.",
+        long_description=Path("README.md").read_text(),
+        long_description_content_type="text/markdown",
+        license="Apache-2.0",
+        maintainer="lrm_ros maintainers",
+        maintainer_email="maintainers@example.org",
+        python_requires=">=3.11",
+        packages=[
+            "lrm_ros",
+            "lrm_ros.nodes",
+            "lrm_ros.reward",
+            "lrm_ros.record",
+            "lrm_ros.robot",
+            "sim",
+            "sim.tasks",
+            "training",
+        ],
+        package_data={"lrm_ros": ["models/tiny/*"]},
+        data_files=data_files,
+        install_requires=[
+            "lerobot>=0.4.4,<0.5",
+            "mani_skill>=3.0.1,<3.1",
+            "transformers>=4.57,<5",
+            "peft>=0.17,<1",
+            "torch>=2.7,<2.11",
+            "huggingface-hub>=0.34,<0.36",
+            "numpy>=2,<3",
+            "opencv-python-headless>=4.9,<4.13",
+            "mcap>=1.2,<2",
+            "mcap-ros2-support>=0.5,<1",
+            "matplotlib>=3.8,<4",
+            "pyyaml>=6,<7",
+            "scipy>=1.12,<2",
+            "tqdm>=4.66,<5",
+        ],
+        # On a machine with a ROS 2 installation rclpy comes from there; the wheels are for the others.
+        extras_require={"ros": ROS, "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"]},
+        entry_points={
+            "console_scripts": [
+                "lrm = lrm_ros.cli:main",
+                *(f"{prefix}{name} = {module}:main" for name, module in NODES.items()),
+            ]
+        },
+        zip_safe=False,
+    )
