@@ -267,8 +267,7 @@ def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> To
             reader = make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
             info = _info(path, reader.iter_metadata())
             if topics != []:
-                found = reader.iter_decoded_messages(topics=topics, reverse=newest is not None)
-                for _, channel, _, decoded in found:
+                for _, channel, _, decoded in reader.iter_decoded_messages(topics, reverse=newest is not None):
                     messages.setdefault(channel.topic, []).append(decoded)
                     if newest is not None and len(messages[channel.topic]) == newest:
                         break
@@ -288,6 +287,7 @@ def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> To
         raise JournalError(
             f"journal '{path}' is corrupt or cut off ({type(error).__name__}: {error}); {cure}"
         ) from error
-    if newest is not None:
-        messages = {topic: found[::-1] for topic, found in messages.items()}
+    for topic, found in messages.items():
+        if topic != "/task":
+            found.sort(key=stamp)  # they lie in the order of receipt
     return Topics(info, messages)

@@ -30,6 +30,7 @@ class JournalWriter:
     """Write one episode. Not thread-safe: one thread writes.
 
     Stamps are integer nanoseconds of the node clock; positions and actions are in the contract's joint order [rad].
+    ``received_ns`` is when the recorder got the message (the file's log time); default: the stamp.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class JournalWriter:
             raise FileExistsError(f"journal '{self.path}' exists already; choose another episode_id or folder")
         self.episode_id = self.path.stem
         self.part = self.path.with_name(self.path.name + ".part")
-        self.contract = contract
+        self.task, self.source, self.contract = task, source, contract
         self.counts: dict[str, int] = {}
         self._image_format, self._jpeg_quality = image_format, jpeg_quality
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,15 +81,16 @@ class JournalWriter:
         self._synced = time.monotonic()
         self._unwritten_task: str | None = task  # written with the first stamp, so that the timeline starts there
 
-    def _write(self, topic: str, schema: str, stamp_ns: int, data: bytes) -> None:
+    def _write(self, topic: str, schema: str, stamp_ns: int, data: bytes, received_ns: int | None) -> None:
         """Append one encoded message and fsync when a second has passed."""
         if self._unwritten_task is not None:
             task, self._unwritten_task = self._unwritten_task, None
-            self._write("/task", "std_msgs/msg/String", stamp_ns, cdr.string(task))
+            self._write("/task", "std_msgs/msg/String", stamp_ns, cdr.string(task), received_ns)
         if topic not in self._channels:
             schema_id = self._writer.register_schema(schema, "ros2msg", cdr.SCHEMAS[schema].encode())
             self._channels[topic] = self._writer.register_channel(topic, "cdr", schema_id)
-        self._writer.add_message(self._channels[topic], stamp_ns, data, stamp_ns, self.counts.get(topic, 0))
+        log_ns = stamp_ns if received_ns is None else received_ns
+        self._writer.add_message(self._channels[topic], log_ns, data, stamp_ns, self.counts.get(topic, 0))
         self.counts[topic] = self.counts.get(topic, 0) + 1
         if time.monotonic() - self._synced > SYNC_S:
             self.sync()
@@ -99,13 +101,13 @@ class JournalWriter:
         os.fsync(self._stream.fileno())
         self._synced = time.monotonic()
 
-    def frame(self, frame: Frame) -> None:
+    def frame(self, frame: Frame, received_ns: int | None = None) -> None:
         """Append a camera image."""
         height, width, _ = frame.image.shape
         frame_id = f"{frame.camera}_optical_frame"
         if self._image_format == "raw":
             data = cdr.image(frame.stamp_ns, frame_id, height, width, np.ascontiguousarray(frame.image).tobytes())
-            self._write(f"/{frame.camera}/image_raw", "sensor_msgs/msg/Image", frame.stamp_ns, data)
+            self._write(f"/{frame.camera}/image_raw", "sensor_msgs/msg/Image", frame.stamp_ns, data, received_ns)
             return
         import cv2
 
@@ -117,34 +119,31 @@ class JournalWriter:
         if not ok:
             raise RuntimeError(f"camera '{frame.camera}': cannot encode the image as {self._image_format}")
         data = cdr.compressed_image(frame.stamp_ns, frame_id, self._image_format, encoded.tobytes())
-        self._write(f"/{frame.camera}/image_raw/compressed", "sensor_msgs/msg/CompressedImage", frame.stamp_ns, data)
+        topic = f"/{frame.camera}/image_raw/compressed"
+        self._write(topic, "sensor_msgs/msg/CompressedImage", frame.stamp_ns, data, received_ns)
 
-    def state(self, stamp_ns: int, positions: Iterable[float]) -> None:
+    def state(self, stamp_ns: int, positions: Iterable[float], received_ns: int | None = None) -> None:
         """Append joint positions (D,) [rad]."""
-        self._write(
-            "/joint_states",
-            "sensor_msgs/msg/JointState",
-            stamp_ns,
-            cdr.joint_state(stamp_ns, self.contract.joints, positions),
-        )
+        data = cdr.joint_state(stamp_ns, self.contract.joints, positions)
+        self._write("/joint_states", "sensor_msgs/msg/JointState", stamp_ns, data, received_ns)
 
-    def _trajectory(self, topic: str, stamp_ns: int, actions: list[list[float]]) -> None:
+    def _trajectory(self, topic: str, stamp_ns: int, actions: list[list[float]], received_ns: int | None) -> None:
         data = cdr.joint_trajectory(stamp_ns, self.contract.joints, actions, self.contract.dt_s)
-        self._write(topic, "trajectory_msgs/msg/JointTrajectory", stamp_ns, data)
+        self._write(topic, "trajectory_msgs/msg/JointTrajectory", stamp_ns, data, received_ns)
 
-    def sent(self, stamp_ns: int, action: NDArray[np.float32]) -> None:
+    def sent(self, stamp_ns: int, action: NDArray[np.float32], received_ns: int | None = None) -> None:
         """Append what the arm really got at ``stamp_ns``, (D,) [rad]: this makes a step of the episode."""
-        self._trajectory("/joint_command_sent", stamp_ns, [np.asarray(action).tolist()])
+        self._trajectory("/joint_command_sent", stamp_ns, [np.asarray(action).tolist()], received_ns)
 
-    def command(self, chunk: ActionChunk) -> None:
+    def command(self, chunk: ActionChunk, received_ns: int | None = None) -> None:
         """Append what was asked of the arm."""
-        self._trajectory("/joint_command", chunk.stamp_ns, chunk.actions.tolist())
+        self._trajectory("/joint_command", chunk.stamp_ns, chunk.actions.tolist(), received_ns)
 
-    def wish(self, chunk: ActionChunk) -> None:
+    def wish(self, chunk: ActionChunk, received_ns: int | None = None) -> None:
         """Append what the policy wanted before exploration."""
-        self._trajectory("/policy/wish", chunk.stamp_ns, chunk.actions.tolist())
+        self._trajectory("/policy/wish", chunk.stamp_ns, chunk.actions.tolist(), received_ns)
 
-    def rewards(self, rewards: Sequence[Reward | Unscored], camera: str) -> None:
+    def rewards(self, rewards: Sequence[Reward | Unscored], camera: str, received_ns: int | None = None) -> None:
         """Append the answers for one judged frame (one a head, same stamp); a failure stays a failure."""
         rows: list[tuple[int, str, str, Mapping[str, str]]] = []
         for reward in rewards:
@@ -155,7 +154,7 @@ class JournalWriter:
                 rows.append((0, reward.head, "", {**values, "latency_s": f"{reward.latency_s:.6f}"}))
         stamp_ns = rewards[0].stamp_ns
         data = cdr.diagnostic_array(stamp_ns, f"{camera}_optical_frame", rows)
-        self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data)
+        self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data, received_ns)
 
     def finish(self, outcome: bool | None = None, notes: Mapping[str, str] | None = None) -> Path:
         """Finalise, fsync and rename to the finished name, which it returns.

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder node: what happens on the topics between start and end of an episode -> one crash-safe journal.
+
+Callbacks only convert and queue; a thread encodes and writes, so a slow disk never holds up the subscriptions.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.service import Service
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import RecorderConfig
+from lrm_ros.nodes.base import EVENTS, IMAGE, LATCHED, STREAM, LrmNode, run
+from lrm_ros.record.writer import JournalWriter
+
+# A stamp further away than this is of another clock (the twin's simulated time).
+_SAME_CLOCK_NS = 60_000_000_000
+
+
+class RecorderNode(LrmNode[RecorderConfig]):
+    """Services ``recorder/{start,stop,end,discard}_episode``; topic ``episode`` says what became of each."""
+
+    def __init__(self, **overrides: Any) -> None:
+        """Declare the parameters; ``overrides`` are parameter values."""
+        extra = {
+            "episode_id": ("", "name of the next episode; empty: date and time"),
+            "task": ("", "task text; empty: from topic 'task'"),
+            "source": ("policy", "who acts: 'policy', 'teleop' or 'expert'"),
+        }
+        super().__init__("recorder", RecorderConfig, overrides, extra)
+        self._inputs: list[tuple[Subscription, Callable[[Any], None]]] = []
+        self._offers: list[Service] = []
+        self._task = ""
+        self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
+        self._writer: JournalWriter | None = None
+        self._lock = threading.Lock()  # guards the writer's file between the thread and the services
+        self._queue: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue(maxsize=512)
+        self._thread: threading.Thread | None = None
+        self._failure = ""
+        self._started_s = 0.0
+        self._dropped = 0
+
+    def configure(self) -> None:
+        """Subscribe to everything an episode holds."""
+        self._episode = self.create_publisher(DiagnosticStatus, "episode", EVENTS)
+        for spec in self.contract.cameras:
+            self._listen(Image, f"{spec.name}/image_raw", partial(self._on_image, spec.name), IMAGE)
+        self._listen(JointState, "joint_states", self._on_state, STREAM)
+        self._listen(JointTrajectory, "joint_command_sent", self._on_sent, STREAM)
+        self._listen(JointTrajectory, "joint_command", partial(self._on_chunk, "command"), STREAM)
+        self._listen(JointTrajectory, "policy/wish", partial(self._on_chunk, "wish"), STREAM)
+        self._listen(DiagnosticArray, "reward", self._on_reward, STREAM)
+        self._listen(String, "task", self._on_task, LATCHED)
+        self._offers = [
+            self.create_service(Trigger, "recorder/start_episode", self._on_start),
+            self.create_service(Trigger, "recorder/stop_episode", lambda _, r: self._on_end(None, r)),
+            self.create_service(SetBool, "recorder/end_episode", lambda q, r: self._on_end(q.data, r)),
+            self.create_service(Trigger, "recorder/discard_episode", self._on_discard),
+        ]
+
+    def activate(self) -> None:
+        """Start the writing thread."""
+        self._thread = threading.Thread(target=self._write_queue, name="journal")
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        """Stop; an episode still open stays on the disk as ``.part``."""
+        if self._writer is not None:
+            self._queue.join()
+            self._fail("the recorder was stopped in the middle of the episode")
+        if self._thread is not None:
+            self._queue.put(("stop", ()))
+            self._thread.join()
+            self._thread = None
+
+    def cleanup(self) -> None:
+        """Drop subscriptions and services."""
+        for subscription, _ in self._inputs:
+            self.destroy_subscription(subscription)
+        for service in self._offers:
+            self.destroy_service(service)
+        self._inputs, self._offers = [], []
+
+    # -- topics ------------------------------------------------------------------------------------------------------
+
+    def _listen(self, message_type: type, topic: str, callback: Callable[[Any], None], qos: Any) -> None:
+        """Subscribe; a message that cannot be used is a fault until a good one comes."""
+
+        def checked(message: Any) -> None:
+            try:
+                callback(message)
+            except ValueError as error:
+                self.diagnostics.count("rejected")
+                self.diagnostics.fault(topic, f"not recorded, topic '{topic}': {error}")
+                return
+            self.diagnostics.recovered(topic, f"topic '{topic}' is good again")
+
+        self._inputs.append((self.create_subscription(message_type, topic, checked, qos), checked))
+
+    def _on_image(self, camera: str, message: Image) -> None:
+        frame = messages.to_frame(message, camera)
+        spec = next(spec for spec in self.contract.cameras if spec.name == camera)
+        if frame.image.shape[:2] != (spec.height, spec.width):
+            height, width = frame.image.shape[:2]
+            raise ValueError(
+                f"camera '{camera}' delivers {width}x{height}, the robot contract says {spec.width}x{spec.height}; "
+                "set the camera's width and height or correct the contract file"
+            )
+        self._keep(f"frames_{camera}", frame.stamp_ns, "frame", frame)
+
+    def _on_state(self, message: JointState) -> None:
+        ns = messages.to_ns(message.header.stamp)
+        self._keep("states", ns, "state", ns, messages.to_state(message, self.contract.joints))
+
+    def _on_sent(self, message: JointTrajectory) -> None:
+        chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+        self._put("actions", chunk.stamp_ns, "sent", chunk.stamp_ns, chunk.actions[0])
+
+    def _on_chunk(self, kind: str, message: JointTrajectory) -> None:
+        chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+        self._put(kind + "s", chunk.stamp_ns, kind, chunk)
+
+    def _on_reward(self, message: DiagnosticArray) -> None:
+        message.status = [status for status in message.status if status.level != DiagnosticStatus.STALE]
+        if message.status:  # a held value repeats an answer that is recorded already
+            camera = message.header.frame_id.removesuffix("_optical_frame")
+            rewards = messages.to_rewards(message)
+            self._put("rewards", messages.to_ns(message.header.stamp), "rewards", rewards, camera)
+
+    def _on_task(self, message: String) -> None:
+        self._task = message.data
+
+    def _keep(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
+        """Queue a message, and remember it as the newest: an episode starts with what was seen just before."""
+        self._put(name, stamp_ns, kind, *values)
+        self._newest[name] = (kind, (*values, None))
+
+    def _put(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
+        """Queue one message for the writing thread while an episode is open."""
+        now_ns = self.get_clock().now().nanoseconds
+        received_ns = now_ns if abs(now_ns - stamp_ns) < _SAME_CLOCK_NS else None
+        if received_ns is not None:
+            self.diagnostics.latency(name, (now_ns - stamp_ns) / 1e9)
+        self.diagnostics.count(name)
+        if self._writer is None:
+            return
+        try:
+            self._queue.put((kind, (*values, received_ns)), timeout=0.5)
+            self.diagnostics.recovered("queue", "the disk keeps up again")
+        except queue.Full:
+            self._dropped += 1
+            self.diagnostics.count("dropped")
+            self.diagnostics.fault("queue", f"the disk at '{self.config.folder}' is too slow: messages are being lost")
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _write_queue(self) -> None:
+        """Encode and write what is queued; runs in the recorder's own thread."""
+        kind = ""
+        while kind != "stop":
+            try:
+                kind, values = self._queue.get(timeout=1.0)
+            except queue.Empty:
+                self._write("sync", ())
+                continue
+            if kind != "stop":
+                self._write(kind, values)
+            self._queue.task_done()
+
+    def _write(self, kind: str, values: tuple[Any, ...]) -> None:
+        """Call one method of the journal's writer; a failure ends the episode, not the thread."""
+        try:
+            with self._lock:
+                if self._writer is not None:
+                    getattr(self._writer, kind)(*values)
+        except OSError as error:
+            self._fail(f"{error}; free disk space at '{self.config.folder}' or set parameter 'folder' to another disk")
+        except Exception as error:
+            self._fail(f"{kind}: {error}\n{traceback.format_exc()}")
+
+    def _fail(self, reason: str) -> None:
+        """Close the open episode without finishing it and say why."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+            if writer is None:
+                return
+            part = writer.abandon()
+        self._failure = f"episode '{writer.episode_id}' was not finished: {reason}"
+        self.diagnostics.fault("journal", self._failure)
+        self._report(writer, "failed", part, reason=reason, level=DiagnosticStatus.ERROR)
+
+    def _report(
+        self, writer: JournalWriter, event: str, path: Path, level: bytes = DiagnosticStatus.OK, **values: Any
+    ) -> None:
+        """Publish what happened to an episode."""
+        counts = {topic.strip("/").replace("/", "_"): count for topic, count in writer.counts.items()}
+        about = {"path": path, "source": writer.source, "task": writer.task, "dropped": self._dropped}
+        seconds = f"{time.monotonic() - self._started_s:.2f}"
+        self._episode.publish(
+            messages.status(level, writer.episode_id, event, {**about, "seconds": seconds, **counts, **values})
+        )
+
+    # -- services ----------------------------------------------------------------------------------------------------
+
+    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Open a journal."""
+        try:
+            writer = self._open()
+        except (OSError, ValueError) as error:
+            response.success, response.message = False, str(error)
+            self.get_logger().error(f"no episode started: {error}")
+            return response
+        self._failure, self._dropped, self._started_s = "", 0, time.monotonic()
+        self._writer = writer
+        for item in self._newest.values():
+            self._queue.put(item)
+        self.diagnostics.recovered("journal", "recording again")
+        self._report(writer, "started", writer.path)
+        response.success, response.message = True, str(writer.path)
+        return response
+
+    def _open(self) -> JournalWriter:
+        """Return a writer for a new episode.
+
+        Raises:
+            ValueError: not active, an episode is open, no task, or a wrong parameter.
+            OSError: the folder cannot be written, is nearly full, or has that episode.
+        """
+        if not self.active:
+            raise ValueError("the recorder is not active; activate it first")
+        if self._writer is not None:
+            raise ValueError(f"episode '{self._writer.episode_id}' is being recorded; end or discard it first")
+        task = self.get_parameter("task").value or self._task
+        if not task:
+            raise ValueError("there is no task text; publish it on topic 'task' or set the recorder's parameter 'task'")
+        folder = Path(self.config.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        free_mb = shutil.disk_usage(folder).free // 1_000_000
+        if free_mb < self.config.min_free_mb:
+            raise OSError(
+                f"only {free_mb} MB free at '{folder}', parameter min_free_mb is {self.config.min_free_mb}; "
+                "delete old recordings or set parameter 'folder' to another disk"
+            )
+        name = (
+            self.get_parameter("episode_id").value or time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
+        )
+        source = str(self.get_parameter("source").value)
+        config = self.config
+        return JournalWriter(
+            folder / f"{name}.mcap", task, self.contract, source, config.image_format, config.jpeg_quality
+        )
+
+    def _drain(self) -> None:
+        """Take what is still on its way: services and topics have no order between them.
+
+        Ends after 30 ms without a message published before the request (a running camera is never quiet).
+        """
+        asked_ns, last = time.time_ns(), time.monotonic()
+        taking = True
+        while taking or time.monotonic() - last < 0.03:
+            taking = False
+            for subscription, callback in self._inputs:
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, False)
+                if taken is None:
+                    continue
+                callback(taken[0])
+                if taken[1]["source_timestamp"] <= asked_ns:
+                    taking, last = True, time.monotonic()
+            if not taking:
+                time.sleep(0.001)
+        self._queue.join()
+
+    def _on_end(self, outcome: bool | None, response: Any) -> Any:
+        """Finish the journal; the reply's message is its path."""
+        if self._writer is not None:
+            self._drain()
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is None:
+            response.success = False
+            response.message = self._failure or "no episode is being recorded; call recorder/start_episode first"
+            return response
+        try:
+            path = writer.finish(outcome, {"dropped": str(self._dropped)})
+        except OSError as error:
+            self._writer = writer
+            self._fail(f"{error}; free disk space at '{self.config.folder}'")
+            response.success, response.message = False, self._failure
+            return response
+        self._report(writer, "ended", path, outcome="" if outcome is None else str(outcome).lower())
+        response.success, response.message = True, str(path)
+        return response
+
+    def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Delete the open episode."""
+        if self._writer is not None:
+            self._queue.join()
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is None:
+            response.success, response.message = False, "no episode is being recorded"
+            return response
+        writer.discard()
+        self._report(writer, "discarded", writer.path)
+        response.success, response.message = True, f"episode '{writer.episode_id}' discarded"
+        return response
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(RecorderNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
