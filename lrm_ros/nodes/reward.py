@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reward node: camera frames -> engine -> topic ``reward``, one message a frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.publisher import Publisher
+from rclpy.service import Service
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32, String
+from std_srvs.srv import Trigger
+
+from lrm_ros import messages
+from lrm_ros.config import RewardConfig
+from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM, LrmNode, run
+from lrm_ros.reward.engine import Held, RewardEngine, check_config
+from lrm_ros.reward.models import load_model
+from lrm_ros.types import Frame, Reward
+
+
+class RewardNode(LrmNode[RewardConfig]):
+    """Judges every K-th frame of one camera and holds the value in between (paper eq. 8).
+
+    ``reward`` carries the heads' answers (unscaled) with the stamp of the frame they judge: OK, ERROR with the reason,
+    or STALE when held. ``reward/<head>`` are the same numbers for plots; that of the active mode is multiplied by
+    ``scale``. An Unscored answer publishes no number. Service ``reward/reset`` begins a new episode; the last frame
+    of the old one is judged before, if the interval had skipped it.
+    """
+
+    def __init__(self, **overrides: Any) -> None:
+        """Declare the parameters; ``overrides`` are parameter values."""
+        super().__init__("reward", RewardConfig, overrides)
+        self._engine: RewardEngine | None = None
+        self._subscriptions_made: list[Subscription] = []
+        self._reset: Service | None = None
+        self._plots: dict[str, Publisher] = {}
+        self._task = ""
+        self._newest: Frame | None = None
+        self._fresh = False
+
+    def configure(self) -> None:
+        """Load the model and subscribe."""
+        check_config(self.config)
+        self._engine = RewardEngine(self.config, load_model(self.config.model, self.config.device))
+        self.diagnostics.value("model", self._engine.model.name)
+        self._reward = self.create_publisher(DiagnosticArray, "reward", STREAM)
+        self._subscriptions_made = [
+            self.create_subscription(Image, f"{self.config.camera}/image_raw", self._on_image, IMAGE),
+            self.create_subscription(String, "task", self._on_task, LATCHED),
+        ]
+        self._reset = self.create_service(Trigger, "reward/reset", self._on_reset)
+
+    def deactivate(self) -> None:
+        """Hold: frames that arrive now belong to no episode."""
+        self._forget()
+
+    def cleanup(self) -> None:
+        """Free the model and drop subscriptions, publishers and the service."""
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        for publisher in self._plots.values():
+            self.destroy_publisher(publisher)
+        if self._reset is not None:
+            self.destroy_service(self._reset)
+            self.destroy_publisher(self._reward)
+        self._subscriptions_made, self._plots, self._reset, self._engine = [], {}, None, None
+        self._newest = None
+
+    def _on_task(self, message: String) -> None:
+        self._task = message.data
+
+    def _on_image(self, message: Image) -> None:
+        if not self.active:
+            return
+        try:
+            frame = messages.to_frame(message, self.config.camera)
+            self._adopt_config()
+        except ValueError as error:
+            self.diagnostics.count("rejected")
+            self.diagnostics.fault("input", f"frame not judged: {error}")
+            return
+        self.diagnostics.recovered("input", "frames are good again")
+        self._judge(frame)
+
+    def _judge(self, frame: Frame, last: bool = False) -> None:
+        """Take one frame and publish the reward that holds for it."""
+        assert self._engine is not None
+        camera = self.config.camera
+        held = self._engine.step({camera: frame}, self._task, [camera] if last else [])[camera]
+        self._newest, self._fresh = frame, held.fresh
+        self.diagnostics.count("frames")
+        self._publish(held)
+
+    def _publish(self, held: Held) -> None:
+        answers = list(held.answers.values())
+        self._reward.publish(messages.from_rewards(answers, self.config.camera, held=not held.fresh))
+        for answer in answers:
+            if isinstance(answer, Reward):
+                value = held.signal if answer.head == self.config.mode and held.signal is not None else answer.value
+                self._plot(answer.head).publish(Float32(data=value))
+        if not held.fresh:
+            return
+        self.diagnostics.count("judged")
+        failed = [f"{answer.head}: {answer.reason}" for answer in answers if not isinstance(answer, Reward)]
+        self.diagnostics.count("unscored", len(failed))
+        scored = [answer.latency_s for answer in answers if isinstance(answer, Reward)]
+        if scored:
+            self.diagnostics.latency("model", max(scored))
+
+    def _plot(self, head: str) -> Publisher:
+        if head not in self._plots:
+            self._plots[head] = self.create_publisher(Float32, f"reward/{head}", STREAM)
+        return self._plots[head]
+
+    def _adopt_config(self) -> None:
+        """Take over parameters set at run time; those that need another model or camera need a new configure."""
+        assert self._engine is not None
+        old, new = self._engine.config, self.config
+        if old == new:
+            return
+        check_config(new)
+        fixed = [name for name in ("model", "device", "camera") if getattr(old, name) != getattr(new, name)]
+        if fixed:
+            raise ValueError(f"parameter {', '.join(fixed)} changed: deactivate, cleanup and configure the reward node")
+        self._engine.config = new
+        self._engine.reset(new.camera)
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self.active and self._newest is not None and not self._fresh:
+            self._judge(self._newest, last=True)
+        self._forget()
+        response.success, response.message = True, "new episode"
+        return response
+
+    def _forget(self) -> None:
+        """Begin a new episode."""
+        self._newest = None
+        if self._engine is not None:
+            self._engine.reset(self.config.camera)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(RewardNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
