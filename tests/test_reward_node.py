@@ -35,7 +35,7 @@ def world(spin, probe):
 
 
 def test_every_frame_gets_the_reward_of_the_frame_judged_last(spin, world):
-    node, images, rewards = world(mode="progress", interval=3)
+    _, images, rewards = world(mode="progress", interval=3)
     for step in range(5):
         images.publish(shade(step, 51 * step))
     spin.until(lambda: len(rewards) == 5)
@@ -49,7 +49,7 @@ def test_every_frame_gets_the_reward_of_the_frame_judged_last(spin, world):
 
 
 def test_reset_judges_the_last_frame_first_and_then_forgets_the_episode(spin, probe, world):
-    node, images, rewards = world(mode="contrastive", interval=10)
+    _, images, rewards = world(mode="contrastive", interval=10)
     for step in range(3):
         images.publish(shade(step, 10 * step))
     spin.until(lambda: len(rewards) == 3)
