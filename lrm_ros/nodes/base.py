@@ -135,6 +135,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self.autostart = bool(self.get_parameter("autostart").value)
         self.contract = RobotContract()
         self.diagnostics = Diagnostics(self)
+        self.on_exit: Callable[[int], None] = lambda code: None
 
     # -- what a node overrides ---------------------------------------------------------------------------------------
 
@@ -171,8 +172,8 @@ class LrmNode(LifecycleNode, Generic[C]):
         """
         if name in self._extra:
             default = self._extra[name][0]
-            if isinstance(default, float) and type(value) is int:
-                value = float(value)
+            if type(value) is int and isinstance(default, float | str):
+                value = type(default)(value)
             if not isinstance(value, type(default)):
                 raise ValueError(self._wrong_type(name, value, type(default).__name__, default))
             return value
@@ -268,6 +269,10 @@ class LrmNode(LifecycleNode, Generic[C]):
         ok = self._guarded("cleanup", self.cleanup)
         return TransitionCallbackReturn.SUCCESS if ok else TransitionCallbackReturn.FAILURE
 
+    def exit(self, code: int = 0) -> None:
+        """End the program that runs this node with :func:`run`, e.g. when its work is done; any thread may call it."""
+        self.on_exit(code)
+
     def close(self) -> None:
         """Shut down from any state, also from a transition that a signal interrupted, and destroy the node."""
         if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
@@ -280,6 +285,19 @@ class LrmNode(LifecycleNode, Generic[C]):
     def active(self) -> bool:
         """Whether the node is in the lifecycle state ``active``."""
         return self._state_machine.current_state[1] == "active"
+
+
+def _watch_lifeline() -> None:
+    """Stop this process when the graph that started it is gone (see ``lrm_ros.graph``)."""
+    lifeline = os.environ.pop("LRM_LIFELINE", "")
+    if not lifeline:
+        return
+
+    def watch() -> None:
+        os.read(int(lifeline), 1)  # nobody writes: it returns when the last writer is gone
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 def run(
@@ -295,11 +313,13 @@ def run(
         executor_type: e.g. ``MultiThreadedExecutor`` for a node that calls services inside callbacks.
 
     Returns:
-        0 after a clean stop, 1 if configuring or activating failed, 2 for a wrong parameter.
+        0 after a clean stop or what the node gave to ``exit``; 1 if configuring or activating failed; 2 for a wrong
+        parameter.
     """
     set_transport()
-    stop: Future = Future()
+    stop: Future[int] = Future()
     spinning = False
+    _watch_lifeline()
 
     def on_signal(number: int, _: Any) -> None:
         if not spinning:
@@ -315,7 +335,7 @@ def run(
 
     def wait_for_signal() -> None:
         if reader.recv(1):
-            stop.set_result(None)
+            stop.set_result(0)
 
     threading.Thread(target=wait_for_signal, name="signals", daemon=True).start()
     node: LrmNode | None = None
@@ -323,12 +343,14 @@ def run(
         node = node_type()
         executor = executor_type()
         executor.add_node(node)
+        node.on_exit = stop.set_result
         if node.autostart:
             for step in (node.trigger_configure, node.trigger_activate):
                 if step() != TransitionCallbackReturn.SUCCESS:
                     return 1
         spinning = True
         executor.spin_until_future_complete(stop)
+        return stop.result() or 0
     except KeyboardInterrupt:
         pass
     except ValueError as error:

@@ -40,7 +40,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         extra = {
             "episode_id": ("", "name of the next episode; empty: date and time"),
-            "task": ("", "task text; empty: from topic 'task'"),
+            "task_text": ("", "task text; empty: from topic 'task'"),
             "source": ("policy", "who acts: 'policy', 'teleop' or 'expert'"),
         }
         super().__init__("recorder", RecorderConfig, overrides, extra)
@@ -246,9 +246,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
             raise ValueError("the recorder is not active; activate it first")
         if self._writer is not None:
             raise ValueError(f"episode '{self._writer.episode_id}' is being recorded; end or discard it first")
-        task = self.get_parameter("task").value or self._task
+        task = self.get_parameter("task_text").value or self._task
         if not task:
-            raise ValueError("there is no task text; publish it on topic 'task' or set the recorder's parameter 'task'")
+            raise ValueError(
+                "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
+            )
         folder = Path(self.config.folder)
         folder.mkdir(parents=True, exist_ok=True)
         free_mb = shutil.disk_usage(folder).free // 1_000_000

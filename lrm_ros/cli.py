@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``lrm``: dispatches to the program modules by name, so that this package imports none of them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+# command -> (module with main(argv), what it does)
+COMMANDS = {
+    "doctor": ("lrm_ros.doctor", "check this machine and say how to mend what is missing"),
+    "up": ("lrm_ros.graph", "start the nodes of a graph: self_improve, teleop"),
+    "collect": ("training.collect", "record demonstrations of the scripted expert in the twin"),
+    "judge": ("training.judge", "judge journals by the completion head"),
+    "finetune": ("training.finetune", "train a policy on journals"),
+    "reward train": ("training.tiny", "train the tiny reward model"),
+    "evaluate": ("training.closed_loop", "measure a policy's success in the twin on held-out seeds"),
+    "report": ("training.report", "write the report of a run"),
+    "bench topics": ("lrm_ros.nodes.bench_topics", "measure loss and latency from cameras to the recorder"),
+    "bench reward": ("lrm_ros.reward.bench", "measure the reward model's speed"),
+    "bench twin": ("lrm_ros.nodes.bench_twin", "measure the twin's speed, in process and through the nodes"),
+}
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  lrm {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: lrm COMMAND [OPTIONS]; lrm COMMAND --help says more\n\n{rows}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS and len(words) >= length:
+            return int(importlib.import_module(COMMANDS[name][0]).main(words[length:]) or 0)
+    near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
+        words[0], [*COMMANDS, *(name.split()[0] for name in COMMANDS)], 1
+    )
+    hint = f"; did you mean 'lrm {near[0]}'?" if near else ""
+    print(f"error: unknown command '{' '.join(words[:2])}'{hint}\n\n{usage()}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

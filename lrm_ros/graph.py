@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one list: which nodes with which parameters make up a graph; ``lrm up GRAPH key:=value...`` runs it.
+
+The launch files read the same list. Without ros2cli each node is a process of its own with prefixed output; SIGINT or
+SIGTERM stop all of them within 10 s, and a node that dies ends the graph with a non-zero code and its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from lrm_ros.config import (
+    CameraConfig,
+    ImproverConfig,
+    PolicyConfig,
+    RecorderConfig,
+    RewardConfig,
+    TeleopConfig,
+    TwinConfig,
+)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node of a graph.
+
+    Attributes:
+        name: ROS node name, name of the ``ros2 run`` executable, prefix of its output.
+        module: what ``python -m`` runs.
+        parameters: what differs from the defaults.
+        foreground: reads the terminal (keyboard) and prints on it unprefixed.
+        ends_graph: its clean exit (0) is the graph's clean end; any other node must not exit.
+    """
+
+    name: str
+    module: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    foreground: bool = False
+    ends_graph: bool = False
+
+    def command(self) -> list[str]:
+        """Return the command line of the process."""
+        words = [sys.executable, "-m", self.module, "--ros-args", "-r", f"__node:={self.name}"]
+        for key, value in self.parameters.items():
+            words += ["-p", f"{key}:={ros_value(value)}"]
+        return words
+
+
+def ros_value(value: Any) -> str:
+    """Return a parameter value as ROS parses it on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(ros_value(item) for item in value) + "]"
+    if value == "":
+        return "''"
+    return str(value)
+
+
+CONFIGS: dict[str, type] = {
+    "camera": CameraConfig,
+    "improver": ImproverConfig,
+    "policy": PolicyConfig,
+    "recorder": RecorderConfig,
+    "reward": RewardConfig,
+    "teleop": TeleopConfig,
+    "twin": TwinConfig,
+}
+
+GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
+    # Collect, judge, fine-tune, evaluate (paper IV-C), in lock-step: nothing waits for wall time.
+    "self_improve": (
+        NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0}),
+        NodeSpec("reward", "lrm_ros.nodes.reward"),
+        NodeSpec("policy", "lrm_ros.nodes.policy"),
+        NodeSpec("recorder", "lrm_ros.nodes.recorder"),
+        NodeSpec("improver", "lrm_ros.nodes.improver", ends_graph=True),
+    ),
+    # Demonstrations by hand, at the control rate.
+    "teleop": (
+        NodeSpec("twin", "sim.twin_node", {"realtime": True}),
+        NodeSpec("recorder", "lrm_ros.nodes.recorder", {"source": "teleop"}),
+        NodeSpec("teleop", "lrm_ros.nodes.teleop", foreground=True, ends_graph=True),
+    ),
+}
+
+
+def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[NodeSpec]:
+    """Return the nodes of a graph with the arguments applied.
+
+    Args:
+        graph: a key of ``GRAPHS``.
+        arguments: ``parameter`` sets it on every node that has it, ``node.parameter`` on one node; ``contract`` and
+            ``use_sim_time`` go to all; ``sim`` selects the twin (true) or the robot.
+
+    Raises:
+        ValueError: an unknown graph, node or parameter, with the nearest valid one.
+    """
+    if graph not in GRAPHS:
+        raise ValueError(f"unknown graph '{graph}'; choose one of {', '.join(GRAPHS)}")
+    nodes = {node.name: dict(node.parameters) for node in GRAPHS[graph]}
+    for key, value in (arguments or {}).items():
+        if key == "sim":
+            if str(value).lower() not in ("true", "1"):
+                raise ValueError(
+                    f"sim:={value}: there is no node for a real arm yet; run the twin (sim:=true, the default)"
+                )
+            continue
+        name, _, parameter = key.rpartition(".")
+        if name and name not in nodes:
+            raise ValueError(f"'{key}': graph '{graph}' has no node '{name}'; its nodes: {', '.join(nodes)}")
+        chosen = [name] if name else [n for n in nodes if parameter in _parameters(n)]
+        if not chosen:
+            known = sorted({p for n in nodes for p in _parameters(n)})
+            near = difflib.get_close_matches(parameter, known, 1)
+            cure = f"did you mean '{near[0]}'?" if near else f"parameters: {', '.join(known)}"
+            raise ValueError(f"no node of graph '{graph}' has a parameter '{parameter}'; {cure}")
+        for node in chosen:
+            nodes[node][parameter] = value
+    return [dataclasses.replace(node, parameters=nodes[node.name]) for node in GRAPHS[graph]]
+
+
+def _parameters(node: str) -> list[str]:
+    """Return the parameter names of a node."""
+    return [f.name for f in dataclasses.fields(CONFIGS[node])] + ["contract", "use_sim_time"]
+
+
+def parse_arguments(words: Sequence[str]) -> dict[str, str]:
+    """Return ``key:=value`` words as a dict.
+
+    Raises:
+        ValueError: a word of another form.
+    """
+    arguments = {}
+    for word in words:
+        key, separator, value = word.partition(":=")
+        if not separator or not key:
+            raise ValueError(f"'{word}' is not key:=value, e.g. seed:=3 or policy.checkpoint:=FOLDER")
+        arguments[key] = value
+    return arguments
+
+
+class Graph:
+    """The processes of a graph: ``with Graph(nodes) as graph: code = graph.wait()``.
+
+    Attributes:
+        failed: name of the node whose death ended the graph, else empty.
+    """
+
+    # SIGINT lets nodes finish; what is left after 5 s gets SIGTERM, after 8 s SIGKILL: everything is gone in 10 s.
+    _ESCALATION = ((0.0, signal.SIGINT), (5.0, signal.SIGTERM), (8.0, signal.SIGKILL))
+
+    def __init__(
+        self,
+        nodes: Sequence[NodeSpec],
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        show: Collection[str] | None = None,
+    ) -> None:
+        """Prepare; nothing runs before :meth:`start`.
+
+        Args:
+            nodes: see :func:`nodes_of`.
+            env: environment on top of this process's.
+            log: file that gets all output.
+            show: names of the nodes whose output is printed; default all.
+        """
+        self.nodes = list(nodes)
+        self.failed = ""
+        self._env = dict(env or {})
+        self._log_path, self._show = log, show
+        self._log: IO[str] | None = None
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._readers: list[threading.Thread] = []
+        self._lifeline: tuple[int, int] | None = None
+        self._print_lock = threading.Lock()
+
+    def __enter__(self) -> Graph:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node as a process with this process's Python and environment."""
+        root = str(Path(__file__).resolve().parents[1])
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._env}
+        env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))
+        env.setdefault("RCUTILS_COLORIZED_OUTPUT", str(int(sys.stdout.isatty())))
+        # Nodes stop when the other end of this pipe is gone, so that even a killed graph leaves no orphans.
+        self._lifeline = os.pipe()
+        env["LRM_LIFELINE"] = str(self._lifeline[0])
+        if self._log_path is not None:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            self._log = self._log_path.open("a")
+        for index, node in enumerate(self.nodes):
+            output = None if node.foreground else subprocess.PIPE
+            process = subprocess.Popen(
+                node.command(),
+                env=env,
+                stdin=None if node.foreground else subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if node.foreground else subprocess.STDOUT,
+                pass_fds=[self._lifeline[0]],
+                text=True,
+                errors="replace",
+                # A terminal's Ctrl+C then reaches only this process, which stops the nodes in order.
+                start_new_session=not node.foreground,
+            )
+            self._processes[node.name] = process
+            if not node.foreground:
+                reader = threading.Thread(target=self._read, args=(node.name, index, process), daemon=True)
+                reader.start()
+                self._readers.append(reader)
+
+    def _read(self, name: str, index: int, process: subprocess.Popen[str]) -> None:
+        """Print and log a node's output line by line."""
+        width = max(len(node.name) for node in self.nodes)
+        prefix = f"[{name:<{width}}] "
+        if sys.stdout.isatty():
+            prefix = f"\x1b[{31 + (index + 1) % 6}m{prefix}\x1b[0m"
+        assert process.stdout is not None
+        for line in process.stdout:
+            with self._print_lock:
+                if self._log is not None:
+                    self._log.write(f"[{name}] {line}")
+                    self._log.flush()
+                if self._show is None or name in self._show:
+                    print(prefix + line, end="", flush=True)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the graph ends.
+
+        Args:
+            timeout: seconds; ``None``: for ever.
+
+        Returns:
+            0 when a node with ``ends_graph`` finished cleanly, the code of the node that died (1 for an unexpected
+            clean exit) with its name in ``failed``, ``None`` on time-out.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is None or time.monotonic() < deadline:
+            for node in self.nodes:
+                code = self._processes[node.name].poll()
+                if code is None:
+                    continue
+                if code == 0 and node.ends_graph:
+                    return 0
+                self.failed = node.name
+                return code if code > 0 else 1 if code == 0 else 128 - code
+            time.sleep(0.1)
+        return None
+
+    def stop(self) -> None:
+        """Stop every process within 10 s: SIGINT, then SIGTERM, then SIGKILL to the groups started here."""
+        begin = time.monotonic()
+        running = dict(self._processes)
+        for after, number in self._ESCALATION:
+            while running and time.monotonic() - begin < after:
+                running = {name: process for name, process in running.items() if process.poll() is None}
+                time.sleep(0.02)
+            for node in self.nodes:
+                if node.name in running and running[node.name].poll() is None:
+                    if after:
+                        print(f"node '{node.name}' has not stopped after {after:.0f} s: {number.name}", flush=True)
+                    self._signal(node, running[node.name], number)
+        for process in running.values():
+            process.wait()
+        for reader in self._readers:
+            reader.join(timeout=1.0)
+        if self._lifeline is not None:
+            os.close(self._lifeline[0])
+            os.close(self._lifeline[1])
+            self._lifeline = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    @staticmethod
+    def _signal(node: NodeSpec, process: subprocess.Popen[str], number: signal.Signals) -> None:
+        """Signal a node with its own children; a foreground node shares our group, so it alone."""
+        with contextlib.suppress(ProcessLookupError):
+            if node.foreground:
+                process.send_signal(number)
+            else:
+                os.killpg(process.pid, number)
+
+
+def run_graph(nodes: Sequence[NodeSpec], **options: Any) -> int:
+    """Run a graph until it ends or SIGINT or SIGTERM arrives; returns the exit code (0 after a signal)."""
+
+    def interrupt(number: int, _: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
+    graph = Graph(nodes, **options)
+    code: int | None = 0
+    try:
+        graph.start()
+        code = graph.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        # A second signal must not interrupt the stopping, which takes 10 s at most.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        graph.stop()
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    if graph.failed:
+        print(f"error: node '{graph.failed}' died with code {code}; the graph has been stopped", file=sys.stderr)
+    return code or 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``lrm up``."""
+    parser = argparse.ArgumentParser(prog="lrm up", description="Start the nodes of a graph and keep them together.")
+    parser.add_argument("graph", choices=list(GRAPHS))
+    parser.add_argument(
+        "arguments", nargs="*", metavar="key:=value", help="parameter of every node that has it, or node.parameter"
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="also write all output to FILE")
+    parser.add_argument("--print", action="store_true", help="only print the commands of the nodes")
+    options = parser.parse_args(argv)
+    try:
+        nodes = nodes_of(options.graph, parse_arguments(options.arguments))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.print:
+        for node in nodes:
+            print(shlex.join(node.command()))
+        return 0
+    return run_graph(nodes, log=options.log)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
