@@ -21,7 +21,7 @@ LAZY_FILES = {"lrm_ros/act_small.py", "lrm_ros/reward/qwen.py"}
 LAZY_ROOMS = ("sim/tasks/", "training/")
 ROS_FILES = {"lrm_ros/messages.py", "sim/twin_node.py"}
 ROS_ROOM = "lrm_ros/nodes/"
-# What each room of lrm_ros may import of the others; rooms that are not named here (nodes, programs) are downstream of all.
+# What each room of lrm_ros may import of the others; rooms not named here (nodes, programs) are downstream of all.
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "config": {"types"},

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package installs whole: pip and ros2 find its programs, launch files, configuration and model."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from packaging.requirements import Requirement
+
+import lrm_ros
+
+TOP = Path(__file__).resolve().parents[1]
+NODES = ("camera", "improver", "policy", "recorder", "reward", "teleop", "twin")
+LAUNCH_FILES = sorted(path.name for path in (TOP / "launch").glob("*.launch.py"))
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a command outside the source tree and return its output."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=environment.pop("cwd", "/"),
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source: setuptools leaves build folders where it builds."""
+    copy = tmp_path_factory.mktemp("source") / "lrm_ros"
+    out = shutil.ignore_patterns(".*", "build", "install", "log", "runs", "*.egg-info", "__pycache__")
+    shutil.copytree(TOP, copy, ignore=out)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``pip install .`` builds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, source)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel installed into a prefix of its own."""
+    folder = tmp_path_factory.mktemp("prefix")
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--prefix", folder, wheel)
+    return folder
+
+
+def paths_of(prefix: Path) -> dict[str, str]:
+    """The environment in which Python and ament find an installation."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return {
+        "PYTHONPATH": str(prefix / "lib" / version / "site-packages"),
+        "AMENT_PREFIX_PATH": os.pathsep.join([str(prefix), sys.prefix, os.environ.get("AMENT_PREFIX_PATH", "")]),
+        "PATH": os.pathsep.join([str(prefix / "bin"), os.environ["PATH"]]),
+    }
+
+
+def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {
+        path.relative_to(TOP).as_posix()
+        for room in ("lrm_ros", "sim", "training")
+        for path in TOP.glob(f"{room}/**/*.py")
+    }
+    assert not modules - names, f"setup.py leaves out {sorted(modules - names)}"
+    tiny = {path.relative_to(TOP).as_posix() for path in TOP.glob("lrm_ros/models/tiny/*")}
+    assert tiny and not tiny - names
+    data = "lrm_ros-0.1.0.data/data"
+    shipped = [
+        f"share/lrm_ros/{path.relative_to(TOP)}" for path in (*TOP.glob("config/*.*"), *TOP.glob("launch/*.launch.py"))
+    ]
+    shipped += ["share/lrm_ros/package.xml", "share/ament_index/resource_index/packages/lrm_ros"]
+    assert not {f"{data}/{path}" for path in shipped} - names
+    assert not [name for name in names if name.startswith(("tests/", "launch/", "config/", "tools/"))]
+
+
+def test_every_program_has_a_main() -> None:
+    programs = re.findall(r'"(?:\w+|lrm)(?:": "| = )([\w.]+?)(?::main)?"', (TOP / "setup.py").read_text())
+    modules = [name for name in programs if name.startswith(("lrm_ros.", "sim."))]
+    assert len(modules) == len(NODES) + 1
+    for module in modules:
+        path = TOP / (module.replace(".", "/") + ".py")
+        functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        assert "main" in functions, f"{path} has no main()"
+
+
+def test_a_pip_installation_has_what_ros2_run_and_launch_look_for(prefix: Path) -> None:
+    for name in NODES:
+        program = prefix / "lib/lrm_ros" / name
+        assert os.access(program, os.X_OK), f"'ros2 run lrm_ros {name}' would not find {program}"
+        assert os.access(prefix / "bin" / f"lrm-{name}", os.X_OK)
+    script = "import ament_index_python as a; print(a.get_package_share_directory('lrm_ros'))"
+    share = run(sys.executable, "-c", script, **paths_of(prefix)).strip()
+    assert share == str(prefix / "share/lrm_ros")
+    assert sorted(os.listdir(f"{share}/launch")) == LAUNCH_FILES
+
+
+def test_an_installed_program_starts_and_finds_its_shipped_files(prefix: Path) -> None:
+    assert "usage" in run(prefix / "bin/lrm", "--help", **paths_of(prefix)).lower()
+    assert "usage" in run(prefix / "lib/lrm_ros/camera", "--help", **paths_of(prefix)).lower()
+    script = "import lrm_ros.nodes.base as b; print(b.share_file('config/fastdds.xml'))"
+    found = run(sys.executable, "-c", script, **paths_of(prefix)).strip()
+    assert found == str(prefix / "share/lrm_ros/config/fastdds.xml")
+
+
+def test_versions_agree() -> None:
+    manifest = ElementTree.parse(TOP / "package.xml").getroot()
+    assert manifest.findtext("version") == lrm_ros.__version__
+    assert f'version="{lrm_ros.__version__}"' in (TOP / "setup.py").read_text()
+    assert f"## {lrm_ros.__version__}" in (TOP / "CHANGELOG.md").read_text()
+
+
+def test_the_manifest_names_every_ros_package_that_the_code_imports() -> None:
+    manifest = ElementTree.parse(TOP / "package.xml").getroot()
+    declared = {element.text for element in manifest.iter("exec_depend")}
+    pattern = re.compile(
+        r"^\s*(?:from|import) ((?:\w+_msgs|std_srvs|rclpy|launch|launch_ros|ament_index_python)|builtin_interfaces)\b",
+        re.M,
+    )
+    sources = [path for room in ("lrm_ros", "sim", "training", "launch") for path in TOP.glob(f"{room}/**/*.py")]
+    used = {name for path in sources for name in pattern.findall(path.read_text())}
+    assert not used - declared, f"add exec_depend for {sorted(used - declared)} to package.xml"
+
+
+def test_the_lock_is_plain_and_satisfies_what_setup_asks_for(wheel: Path) -> None:
+    lines = [line for line in (TOP / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    bad = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+", line)]
+    assert not bad, f"only name==version lines: {bad}"
+    canonical = {
+        re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)
+    }
+    metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
+    wanted = re.findall(r"^Requires-Dist: (.*)$", zipfile.ZipFile(wheel).read(metadata).decode(), re.M)
+    assert wanted
+    for requirement in map(Requirement, wanted):
+        version = canonical.get(re.sub(r"[-_.]+", "-", requirement.name).lower())
+        assert version and requirement.specifier.contains(version), (
+            f"requirements.lock has {version} for '{requirement}'"
+        )
+
+
+def test_no_registry_address_is_in_the_repository() -> None:
+    if not (TOP / ".git").exists():
+        pytest.skip("not a git checkout")
+    tracked = run("git", "ls-files", "-z", cwd=str(TOP)).split("\0")
+    address = re.compile(r"https?://\S+/simple\b|(?:index-url|find-links)[ =]+[\"']?(?:https?|file)://")
+    texts = [
+        TOP / name
+        for name in tracked
+        if name.endswith((".lock", ".txt", ".toml", ".cfg", ".sh", ".py", ".md", "Makefile"))
+    ]
+    found = [path.name for path in texts if path.is_file() and address.search(path.read_text())]
+    assert not found, f"addresses of package registries in {found}"
+
+
+# --- with ROS 2's own tools, where they are installed ---------------------------------------------------------------
+
+needs_ros2 = pytest.mark.skipif(
+    importlib.util.find_spec("launch_ros") is None or shutil.which("ros2") is None,
+    reason="needs launch_ros and the ros2 command (they are not on PyPI; see docs/ros2.md)",
+)
+
+
+@needs_ros2
+@pytest.mark.launch
+def test_ros2_finds_the_executables_of_a_pip_installation(prefix: Path) -> None:
+    listed = run("ros2", "pkg", "executables", "lrm_ros", **paths_of(prefix)).split("\n")
+    assert {f"lrm_ros {name}" for name in NODES} <= set(listed)
+    assert "usage" in run("ros2", "run", "lrm_ros", "camera", "--help", **paths_of(prefix)).lower()
+
+
+@needs_ros2
+@pytest.mark.launch
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_ros2_launch_reads_every_launch_file(prefix: Path, name: str) -> None:
+    assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", **paths_of(prefix))
+
+
+@needs_ros2
+@pytest.mark.launch
+@pytest.mark.skipif(shutil.which("colcon") is None, reason="needs colcon")
+def test_ros2_finds_the_executables_of_a_colcon_build(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/lrm_ros").symlink_to(source)
+    run("colcon", "build", "--packages-select", "lrm_ros", cwd=str(tmp_path))
+    installed = tmp_path / "install/lrm_ros"
+    listed = run("ros2", "pkg", "executables", "lrm_ros", **paths_of(installed)).split("\n")
+    assert {f"lrm_ros {name}" for name in NODES} <= set(listed)
+    for name in LAUNCH_FILES:
+        assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", **paths_of(installed))
