@@ -136,6 +136,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self.contract = RobotContract()
         self.diagnostics = Diagnostics(self)
         self.on_exit: Callable[[int], None] = lambda code: None
+        self._permanent = set(self._entities())
 
     # -- what a node overrides ---------------------------------------------------------------------------------------
 
@@ -149,7 +150,10 @@ class LrmNode(LifecycleNode, Generic[C]):
         """Hold: stop publishing and moving, keep everything loaded."""
 
     def cleanup(self) -> None:
-        """Free what ``configure`` made; must cope with a ``configure`` that failed half-way."""
+        """Free models, devices and threads; must cope with a ``configure`` that failed half-way.
+
+        Publishers, subscriptions, services, clients and timers made since ``configure`` are destroyed by the base.
+        """
 
     # -- parameters --------------------------------------------------------------------------------------------------
 
@@ -229,7 +233,23 @@ class LrmNode(LifecycleNode, Generic[C]):
         self.diagnostics.recovered(what, f"{what} works again")
         return True
 
+    def _entities(self) -> list[Any]:
+        """Return everything that talks to the ROS graph or is called by the executor."""
+        return [*self.publishers, *self.subscriptions, *self.services, *self.clients, *self.timers]
+
+    def _cleanup(self) -> None:
+        try:
+            self.cleanup()
+        finally:
+            for entity in self._entities():
+                if entity in self._permanent:
+                    continue
+                for kind in ("publisher", "subscription", "service", "client", "timer"):
+                    if getattr(self, f"destroy_{kind}")(entity):
+                        break
+
     def _configure(self) -> None:
+        self._permanent = set(self._entities())
         path = str(self.get_parameter("contract").value)
         self.contract = configuration.load_yaml(path, RobotContract) if path else RobotContract()
         self.configure()
@@ -237,7 +257,7 @@ class LrmNode(LifecycleNode, Generic[C]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Configure; on failure clean up and stay unconfigured."""
         if not self._guarded("configure", self._configure):
-            self._guarded("cleanup", self.cleanup)
+            self._guarded("cleanup", self._cleanup)
             return TransitionCallbackReturn.FAILURE
         return super().on_configure(state)
 
@@ -254,19 +274,19 @@ class LrmNode(LifecycleNode, Generic[C]):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up."""
-        ok = self._guarded("cleanup", self.cleanup)
+        ok = self._guarded("cleanup", self._cleanup)
         return super().on_cleanup(state) if ok else TransitionCallbackReturn.ERROR
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate if active and clean up."""
         if state.label == "active":
             self._guarded("deactivate", self.deactivate)
-        self._guarded("cleanup", self.cleanup)
+        self._guarded("cleanup", self._cleanup)
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After an error: clean up and become unconfigured, so that the node can be configured again."""
-        ok = self._guarded("cleanup", self.cleanup)
+        ok = self._guarded("cleanup", self._cleanup)
         return TransitionCallbackReturn.SUCCESS if ok else TransitionCallbackReturn.FAILURE
 
     def exit(self, code: int = 0) -> None:
@@ -278,7 +298,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
         elif self._state_machine.current_state[1] != "finalized":
-            self._guarded("cleanup", self.cleanup)
+            self._guarded("cleanup", self._cleanup)
         self.destroy_node()
 
     @property

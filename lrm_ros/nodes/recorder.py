@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.service import Service
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -45,7 +44,6 @@ class RecorderNode(LrmNode[RecorderConfig]):
         }
         super().__init__("recorder", RecorderConfig, overrides, extra)
         self._inputs: list[tuple[Subscription, Callable[[Any], None]]] = []
-        self._offers: list[Service] = []
         self._task = ""
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._writer: JournalWriter | None = None
@@ -67,12 +65,10 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._listen(JointTrajectory, "policy/wish", partial(self._on_chunk, "wish"), STREAM)
         self._listen(DiagnosticArray, "reward", self._on_reward, STREAM)
         self._listen(String, "task", self._on_task, LATCHED)
-        self._offers = [
-            self.create_service(Trigger, "recorder/start_episode", self._on_start),
-            self.create_service(Trigger, "recorder/stop_episode", lambda _, r: self._on_end(None, r)),
-            self.create_service(SetBool, "recorder/end_episode", lambda q, r: self._on_end(q.data, r)),
-            self.create_service(Trigger, "recorder/discard_episode", self._on_discard),
-        ]
+        self.create_service(Trigger, "recorder/start_episode", self._on_start)
+        self.create_service(Trigger, "recorder/stop_episode", lambda _, response: self._on_end(None, response))
+        self.create_service(SetBool, "recorder/end_episode", lambda asked, response: self._on_end(asked.data, response))
+        self.create_service(Trigger, "recorder/discard_episode", self._on_discard)
 
     def activate(self) -> None:
         """Start the writing thread."""
@@ -90,12 +86,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self._thread = None
 
     def cleanup(self) -> None:
-        """Drop subscriptions and services."""
-        for subscription, _ in self._inputs:
-            self.destroy_subscription(subscription)
-        for service in self._offers:
-            self.destroy_service(service)
-        self._inputs, self._offers = [], []
+        """Forget the inputs."""
+        self._inputs = []
+        self._newest = {}
 
     # -- topics ------------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ import json
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,11 @@ from lrm_ros.record.recover import recover
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step, Unscored
 
+if TYPE_CHECKING:
+    from mcap.reader import McapReader
+
 __all__ = [
-    "JournalError", "JournalInfo", "JournalWriter", "last_frames", "read_info", "read_journal", "recover"
+    "JournalError", "JournalInfo", "JournalWriter", "iter_frames", "last_frames", "read_info", "read_journal", "recover"
 ]  # fmt: skip
 
 
@@ -101,6 +105,19 @@ def last_frames(path: str | Path, camera: str, n: int) -> list[Frame]:
         cameras = ", ".join(spec.name for spec in found.info.contract.cameras)
         raise JournalError(f"journal '{path}' has no frames of camera '{camera}'; its contract names: {cameras}")
     return [to_frame(message, camera) for message in messages]
+
+
+def iter_frames(path: str | Path, camera: str) -> Iterator[tuple[Frame, int]]:
+    """Yield every frame of a camera and when the recorder got it [ns], one at a time, oldest first.
+
+    Raises:
+        JournalError: unreadable file.
+    """
+    path = Path(path)
+    topics = [f"/{camera}/image_raw/compressed", f"/{camera}/image_raw"]
+    with _opened(path) as reader:
+        for _, _, message, decoded in reader.iter_decoded_messages(topics):
+            yield to_frame(decoded, camera), message.log_time
 
 
 def to_frame(message: Any, camera: str) -> Frame:
@@ -250,8 +267,9 @@ class _Answers:
         return found
 
 
-def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> Topics:
-    """Read info and messages; ``newest`` takes only the last n of the topics."""
+@contextmanager
+def _opened(path: Path) -> Iterator[McapReader]:
+    """Open a journal; whatever is wrong with it becomes a JournalError that names the file and the cure."""
     from mcap.exceptions import McapError
     from mcap.reader import make_reader
     from mcap.stream_reader import CRCValidationError
@@ -261,32 +279,29 @@ def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> To
         unfinished = path.with_name(path.name + ".part")
         cure = f"only the unfinished '{unfinished}' is there: python -m lrm_ros.record.recover '{unfinished}'"
         raise JournalError(f"journal '{path}' does not exist" + (f"; {cure}" if unfinished.is_file() else ""))
-    messages: dict[str, list[Any]] = {}
+    wrong = (McapError, CRCValidationError, struct.error, ValueError, KeyError, IndexError, OSError, AssertionError)
     try:
         with path.open("rb") as stream:
-            reader = make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
-            info = _info(path, reader.iter_metadata())
-            if topics != []:
-                for _, channel, _, decoded in reader.iter_decoded_messages(topics, reverse=newest is not None):
-                    messages.setdefault(channel.topic, []).append(decoded)
-                    if newest is not None and len(messages[channel.topic]) == newest:
-                        break
+            yield make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
     except JournalError:
         raise
-    except (
-        McapError,
-        CRCValidationError,
-        struct.error,
-        ValueError,
-        KeyError,
-        IndexError,
-        OSError,
-        AssertionError,
-    ) as error:
+    except wrong as error:
         cure = f"salvage it with: python -m lrm_ros.record.recover '{path}'"
         raise JournalError(
             f"journal '{path}' is corrupt or cut off ({type(error).__name__}: {error}); {cure}"
         ) from error
+
+
+def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> Topics:
+    """Read info and messages; ``newest`` takes only the last n of the topics."""
+    messages: dict[str, list[Any]] = {}
+    with _opened(path) as reader:
+        info = _info(path, reader.iter_metadata())
+        if topics != []:
+            for _, channel, _, decoded in reader.iter_decoded_messages(topics, reverse=newest is not None):
+                messages.setdefault(channel.topic, []).append(decoded)
+                if newest is not None and len(messages[channel.topic]) == newest:
+                    break
     for topic, found in messages.items():
         if topic != "/task":
             found.sort(key=stamp)  # they lie in the order of receipt
