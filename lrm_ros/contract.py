@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The robot contract as a file beside every data set and checkpoint, and the comparison that refuses a wrong one."""
+"""The robot contract as a file beside every data set and checkpoint, and the checks of what must agree with it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
+
 from lrm_ros.config import RobotContract, from_dict, to_dict
+from lrm_ros.types import Episode, Step
 
 CONTRACT_FILE = "contract.json"
 
@@ -34,9 +37,7 @@ def load_contract(folder: str | Path) -> RobotContract:
     try:
         data = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(
-            f"'{path}' is not readable as JSON ({error}); restore it or record the folder again"
-        ) from error
+        raise ValueError(f"'{path}' is not readable as JSON ({error}); restore it or record again") from error
     return from_dict(RobotContract, data, str(path))
 
 
@@ -52,12 +53,47 @@ def contract_differences(found: RobotContract, wanted: RobotContract) -> list[st
         differences.append(f"control rate {found.control_hz:g} Hz instead of {wanted.control_hz:g} Hz")
     found_cameras = {camera.name: camera for camera in found.cameras}
     wanted_cameras = {camera.name: camera for camera in wanted.cameras}
-    for name in sorted(found_cameras.keys() - wanted_cameras.keys()):
-        differences.append(f"camera '{name}' that the robot does not have")
-    for name in sorted(wanted_cameras.keys() - found_cameras.keys()):
-        differences.append(f"no camera '{name}'")
+    extra, missing = found_cameras.keys() - wanted_cameras.keys(), wanted_cameras.keys() - found_cameras.keys()
+    differences += [f"camera '{name}' that the robot does not have" for name in sorted(extra)]
+    differences += [f"no camera '{name}'" for name in sorted(missing)]
     for name in sorted(found_cameras.keys() & wanted_cameras.keys()):
         a, b = found_cameras[name], wanted_cameras[name]
         if (a.width, a.height) != (b.width, b.height):
             differences.append(f"camera '{name}' of {a.width}x{a.height} instead of {b.width}x{b.height} pixels")
     return differences
+
+
+def has_images(step: Step, contract: RobotContract) -> bool:
+    """Return whether a step has an image of every camera that is younger than one control period."""
+    oldest = step.observation.stamp_ns - round(1e9 / contract.control_hz)
+    frames = step.observation.frames
+    return all(camera.name in frames and frames[camera.name].stamp_ns > oldest for camera in contract.cameras)
+
+
+def check_episode(episode: Episode, contract: RobotContract) -> None:
+    """Check an episode against the contract.
+
+    Raises:
+        ValueError: it has no steps, another rate, other joints, another image size or non-finite numbers; says which.
+    """
+    where = f"episode '{episode.episode_id}'"
+    if not episode.steps:
+        raise ValueError(f"{where} has no steps; leave it out")
+    if abs(episode.fps - contract.control_hz) > 1e-6:
+        raise ValueError(f"{where} runs at {episode.fps:g} Hz, the contract {contract.control_hz:g} Hz; record again")
+    joints = len(contract.joints)
+    sizes = {camera.name: (camera.height, camera.width, 3) for camera in contract.cameras}
+    for index, step in enumerate(episode.steps):
+        for name in ("action", "wish"):
+            value = np.asarray(getattr(step, name))
+            if value.shape != (joints,) or not np.isfinite(value).all():
+                raise ValueError(f"{where}, step {index}: {name} must be {joints} finite numbers, got {value}")
+        if step.observation.state.shape != (joints,):
+            raise ValueError(f"{where}, step {index}: {len(step.observation.state)} joints, the contract has {joints}")
+        for name, size in sizes.items():
+            frame = step.observation.frames.get(name)
+            if frame is not None and frame.image.shape != size:
+                raise ValueError(
+                    f"{where}, step {index}: camera '{name}' has {frame.image.shape}, the contract {size}; "
+                    "use the contract it was recorded with, or record again"
+                )

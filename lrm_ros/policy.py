@@ -53,13 +53,13 @@ class PolicyRunner:
         for name in ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
-                    f"policy checkpoint '{checkpoint}' has no {name}; give LeRobot's pretrained_model folder itself, with"
-                    " its processors"
+                    f"policy checkpoint '{checkpoint}' has no {name}; give LeRobot's pretrained_model folder itself,"
+                    " with its processors"
                 )
         if differences := contract_differences(load_contract(folder), contract):
             raise ValueError(
-                f"policy checkpoint '{checkpoint}' was made for another robot: {'; '.join(differences)}. Use a checkpoint"
-                " of this robot, or set the robot contract to the one in the checkpoint's contract.json"
+                f"policy checkpoint '{checkpoint}' was made for another robot: {'; '.join(differences)}. Use a"
+                " checkpoint of this robot, or set the robot contract to the one in the checkpoint's contract.json"
             )
         from lerobot.configs.policies import PreTrainedConfig
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -145,8 +145,8 @@ def policy_input(observation: Observation, contract: RobotContract) -> dict[str,
             raise ValueError(f"the observation has no image of camera '{camera.name}'; start that camera")
         if frame.image.shape != (camera.height, camera.width, 3):
             raise ValueError(
-                f"camera '{camera.name}' delivers {frame.image.shape[1]}x{frame.image.shape[0]} pixels, the contract says"
-                f" {camera.width}x{camera.height}; set the camera's width and height"
+                f"camera '{camera.name}' delivers {frame.image.shape[1]}x{frame.image.shape[0]} pixels, the contract"
+                f" says {camera.width}x{camera.height}; set the camera's width and height"
             )
         image = torch.from_numpy(frame.image.copy())[None]  # (1, H, W, 3)
         batch[f"observation.images.{camera.name}"] = image.permute(0, 3, 1, 2).float() / 255

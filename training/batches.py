@@ -10,17 +10,11 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.config import RobotContract
-from lrm_ros.types import Episode, Step
+from lrm_ros.contract import check_episode, has_images
+from lrm_ros.types import Episode
 
 STD_FLOOR_RAD = 0.01
 """Smallest standard deviation used to normalise joints: one that hardly moved in the data must not blow up."""
-
-
-def has_images(step: Step, contract: RobotContract) -> bool:
-    """Return whether a step has an image of every camera that is younger than one control period."""
-    oldest = step.observation.stamp_ns - round(1e9 / contract.control_hz)
-    frames = step.observation.frames
-    return all(camera.name in frames and frames[camera.name].stamp_ns > oldest for camera in contract.cameras)
 
 
 class TrainingData:
@@ -145,34 +139,3 @@ class TrainingData:
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
             value = zlib.crc32(np.ascontiguousarray(array), value)
         return value
-
-
-def check_episode(episode: Episode, contract: RobotContract) -> None:
-    """Check an episode against the contract.
-
-    Raises:
-        ValueError: it has no steps, another rate, other joints, another image size or non-finite numbers; says which.
-    """
-    where = f"episode '{episode.episode_id}'"
-    if not episode.steps:
-        raise ValueError(f"{where} has no steps; leave it out")
-    if abs(episode.fps - contract.control_hz) > 1e-6:
-        raise ValueError(
-            f"{where} runs at {episode.fps:g} Hz, the contract at {contract.control_hz:g} Hz; record again"
-        )
-    joints = len(contract.joints)
-    sizes = {camera.name: (camera.height, camera.width, 3) for camera in contract.cameras}
-    for index, step in enumerate(episode.steps):
-        for name in ("action", "wish"):
-            value = np.asarray(getattr(step, name))
-            if value.shape != (joints,) or not np.isfinite(value).all():
-                raise ValueError(f"{where}, step {index}: {name} must be {joints} finite numbers, got {value}")
-        if step.observation.state.shape != (joints,):
-            raise ValueError(f"{where}, step {index}: {len(step.observation.state)} joints, the contract has {joints}")
-        for name, size in sizes.items():
-            frame = step.observation.frames.get(name)
-            if frame is not None and frame.image.shape != size:
-                raise ValueError(
-                    f"{where}, step {index}: camera '{name}' has {frame.image.shape}, the contract {size}; "
-                    "use the contract it was recorded with, or record again"
-                )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a LeRobot policy on episodes with LeRobot's own training code: ``lrm finetune``.
 
-Model, loss, optimiser, schedule, processors and checkpoint format are LeRobot's (lerobot.scripts.lerobot_train). Own are the
-batches (frames decoded once into RAM, drawn by a seed that depends on the step only) and the resuming: a run that was
-killed goes on from its last checkpoint and ends with the same weights.
+Model, loss, optimiser, schedule, processors and checkpoint format are LeRobot's (lerobot.scripts.lerobot_train). Own
+are the batches (frames decoded once into RAM, drawn by a seed that depends on the step only) and the resuming: a run
+that was killed goes on from its last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -283,9 +283,8 @@ def _schedule(settings: dict[str, Any], lr: float) -> Any:
 def _check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     """Raise if a folder belongs to a training with other settings or data."""
     wanted = json.loads(json.dumps(wanted))
-    differences = [
-        f"{key} {found.get(key)!r} instead of {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]
-    ]
+    changed = [key for key in wanted if found.get(key) != wanted[key]]
+    differences = [f"{key} {found.get(key)!r} instead of {wanted[key]!r}" for key in changed]
     if differences:
         raise ValueError(
             f"'{folder}' belongs to another training ({'; '.join(differences)}); remove it or choose another --out"
@@ -307,9 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine")
     parser.add_argument("--warmup", type=int, default=100, help="warm-up steps")
     parser.add_argument("--weight", action="append", type=float, help="share of each --dataset, in the same order")
-    parser.add_argument(
-        "--label", choices=("action", "wish"), default="action", help="what the policy learns to repeat"
-    )
+    parser.add_argument("--label", choices=("action", "wish"), default="action", help="what the policy learns")
     parser.add_argument("--policy", default="act_small", help="LeRobot policy type of a new policy")
     parser.add_argument("--options", type=json.loads, default={}, help="policy configuration fields as JSON")
     parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two resume points; 0: none")
