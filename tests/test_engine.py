@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import numpy as np
+import pytest
+
+from lrm_ros.config import RewardConfig
+from lrm_ros.reward.engine import RewardEngine, combine, episode_frames
+from lrm_ros.reward.models import FakeModel
+from lrm_ros.types import Episode, Frame, Observation, Reward, RewardQuery, Step, Unscored
+
+TASK = "put the toy giraffe in the bowl"
+
+
+def shade(step: int, light: int) -> Frame:
+    return Frame(step, "front", np.full((4, 4, 3), light, np.uint8))
+
+
+class Counting(FakeModel):
+    """The fake model, remembering the batches it was asked."""
+
+    def __init__(self):
+        self.batches: list[list[RewardQuery]] = []
+
+    def score(self, queries, readout="forward"):
+        self.batches.append(list(queries))
+        return super().score(queries, readout)
+
+
+class Broken(FakeModel):
+    def score(self, queries, readout="forward"):
+        raise RuntimeError("CUDA out of memory")
+
+
+def engine(model=None, **settings) -> RewardEngine:
+    return RewardEngine(RewardConfig(**{"model": "fake", **settings}), model or FakeModel())
+
+
+def test_every_kth_frame_is_judged_from_the_first_on_and_held_in_between():
+    model = Counting()
+    watch = engine(model, mode="progress", interval=3, scale=2.0)
+    helds = [watch.step({"front": shade(i, 10 * i)}, TASK)["front"] for i in range(7)]
+    assert [held.fresh for held in helds] == [True, False, False, True, False, False, True]
+    assert [held.answers["progress"].stamp_ns for held in helds] == [0, 0, 0, 3, 3, 3, 6]
+    assert helds[4].signal == pytest.approx(2 * 30 / 255)
+    assert helds[4].answers["progress"].value == pytest.approx(30 / 255)
+    assert len(model.batches) == 3
+
+
+def test_contrastive_compares_with_the_frame_judged_before_and_is_unscored_without_one():
+    model = Counting()
+    watch = engine(model, mode="contrastive", interval=2)
+    helds = [watch.step({"front": shade(i, 10 * i)}, TASK)["front"] for i in range(4)]
+    assert isinstance(helds[1].answers["contrastive"], Unscored) and helds[1].signal is None
+    assert helds[2].signal == 1.0
+    (query,) = model.batches[0]
+    assert [frame.stamp_ns for frame in query.frames] == [0, 2]
+
+
+def test_progress_shows_the_first_frame_of_the_episode_when_asked_to():
+    model = Counting()
+    watch = engine(model, mode="progress", interval=1, initial_image=True)
+    for i in range(3):
+        watch.step({"front": shade(i, i)}, TASK)
+    assert [frame.stamp_ns for frame in model.batches[2][0].frames] == [0, 2]
+
+
+def test_the_last_frame_of_an_episode_is_judged_whatever_the_count():
+    watch = engine(mode="completion", interval=10)
+    for i in range(4):
+        watch.step({"front": shade(i, 0)}, TASK)
+    held = watch.step({"front": shade(4, 255)}, TASK, last=["front"])["front"]
+    assert held.fresh and held.signal == 1.0
+
+
+def test_reset_begins_an_episode_of_one_stream_only():
+    watch = engine(mode="contrastive", interval=2)
+    for i in range(3):
+        watch.step({"a": shade(i, i), "b": shade(i, i)}, {"a": TASK, "b": TASK})
+    watch.reset("a")
+    held = watch.step({"a": shade(3, 9), "b": shade(3, 9)}, TASK)
+    assert held["a"].fresh and isinstance(held["a"].answers["contrastive"], Unscored)
+    assert not held["b"].fresh and held["b"].signal == 1.0
+
+
+def test_all_streams_that_are_due_are_judged_in_one_batch():
+    model = Counting()
+    watch = engine(model, mode="tri", interval=1)
+    frames = {f"world{i}": shade(0, i) for i in range(5)}
+    watch.step(frames, TASK)
+    watch.step({name: shade(1, 100) for name in frames}, {name: f"{TASK} {name}" for name in frames})
+    assert [len(batch) for batch in model.batches] == [10, 15]
+    assert {query.task for query in model.batches[1]} == {f"{TASK} {name}" for name in frames}
+
+
+def test_tri_is_the_weighted_sum_with_contrastive_mapped_to_the_unit_interval():
+    answers = {
+        "contrastive": Reward(5, "contrastive", -0.5, "m"),
+        "progress": Reward(5, "progress", 0.4, "m"),
+        "completion": Reward(5, "completion", 1.0, "m"),
+    }
+    tri = combine(answers, (0.5, 0.3, 0.2))
+    assert isinstance(tri, Reward) and tri.head == "tri" and tri.stamp_ns == 5
+    assert tri.value == pytest.approx(0.5 * 0.25 + 0.3 * 0.4 + 0.2 * 1.0)
+
+
+def test_tri_is_unscored_when_a_part_is_unless_that_part_has_no_weight():
+    answers = {
+        "contrastive": Unscored(5, "contrastive", "no earlier frame"),
+        "progress": Reward(5, "progress", 0.4),
+        "completion": Reward(5, "completion", 1.0),
+    }
+    tri = combine(answers, (1 / 3, 1 / 3, 1 / 3))
+    assert tri == Unscored(5, "tri", "contrastive is unscored: no earlier frame")
+    assert combine(answers, (0.0, 0.5, 0.5)).value == pytest.approx(0.7)
+
+
+def test_a_model_that_raises_leaves_queries_unscored_with_the_reason_and_no_old_value_lives_on():
+    watch = engine(mode="progress", interval=1)
+    assert watch.step({"front": shade(0, 100)}, TASK)["front"].signal is not None
+    watch.model = Broken()
+    held = watch.step({"front": shade(1, 100)}, TASK)["front"]
+    assert held.signal is None and "CUDA out of memory" in held.answers["progress"].reason
+
+
+def test_without_a_task_frames_are_unscored():
+    held = engine(mode="progress").step({"front": shade(0, 100)}, "")["front"]
+    assert "no task" in held.answers["progress"].reason
+
+
+def test_the_judge_keeps_an_episode_when_its_last_frames_are_done():
+    judge = engine(judge_frames=2, judge_threshold=0.6)
+    lights = {"done": [0, 0, 255, 255], "late": [0, 0, 0, 255], "never": [0, 0, 0, 0], "empty": []}
+    verdicts = judge.judge_all([(k, TASK, [shade(i, x) for i, x in enumerate(v)]) for k, v in lights.items()])
+    assert [verdict.keep for verdict in verdicts] == [True, False, False, False]
+    assert [verdict.score for verdict in verdicts[:3]] == [1.0, 0.5, 0.0]
+    assert math.isnan(verdicts[3].score) and "no frames" in verdicts[3].reason
+
+
+def test_the_judge_does_not_keep_an_episode_it_could_not_score():
+    verdict = engine(Broken()).judge([shade(0, 255)], TASK, "e")
+    assert not verdict.keep and math.isnan(verdict.score) and "CUDA out of memory" in verdict.reason
+
+
+def test_live_and_offline_give_the_same_answers():
+    frames = [shade(i, 37 * i % 251) for i in range(12)]
+    watch = engine(mode="tri", interval=4)
+    live = [watch.step({"front": frame}, TASK)["front"] for frame in frames]
+    judged = [0, 4, 8]
+    offline = engine().score(
+        [
+            RewardQuery(TASK, head, (frames[i - 4], frames[i]) if head == "contrastive" else (frames[i],))
+            for i in judged[1:]
+            for head in ("contrastive", "progress", "completion")
+        ]
+    )
+    values = [live[i].answers[head].value for i in judged[1:] for head in ("contrastive", "progress", "completion")]
+    assert values == [answer.value for answer in offline]
+
+
+def test_frames_of_an_episode_come_once_each_and_an_unknown_camera_is_named():
+    held = shade(1, 1)
+    state = np.zeros(6, np.float32)
+    steps = [Step(Observation(i, {"front": held}, state, TASK), state, state) for i in range(3)]
+    episode = Episode("e", TASK, steps, 10.0, final=Observation(9, {"front": shade(9, 9)}, state, TASK))
+    assert [frame.stamp_ns for frame in episode_frames(episode, "front")] == [1, 9]
+    with pytest.raises(ValueError, match="no frames of camera 'side', only of \\['front'\\]"):
+        episode_frames(episode, "side")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "complete"}, "'complete' is unknown"),
+        ({"interval": 0}, "interval must be at least 1"),
+        ({"judge_frames": 0}, "judge_frames"),
+        ({"judge_threshold": 1.5}, "judge_threshold"),
+        ({"weights": (0.5, 0.5, 0.5)}, "sum to 1"),
+        ({"weights": (1.5, -0.5, 0.0)}, "at least 0"),
+        ({"scale": float("nan")}, "scale must be finite"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        engine(**settings)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The read-outs and loaders on the shipped tiny Qwen3-VL."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.models import TINY_FOLDER, load_model
+from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
+
+TASKS = ("put the red toy giraffe in the bowl", "put the blue toy walrus into the big green box")
+
+
+def noise(seed: int, height: int = 96, width: int = 96) -> Frame:
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Frame(seed, "front", np.kron(blocks, np.ones((8, 8, 1), np.uint8)))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> QwenRewardModel:
+    torch.set_num_threads(1)
+    model = load_model("tiny", "cpu")
+    assert isinstance(model, QwenRewardModel)
+    return model
+
+
+def mixed_queries() -> list[RewardQuery]:
+    frames = [noise(seed) for seed in range(4)]
+    return [
+        query
+        for task in TASKS
+        for a, b in itertools.pairwise(frames)
+        for query in (
+            RewardQuery(task, "contrastive", (a, b)),
+            RewardQuery(task, "progress", (b,)),
+            RewardQuery(task, "completion", (b,)),
+            RewardQuery(task, "progress", (frames[0], b)),
+            RewardQuery(task, "progress", (frames[0], b), goal=frames[3]),
+        )
+    ]
+
+
+def plain(model: QwenRewardModel, query: RewardQuery) -> float:
+    """One transformers call for each candidate answer: the whole text, log-probabilities of the candidate's tokens."""
+    head = HEADS[query.head]
+    if model.adapters:
+        model.model.set_adapter(model.adapters[query.head])
+    text = model.processor.apply_chat_template(head.messages(query), tokenize=False, add_generation_prompt=True)
+    images = [frame.image for frame in head.images(query)]
+    inputs = [
+        model.processor(text=[text + head.prefix + c], images=images, return_tensors="pt") for c in head.candidates
+    ]
+    first = next(
+        at
+        for at in range(inputs[0].input_ids.shape[1])
+        if len({int(i.input_ids[0, at]) for i in inputs}) > 1 or any(i.input_ids.shape[1] == at + 1 for i in inputs)
+    )
+    scores = []
+    for item in inputs:
+        with torch.inference_mode():
+            log_probs = model.model(**item).logits[0].log_softmax(-1)
+        ids = item.input_ids[0]
+        scores.append(sum(float(log_probs[at - 1, ids[at]]) for at in range(first, len(ids))))
+    weights = torch.tensor(scores, dtype=torch.float64).softmax(0)
+    return float(weights @ torch.tensor(head.values, dtype=torch.float64))
+
+
+def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
+    queries = mixed_queries()
+    fast = [answer.value for answer in tiny.score(queries)]
+    alone = [tiny.score([query])[0].value for query in queries[:5]]
+    np.testing.assert_allclose(fast, [plain(tiny, query) for query in queries], atol=2e-5)
+    np.testing.assert_allclose(fast[:5], alone, atol=2e-5)
+
+
+def test_answers_carry_stamp_head_and_model(tiny):
+    answer = tiny.score([RewardQuery(TASKS[0], "progress", (noise(7),))])[0]
+    assert isinstance(answer, Reward)
+    assert (answer.stamp_ns, answer.head, answer.model) == (7, "progress", "tiny") and answer.latency_s > 0
+
+
+def test_frames_of_other_sizes_are_resized_by_the_processor(tiny):
+    queries = [
+        RewardQuery(TASKS[0], "contrastive", (noise(1, 480, 640), noise(2, 96, 96))),
+        RewardQuery(TASKS[0], "completion", (noise(3, 64, 64),)),
+    ]
+    values = [answer.value for answer in tiny.score(queries)]
+    np.testing.assert_allclose(values, [plain(tiny, query) for query in queries], atol=2e-5)
+
+
+def test_candidates_of_several_tokens_are_scored_as_whole_sequences(tiny, monkeypatch):
+    wordy = dataclasses.replace(
+        HEADS["completion"], candidates=("not at all", "not yet, but yes", "1.5", "yes"), values=(0, 1, 2, 3)
+    )
+    monkeypatch.setitem(HEADS, "completion", wordy)
+    monkeypatch.setattr(tiny, "_prompts", type(tiny._prompts)())
+    query = RewardQuery(TASKS[0], "completion", (noise(1),))
+    assert tiny.score([query])[0].value == pytest.approx(plain(tiny, query), abs=2e-5)
+
+
+def test_generate_gives_the_value_of_the_generated_text_or_says_it_cannot_be_read(tiny):
+    queries = mixed_queries()[:4]
+    for query, answer in zip(queries, tiny.score(queries, "generate"), strict=True):
+        head = HEADS[query.head]
+        inputs = tiny.processor.apply_chat_template(
+            head.messages(query), tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        output = tiny.model.generate(**inputs, max_new_tokens=head.max_new_tokens, do_sample=False)
+        text = tiny.processor.decode(output[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+        value = head.parse(text)
+        if value is None:
+            assert isinstance(answer, Unscored) and "cannot be read" in answer.reason
+        else:
+            assert answer.value == value
+
+
+def test_an_unreadable_generated_answer_is_unscored(tiny, monkeypatch):
+    monkeypatch.setitem(
+        HEADS, "progress", dataclasses.replace(HEADS["progress"], parse=lambda text: None, max_new_tokens=2)
+    )
+    answer = tiny.score([RewardQuery(TASKS[0], "progress", (noise(1),))], "generate")[0]
+    assert isinstance(answer, Unscored) and answer.reason.startswith("the answer cannot be read: '")
+
+
+def test_a_query_that_does_not_fit_its_head_is_unscored_and_the_others_are_answered(tiny):
+    answers = tiny.score(
+        [RewardQuery(TASKS[0], "contrastive", (noise(1),)), RewardQuery(TASKS[0], "progress", (noise(1),))]
+    )
+    assert isinstance(answers[0], Unscored) and "needs 2 frame(s), got 1" in answers[0].reason
+    assert isinstance(answers[1], Reward)
+
+
+def test_an_unknown_read_out_is_refused(tiny):
+    with pytest.raises(ValueError, match="unknown readout 'guess'; choose one of forward, generate"):
+        tiny.score([], "guess")
+
+
+# ---- adapters --------------------------------------------------------------------------------------------------------
+
+
+def write_adapter(folder, heads, base=str(TINY_FOLDER), trained=True, visual=()):
+    """LoRA adapters on the tiny model, as training would write them; ``visual`` heads also save the vision tower."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import Qwen3VLForConditionalGeneration
+
+    for seed, head in enumerate(heads):
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration.from_pretrained(TINY_FOLDER, dtype=torch.float32)
+        saved = ["visual"] if head in visual else None
+        targets = r".*language_model.*\.(q_proj|v_proj|down_proj)"
+        peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets, modules_to_save=saved))
+        with torch.no_grad():
+            for name, parameter in peft.named_parameters():
+                if "lora_B" in name and trained:
+                    parameter.normal_(std=0.2)
+                if "modules_to_save" in name and "proj" in name:
+                    parameter.mul_(1.1)
+        peft.save_pretrained(folder / head)
+        config_file = folder / head / "adapter_config.json"
+        config = json.loads(config_file.read_text())
+        config["base_model_name_or_path"] = base
+        if saved:
+            config["modules_to_save"] = ["visual", "merger"]  # as the published progress adapter lists them
+        config_file.write_text(json.dumps(config))
+    return folder
+
+
+def test_three_adapters_share_a_batch_and_answer_as_each_does_alone(tmp_path, tiny):
+    model = QwenRewardModel(write_adapter(tmp_path, HEADS, visual=("progress",)), device="cpu")
+    queries = mixed_queries()
+    values = [answer.value for answer in model.score(queries)]
+    np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=2e-5)
+    base = [answer.value for answer in tiny.score(queries)]
+    assert np.abs(np.array(values) - base).max() > 1e-3
+
+
+def test_a_head_without_an_adapter_is_unscored(tmp_path):
+    model = QwenRewardModel(write_adapter(tmp_path, ["completion"]), device="cpu")
+    answers = model.score([RewardQuery(TASKS[0], head, (noise(1),)) for head in ("completion", "progress")])
+    assert isinstance(answers[0], Reward)
+    assert (
+        isinstance(answers[1], Unscored) and "no adapter for head 'progress', only for completion" in answers[1].reason
+    )
+
+
+def test_one_adapter_in_the_folder_itself_serves_every_head(tmp_path):
+    model = QwenRewardModel(write_adapter(tmp_path, ["all"]) / "all", device="cpu")
+    queries = mixed_queries()[:5]
+    values = [answer.value for answer in model.score(queries)]
+    np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=2e-5)
+
+
+def test_an_adapter_whose_weights_have_no_effect_is_refused(tmp_path):
+    folder = write_adapter(tmp_path, ["completion"], trained=False)
+    with pytest.raises(RuntimeError, match="all-zero lora_B"):
+        QwenRewardModel(folder, device="cpu")
+
+
+def test_an_adapter_without_weights_is_refused_with_the_cure(tmp_path):
+    folder = write_adapter(tmp_path, ["completion"])
+    (folder / "completion" / "adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="hf download USC-PSI-Lab/LRM-models"):
+        QwenRewardModel(folder, device="cpu")
+
+
+def test_an_adapter_whose_base_is_not_here_names_both_and_the_cure(tmp_path):
+    folder = write_adapter(tmp_path, ["completion"], base="Qwen/Qwen3-VL-8B-Instruct-missing")
+    with pytest.raises(
+        FileNotFoundError, match=r"completion' was trained on 'Qwen/Qwen3-VL-8B-Instruct-missing'.*hf download"
+    ):
+        QwenRewardModel(folder, device="cpu")
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_does_not_exist_is_named():
+    with pytest.raises(FileNotFoundError, match=r"model folder '\./none' does not exist; use 'tiny'"):
+        load_model("./none")
+
+
+def test_a_name_that_is_not_in_the_cache_says_how_to_download_it():
+    with pytest.raises(FileNotFoundError, match="hf download some/model --local-dir FOLDER"):
+        load_model("some/model")
+
+
+def test_a_folder_that_is_no_model_says_what_is_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"neither config.json nor .*adapter_config.json"):
+        load_model(str(tmp_path))
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="'llama' model; the reward heads need a 'qwen3_vl'"):
+        load_model(str(tmp_path))
+
+
+def test_a_download_without_weights_is_refused_with_the_cure(tmp_path):
+    shutil.copy(TINY_FOLDER / "config.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no \*.safetensors weights; the download is incomplete"):
+        load_model(str(tmp_path))
+
+
+def test_a_model_without_a_processor_is_refused_with_the_cure(tmp_path):
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        shutil.copy(TINY_FOLDER / name, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no usable processor"):
+        load_model(str(tmp_path))
