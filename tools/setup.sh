@@ -63,7 +63,7 @@ usable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= 
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3.12 python3.11 python3 python3.13}; do
+    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13}; do
         if command -v "$candidate" >/dev/null && usable "$candidate"; then
             command -v "$candidate"
             return
