@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``lrm`` finds its programs and helps with typing errors."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from lrm_ros import cli
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_its_program(name):
+    assert importlib.util.find_spec(cli.COMMANDS[name][0]), cli.COMMANDS[name][0]
+
+
+def test_without_a_command_it_lists_them(capsys):
+    assert cli.main([]) == 2
+    assert "lrm bench topics" in capsys.readouterr().out
+
+
+def test_a_misspelt_command_names_the_nearest(capsys):
+    assert cli.main(["evaluat"]) == 2
+    assert "did you mean 'lrm evaluate'" in capsys.readouterr().err
+
+
+def test_the_longest_command_is_taken(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "topics", "--help"])
+    assert stop.value.code == 0 and "lrm bench topics" in capsys.readouterr().out
