@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor finds what is there, names what is missing with its cure, and fails only where nothing would work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lrm_ros import doctor
+from lrm_ros.doctor import FAIL, OK, WARN, Finding
+
+
+def fixed(finding: Finding):
+    return lambda: finding
+
+
+def test_python_ros_and_the_shipped_model_are_well_here() -> None:
+    for check in (doctor.check_python, doctor.check_ros, doctor.check_tiny):
+        finding = check()
+        assert finding.status == OK, finding
+    assert "lerobot" in doctor.check_python().detail
+
+
+def test_images_cross_from_process_to_process() -> None:
+    finding = doctor.check_dds()
+    assert finding.status in (OK, WARN), finding
+    assert "20 of 20 images" in finding.detail
+
+
+def test_a_transport_that_cannot_work_fails_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_nowhere")
+    finding = doctor.check_dds()
+    assert finding.status == FAIL
+    assert "rmw_nowhere" in finding.detail and "unset" in finding.cure
+
+
+@pytest.mark.slow
+def test_the_twin_can_render_here() -> None:
+    finding = doctor.check_vulkan()
+    assert finding.status == OK, finding
+
+
+def test_no_vulkan_driver_fails_with_the_packages_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU driver")
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(tmp_path / "none.json"))
+    finding = doctor.check_vulkan()
+    assert finding.status == FAIL
+    assert "mesa-vulkan-drivers" in finding.cure
+
+
+def test_missing_device_files_are_a_warning(tmp_path: Path) -> None:
+    finding = doctor._devices("cameras", (f"{tmp_path}/video*",), "video", "a USB camera")
+    assert finding.status == WARN and "video*" in finding.detail
+    (tmp_path / "video0").touch()
+    finding = doctor._devices("cameras", (f"{tmp_path}/video*",), "video", "a USB camera")
+    assert finding.status == OK and finding.detail.endswith("video0")
+
+
+def test_a_device_without_permission_names_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ttyACM0").touch()
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)  # root may open everything
+    finding = doctor._devices("serial", (f"{tmp_path}/ttyACM*",), "dialout", "the arm's USB cable")
+    assert finding.status == WARN
+    assert "ttyACM0" in finding.detail and "usermod -aG dialout" in finding.cure
+
+
+def test_a_damaged_tiny_model_fails(tmp_path: Path) -> None:
+    assert doctor.check_tiny(tmp_path).status == FAIL
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json" in doctor.check_tiny(tmp_path).detail
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    finding = doctor.check_tiny(tmp_path)
+    assert finding.status == FAIL and "0.0 MB of weights" in finding.detail
+
+
+def test_a_nearly_full_disk_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(doctor.shutil.disk_usage("/"))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 10**8, 10**8))
+    finding = doctor.check_disk()
+    assert finding.status == FAIL and "0.1 GB free" in finding.detail
+
+
+def test_only_a_failure_gives_a_nonzero_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warned = Finding("cameras", WARN, "no /dev/video*", "plug one in")
+    monkeypatch.setattr(doctor, "CHECKS", {"cameras": fixed(warned)})
+    report = tmp_path / "new" / "doctor.json"
+    assert doctor.main(["--json", str(report)]) == 0
+    assert "-> plug one in" in capsys.readouterr().out
+    assert json.loads(report.read_text())["findings"][0]["status"] == WARN
+    broken = Finding("disk", FAIL, "0.1 GB free", "free some space")
+    monkeypatch.setattr(doctor, "CHECKS", {"cameras": fixed(warned), "disk": fixed(broken)})
+    assert doctor.main(["--json", str(report)]) == 1
+    assert "1 failed: disk" in capsys.readouterr().out
+    assert json.loads(report.read_text())["ok"] is False
+    assert doctor.main(["--only", "cameras"]) == 0
