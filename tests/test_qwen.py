@@ -32,6 +32,11 @@ def tiny() -> QwenRewardModel:
     return model
 
 
+def values_of(answers: list[Reward | Unscored]) -> list[float]:
+    assert all(isinstance(answer, Reward) for answer in answers), answers
+    return [answer.value for answer in answers if isinstance(answer, Reward)]
+
+
 def mixed_queries() -> list[RewardQuery]:
     frames = [noise(seed) for seed in range(4)]
     return [
@@ -75,8 +80,8 @@ def plain(model: QwenRewardModel, query: RewardQuery) -> float:
 
 def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     queries = mixed_queries()
-    fast = [answer.value for answer in tiny.score(queries)]
-    alone = [tiny.score([query])[0].value for query in queries[:5]]
+    fast = values_of(tiny.score(queries))
+    alone = [values_of(tiny.score([query]))[0] for query in queries[:5]]
     np.testing.assert_allclose(fast, [plain(tiny, query) for query in queries], atol=2e-5)
     np.testing.assert_allclose(fast[:5], alone, atol=2e-5)
 
@@ -92,7 +97,7 @@ def test_frames_of_other_sizes_are_resized_by_the_processor(tiny):
         RewardQuery(TASKS[0], "contrastive", (noise(1, 480, 640), noise(2, 96, 96))),
         RewardQuery(TASKS[0], "completion", (noise(3, 64, 64),)),
     ]
-    values = [answer.value for answer in tiny.score(queries)]
+    values = values_of(tiny.score(queries))
     np.testing.assert_allclose(values, [plain(tiny, query) for query in queries], atol=2e-5)
 
 
@@ -103,7 +108,7 @@ def test_candidates_of_several_tokens_are_scored_as_whole_sequences(tiny, monkey
     monkeypatch.setitem(HEADS, "completion", wordy)
     monkeypatch.setattr(tiny, "_prompts", type(tiny._prompts)())
     query = RewardQuery(TASKS[0], "completion", (noise(1),))
-    assert tiny.score([query])[0].value == pytest.approx(plain(tiny, query), abs=2e-5)
+    assert values_of(tiny.score([query]))[0] == pytest.approx(plain(tiny, query), abs=2e-5)
 
 
 def test_generate_gives_the_value_of_the_generated_text_or_says_it_cannot_be_read(tiny):
@@ -119,7 +124,7 @@ def test_generate_gives_the_value_of_the_generated_text_or_says_it_cannot_be_rea
         if value is None:
             assert isinstance(answer, Unscored) and "cannot be read" in answer.reason
         else:
-            assert answer.value == value
+            assert isinstance(answer, Reward) and answer.value == value
 
 
 def test_an_unreadable_generated_answer_is_unscored(tiny, monkeypatch):
@@ -176,9 +181,9 @@ def write_adapter(folder, heads, base=str(TINY_FOLDER), trained=True, visual=())
 def test_three_adapters_share_a_batch_and_answer_as_each_does_alone(tmp_path, tiny):
     model = QwenRewardModel(write_adapter(tmp_path, HEADS, visual=("progress",)), device="cpu")
     queries = mixed_queries()
-    values = [answer.value for answer in model.score(queries)]
+    values = values_of(model.score(queries))
     np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=2e-5)
-    base = [answer.value for answer in tiny.score(queries)]
+    base = values_of(tiny.score(queries))
     assert np.abs(np.array(values) - base).max() > 1e-3
 
 
@@ -194,7 +199,7 @@ def test_a_head_without_an_adapter_is_unscored(tmp_path):
 def test_one_adapter_in_the_folder_itself_serves_every_head(tmp_path):
     model = QwenRewardModel(write_adapter(tmp_path, ["all"]) / "all", device="cpu")
     queries = mixed_queries()[:5]
-    values = [answer.value for answer in model.score(queries)]
+    values = values_of(model.score(queries))
     np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=2e-5)
 
 

@@ -56,7 +56,8 @@ def test_reset_judges_the_last_frame_first_and_then_forgets_the_episode(spin, pr
     assert spin.call(probe, Trigger, "reward/reset").success
     spin.until(lambda: len(rewards) == 4)
     assert messages.to_ns(rewards[3].header.stamp) == 200_000_000
-    assert messages.to_rewards(rewards[3])[0].value == 1.0
+    answer = messages.to_rewards(rewards[3])[0]
+    assert isinstance(answer, Reward) and answer.value == 1.0
     images.publish(shade(9, 99))
     spin.until(lambda: len(rewards) == 5)
     assert "no earlier frame" in rewards[4].status[0].message
