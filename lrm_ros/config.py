@@ -108,6 +108,7 @@ class PolicyConfig:
     explore_std: float = _opt(0.0, "std of the offset added to the arm joints, drawn once an episode [rad]; 0: off")
     seed: int = _opt(0, "seed of the exploration offsets")
     timeout_s: float = _opt(0.5, "hold when camera or joint state is older than this (real time only) [s]")
+    realtime: bool = _opt(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
     device: str = _opt("cpu", "torch device")
 
 

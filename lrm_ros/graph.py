@@ -86,7 +86,7 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
     "self_improve": (
         NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0}),
         NodeSpec("reward", "lrm_ros.nodes.reward"),
-        NodeSpec("policy", "lrm_ros.nodes.policy"),
+        NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
         NodeSpec("recorder", "lrm_ros.nodes.recorder"),
         NodeSpec("improver", "lrm_ros.nodes.improver", ends_graph=True),
     ),

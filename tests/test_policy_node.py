@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy node with real topics: lock-step order, exploration, holding, reload."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import RobotContract
+from lrm_ros.nodes.base import IMAGE, STREAM
+from lrm_ros.nodes.policy import PolicyNode
+from lrm_ros.types import ActionChunk, Frame
+
+CONTRACT = RobotContract()
+DT_NS = 100_000_000
+
+
+class Twin:
+    """Answers commands as the twin does in lock-step: K steps at once, then an image; at most ``max_steps``."""
+
+    def __init__(self, node, max_steps: int = 20) -> None:
+        self.node, self.max_steps, self.steps, self.reset_ns = node, max_steps, 0, 0
+        self.ns, self.state = DT_NS, np.zeros(6, np.float32)
+        self.executed: list[tuple[int, np.ndarray]] = []
+        self.states = node.create_publisher(JointState, "joint_states", STREAM)
+        self.images = node.create_publisher(Image, "front/image_raw", IMAGE)
+        self.sent = node.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
+        node.create_subscription(JointTrajectory, "joint_command", self.on_command, STREAM)
+
+    def observe(self, image: bool = True) -> None:
+        self.states.publish(messages.from_state(self.ns, CONTRACT.joints, self.state))
+        if image:
+            frame = Frame(self.ns, "front", np.full((96, 96, 3), 7, np.uint8))
+            self.images.publish(messages.from_frame(frame))
+
+    def reset(self) -> None:
+        self.ns += DT_NS
+        self.steps, self.reset_ns, self.state = 0, self.ns, np.full(6, self.ns / 1e12, np.float32)
+        self.observe()
+
+    def on_command(self, message) -> None:
+        chunk = messages.to_chunk(message, CONTRACT.joints, CONTRACT.dt_s)
+        if chunk.stamp_ns < self.reset_ns:
+            return
+        actions = chunk.actions[: self.max_steps - self.steps]
+        for k, action in enumerate(actions):
+            self.executed.append((self.ns, action))
+            self.sent.publish(messages.from_chunk(ActionChunk(self.ns, action[None], CONTRACT.dt_s), CONTRACT.joints))
+            self.ns += DT_NS
+            self.steps += 1
+            self.state = action
+            self.observe(image=k == len(actions) - 1)
+
+
+def start(spin, probe, twin=None, **parameters):
+    node = spin.start(PolicyNode(checkpoint="fake", autostart=False, **parameters))
+    wishes = spin.collect(probe, JointTrajectory, "policy/wish", STREAM)
+    commands = spin.collect(probe, JointTrajectory, "joint_command", STREAM)
+    spin.until(lambda: probe.count_publishers("joint_command") == 1 and node.count_publishers("joint_states") == 1)
+    spin.until(lambda: probe.count_subscribers("front/image_raw") == 1)
+    return node, wishes, commands
+
+
+def stamps(received) -> list[int]:
+    return [messages.to_ns(message.header.stamp) for message in received]
+
+
+def test_in_lock_step_every_chunk_is_executed_before_the_next_observation_is_answered(spin, probe):
+    twin = Twin(probe, max_steps=20)
+    _, wishes, commands = start(spin, probe, realtime=False, execute_steps=8)
+    twin.reset()
+    first = twin.ns
+    spin.until(lambda: twin.steps == 20 and len(commands) == 3)
+    assert stamps(commands) == [first, first + 8 * DT_NS, first + 16 * DT_NS]
+    assert stamps(wishes) == stamps(commands)
+    assert [ns for ns, _ in twin.executed] == [first + k * DT_NS for k in range(20)]
+
+
+@pytest.mark.parametrize("max_steps", [16, 20])
+@pytest.mark.parametrize("reset_first", [True, False])
+def test_an_episode_begins_with_policy_reset_before_or_after_the_twin_is_reset(spin, probe, max_steps, reset_first):
+    twin = Twin(probe, max_steps)
+    node, _, _ = start(spin, probe, realtime=False, execute_steps=8)
+    twin.reset()
+    starts = [twin.ns]
+    for _ in range(2):
+        spin.until(lambda: twin.steps == max_steps)
+        spin.until(lambda: node._state is not None and node._state[0] == twin.ns)
+        if reset_first:
+            twin.reset()
+            starts.append(twin.ns)
+            spin.until(lambda: node._state[0] == twin.ns and node._frames["front"].stamp_ns == twin.ns)
+            assert twin.steps == 0  # quiet until policy/reset
+            assert spin.call(probe, Trigger, "policy/reset").success
+        else:
+            assert spin.call(probe, Trigger, "policy/reset").success
+            twin.reset()
+            starts.append(twin.ns)
+    spin.until(lambda: twin.steps == max_steps)
+    expected = [start + k * DT_NS for start in starts for k in range(max_steps)]
+    assert [ns for ns, _ in twin.executed] == expected
+
+
+def test_exploration_offsets_the_arm_but_not_the_gripper_nor_the_wish_and_repeats_with_the_seed(spin, probe):
+    twin = Twin(probe, max_steps=8)
+    node, wishes, commands = start(spin, probe, realtime=False, execute_steps=8, explore_std=0.1)
+    offsets = []
+    for seed in (5, 6, 5):
+        node.set_parameters([Parameter("seed", value=seed)])
+        count = len(commands)
+        assert spin.call(probe, Trigger, "policy/reset").success
+        twin.reset()
+        spin.until(lambda count=count: len(commands) > count and len(wishes) > count and twin.steps == 8)
+        wish, command = np.array(wishes[count].points[0].positions), np.array(commands[count].points[0].positions)
+        offsets.append(command - wish)
+        assert offsets[-1][-1] == 0 and np.abs(offsets[-1][:-1]).min() > 0
+        all_points = np.array([p.positions for p in commands[count].points])
+        np.testing.assert_allclose(all_points - wish, np.tile(offsets[-1], (8, 1)), atol=1e-6)
+    np.testing.assert_allclose(offsets[0], offsets[2], atol=1e-6)
+    assert np.abs(offsets[0] - offsets[1]).max() > 1e-3
+
+
+def test_a_deactivated_node_is_silent_and_acts_on_the_newest_observation_when_activated(spin, probe):
+    twin = Twin(probe, max_steps=8)
+    node, _, commands = start(spin, probe, realtime=False, execute_steps=8)
+    node.trigger_deactivate()
+    twin.reset()
+    spin.until(lambda: node._frames and node._state and node._state[0] == twin.ns)
+    assert commands == []
+    node.trigger_activate()
+    spin.until(lambda: twin.steps == 8)
+
+
+def publish_real(twin, node, stamp_ns):
+    twin.ns = stamp_ns
+    twin.observe()
+
+
+def now_ns(probe) -> int:
+    return probe.get_clock().now().nanoseconds
+
+
+def test_in_real_time_it_replans_before_the_chunk_runs_out(spin, probe):
+    twin = Twin(probe)
+    twin.on_command = lambda message: None
+    probe.destroy_subscription(next(s for s in probe.subscriptions if s.topic_name.endswith("joint_command")))
+    node, _, commands = start(spin, probe, realtime=True, execute_steps=4)
+    begin = now_ns(probe)
+    for k in range(9):
+        publish_real(twin, probe, begin + k * DT_NS)
+        due = 1 + k // 3
+        spin.until(lambda due=due: len(commands) >= due and node._frames["front"].stamp_ns == twin.ns)
+    assert [round((ns - begin) / DT_NS) for ns in stamps(commands)] == [0, 3, 6]
+
+
+def test_a_stopped_camera_is_reported_once_and_the_arm_is_told_to_hold_its_last_target(spin, probe):
+    twin = Twin(probe)
+    probe.destroy_subscription(next(s for s in probe.subscriptions if s.topic_name.endswith("joint_command")))
+    node, _, commands = start(spin, probe, realtime=True, execute_steps=8, timeout_s=0.2)
+    target = np.full(6, 0.5, np.float32)
+    begin = now_ns(probe)
+    twin.sent.publish(messages.from_chunk(ActionChunk(begin, target[None], 0.1), CONTRACT.joints))
+    publish_real(twin, probe, begin)
+    spin.until(lambda: len(commands) == 1)
+    spin.until(lambda: "front" in node.diagnostics.faults)
+    spin.until(lambda: len(commands) == 2)
+    assert "camera 'front' stopped" in node.diagnostics.faults["front"]
+    assert len(commands[1].points) == 1
+    np.testing.assert_allclose(commands[1].points[0].positions, target)
+    publish_real(twin, probe, now_ns(probe))
+    spin.until(lambda: len(commands) == 3)
+    assert not {"front"} & node.diagnostics.faults.keys()
+
+
+def test_a_joint_state_that_is_not_a_number_makes_it_hold_and_says_which_joint(spin, probe):
+    twin = Twin(probe, max_steps=8)
+    node, _, commands = start(spin, probe, realtime=False)
+    twin.state = np.array([0, np.nan, 0, 0, 0, 0], np.float32)
+    twin.observe()
+    spin.until(lambda: "joint_states" in node.diagnostics.faults)
+    assert "shoulder_lift = nan" in node.diagnostics.faults["joint_states"]
+    assert commands == []
+    twin.reset()
+    spin.until(lambda: len(commands) == 1)
+    assert node.diagnostics.faults == {}
+
+
+def test_an_image_without_pixels_makes_it_hold(spin, probe):
+    twin = Twin(probe)
+    node, _, commands = start(spin, probe, realtime=False)
+    twin.states.publish(messages.from_state(DT_NS, CONTRACT.joints, np.zeros(6)))
+    twin.images.publish(Image(header=messages.from_state(DT_NS, [], []).header, encoding="rgb8"))
+    spin.until(lambda: "front" in node.diagnostics.faults)
+    assert "no pixels" in node.diagnostics.faults["front"] and commands == []
+
+
+def test_a_failed_reload_keeps_the_policy_in_use_and_says_why(spin, probe, tmp_path):
+    twin = Twin(probe, max_steps=8)
+    node, _, commands = start(spin, probe, realtime=False)
+    node.set_parameters([Parameter("checkpoint", value=str(tmp_path / "nothing"))])
+    answer = spin.call(probe, Trigger, "policy/reload")
+    assert not answer.success and "nothing" in answer.message and "lrm finetune" in answer.message
+    twin.reset()
+    spin.until(lambda: len(commands) == 1)
+
+
+def test_without_a_checkpoint_it_waits_for_a_reload_and_says_so(spin, probe):
+    twin = Twin(probe, max_steps=8)
+    node, _, commands = start(spin, probe, realtime=False, execute_steps=4)
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    node.set_parameters([Parameter("checkpoint", value="")])
+    node.trigger_configure()
+    node.trigger_activate()
+    spin.until(lambda: probe.count_subscribers("front/image_raw") == 1)
+    twin.reset()
+    spin.until(lambda: "policy" in node.diagnostics.faults)
+    assert "policy/reload" in node.diagnostics.faults["policy"] and commands == []
+    node.set_parameters([Parameter("checkpoint", value="fake")])
+    assert spin.call(probe, Trigger, "policy/reload").success
+    spin.until(lambda: twin.steps == 8)
+
+
+def test_the_latency_of_the_policy_is_in_the_diagnostics(spin, probe):
+    twin = Twin(probe, max_steps=8)
+    node, _, commands = start(spin, probe, realtime=False)
+    received = spin.collect(probe, DiagnosticArray, "/diagnostics")
+    twin.reset()
+    spin.until(lambda: len(commands) == 1)
+    spin.until(lambda: received or node.diagnostics.publish())
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        values = [messages.status_values(s) for m in received for s in m.status if s.name == "/policy"]
+        if any("act_ms_p95" in v for v in values):
+            return
+        spin.executor.spin_once(timeout_sec=0.05)
+    raise AssertionError("no act_ms_p95 in /diagnostics")
