@@ -58,7 +58,10 @@ def test_compressed_image_and_string_is_read_by_ros():
 def test_reward_is_read_by_ros():
     from lrm_ros.messages import from_rewards
 
-    rewards = [Reward(10, "progress", 0.1, "tiny", 0.01), Unscored(10, "completion", "time-out")]
+    rewards: list[Reward | Unscored] = [
+        Reward(10, "progress", 0.1, "tiny", 0.01),
+        Unscored(10, "completion", "time-out"),
+    ]
     ours = cdr.diagnostic_array(
         10,
         "front_optical_frame",

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lrm_ros import graph
@@ -30,8 +29,18 @@ def _until(predicate, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def _gone(processes: list[psutil.Process]) -> bool:
-    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def _gone(pids: list[int]) -> bool:
+    """Whether none of the processes lives (a zombie does not)."""
+    alive = [Path(f"/proc/{pid}/stat") for pid in pids]
+    return not any(stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z" for stat in alive)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -76,7 +85,7 @@ def test_a_running_graph_stops_and_leaves_no_process(tmp_path):
     log = tmp_path / "nodes.log"
     running = Graph([CAMERA, dataclasses.replace(CAMERA, name="camera_b")], log=log, show=())
     running.start()
-    processes = [psutil.Process(p.pid) for p in running._processes.values()]
+    processes = [process.pid for process in running._processes.values()]
     try:
         assert running.wait(timeout=0.5) is None
     finally:
@@ -120,8 +129,9 @@ def test_a_process_that_ignores_signals_is_killed_with_its_children(tmp_path, mo
     running = Graph([_module(tmp_path, "stubborn", body)], env={"PYTHONPATH": str(tmp_path)}, log=log, show=())
     running.start()
     _until(lambda: "up" in log.read_text())
-    leader = psutil.Process(running._processes["stubborn"].pid)
-    processes = [leader, *leader.children()]
+    leader = running._processes["stubborn"].pid
+    processes = [leader, *_children(leader)]
+    assert len(processes) == 2
     running.stop()
     _until(lambda: _gone(processes), 3.0)
 
@@ -135,9 +145,9 @@ _RUN = (
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_program_stops_every_node_and_is_no_failure(number):
     program = subprocess.Popen([sys.executable, "-c", _RUN], cwd=ROOT)
-    _until(lambda: psutil.Process(program.pid).children())
-    children = psutil.Process(program.pid).children(recursive=True)
-    _until(lambda: any(thread for child in children for thread in child.threads()[3:]))  # DDS is up
+    _until(lambda: _children(program.pid))
+    children = _children(program.pid)
+    _until(lambda: all(_threads(child) > 3 for child in children))  # DDS is up
     program.send_signal(number)
     assert program.wait(timeout=10.0) == 0
     assert _gone(children)
@@ -145,9 +155,9 @@ def test_a_signal_to_the_program_stops_every_node_and_is_no_failure(number):
 
 def test_a_killed_program_leaves_no_orphans():
     program = subprocess.Popen([sys.executable, "-c", _RUN], cwd=ROOT)
-    _until(lambda: psutil.Process(program.pid).children())
-    children = psutil.Process(program.pid).children(recursive=True)
-    _until(lambda: any(thread for child in children for thread in child.threads()[3:]))
+    _until(lambda: _children(program.pid))
+    children = _children(program.pid)
+    _until(lambda: all(_threads(child) > 3 for child in children))
     program.kill()
     program.wait()
     _until(lambda: _gone(children), 10.0)

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ros2 launch lrm_ros self_improve.launch.py``: the graph 'self_improve' of lrm_ros/graph.py."""
+
+from lrm_ros.launch_graph import launch_description
+
+
+def generate_launch_description():
+    """Return the nodes of the graph; arguments as in ``lrm up self_improve``."""
+    return launch_description("self_improve")

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``ros2 launch lrm_ros teleop.launch.py``: the graph 'teleop' of lrm_ros/graph.py."""
+
+from lrm_ros.launch_graph import launch_description
+
+
+def generate_launch_description():
+    """Return the nodes of the graph; arguments as in ``lrm up teleop``."""
+    return launch_description("teleop")
