@@ -46,8 +46,8 @@ class RobotContract:
         ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"),
         "joint names in the order of states and actions",
     )
-    lower: tuple[float, ...] = _opt((-2.1, -3.14159, 0.0, -2.5, -3.14159, -1.1), "lower joint limits [rad]")
-    upper: tuple[float, ...] = _opt((2.1, 0.2, 3.14159, 1.2, 3.14159, 1.1), "upper joint limits [rad]")
+    lower: tuple[float, ...] = _opt((-2.0, -1.5708, -1.5708, -1.8, -3.1416, -1.1), "lower joint limits [rad]")
+    upper: tuple[float, ...] = _opt((2.0, 1.5708, 1.5708, 1.8, 3.1416, 1.1), "upper joint limits [rad]")
     max_step: tuple[float, ...] = _opt((0.3, 0.3, 0.3, 0.3, 0.4, 1.0), "largest change of a target in a step [rad]")
     cameras: tuple[CameraSpec, ...] = _opt((CameraSpec(),), "cameras, in the order of the policy's inputs")
     control_hz: float = _opt(10.0, "control rate [Hz]")

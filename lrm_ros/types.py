@@ -17,7 +17,7 @@ HEADS = ("contrastive", "progress", "completion")
 
 def _read_only(array: NDArray, dtype: type) -> NDArray:
     """Return ``array`` as a read-only view of ``dtype`` (copied only if the type differs)."""
-    view = np.asarray(array, dtype=dtype).view()
+    view: NDArray = np.asarray(array, dtype=dtype).view()
     view.flags.writeable = False
     return view
 

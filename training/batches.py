@@ -139,3 +139,25 @@ class TrainingData:
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
             value = zlib.crc32(np.ascontiguousarray(array), value)
         return value
+
+
+def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:
+    """Mix the colour channels of each image at random, so that a policy does not learn a toy by its colour.
+
+    Args:
+        images: (B, 3, H, W) float tensor in [0, 1].
+        seed: seed of the run.
+        step: training step; with ``seed`` it fixes the variation, so that a resumed training sees the same.
+        strength: standard deviation of the mixing matrix around the identity, and half that of a common offset.
+
+    Returns:
+        (B, 3, H, W), clipped to [0, 1].
+    """
+    import torch
+
+    rng = np.random.default_rng((seed, step, 1))
+    mix = np.eye(3) + rng.normal(0.0, strength, (len(images), 3, 3))
+    mix /= mix.sum(axis=2, keepdims=True)  # grey stays grey
+    offset = rng.normal(0.0, strength / 2, (len(images), 3, 1, 1))
+    varied = torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix).float(), images)
+    return (varied + torch.from_numpy(offset).float()).clamp(0, 1)

@@ -21,7 +21,7 @@ import numpy as np
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract, save_contract
 from lrm_ros.types import Episode
-from training.batches import TrainingData
+from training.batches import TrainingData, vary_colours
 
 FIGURES_FILE = "finetune.json"
 
@@ -38,6 +38,7 @@ def finetune(
     warmup: int = 100,
     weights: Sequence[float] | None = None,
     label: str = "action",
+    colour: float = 0.0,
     policy: str = "act_small",
     options: dict[str, Any] | None = None,
     contract: RobotContract | None = None,
@@ -60,6 +61,7 @@ def finetune(
         warmup: warm-up steps.
         weights: share of each data set in a batch; ``None``: every step of every data set is equally likely.
         label: ``"action"`` (sent to the arm) or ``"wish"`` (asked for, before exploration and limits).
+        colour: strength of the random colour variation of the images (see ``vary_colours``); 0: off.
         policy: LeRobot policy type of a new policy.
         options: fields of the policy's configuration that differ from its defaults.
         contract: robot contract of in-memory episodes; data set folders carry their own.
@@ -80,7 +82,7 @@ def finetune(
     settings = {
         "steps": steps, "init": str(init) if init else None, "seed": seed, "lr": lr, "batch_size": batch_size,
         "schedule": schedule, "warmup": warmup, "weights": list(weights) if weights is not None else None,
-        "label": label, "policy": policy, "options": options or {}, "data": data.fingerprint(),
+        "label": label, "colour": colour, "policy": policy, "options": options or {}, "data": data.fingerprint(),
     }  # fmt: skip
     out = Path(out)
     if (out / FIGURES_FILE).is_file():
@@ -161,7 +163,12 @@ class _Run:
 
         settings = self.settings
         indices = self.data.draw(settings["seed"], self.step, settings["batch_size"], settings["weights"])
-        batch = self.preprocessor(self.data.batch(indices, self.policy.config.action_delta_indices))
+        batch = self.data.batch(indices, self.policy.config.action_delta_indices)
+        if settings["colour"] > 0:
+            for camera in self.contract.cameras:
+                key = f"observation.images.{camera.name}"
+                batch[key] = vary_colours(batch[key], settings["seed"], self.step, settings["colour"])
+        batch = self.preprocessor(batch)
         clip = self.config.optimizer.grad_clip_norm
         update_policy(
             self.metrics, self.policy, batch, self.optimizer, clip, self.accelerator, lr_scheduler=self.scheduler
