@@ -129,6 +129,9 @@ class TeleopConfig:
     joint_step: float = _opt(0.05, "joint jog a key press [rad]")
     cartesian_step: float = _opt(0.01, "Cartesian jog a key press [m]")
     rate_hz: float = _opt(10.0, "rate of joint commands [Hz]")
+    gripper_step: float = _opt(0.2, "gripper jog a key press [rad]")
+    seed: int = _opt(0, "twin: seed of the first demonstration; each finished one adds 1")
+    timeout_s: float = _opt(1.0, "do not move when joint_states are older than this [s]")
 
 
 @dataclass(frozen=True)
@@ -140,24 +143,43 @@ class TwinConfig:
     realtime: bool = _opt(True, "step at the control rate; false: lock-step with the commands, as fast as possible")
     frame_every: int = _opt(1, "publish a frame every N control steps; 0: only when a command has been executed")
     max_steps: int = _opt(0, "lock-step: execute no more than this many steps between resets; 0: no limit")
+    disturbance_std: float = _opt(0.0, "std of noise on the executed arm targets, not on 'joint_command_sent' [rad]")
 
 
 @dataclass(frozen=True)
 class ImproverConfig:
     """The improver node: the self-improvement loop (paper IV-C)."""
 
-    run: str = _opt("runs/demo", "run folder")
+    run: str = _opt("runs/demo", "run folder; an interrupted run goes on")
     iterations: int = _opt(2, "self-improvement iterations")
     demonstrations: int = _opt(20, "demonstrations the policy starts from")
+    disturbance: float = _opt(0.02, "actuation noise of the twin during demonstrations [rad]")
     episodes: int = _opt(100, "start poses to roll out in each iteration")
     tries: int = _opt(2, "attempts at a start pose until the judge keeps one")
-    explore_std: float = _opt(0.04, "std of the exploration offset during collection [rad]")
+    explore_std: float = _opt(0.04, "std of the exploration offset during collection [rad]; a first try has none")
     max_steps: int = _opt(60, "control steps after which an episode ends")
     sft_steps: int = _opt(2000, "training steps on the demonstrations")
     finetune_steps: int = _opt(2000, "training steps an iteration")
+    learning_rate: float = _opt(5e-4, "peak learning rate of every training")
+    batch_size: int = _opt(32, "samples a training step")
+    colour: float = _opt(0.15, "strength of the random colour variation of training images")
     eval_episodes: int = _opt(200, "held-out seeds of the evaluation")
-    seed: int = _opt(0, "seed of everything")
     eval_seed: int = _opt(1_000_000, "first held-out seed; used by the final evaluation only")
+    seed: int = _opt(0, "seed of everything")
+    model: str = _opt(RewardConfig.model, "reward model of the judge")
+    judge_frames: int = _opt(RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames")
+    judge_threshold: float = _opt(RewardConfig.judge_threshold, "keep an episode when that mean is at least this")
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """The evaluator node: success on fixed seeds, by the simulator's truth."""
+
+    checkpoint: str = _opt("", "folder of the policy to evaluate")
+    file: str = _opt("", "JSON file of the result")
+    first_seed: int = _opt(1_000_000, "first seed")
+    episodes: int = _opt(200, "number of seeds, one episode each")
+    max_steps: int = _opt(60, "control steps after which an episode ends")
 
 
 def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -> T:

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from lrm_ros.config import (
     CameraConfig,
+    EvaluatorConfig,
     ImproverConfig,
     PolicyConfig,
     RecorderConfig,
@@ -73,6 +74,7 @@ def ros_value(value: Any) -> str:
 
 CONFIGS: dict[str, type] = {
     "camera": CameraConfig,
+    "evaluator": EvaluatorConfig,
     "improver": ImproverConfig,
     "policy": PolicyConfig,
     "recorder": RecorderConfig,
@@ -88,6 +90,7 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("reward", "lrm_ros.nodes.reward"),
         NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
         NodeSpec("recorder", "lrm_ros.nodes.recorder"),
+        NodeSpec("evaluator", "lrm_ros.nodes.evaluator"),
         NodeSpec("improver", "lrm_ros.nodes.improver", ends_graph=True),
     ),
     # Demonstrations by hand, at the control rate.

@@ -61,6 +61,7 @@ def waypoints(world: World, miss: NDArray | None = None, beside: NDArray | None 
         Waypoint(over + lower, down, GRIPPER_CLOSED, 1),
         Waypoint(over + lower, down, GRIPPER_OPEN, 3),
         Waypoint(over + higher, down, GRIPPER_OPEN, 4),
+        Waypoint(over + higher, down, GRIPPER_OPEN, 3),
     ]
 
 

@@ -314,6 +314,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--warmup", type=int, default=100, help="warm-up steps")
     parser.add_argument("--weight", action="append", type=float, help="share of each --dataset, in the same order")
     parser.add_argument("--label", choices=("action", "wish"), default="action", help="what the policy learns")
+    parser.add_argument("--colour", type=float, default=0.0, help="strength of the random colour variation; 0: off")
     parser.add_argument("--policy", default="act_small", help="LeRobot policy type of a new policy")
     parser.add_argument("--options", type=json.loads, default={}, help="policy configuration fields as JSON")
     parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two resume points; 0: none")
@@ -336,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
             figures = finetune(
                 arguments.dataset, arguments.out, arguments.steps, arguments.init, arguments.seed, arguments.lr,
                 arguments.batch_size, arguments.schedule, arguments.warmup, arguments.weight, arguments.label,
-                arguments.policy, arguments.options, checkpoint_every=arguments.checkpoint_every, progress=show,
+                arguments.colour, arguments.policy, arguments.options, checkpoint_every=arguments.checkpoint_every, progress=show,
             )  # fmt: skip
         except (ValueError, FileNotFoundError, FloatingPointError) as error:
             parser.exit(1, f"lrm finetune: {error}\n")

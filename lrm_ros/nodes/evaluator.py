@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluator node: success rates on fixed seeds, and the simulator's truth about recorded episodes.
+
+The only node that listens to ``truth``. Nothing it writes is read by the loop that collects, judges and trains: the
+evaluation files and ``truth.jsonl`` are for the report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_srvs.srv import Trigger
+
+from lrm_ros import messages
+from lrm_ros.config import EvaluatorConfig
+from lrm_ros.nodes.base import EVENTS, STREAM, LrmNode, run
+from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
+
+
+class EvaluatorNode(LrmNode[EvaluatorConfig]):
+    """Service ``evaluator/evaluate`` starts an evaluation; topic ``evaluation`` says how far it is and when it ended.
+
+    An evaluation that was interrupted goes on where it stopped: finished seeds are kept in ``<file>.part``.
+    """
+
+    def __init__(self, **overrides: Any) -> None:
+        """Declare the parameters; ``overrides`` are parameter values."""
+        super().__init__("evaluator", EvaluatorConfig, overrides)
+        self._worker: threading.Thread | None = None
+        self._driver: EpisodeDriver | None = None
+        self._truth: dict[str, str] = {}
+
+    def configure(self) -> None:
+        """Listen to the truth and to the recorder."""
+        self._report = self.create_publisher(DiagnosticStatus, "evaluation", EVENTS)
+        self._driver = EpisodeDriver(self)
+        self.create_subscription(DiagnosticStatus, "truth", self._on_truth, STREAM)
+        self.create_subscription(DiagnosticStatus, "episode", self._on_episode, EVENTS)
+        self.create_service(Trigger, "evaluator/evaluate", self._on_evaluate)
+
+    def deactivate(self) -> None:
+        """Stop an evaluation that is running; what is done stays."""
+        if self._driver is not None:
+            self._driver.stop()
+        if self._worker is not None:
+            self._worker.join()
+            self._worker = None
+
+    def _on_truth(self, message: DiagnosticStatus) -> None:
+        self._truth = messages.status_values(message)
+        if self._driver is not None:
+            self._driver.notify()
+
+    def _on_episode(self, message: DiagnosticStatus) -> None:
+        """Write what the simulator says of a recorded episode beside the folder of its journal."""
+        if message.message != "ended" or not self._truth:
+            return
+        path = Path(messages.status_values(message)["path"])
+        row = {
+            "episode_id": message.name,
+            "seed": int(self._truth["seed"]),
+            "success": self._truth["success"] == "true",
+            "steps": int(self._truth["steps"]),
+        }
+        with (path.parent.parent / "truth.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _on_evaluate(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Begin an evaluation with the parameters as they are now."""
+        if not self.active:
+            response.success, response.message = False, "the evaluator is not active; activate it first"
+        elif self._worker is not None and self._worker.is_alive():
+            response.success, response.message = False, "an evaluation is running; wait for topic 'evaluation'"
+        elif not self.config.file:
+            response.success, response.message = False, "set parameter 'file': where the result is written"
+        else:
+            self._worker = threading.Thread(target=self._guard, name="evaluation")
+            self._worker.start()
+            response.success, response.message = True, f"evaluating '{self.config.checkpoint}'"
+        return response
+
+    def _guard(self) -> None:
+        """Run the evaluation; a failure is published, not lost in the thread."""
+        config = self.config
+        try:
+            self._evaluate(config)
+        except Stopped:
+            return
+        except (EpisodeError, OSError, ValueError) as error:
+            self.get_logger().error(f"evaluation failed: {error}\n{traceback.format_exc()}")
+            self._publish("failed", config, reason=str(error))
+
+    def _evaluate(self, config: EvaluatorConfig) -> None:
+        """Roll the policy out once on every seed; success is the simulator's, at any time in the episode."""
+        assert self._driver is not None
+        path = Path(config.file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(path.suffix + ".part")
+        rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
+        rows = [row for row in rows if row["policy"] == config.checkpoint]
+        done = {row["seed"]: row for row in rows}
+        driver = self._driver
+        driver.wait_ready(("twin/reset", "policy/reset", "policy/reload"))
+        driver.set("policy", {"checkpoint": config.checkpoint, "explore_std": 0.0})
+        driver.trigger("policy/reload")
+        driver.set("twin", {"max_steps": config.max_steps, "frame_every": 0})
+        seeds = range(config.first_seed, config.first_seed + config.episodes)
+        with part.open("a") as file:
+            for seed in seeds:
+                if seed not in done:
+                    done[seed] = self._episode(driver, seed, config)
+                    file.write(json.dumps(done[seed]) + "\n")
+                    file.flush()
+                wins = sum(row["success"] for row in done.values())
+                self._publish("running", config, done=len(done), successes=wins)
+        result = {
+            "policy": config.checkpoint,
+            "seeds": list(seeds),
+            "success": [int(done[seed]["success"]) for seed in seeds],
+            "steps": [done[seed]["steps"] for seed in seeds],
+            "seconds": round(sum(done[seed]["seconds"] for seed in seeds), 2),
+        }
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result))
+        os.replace(temporary, path)
+        part.unlink()
+        self._publish("done", config, done=len(seeds), successes=sum(result["success"]))
+
+    def _episode(self, driver: EpisodeDriver, seed: int, config: EvaluatorConfig) -> dict[str, Any]:
+        """Run one episode until success or its last step."""
+        started = time.perf_counter()
+        driver.set("twin", {"seed": seed})
+        self._truth = {}
+        driver.trigger("twin/reset")
+        driver.trigger("policy/reset")
+
+        def finished() -> bool:
+            truth = self._truth
+            ours = truth.get("seed") == str(seed)
+            return ours and (truth["success"] == "true" or int(truth["steps"]) >= config.max_steps)
+
+        driver.wait_until(finished, f"the end of the episode with seed {seed}")
+        truth = dict(self._truth)
+        return {
+            "policy": config.checkpoint,
+            "seed": seed,
+            "success": truth["success"] == "true",
+            "steps": int(truth["steps"]),
+            "seconds": round(time.perf_counter() - started, 4),
+        }
+
+    def _publish(self, event: str, config: EvaluatorConfig, **values: Any) -> None:
+        """Publish how far the evaluation is."""
+        level = DiagnosticStatus.ERROR if event == "failed" else DiagnosticStatus.OK
+        about = {"checkpoint": config.checkpoint, "episodes": config.episodes, "file": config.file}
+        self._report.publish(messages.status(level, "evaluation", event, {**about, **values}))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(EvaluatorNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The improver node: the self-improvement loop (paper IV-C), from demonstrations to the final evaluation.
+
+Demonstrations -> SFT -> iterations of (roll out -> the completion head judges -> keep successes -> data set ->
+fine-tune -> swap the checkpoint) -> a control with the same number of extra training steps on the demonstrations alone
+-> evaluation of baseline, control and result on held-out seeds. Every stage leaves its result on the disk under its
+final name only when complete, so that a run killed at any point goes on where it was.
+
+The loop sees images and the judge's verdicts. The simulator's truth goes to the evaluator only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from tqdm import tqdm
+
+from lrm_ros import messages
+from lrm_ros.config import ImproverConfig, RewardConfig, to_dict
+from lrm_ros.nodes.base import EVENTS, LrmNode, run
+from lrm_ros.nodes.collector import Collector
+from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.record.dataset import is_complete, write_dataset
+
+_SERVICES = ("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode")
+
+
+class ImproverNode(LrmNode[ImproverConfig]):
+    """Runs the loop in a thread while it is active, and ends its graph when the loop has ended."""
+
+    def __init__(self, **overrides: Any) -> None:
+        """Declare the parameters; ``overrides`` are parameter values."""
+        super().__init__("improver", ImproverConfig, overrides)
+        self._thread: threading.Thread | None = None
+        self._driver: EpisodeDriver | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._evaluation: dict[str, str] = {}
+
+    def configure(self) -> None:
+        """Check the run folder, load the judge and listen to the evaluator."""
+        self._run = Path(self.config.run)
+        self._remember_config()
+        self._driver = EpisodeDriver(self)
+        config = self.config
+        judge = RewardConfig(
+            model=config.model,
+            mode="completion",
+            camera=self.contract.cameras[0].name,
+            judge_frames=config.judge_frames,
+            judge_threshold=config.judge_threshold,
+        )
+        self._collector = Collector(self._driver, judge, config)
+        self._driver.add_node("evaluator", "evaluator/evaluate")
+        self.create_subscription(DiagnosticStatus, "evaluation", self._on_evaluation, EVENTS)
+
+    def activate(self) -> None:
+        """Start or resume the loop."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._guard, name="improver")
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        """Stop the loop; it goes on at the next start."""
+        self._stopping = True
+        if self._driver is not None:
+            self._driver.stop()
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.terminate()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._thread = None
+
+    # -- bookkeeping -------------------------------------------------------------------------------------------------
+
+    def _remember_config(self) -> None:
+        """Write the run's configuration, or check that a resumed run has the same.
+
+        Raises:
+            ValueError: the run was started with other settings; names them.
+        """
+        path = self._run / "config.json"
+        now = {"improver": to_dict(self.config), "contract": to_dict(self.contract)}
+        if path.exists():
+            before = json.loads(path.read_text())
+            for part, values in now.items():
+                for key, value in values.items():
+                    if before[part].get(key) != value:
+                        raise ValueError(
+                            f"run '{self._run}' was started with {key}={before[part].get(key)!r}, now it is {value!r}; "
+                            "use another run folder (run:=...), delete this one, or set the old value"
+                        )
+            return
+        packages = ("lerobot", "mani_skill", "torch", "transformers", "peft", "numpy")
+        about = {**now, "versions": {name: version(name) for name in packages}, "commit": _commit()}
+        _write_json(path, about)
+
+    @contextmanager
+    def _stage(self, name: str, iteration: int | None) -> Iterator[dict[str, Any]]:
+        """Time a stage and append it to ``stages.jsonl``; the caller may add figures to the yielded row."""
+        title = name if iteration is None else f"{name}, iteration {iteration}"
+        print(f"== {title}", flush=True)
+        row: dict[str, Any] = {"stage": name, "iteration": iteration}
+        started = time.perf_counter()
+        yield row
+        row["seconds"] = round(time.perf_counter() - started, 2)
+        with (self._run / "stages.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _guard(self) -> None:
+        """Run the loop and end the node with its outcome."""
+        try:
+            self._loop()
+        except Stopped:
+            return
+        except (EpisodeError, OSError, ValueError) as error:
+            self.get_logger().error(f"the loop stopped: {error}\n{traceback.format_exc()}")
+            print(f"error: {error}\nwhat is finished is kept in '{self._run}'; start again to go on", flush=True)
+            self.exit(1)
+        else:
+            self.exit(0)
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        """Do every stage that is not done yet."""
+        config, run_folder = self.config, self._run
+        assert self._driver is not None
+        self._driver.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
+        demonstrations = run_folder / "demonstrations"
+        if not is_complete(demonstrations / "dataset"):
+            with self._stage("demonstrations", None) as row:
+                row["kept"] = self._collector.demonstrate(demonstrations)
+                self._write_dataset(demonstrations)
+        datasets = [demonstrations / "dataset"]
+        sft = self._train("sft", 0, datasets, config.sft_steps, None)
+        policy, control = sft, sft
+        for iteration in range(1, config.iterations + 1):
+            folder = run_folder / f"iter_{iteration:03d}"
+            if not is_complete(folder / "dataset"):
+                with self._stage("rollout", iteration) as row:
+                    self._use(policy)
+                    row.update(self._collector.roll_out(folder, iteration))
+                with self._stage("judge", iteration) as row:
+                    row["steps"] = self._write_dataset(folder)
+            datasets.append(folder / "dataset")
+            policy = self._train("finetune", iteration, datasets, config.finetune_steps, policy)
+        for iteration in range(1, config.iterations + 1):
+            control = self._train("control", iteration, datasets[:1], config.finetune_steps, control)
+        for name, checkpoint in (("baseline", sft), ("control", control), ("final", policy)):
+            if not (run_folder / "eval" / f"{name}.json").exists():
+                with self._stage("evaluate", None) as row:
+                    row["policy"] = name
+                    self._evaluate(name, checkpoint)
+
+    def _use(self, checkpoint: Path) -> None:
+        """Swap the policy node's checkpoint."""
+        assert self._driver is not None
+        self._driver.set("policy", {"checkpoint": str(checkpoint)})
+        self._driver.trigger("policy/reload")
+
+    def _write_dataset(self, folder: Path) -> int:
+        """Write the kept episodes of a folder, each up to where the judge saw it done, as a LeRobotDataset."""
+        episodes = self._collector.kept_episodes(folder)
+        if not episodes:
+            raise ValueError(
+                f"the judge kept no episode in '{folder}': the policy fails everywhere or the judge is too strict; "
+                "train the policy longer (sft_steps), collect more (episodes, tries), or lower judge_threshold"
+            )
+        with tqdm(total=len(episodes), desc="data set", unit="ep", mininterval=_interval()) as bar:
+            write_dataset(episodes, folder / "dataset", self.contract, progress=lambda n: bar.update(n - bar.n))
+        return sum(len(episode.steps) for episode in episodes)
+
+    def _train(self, stage: str, iteration: int, datasets: Sequence[Path], steps: int, init: Path | None) -> Path:
+        """Train in a process of its own, which resumes if it was interrupted; returns the checkpoint."""
+        name = "policy" if stage != "control" else "control"
+        out = self._run / f"iter_{iteration:03d}" / name
+        if (out / "finetune.json").exists():
+            return out
+        config = self.config
+        words = [sys.executable, "-m", "training.finetune", "--out", str(out), "--steps", str(steps)]
+        for dataset in datasets:
+            words += ["--dataset", str(dataset)]
+        if init is not None:
+            words += ["--init", str(init)]
+        words += ["--seed", str(config.seed), "--lr", str(config.learning_rate), "--colour", str(config.colour)]
+        words += ["--batch-size", str(config.batch_size), "--threads", str(max(1, (os.cpu_count() or 1)))]
+        with self._stage(stage, iteration) as row:
+            row["steps"], row["datasets"] = steps, len(datasets)
+            self._child = subprocess.Popen(words)
+            code = self._child.wait()
+            if self._stopping:
+                raise Stopped
+            if code != 0:
+                raise EpisodeError(f"training ended with code {code}; its error is in the output above")
+        return out
+
+    def _evaluate(self, name: str, checkpoint: Path) -> None:
+        """Have the evaluator measure a checkpoint on the held-out seeds."""
+        config = self.config
+        assert self._driver is not None
+        self._evaluation = {}
+        self._driver.set(
+            "evaluator",
+            {
+                "checkpoint": str(checkpoint),
+                "file": str(self._run / "eval" / f"{name}.json"),
+                "first_seed": config.eval_seed,
+                "episodes": config.eval_episodes,
+                "max_steps": config.max_steps,
+            },
+        )
+        self._driver.trigger("evaluator/evaluate")
+        with tqdm(total=config.eval_episodes, desc=f"evaluate {name}", unit="ep", mininterval=_interval()) as bar:
+
+            def ended() -> bool:
+                bar.update(int(self._evaluation.get("done", 0)) - bar.n)
+                return self._evaluation.get("event") in ("done", "failed")
+
+            self._driver.wait_until(ended, f"the evaluation of '{name}'")
+        if self._evaluation["event"] == "failed":
+            raise EpisodeError(f"the evaluation of '{name}' failed: {self._evaluation['reason']}")
+
+    def _on_evaluation(self, message: DiagnosticStatus) -> None:
+        values = {**messages.status_values(message), "event": message.message}
+        if values["file"] == str(self._run / "eval" / Path(values["file"]).name):
+            self._evaluation = values
+        assert self._driver is not None
+        self._driver.notify()
+
+
+def _interval() -> float:
+    """Return the time between two updates of a progress bar [s]: rare when nobody watches."""
+    return 0.2 if sys.stderr.isatty() else 10.0
+
+
+def _commit() -> str:
+    """Return the commit of the source tree, or the reason why it is not known."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except OSError as error:
+        return f"unknown: {error}"
+    return done.stdout.strip() or "unknown: no git repository"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write a JSON file under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1))
+    os.replace(temporary, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(ImproverNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
