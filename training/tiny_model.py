@@ -2,8 +2,8 @@
 """Build the tiny reward model: a stock Qwen3-VL of a few million parameters with its own tokenizer and processor.
 
 The classes are transformers' own, so the tiny model takes the same path as the 8B one (chat template, processor,
-forward, generate, LoRA). Only sizes differ. Every fixed piece of the reward prompts is one added token: a query is then some 40
-tokens instead of 400.
+forward, generate, LoRA). Only sizes differ. Every fixed piece of the reward prompts is one added token: a query is
+then some 40 tokens instead of 400.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the shipped tiny reward model: ``lrm reward train``.
+
+The commands that made the weights in ``lrm_ros/models/tiny``::
+
+    python -m sim.generate --out runs/tiny/data --episodes 1600
+    lrm reward train --data runs/tiny/data --out lrm_ros/models/tiny
+
+Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``tiny_vision``); the language
+model learns to answer the three heads' prompts from the frozen tower's tokens (``tiny_language``); the saved model is
+loaded again and measured on held-out episodes through the reward engine. One thread, fixed seeds: the same data give
+the same weights on the same kind of processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrm_ros.config import RewardConfig
+from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.models import TINY_FOLDER
+from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.types import Frame, RewardQuery, Unscored
+from training.tiny_data import Frames, load_frames, split
+from training.tiny_model import build_model, build_processor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CLEARLY = 0.1  # contrastive pairs of the evaluation differ by at least this much progress
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks with ties sharing their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[inverse]
+
+
+def auc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Return the area under the ROC curve, NaN with one class only."""
+    n, m = int(positive.sum()), int((~positive).sum())
+    return float((ranks(score)[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+
+
+def precision_recall(truth: np.ndarray, kept: np.ndarray) -> dict[str, float | int]:
+    """Return precision, recall and the numbers behind them."""
+    both = int((truth & kept).sum())
+    return {
+        "precision": both / max(1, int(kept.sum())),
+        "recall": both / max(1, int(truth.sum())),
+        "kept": int(kept.sum()),
+        "true": int(truth.sum()),
+        "n": len(truth),
+    }
+
+
+def linear_figures(network: nn.Module, frames: Frames) -> str:
+    """Return in one line how well a network with linear heads does on ``frames``."""
+    from training.tiny_vision import outputs_of
+
+    progress, done = outputs_of(network, frames)
+    seen = frames.decided
+    found = precision_recall(frames.success[seen], done[seen] > 0.5)
+    return (
+        f"progress MAE {np.abs(progress - frames.progress).mean():.3f}  "
+        f"done AUC {auc(frames.success[seen], done[seen]):.3f} "
+        f"precision {found['precision']:.2f} recall {found['recall']:.2f}"
+    )
+
+
+def score_all(engine: RewardEngine, queries: Sequence[RewardQuery], batch: int = 64) -> np.ndarray:
+    """Return the values of queries; every one must be answered."""
+    values = []
+    for at in range(0, len(queries), batch):
+        for answer in engine.score(queries[at : at + batch]):
+            if isinstance(answer, Unscored):
+                raise RuntimeError(f"head '{answer.head}' gave no answer: {answer.reason}")
+            values.append(answer.value)
+    return np.array(values)
+
+
+def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames: int = 4) -> dict[str, Any]:
+    """Measure a model on frames with known truth, through the reward engine.
+
+    Returns:
+        Progress MAE and Spearman, share of right contrastive answers (pairs of one episode that differ by at least 0.1
+        progress), completion per frame, and the judge per episode (mean p(done) of the last frames against the truth
+        at the end), overall and by behaviour.
+    """
+    rng = np.random.default_rng(seed)
+    config = RewardConfig(mode="completion", judge_frames=judge_frames)
+    engine = RewardEngine(config, model)
+    shown = [Frame(i, "front", image) for i, image in enumerate(frames.images)]
+    tasks = [frames.tasks[int(episode)] for episode in frames.episode]
+    progress = score_all(engine, [RewardQuery(t, "progress", (f,)) for t, f in zip(tasks, shown, strict=True)])
+    done = score_all(engine, [RewardQuery(t, "completion", (f,)) for t, f in zip(tasks, shown, strict=True)])
+    pairs = []
+    for row in rng.permutation(len(shown)):
+        other = int(rng.choice(np.flatnonzero(frames.episode == frames.episode[row])))
+        if abs(frames.progress[row] - frames.progress[other]) >= _CLEARLY:
+            pairs.append((other, int(row)))
+        if len(pairs) == 1000:
+            break
+    contrastive = score_all(engine, [RewardQuery(tasks[b], "contrastive", (shown[a], shown[b])) for a, b in pairs])
+    gains = np.array([frames.progress[b] - frames.progress[a] for a, b in pairs])
+    ends, truth, kinds = [], [], []
+    for episode in np.unique(frames.episode):
+        rows = np.flatnonzero(frames.episode == episode)[-judge_frames:]
+        ends.append(float(done[rows].mean()))
+        truth.append(bool(frames.success[rows[-1]]))
+        kinds.append(int(frames.kind[rows[-1]]))
+    end, success, kind = np.array(ends), np.array(truth), np.array(kinds)
+    seen, keep = frames.decided, end >= config.judge_threshold
+    return {
+        "frames": len(shown),
+        "progress_mae": float(np.abs(progress - frames.progress).mean()),
+        "progress_spearman": float(np.corrcoef(ranks(progress), ranks(frames.progress))[0, 1]),
+        "contrastive_accuracy": float(((contrastive > 0) == (gains > 0)).mean()),
+        "contrastive_pairs": len(pairs),
+        "completion_auc": auc(frames.success[seen], done[seen]),
+        "completion_frames": precision_recall(frames.success[seen], done[seen] > 0.5),
+        "judge_episodes": precision_recall(success, keep),
+        "judge_by_kind": {str(k): precision_recall(success[kind == k], keep[kind == k]) for k in np.unique(kind)},
+    }
+
+
+def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Train, save and measure the tiny model.
+
+    Args:
+        data: folder of shards by ``sim.generate``.
+        out: folder that receives model, processor, metrics.json and the model card.
+        scale: factor on all numbers of training steps (below 1: a quick trial).
+        seed: seed of everything.
+
+    Returns:
+        The figures written to metrics.json.
+    """
+    import torch
+
+    from training.tiny_language import Reader, encode_all, train_language
+    from training.tiny_vision import Student, Teacher, imitation_loss, initialise, label_loss
+    from training.tiny_vision import train as train_vision
+
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        seconds[name] = time.monotonic() - start - sum(seconds.values())
+
+    training, held_out = split(load_frames(data))
+    print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
+    torch.manual_seed(seed)
+    teacher = Teacher()
+    train_vision(
+        teacher,
+        lambda x, r: label_loss(teacher(x)[0], training, r),
+        training,
+        _steps(1000, scale),
+        48,
+        2e-3,
+        seed + 1,
+        "teacher ",
+        lambda: linear_figures(teacher, held_out),
+    )
+    lap("teacher")
+    processor = build_processor()
+    model = build_model(processor, seed)
+    student = Student(model.model.visual)
+    initialise(student)
+
+    def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            taught = teacher(images)
+        outputs, features = student(images)
+        return 0.5 * label_loss(outputs, training, rows) + imitation_loss(outputs, features, taught)
+
+    train_vision(
+        student,
+        student_loss,
+        training,
+        _steps(2000, scale),
+        48,
+        1e-3,
+        seed + 2,
+        "vision  ",
+        lambda: linear_figures(student, held_out),
+    )
+    lap("vision")
+    tokens = encode_all(student, training, seed + 3, copies=2)
+    held_out_tokens = encode_all(student, held_out, seed, copies=1)[0]
+    lap("encode")
+    checker = Reader(model, processor, held_out, seed)
+    train_language(
+        Reader(model, processor, training, seed + 4),
+        tokens,
+        _steps(2500, scale),
+        batch=32,
+        rate=1e-3,
+        check=lambda: checker.figures(held_out_tokens),
+    )
+    lap("language")
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor.save_pretrained(out)
+    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), held_out)
+    lap("measure")
+    figures = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "training_frames": len(training.images),
+        "training_episodes": len(np.unique(training.episode)),
+        "seed": seed,
+        "scale": scale,
+        "held_out": figures,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    (out / "metrics.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def _steps(full: int, scale: float) -> int:
+    return max(1, round(full * scale))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train the tiny reward model."""
+    parser = argparse.ArgumentParser(
+        prog="lrm reward train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of shards by 'python -m sim.generate'")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args(argv)
+    figures = train(args.data, args.out, args.scale, args.seed)
+    print(json.dumps(figures, indent=1))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
