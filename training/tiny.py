@@ -28,6 +28,7 @@ from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Frame, RewardQuery, Unscored
+from training.tiny_card import write_card
 from training.tiny_data import Frames, load_frames, split
 from training.tiny_model import build_model, build_processor
 
@@ -137,7 +138,7 @@ def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
 
     Args:
         data: folder of shards by ``sim.generate``.
-        out: folder that receives model, processor, metrics.json and the model card.
+        out: folder that receives model, processor, metrics.json and the model card (README.md).
         scale: factor on all numbers of training steps (below 1: a quick trial).
         seed: seed of everything.
 
@@ -224,6 +225,7 @@ def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     (out / "metrics.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (out / "README.md").write_text(write_card(figures))
     return figures
 
 

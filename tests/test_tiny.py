@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training of the tiny reward model, on a few frames: a disc that moves into a ring."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.models import TINY_FOLDER
+from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.types import Frame, Reward, RewardQuery
+from training.tiny import auc, main, precision_recall, ranks
+from training.tiny_data import load_frames, progress_target, split, to_tensor
+from training.tiny_model import build_model, build_processor, prompt_phrases
+from training.tiny_vision import Student, initialise
+
+
+def scene(way: float) -> np.ndarray:
+    """A disc, ``way`` of the way into a ring."""
+    y, x = np.mgrid[:96, :96]
+    image = np.full((96, 96, 3), 120, np.uint8)
+    ring = np.hypot(x - 70, y - 60)
+    image[(ring > 12) & (ring < 16)] = 240
+    image[np.hypot(x - (20 + 50 * way), y - (20 + 40 * way)) < 7] = (220, 40, 40)
+    return image
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Two shards of ten episodes; every other episode stops half-way."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(2):
+        rows: dict[str, list] = {name: [] for name in ("frames", "progress", "success", "episode", "t", "kind")}
+        tasks = []
+        for index in range(10 * number, 10 * number + 10):
+            tasks.append(json.dumps({"episode": index, "task": f"put the red toy pig {index} in the bowl"}))
+            for t, way in enumerate(np.linspace(0, 1.0 if index % 2 == 0 else 0.5, 6)):
+                values = (scene(way), way, way == 1.0, index, t, index % 2)
+                for name, value in zip(rows, values, strict=True):
+                    rows[name].append(value)
+        arrays: dict[str, Any] = {name: np.array(values) for name, values in rows.items()}
+        np.savez(folder / f"shard_{number:04d}.npz", tasks=np.array(tasks), **arrays)
+    return folder
+
+
+def test_no_episode_is_both_trained_on_and_held_out(shards):
+    training, held_out = split(load_frames(shards))
+    assert len(training.images) == 108 and len(held_out.images) == 12
+    assert not set(training.episode) & set(held_out.episode)
+    assert training.tasks[3] == "put the red toy pig 3 in the bowl"
+
+
+def test_a_folder_without_shards_and_a_shard_without_labels_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no shards.*python -m sim.generate"):
+        load_frames(tmp_path)
+    np.savez(tmp_path / "shard_0000.npz", frames=np.zeros((1, 96, 96, 3), np.uint8))
+    with pytest.raises(ValueError, match="has no progress, success, episode, kind, tasks"):
+        load_frames(tmp_path)
+
+
+def test_a_progress_label_is_shared_by_its_two_neighbours():
+    target = progress_target(np.array([0.0, 0.34, 1.0], np.float32))
+    np.testing.assert_allclose(target @ torch.arange(11).float() / 10, [0.0, 0.34, 1.0], atol=1e-6)
+    assert target[1, 3] == pytest.approx(0.6, abs=1e-5) and target[1, 4] == pytest.approx(0.4, abs=1e-5)
+
+
+def test_the_batched_tower_equals_transformers_own_forward():
+    processor = build_processor()
+    student = Student(build_model(processor).model.visual).eval()
+    initialise(student)
+    images = np.stack([scene(0.2), scene(0.9)])
+    inputs = processor.image_processor(images=list(images), return_tensors="pt")
+    with torch.inference_mode():
+        stock, _ = student.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+        batched, _ = student.encode(to_tensor(images))
+        rows = student.in_rows(student.patches(to_tensor(images)))
+    np.testing.assert_allclose(batched.flatten(0, 1), stock, atol=1e-4)
+    corner = to_tensor(images)[0, :, 16:32, 80:96].flatten()  # second row, last column of patches
+    np.testing.assert_array_equal(rows[0, 6 + 5], corner)
+
+
+def test_every_fixed_piece_of_prompt_and_answer_is_one_token():
+    tokenizer = build_processor().tokenizer
+    for phrase in prompt_phrases():
+        assert len(tokenizer(phrase)["input_ids"]) == 1, phrase
+    for head in HEADS.values():
+        for value in head.values:
+            assert len(tokenizer(head.answer(value))["input_ids"]) == 3
+        for candidate in head.candidates:
+            assert len(tokenizer(candidate)["input_ids"]) == 1
+
+
+def test_the_tokenizer_reads_back_what_it_wrote():
+    tokenizer = build_processor().tokenizer
+    for text in ("put the red toy giraffe in the bowl", "Schiebe den Würfel nach links! 42 cm", "no, yes; 0.5"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_the_shipped_model_is_small_and_complete():
+    size = sum(path.stat().st_size for path in TINY_FOLDER.iterdir())
+    assert size <= 16 * 2**20
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "README.md"):
+        assert (TINY_FOLDER / name).is_file(), name
+
+
+def test_the_figures_are_those_of_the_textbook():
+    assert ranks(np.array([3.0, 1.0, 3.0])).tolist() == [2.5, 1.0, 2.5]
+    truth = np.array([True, True, False, False])
+    assert auc(truth, np.array([0.9, 0.4, 0.5, 0.1])) == 0.75
+    found = precision_recall(truth, np.array([True, False, True, False]))
+    assert (found["precision"], found["recall"], found["n"]) == (0.5, 0.5, 4)
+
+
+def test_training_from_shards_gives_a_model_that_loads_and_answers_and_figures(shards, tmp_path):
+    out, figures_file = tmp_path / "model", tmp_path / "figures.json"
+    arguments = ["--data", str(shards), "--out", str(out), "--scale", "0.002", "--json", str(figures_file)]
+    assert main(arguments) == 0
+    figures = json.loads(figures_file.read_text())
+    assert figures == json.loads((out / "metrics.json").read_text())
+    assert figures["held_out"]["frames"] == 12 and figures["held_out"]["judge_episodes"]["n"] == 2
+    assert "tiny: a Large Reward Model" in (out / "README.md").read_text()
+    answer = QwenRewardModel(out, device="cpu").score(
+        [RewardQuery("put the red toy pig in the bowl", "progress", (Frame(0, "front", scene(0.3)),))]
+    )[0]
+    assert isinstance(answer, Reward) and 0 <= answer.value <= 1
