@@ -19,7 +19,7 @@ def render() -> str:
     import sapien
     import sapien.render
 
-    sapien.render.set_camera_shader_dir("minimal")
+    sapien.render.set_camera_shader_dir("trivial")
     scene = sapien.Scene([sapien.physx.PhysxCpuSystem(), sapien.render.RenderSystem()])
     scene.set_ambient_light([1, 1, 1])
     box = scene.create_actor_builder()

@@ -26,6 +26,8 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SimConfig
 from transforms3d.euler import euler2quat
 
+from sim.shaders import quick_shaders
+
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], dtype=np.float32)
 COLOURS = {
     "yellow": (0.95, 0.75, 0.05),
@@ -100,12 +102,13 @@ class PlaceToyInBowlEnv(BaseEnv):
     @property
     def _default_sensor_configs(self) -> list[CameraConfig]:
         pose = sapien_utils.look_at(eye=[0.47, 0.0, 0.40], target=[0.195, 0.0, 0.02])
-        return [CameraConfig("front", pose, self._image_size, self._image_size, 0.86, 0.01, 10)]
+        size, shaders = self._image_size, quick_shaders()
+        return [CameraConfig("front", pose, size, size, 0.86, 0.01, 10, shader_config=shaders)]
 
     @property
     def _default_human_render_camera_configs(self) -> CameraConfig:
         pose = sapien_utils.look_at(eye=[0.62, 0.25, 0.42], target=[0.17, 0.0, 0.03])
-        return CameraConfig("render_camera", pose, 640, 480, 0.75, 0.01, 10)
+        return CameraConfig("render_camera", pose, 640, 480, 0.75, 0.01, 10, shader_config=quick_shaders())
 
     def _load_agent(self, options: dict) -> None:
         super()._load_agent(options, sapien.Pose(p=[0, 0, 0], q=euler2quat(0, 0, np.pi / 2)))
