@@ -18,6 +18,7 @@ NODES = {
     "reward": "lrm_ros.nodes.reward",
     "policy": "lrm_ros.nodes.policy",
     "recorder": "lrm_ros.nodes.recorder",
+    "evaluator": "lrm_ros.nodes.evaluator",
     "improver": "lrm_ros.nodes.improver",
     "teleop": "lrm_ros.nodes.teleop",
     "twin": "sim.twin_node",

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 import lrm_ros
 
 TOP = Path(__file__).resolve().parents[1]
-NODES = ("camera", "improver", "policy", "recorder", "reward", "teleop", "twin")
+NODES = ("camera", "evaluator", "improver", "policy", "recorder", "reward", "teleop", "twin")
 LAUNCH_FILES = sorted(path.name for path in (TOP / "launch").glob("*.launch.py"))
 
 
