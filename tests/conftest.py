@@ -48,14 +48,14 @@ class Spinner:
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         return node
 
-    def until(self, predicate: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+    def until(self, predicate: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
         """Spin until ``predicate()`` is true; fail after ``seconds``."""
         deadline = time.monotonic() + seconds
         while not predicate():
             assert time.monotonic() < deadline, f"not within {seconds} s: {what or predicate}"
             self.executor.spin_once(timeout_sec=0.02)
 
-    def call(self, node, service_type, name: str, request=None, seconds: float = 10.0):
+    def call(self, node, service_type, name: str, request=None, seconds: float = 30.0):
         """Call a service from ``node`` and return the response."""
         client = node.create_client(service_type, name)
         self.until(client.service_is_ready, seconds, f"service {name}")
