@@ -21,11 +21,13 @@ import lrm_ros
 
 TOP = Path(__file__).resolve().parents[1]
 NODES = ("camera", "evaluator", "improver", "policy", "recorder", "reward", "teleop", "twin")
+# A node says so and ends at once: a program that was found and ran.
+MISSPELT = ("--ros-args", "-p", "rate_hzz:=5.0")
 LAUNCH_FILES = sorted(path.name for path in (TOP / "launch").glob("*.launch.py"))
 
 
-def run(*command: str | Path, **environment: str) -> str:
-    """Run a command outside the source tree and return its output."""
+def run(*command: str | Path, code: int = 0, **environment: str) -> str:
+    """Run a command outside the source tree, expect an exit code and return its output."""
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -35,7 +37,7 @@ def run(*command: str | Path, **environment: str) -> str:
         env={**os.environ, **environment},
         check=False,
     )
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == code, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -116,7 +118,7 @@ def test_a_pip_installation_has_what_ros2_run_and_launch_look_for(prefix: Path) 
 
 def test_an_installed_program_starts_and_finds_its_shipped_files(prefix: Path) -> None:
     assert "usage" in run(prefix / "bin/lrm", "--help", **paths_of(prefix)).lower()
-    assert "usage" in run(prefix / "lib/lrm_ros/camera", "--help", **paths_of(prefix)).lower()
+    assert "did you mean 'rate_hz'?" in run(prefix / "lib/lrm_ros/camera", *MISSPELT, code=2, **paths_of(prefix))
     script = "import lrm_ros.nodes.base as b; print(b.share_file('config/fastdds.xml'))"
     found = run(sys.executable, "-c", script, **paths_of(prefix)).strip()
     assert found == str(prefix / "share/lrm_ros/config/fastdds.xml")
@@ -185,7 +187,7 @@ needs_ros2 = pytest.mark.skipif(
 def test_ros2_finds_the_executables_of_a_pip_installation(prefix: Path) -> None:
     listed = run("ros2", "pkg", "executables", "lrm_ros", **paths_of(prefix)).split("\n")
     assert {f"lrm_ros {name}" for name in NODES} <= set(listed)
-    assert "usage" in run("ros2", "run", "lrm_ros", "camera", "--help", **paths_of(prefix)).lower()
+    assert "did you mean 'rate_hz'?" in run("ros2", "run", "lrm_ros", "camera", *MISSPELT, code=2, **paths_of(prefix))
 
 
 @needs_ros2

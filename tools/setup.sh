@@ -129,19 +129,21 @@ install_packages() {
 }
 
 # An editable installation has no data files; link them, so that ros2 launch and ros2 run work from .venv as well.
+# Each file by itself: ros2 launch does not follow a link to a folder.
 link_share() {
-    local top=$PWD node
-    mkdir -p .venv/share/ament_index/resource_index/packages .venv/share/lrm_ros .venv/lib/lrm_ros
-    ln -sfn "$top/resource/lrm_ros" .venv/share/ament_index/resource_index/packages/lrm_ros
-    for node in package.xml launch config; do ln -sfn "$top/$node" ".venv/share/lrm_ros/$node"; done
-    for node in .venv/bin/lrm-*; do ln -sfn "$top/$node" ".venv/lib/lrm_ros/${node##*/lrm-}"; done
+    local share=.venv/share/lrm_ros file
+    rm -rf $share .venv/lib/lrm_ros
+    mkdir -p .venv/share/ament_index/resource_index/packages $share/launch $share/config .venv/lib/lrm_ros
+    ln -sfn "$PWD/resource/lrm_ros" .venv/share/ament_index/resource_index/packages/lrm_ros
+    for file in package.xml launch/*.launch.py config/*.*; do ln -s "$PWD/$file" "$share/$file"; done
+    for file in .venv/bin/lrm-*; do ln -s "$PWD/$file" ".venv/lib/lrm_ros/${file##*/lrm-}"; done
 }
 
 # --- the walk ---------------------------------------------------------------------------------------------------------
 
 can_render() { .venv/bin/python -m lrm_ros.doctor --only vulkan >/dev/null 2>&1; }
 
-stamp=.venv/.setup-$(cat requirements.lock setup.py tools/setup.sh | sha256sum | cut -c1-16)
+stamp=.venv/.setup-$({ cat requirements.lock setup.py tools/setup.sh; ls launch config; } | sha256sum | cut -c1-16)
 if [ -e "$stamp" ] && usable .venv/bin/python; then
     say "setup: .venv is up to date"
     exit 0
