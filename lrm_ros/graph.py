@@ -225,8 +225,8 @@ class Graph:
                 pass_fds=[self._lifeline[0]],
                 text=True,
                 errors="replace",
-                # A terminal's Ctrl+C then reaches only this process, which stops the nodes in order.
-                start_new_session=not node.foreground,
+                # In a group of its own, a terminal's Ctrl+C reaches only this process, which stops the nodes in order.
+                process_group=None if node.foreground else 0,
             )
             self._processes[node.name] = process
             if not node.foreground:
@@ -241,13 +241,14 @@ class Graph:
         if sys.stdout.isatty():
             prefix = f"\x1b[{31 + (index + 1) % 6}m{prefix}\x1b[0m"
         assert process.stdout is not None
-        for line in process.stdout:
-            with self._print_lock:
-                if self._log is not None:
-                    self._log.write(f"[{name}] {line}")
-                    self._log.flush()
-                if self._show is None or name in self._show:
-                    print(prefix + line, end="", flush=True)
+        with process.stdout as lines:
+            for line in lines:
+                with self._print_lock:
+                    if self._log is not None:
+                        self._log.write(f"[{name}] {line}")
+                        self._log.flush()
+                    if self._show is None or name in self._show:
+                        print(prefix + line, end="", flush=True)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the graph ends.
@@ -275,17 +276,15 @@ class Graph:
     def stop(self) -> None:
         """Stop every process within 10 s: SIGINT, then SIGTERM, then SIGKILL to the groups started here."""
         begin = time.monotonic()
-        running = dict(self._processes)
+        left = [node for node in self.nodes if node.name in self._processes]
         for after, number in self._ESCALATION:
-            while running and time.monotonic() - begin < after:
-                running = {name: process for name, process in running.items() if process.poll() is None}
+            while (left := [node for node in left if self._alive(node)]) and time.monotonic() - begin < after:
                 time.sleep(0.02)
-            for node in self.nodes:
-                if node.name in running and running[node.name].poll() is None:
-                    if after:
-                        print(f"node '{node.name}' has not stopped after {after:.0f} s: {number.name}", flush=True)
-                    self._signal(node, running[node.name], number)
-        for process in running.values():
+            for node in left:
+                if after:
+                    print(f"node '{node.name}' has not stopped after {after:.0f} s: {number.name}", flush=True)
+                self._signal(node, number)
+        for process in self._processes.values():
             process.wait()
         for reader in self._readers:
             reader.join(timeout=1.0)
@@ -297,9 +296,21 @@ class Graph:
             self._log.close()
             self._log = None
 
-    @staticmethod
-    def _signal(node: NodeSpec, process: subprocess.Popen[str], number: signal.Signals) -> None:
+    def _alive(self, node: NodeSpec) -> bool:
+        """Return whether a node or a process it started (training, say) still runs."""
+        process = self._processes[node.name]
+        running = process.poll() is None
+        if node.foreground or running:
+            return running
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _signal(self, node: NodeSpec, number: signal.Signals) -> None:
         """Signal a node with its own children; a foreground node shares our group, so it alone."""
+        process = self._processes[node.name]
         with contextlib.suppress(ProcessLookupError):
             if node.foreground:
                 process.send_signal(number)

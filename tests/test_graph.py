@@ -136,6 +136,20 @@ def test_a_process_that_ignores_signals_is_killed_with_its_children(tmp_path, mo
     _until(lambda: _gone(processes), 3.0)
 
 
+def test_what_a_dead_node_had_started_is_stopped_too(tmp_path):
+    body = (
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); sys.exit(3)"
+    )
+    running = Graph([_module(tmp_path, "mortal", body)], env={"PYTHONPATH": str(tmp_path)}, show=())
+    running.start()
+    group = running._processes["mortal"].pid
+    assert running.wait(timeout=20.0) == 3
+    os.killpg(group, 0)  # its child lives on
+    running.stop()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
 _RUN = (
     "from lrm_ros.graph import NodeSpec, run_graph\n"
     f"raise SystemExit(run_graph([NodeSpec('camera_a', 'lrm_ros.nodes.camera', {SMALL!r})]))\n"
