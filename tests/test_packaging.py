@@ -113,7 +113,7 @@ def test_a_pip_installation_has_what_ros2_run_and_launch_look_for(prefix: Path) 
     script = "import ament_index_python as a; print(a.get_package_share_directory('lrm_ros'))"
     share = run(sys.executable, "-c", script, **paths_of(prefix)).strip()
     assert share == str(prefix / "share/lrm_ros")
-    assert sorted(os.listdir(f"{share}/launch")) == LAUNCH_FILES
+    assert sorted(path.name for path in Path(share).glob("launch/*.launch.py")) == LAUNCH_FILES
 
 
 def test_an_installed_program_starts_and_finds_its_shipped_files(prefix: Path) -> None:
