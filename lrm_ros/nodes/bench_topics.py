@@ -62,14 +62,15 @@ class _Client:
         self.node = rclpy.create_node("bench_topics")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        self.frames: dict[str, int] = {}
+        self.said: dict[str, dict[str, str]] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            values = messages.status_values(status)
-            if "frames" in values:
-                self.frames[status.name] = int(values["frames"])
+        self.said |= {status.name: messages.status_values(status) for status in message.status}
+
+    def figure(self, node: str, name: str) -> int:
+        """Return a figure of a node's newest diagnostics, 0 without."""
+        return int(self.said.get("/" + node, {}).get(name, 0))
 
     def until(self, predicate: Callable[[], Any], seconds: float, what: str) -> None:
         """Spin until something is true.
@@ -125,13 +126,11 @@ def record(seconds: float, folder: Path, show: tuple[str, ...] | None = ()) -> t
                 client.transition(camera, Transition.TRANSITION_CONFIGURE)
             client.call(Trigger, "recorder/start_episode", Trigger.Request())
             # A volatile publisher sends nothing to a subscription it has not met yet.
-            topics = [f"/{name}/image_raw" for name in CAMERAS]
             client.until(
-                lambda: all(client.node.count_subscribers(t) and client.node.count_publishers(t) for t in topics),
-                10.0,
-                "cameras and recorder on the image topics",
+                lambda: all(client.figure(camera, "subscribers") for camera in cameras),
+                30.0,
+                "cameras and recorder meeting on the image topics",
             )
-            client.spin(1.0)
             for camera in cameras:
                 client.transition(camera, Transition.TRANSITION_ACTIVATE)
             begin = time.monotonic()
@@ -143,10 +142,12 @@ def record(seconds: float, folder: Path, show: tuple[str, ...] | None = ()) -> t
                     print(f"recording: {shown:.0f} of {seconds:.0f} s", flush=True)
             for camera in cameras:
                 client.transition(camera, Transition.TRANSITION_DEACTIVATE)
-            client.frames.clear()
-            client.until(lambda: len(client.frames) >= len(CAMERAS), 10.0, "the cameras' diagnostics")
+            client.said.clear()
+            client.until(
+                lambda: all("/" + camera in client.said for camera in cameras), 10.0, "the cameras' diagnostics"
+            )
             path = Path(client.call(Trigger, "recorder/stop_episode", Trigger.Request()).message)
-            return sum(client.frames["/" + camera] for camera in cameras), path
+            return sum(client.figure(camera, "frames") for camera in cameras), path
     finally:
         client.close()
 

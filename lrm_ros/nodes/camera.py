@@ -95,6 +95,7 @@ class CameraNode(LrmNode[CameraConfig]):
             self._read = self._open()  # the numbers start at 0
         self._images = self.create_publisher(Image, f"{config.camera}/image_raw", IMAGE)
         self._infos = self.create_publisher(CameraInfo, f"{config.camera}/camera_info", IMAGE)
+        self.create_timer(0.5, lambda: self.diagnostics.value("subscribers", self._images.get_subscription_count()))
 
     def activate(self) -> None:
         """Start to publish."""

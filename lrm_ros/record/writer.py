@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,8 +110,6 @@ class JournalWriter:
             data = cdr.image(frame.stamp_ns, frame_id, height, width, np.ascontiguousarray(frame.image).tobytes())
             self._write(f"/{frame.camera}/image_raw", "sensor_msgs/msg/Image", frame.stamp_ns, data, received_ns)
             return
-        import cv2
-
         options = []
         if self._image_format == "jpeg":
             # Full colour resolution: at 96x96 the usual 4:2:0 smears a small coloured object over its background.
