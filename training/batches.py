@@ -126,7 +126,8 @@ class TrainingData:
         for joint in stats.values():
             joint["std"] = np.maximum(joint["std"], STD_FLOOR_RAD)
         for name, images in self.images.items():
-            sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2)
+            # Floats, because LeRobot 0.4.4 squares what it is given: with uint8 the deviation overflows to 0.
+            sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2).astype(np.float32)
             raw = get_feature_stats(sample, axis=(0, 2, 3), keepdims=True)
             stats[f"observation.images.{name}"] = {
                 key: value if key == "count" else np.squeeze(value / 255, axis=0) for key, value in raw.items()
@@ -142,13 +143,13 @@ class TrainingData:
 
 
 def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:
-    """Mix the colour channels of each image at random, so that a policy does not learn a toy by its colour.
+    """Turn the hues of each image at random, so that a policy does not know a toy by its colour; grey stays grey.
 
     Args:
         images: (B, 3, H, W) float tensor in [0, 1].
         seed: seed of the run.
         step: training step; with ``seed`` it fixes the variation, so that a resumed training sees the same.
-        strength: standard deviation of the mixing matrix around the identity, and half that of a common offset.
+        strength: 1: any hue; below, hues turn by at most ``strength * pi`` rad. Brightness varies by up to a fifth of it.
 
     Returns:
         (B, 3, H, W), clipped to [0, 1].
@@ -156,8 +157,28 @@ def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:
     import torch
 
     rng = np.random.default_rng((seed, step, 1))
-    mix = np.eye(3) + rng.normal(0.0, strength, (len(images), 3, 3))
-    mix /= mix.sum(axis=2, keepdims=True)  # grey stays grey
-    offset = rng.normal(0.0, strength / 2, (len(images), 3, 1, 1))
-    varied = torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix).float(), images)
-    return (varied + torch.from_numpy(offset).float()).clamp(0, 1)
+    angle = rng.uniform(-np.pi, np.pi, len(images)) * strength
+    gain = 1 + rng.uniform(-0.2, 0.2, (len(images), 1, 1)) * strength
+    third, cos, sin = np.full((3, 3), 1 / 3), np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    mix = gain * (third + cos * (np.eye(3) - third) + sin * turn)  # rotation about the grey axis (Rodrigues)
+    return torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix).float(), images).clamp(0, 1)
+
+
+def blur_states(states: Any, seed: int, step: int, std: float) -> Any:
+    """Add noise to the joint states a policy is trained on, all but the gripper's.
+
+    In demonstrations the arm's pose already tells where it is going, and a policy that learns to follow it repeats its
+    own first mistake; with noise it has to look.
+
+    Args:
+        states: (B, D) float tensor [rad].
+        seed: seed of the run.
+        step: training step.
+        std: standard deviation [rad].
+    """
+    import torch
+
+    noise = np.random.default_rng((seed, step, 2)).normal(0.0, std, tuple(states.shape))
+    noise[:, -1] = 0.0
+    return states + torch.from_numpy(noise).to(states.dtype)
