@@ -26,15 +26,15 @@ MISSPELT = ("--ros-args", "-p", "rate_hzz:=5.0")
 LAUNCH_FILES = sorted(path.name for path in (TOP / "launch").glob("*.launch.py"))
 
 
-def run(*command: str | Path, code: int = 0, **environment: str) -> str:
+def run(*command: str | Path, code: int = 0, cwd: Path = Path("/"), env: dict[str, str] | None = None) -> str:
     """Run a command outside the source tree, expect an exit code and return its output."""
     done = subprocess.run(
         [str(part) for part in command],
         capture_output=True,
         text=True,
         timeout=240,
-        cwd=environment.pop("cwd", "/"),
-        env={**os.environ, **environment},
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
         check=False,
     )
     assert done.returncode == code, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
@@ -111,16 +111,16 @@ def test_a_pip_installation_has_what_ros2_run_and_launch_look_for(prefix: Path) 
         assert os.access(program, os.X_OK), f"'ros2 run lrm_ros {name}' would not find {program}"
         assert os.access(prefix / "bin" / f"lrm-{name}", os.X_OK)
     script = "import ament_index_python as a; print(a.get_package_share_directory('lrm_ros'))"
-    share = run(sys.executable, "-c", script, **paths_of(prefix)).strip()
+    share = run(sys.executable, "-c", script, env=paths_of(prefix)).strip()
     assert share == str(prefix / "share/lrm_ros")
     assert sorted(path.name for path in Path(share).glob("launch/*.launch.py")) == LAUNCH_FILES
 
 
 def test_an_installed_program_starts_and_finds_its_shipped_files(prefix: Path) -> None:
-    assert "usage" in run(prefix / "bin/lrm", "--help", **paths_of(prefix)).lower()
-    assert "did you mean 'rate_hz'?" in run(prefix / "lib/lrm_ros/camera", *MISSPELT, code=2, **paths_of(prefix))
+    assert "usage" in run(prefix / "bin/lrm", "--help", env=paths_of(prefix)).lower()
+    assert "did you mean 'rate_hz'?" in run(prefix / "lib/lrm_ros/camera", *MISSPELT, code=2, env=paths_of(prefix))
     script = "import lrm_ros.nodes.base as b; print(b.share_file('config/fastdds.xml'))"
-    found = run(sys.executable, "-c", script, **paths_of(prefix)).strip()
+    found = run(sys.executable, "-c", script, env=paths_of(prefix)).strip()
     assert found == str(prefix / "share/lrm_ros/config/fastdds.xml")
 
 
@@ -163,7 +163,7 @@ def test_the_lock_is_plain_and_satisfies_what_setup_asks_for(wheel: Path) -> Non
 def test_no_registry_address_is_in_the_repository() -> None:
     if not (TOP / ".git").exists():
         pytest.skip("not a git checkout")
-    tracked = run("git", "ls-files", "-z", cwd=str(TOP)).split("\0")
+    tracked = run("git", "ls-files", "-z", cwd=TOP).split("\0")
     address = re.compile(r"https?://\S+/simple\b|(?:index-url|find-links)[ =]+[\"']?(?:https?|file)://")
     texts = [
         TOP / name
@@ -185,16 +185,16 @@ needs_ros2 = pytest.mark.skipif(
 @needs_ros2
 @pytest.mark.launch
 def test_ros2_finds_the_executables_of_a_pip_installation(prefix: Path) -> None:
-    listed = run("ros2", "pkg", "executables", "lrm_ros", **paths_of(prefix)).split("\n")
+    listed = run("ros2", "pkg", "executables", "lrm_ros", env=paths_of(prefix)).split("\n")
     assert {f"lrm_ros {name}" for name in NODES} <= set(listed)
-    assert "did you mean 'rate_hz'?" in run("ros2", "run", "lrm_ros", "camera", *MISSPELT, code=2, **paths_of(prefix))
+    assert "did you mean 'rate_hz'?" in run("ros2", "run", "lrm_ros", "camera", *MISSPELT, code=2, env=paths_of(prefix))
 
 
 @needs_ros2
 @pytest.mark.launch
 @pytest.mark.parametrize("name", LAUNCH_FILES)
 def test_ros2_launch_reads_every_launch_file(prefix: Path, name: str) -> None:
-    assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", **paths_of(prefix))
+    assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", env=paths_of(prefix))
 
 
 @needs_ros2
@@ -203,9 +203,9 @@ def test_ros2_launch_reads_every_launch_file(prefix: Path, name: str) -> None:
 def test_ros2_finds_the_executables_of_a_colcon_build(source: Path, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/lrm_ros").symlink_to(source)
-    run("colcon", "build", "--packages-select", "lrm_ros", cwd=str(tmp_path))
+    run("colcon", "build", "--packages-select", "lrm_ros", cwd=tmp_path)
     installed = tmp_path / "install/lrm_ros"
-    listed = run("ros2", "pkg", "executables", "lrm_ros", **paths_of(installed)).split("\n")
+    listed = run("ros2", "pkg", "executables", "lrm_ros", env=paths_of(installed)).split("\n")
     assert {f"lrm_ros {name}" for name in NODES} <= set(listed)
     for name in LAUNCH_FILES:
-        assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", **paths_of(installed))
+        assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", env=paths_of(installed))
