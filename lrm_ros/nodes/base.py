@@ -9,78 +9,30 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
-import signal
-import socket
-import threading
 import traceback
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 
 from lrm_ros import config as configuration
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.diagnostics import Diagnostics
+from lrm_ros.nodes.program import run
+from lrm_ros.nodes.transport import EVENTS, IMAGE, LATCHED, NEWEST, STREAM, set_transport, share_file
+
+__all__ = [
+    "EVENTS", "IMAGE", "LATCHED", "NEWEST", "STREAM", "LrmNode", "run", "set_transport", "share_file"
+]  # fmt: skip
 
 C = TypeVar("C")
 
 
-def _qos(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
-    """Return a reliable keep-last profile."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability
-    )
-
-
-# Reliable and deep on both sides: in lock-step nothing may be lost, and a recorder must see every frame.
-IMAGE = _qos(60)
-STREAM = _qos(1000)  # joint states, commands, rewards
-LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
-EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
-# For consumers that only want the newest frame in real time.
-NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-
 # Parameters that rclpy itself declares in every node.
 _BUILT_IN = ("use_sim_time", "start_type_description_service")
-
-
-def share_file(relative: str) -> Path:
-    """Return a file shipped beside the package, from a source checkout, a pip or a colcon installation.
-
-    Args:
-        relative: e.g. ``"config/fastdds.xml"``.
-
-    Raises:
-        FileNotFoundError: naming where it was looked for.
-    """
-    here = Path(__file__).resolve()
-    candidates = [here.parents[2] / relative] + [parent / "share/lrm_ros" / relative for parent in here.parents]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(
-        f"'{relative}' of lrm_ros is not beside the package at {here.parents[2]} nor in share/lrm_ros of its "
-        "installation; reinstall the package"
-    )
-
-
-def set_transport() -> None:
-    """Choose the DDS transport for images unless the user has: Fast DDS with a 64 MiB shared-memory segment."""
-    chosen = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
-    if not any(os.environ.get(name) for name in chosen):
-        # Fast DDS 2 (up to Jazzy) reads only the old name, Fast DDS 3 warns about it.
-        old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-        os.environ[chosen[0] if old else chosen[1]] = str(share_file("config/fastdds.xml"))
 
 
 class LrmNode(LifecycleNode, Generic[C]):
@@ -305,81 +257,3 @@ class LrmNode(LifecycleNode, Generic[C]):
     def active(self) -> bool:
         """Whether the node is in the lifecycle state ``active``."""
         return self._state_machine.current_state[1] == "active"
-
-
-def _watch_lifeline() -> None:
-    """Stop this process when the graph that started it is gone (see ``lrm_ros.graph``)."""
-    lifeline = os.environ.pop("LRM_LIFELINE", "")
-    if not lifeline:
-        return
-
-    def watch() -> None:
-        os.read(int(lifeline), 1)  # nobody writes: it returns when the last writer is gone
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
-
-
-def run(
-    node_type: Callable[[], LrmNode],
-    argv: list[str] | None = None,
-    executor_type: Callable[[], Executor] = SingleThreadedExecutor,
-) -> int:
-    """Run one node until SIGINT or SIGTERM: the body of every node's ``main``.
-
-    Args:
-        node_type: the node class.
-        argv: command line (ROS arguments included); default ``sys.argv``.
-        executor_type: e.g. ``MultiThreadedExecutor`` for a node that calls services inside callbacks.
-
-    Returns:
-        0 after a clean stop or what the node gave to ``exit``; 1 if configuring or activating failed; 2 for a wrong
-        parameter.
-    """
-    set_transport()
-    stop: Future[int] = Future()
-    spinning = False
-    _watch_lifeline()
-
-    def on_signal(number: int, _: Any) -> None:
-        if not spinning:
-            raise KeyboardInterrupt
-
-    # rclpy's own handlers would close the context before a node can finish its episode or hold its arm.
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-
-    def wait_for_signal() -> None:
-        if reader.recv(1):
-            stop.set_result(0)
-
-    threading.Thread(target=wait_for_signal, name="signals", daemon=True).start()
-    node: LrmNode | None = None
-    try:
-        node = node_type()
-        executor = executor_type()
-        executor.add_node(node)
-        node.on_exit = stop.set_result
-        if node.autostart:
-            for step in (node.trigger_configure, node.trigger_activate):
-                if step() != TransitionCallbackReturn.SUCCESS:
-                    return 1
-        spinning = True
-        executor.spin_until_future_complete(stop)
-        return stop.result() or 0
-    except KeyboardInterrupt:
-        pass
-    except ValueError as error:
-        if node is not None:
-            raise
-        print(f"error: {error}", flush=True)
-        return 2
-    finally:
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
-    return 0
