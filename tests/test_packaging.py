@@ -62,7 +62,9 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel installed into a prefix of its own."""
     folder = tmp_path_factory.mktemp("prefix")
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--prefix", folder, wheel)
+    # Without --ignore-installed pip would uninstall the package from the environment that runs the tests.
+    options = ("--no-deps", "--no-index", "--ignore-installed", "--prefix", folder)
+    run(sys.executable, "-m", "pip", "install", "-q", *options, wheel)
     return folder
 
 
