@@ -164,6 +164,10 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     columns = _columns(message.joint_names, joints, "joint_command")
     if not message.points:
         raise ValueError("joint_command has no points; send at least one")
+    names = len(message.joint_names)
+    for k, point in enumerate(message.points):
+        if len(point.positions) != names:
+            raise ValueError(f"joint_command point {k} has {len(point.positions)} positions for {names} joint names")
     actions = np.array([point.positions for point in message.points], np.float32)[:, columns]  # (K, D)
     times = [to_ns(point.time_from_start) / 1e9 for point in message.points]
     if len(times) > 1 and abs((times[-1] - times[0]) / (len(times) - 1) - dt_s) > 0.01 * dt_s:

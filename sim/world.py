@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
+from lrm_ros.robot.limits import limited
 from lrm_ros.types import Frame, Observation
 
 _SOFTWARE_VULKAN = Path("/usr/share/vulkan/icd.d/lvp_icd.json")
@@ -64,9 +65,6 @@ class World:
             image_size=self.camera.width,
             max_episode_steps=1_000_000,
         ).unwrapped
-        self._lower = np.array(self.contract.lower, dtype=np.float32)
-        self._upper = np.array(self.contract.upper, dtype=np.float32)
-        self._max_step = np.array(self.contract.max_step, dtype=np.float32)
         self._last = np.zeros(len(self.contract.joints), dtype=np.float32)
         self.steps = 0
         self._dt_ns = round(1e9 / self.contract.control_hz)
@@ -110,11 +108,7 @@ class World:
         Raises:
             ValueError: the target is not finite or has the wrong number of joints.
         """
-        target = np.asarray(target, dtype=np.float32)
-        if target.shape != self._last.shape or not np.isfinite(target).all():
-            raise ValueError(f"joint target must be {self._last.shape} and finite, got {target}")
-        target = np.clip(target, self._last - self._max_step, self._last + self._max_step)
-        return np.clip(target, self._lower, self._upper)
+        return limited(target, self._last, self.contract)
 
     def step(self, target: NDArray) -> NDArray[np.float32]:
         """Move for one control step without rendering.
