@@ -73,7 +73,7 @@ class TwinNode(LrmNode[TwinConfig]):
             )
         self._dt_ns = round(1e9 * self.contract.dt_s)
         self._fov_rad = float(env._sensors[self._camera.name].config.fov)  # vertical
-        self._clock = self.create_publisher(ClockMessage, "/clock", STREAM)
+        self._time = self.create_publisher(ClockMessage, "/clock", STREAM)
         self._states = self.create_publisher(JointState, "joint_states", STREAM)
         self._sent = self.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
         self._images = self.create_publisher(Image, f"{self._camera.name}/image_raw", IMAGE)
@@ -221,7 +221,7 @@ class TwinNode(LrmNode[TwinConfig]):
     def _publish_state(self) -> None:
         world = self._world
         assert world is not None
-        self._clock.publish(ClockMessage(clock=messages.to_time(world.stamp_ns)))
+        self._time.publish(ClockMessage(clock=messages.to_time(world.stamp_ns)))
         self._states.publish(messages.from_state(world.stamp_ns, self.contract.joints, world.state))
 
     def _publish_image(self) -> None:

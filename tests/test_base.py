@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
@@ -21,6 +23,7 @@ from lrm_ros.messages import status_values
 from lrm_ros.nodes.base import LrmNode, set_transport, share_file
 
 ROOT = Path(__file__).parents[1]
+NODE_FILES = [path for path in (ROOT / "lrm_ros/nodes").glob("*.py") if re.search(r"class \w+\(L", path.read_text())]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -186,3 +189,26 @@ def test_the_exit_code_of_a_program_tells_how_it_ended(body, arguments, code, sa
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert says in done.stdout + done.stderr
+
+
+def _assigned(path: Path) -> set[str]:
+    """Return the names a file defines on ``self``: attributes and methods."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and getattr(node.value, "id", "") == "self"
+        ):
+            names.add(node.attr)
+        elif isinstance(node, ast.ClassDef):
+            names |= {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("file", [*sorted(NODE_FILES), ROOT / "sim/twin_node.py"], ids=lambda path: path.stem)
+def test_no_node_hides_an_attribute_of_rclpy(spin, probe, file):
+    theirs = {*dir(LifecycleNode), *vars(probe)} - {*dir(object), "__init__"}
+    if file.stem == "base":  # it overrides the transitions on purpose
+        theirs -= {name for name in theirs if name.startswith("on_")}
+    assert not _assigned(file) & theirs
