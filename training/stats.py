@@ -7,7 +7,8 @@ Everything is closed form or exact, so that it holds for twenty episodes as well
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import comb, sqrt
+from statistics import NormalDist
 from typing import Any
 
 LEVEL = 0.95
@@ -27,11 +28,9 @@ def wilson(count: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     Raises:
         ValueError: no trials, or a count outside 0 to n.
     """
-    from scipy.stats import norm
-
     if n < 1 or not 0 <= count <= n:
         raise ValueError(f"a rate needs 0 <= count <= n and n >= 1, got {count} of {n}")
-    z = float(norm.ppf(0.5 + level / 2))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
     rate = count / n
     middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
@@ -56,11 +55,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
     Returns:
         Probability of a split at least this uneven if both were equally good; 1 when no pair differs.
     """
-    from scipy.stats import binomtest
-
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    n = only_first + only_second
+    tail = sum(comb(n, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**n)
 
 
 def difference_interval(
