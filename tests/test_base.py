@@ -18,7 +18,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
-from lrm_ros.config import CameraConfig, RewardConfig, RobotContract, to_dict
+from lrm_ros.config import CameraConfig, RewardConfig, RobotContract, load_yaml, to_dict
 from lrm_ros.messages import status_values
 from lrm_ros.nodes.base import LrmNode, set_transport, share_file
 
@@ -100,6 +100,10 @@ def test_the_contract_comes_from_its_file(spin, tmp_path):
     missing = spin.add(Example(contract="nowhere.yaml"))
     assert missing.trigger_configure() == FAILURE
     assert "'nowhere.yaml' does not exist" in missing.diagnostics.faults["configure"]
+
+
+def test_the_shipped_contract_file_is_the_default():
+    assert load_yaml(share_file("config/so100.yaml"), RobotContract) == RobotContract()
 
 
 @pytest.mark.parametrize("what", ["configure", "activate"])

@@ -22,7 +22,7 @@ def _qos(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -
 
 
 # Reliable and deep on both sides: in lock-step nothing may be lost, and a recorder must see every frame.
-IMAGE = _qos(60)
+IMAGE = _qos(128)  # twice the steps of a lock-step command that fills an episode
 STREAM = _qos(1000)  # joint states, commands, rewards
 LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
 EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
