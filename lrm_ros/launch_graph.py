@@ -18,9 +18,8 @@ def launch_description(graph: str) -> Any:
     Args:
         graph: a key of ``lrm_ros.graph.GRAPHS``.
     """
-    from launch.actions import DeclareLaunchArgument, OpaqueFunction
-
     from launch import LaunchDescription
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
 
     helps: dict[str, str] = {}
     for node in GRAPHS[graph]:
