@@ -24,6 +24,7 @@ from training.tiny_vision import Student
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
 _WITH_FIRST = 0.25  # share of progress queries that show the first frame
 _WITH_GOAL = 0.15  # share of progress queries that show a goal image
+_DONE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
 _SAME_EPISODE = 0.7  # share of contrastive pairs from one episode
 _CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
 
@@ -92,7 +93,7 @@ class Sampler:
         """Return the rows of the images in the prompt's order, whether the first is a goal, and the target."""
         rng, frames = self.rng, self.frames
         if head == "completion":
-            row = int(rng.choice(self.done if rng.uniform() < 0.4 else self.decided))
+            row = int(rng.choice(self.done if rng.uniform() < _DONE else self.decided))
             done = float(frames.success[row])
             return [row], False, torch.tensor([1 - done, done])
         if head == "progress":
