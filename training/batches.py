@@ -143,13 +143,14 @@ class TrainingData:
 
 
 def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:
-    """Turn the hues of each image at random, so that a policy does not know a toy by its colour; grey stays grey.
+    """Turn the hues of each image at random, so that a policy does not know a toy by its colour.
 
     Args:
         images: (B, 3, H, W) float tensor in [0, 1].
         seed: seed of the run.
         step: training step; with ``seed`` it fixes the variation, so that a resumed training sees the same.
-        strength: 1: any hue; below, hues turn by at most ``strength * pi`` rad. Brightness varies by up to a fifth of it.
+        strength: hues turn by up to ``strength * pi`` rad (1: any hue), brightness varies by up to a fifth of it; grey
+            stays grey.
 
     Returns:
         (B, 3, H, W), clipped to [0, 1].

@@ -21,7 +21,7 @@ import numpy as np
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract, save_contract
 from lrm_ros.types import Episode
-from training.batches import TrainingData, vary_colours
+from training.batches import TrainingData, blur_states, vary_colours
 
 FIGURES_FILE = "finetune.json"
 
@@ -39,6 +39,7 @@ def finetune(
     weights: Sequence[float] | None = None,
     label: str = "action",
     colour: float = 0.0,
+    state_noise: float = 0.0,
     policy: str = "act_small",
     options: dict[str, Any] | None = None,
     contract: RobotContract | None = None,
@@ -62,6 +63,7 @@ def finetune(
         weights: share of each data set in a batch; ``None``: every step of every data set is equally likely.
         label: ``"action"`` (sent to the arm) or ``"wish"`` (asked for, before exploration and limits).
         colour: strength of the random colour variation of the images (see ``vary_colours``); 0: off.
+        state_noise: noise on the joint states the policy sees in training [rad] (see ``blur_states``); 0: off.
         policy: LeRobot policy type of a new policy.
         options: fields of the policy's configuration that differ from its defaults.
         contract: robot contract of in-memory episodes; data set folders carry their own.
@@ -82,7 +84,8 @@ def finetune(
     settings = {
         "steps": steps, "init": str(init) if init else None, "seed": seed, "lr": lr, "batch_size": batch_size,
         "schedule": schedule, "warmup": warmup, "weights": list(weights) if weights is not None else None,
-        "label": label, "colour": colour, "policy": policy, "options": options or {}, "data": data.fingerprint(),
+        "label": label, "colour": colour, "state_noise": state_noise, "policy": policy,
+        "options": options or {}, "data": data.fingerprint(),
     }  # fmt: skip
     out = Path(out)
     if (out / FIGURES_FILE).is_file():
@@ -168,6 +171,9 @@ class _Run:
             for camera in self.contract.cameras:
                 key = f"observation.images.{camera.name}"
                 batch[key] = vary_colours(batch[key], settings["seed"], self.step, settings["colour"])
+        if settings["state_noise"] > 0:
+            states = batch["observation.state"]
+            batch["observation.state"] = blur_states(states, settings["seed"], self.step, settings["state_noise"])
         batch = self.preprocessor(batch)
         clip = self.config.optimizer.grad_clip_norm
         update_policy(
@@ -315,6 +321,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weight", action="append", type=float, help="share of each --dataset, in the same order")
     parser.add_argument("--label", choices=("action", "wish"), default="action", help="what the policy learns")
     parser.add_argument("--colour", type=float, default=0.0, help="strength of the random colour variation; 0: off")
+    parser.add_argument("--state-noise", type=float, default=0.0, help="noise on the joint states in training [rad]")
     parser.add_argument("--policy", default="act_small", help="LeRobot policy type of a new policy")
     parser.add_argument("--options", type=json.loads, default={}, help="policy configuration fields as JSON")
     parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two resume points; 0: none")
@@ -337,7 +344,8 @@ def main(argv: list[str] | None = None) -> int:
             figures = finetune(
                 arguments.dataset, arguments.out, arguments.steps, arguments.init, arguments.seed, arguments.lr,
                 arguments.batch_size, arguments.schedule, arguments.warmup, arguments.weight, arguments.label,
-                arguments.colour, arguments.policy, arguments.options, checkpoint_every=arguments.checkpoint_every, progress=show,
+                arguments.colour, arguments.state_noise, arguments.policy, arguments.options,
+                checkpoint_every=arguments.checkpoint_every, progress=show,
             )  # fmt: skip
         except (ValueError, FileNotFoundError, FloatingPointError) as error:
             parser.exit(1, f"lrm finetune: {error}\n")

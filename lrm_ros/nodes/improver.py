@@ -197,6 +197,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         if init is not None:
             words += ["--init", str(init)]
         words += ["--seed", str(config.seed), "--lr", str(config.learning_rate), "--colour", str(config.colour)]
+        words += ["--state-noise", str(config.state_noise)]
         words += ["--batch-size", str(config.batch_size), "--threads", str(max(1, (os.cpu_count() or 1)))]
         with self._stage(stage, iteration) as row:
             row["steps"], row["datasets"] = steps, len(datasets)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The collector's bookkeeping: verdicts, cutting, judging of journals."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lrm_ros.nodes.collector import MARGIN, cut, read_verdicts
+from lrm_ros.types import Episode, Frame, Observation, Step
+
+DT_NS = 100_000_000
+
+
+def _episode(length: int) -> Episode:
+    steps = []
+    for t in range(length):
+        image = np.full((8, 8, 3), t, np.uint8)
+        observation = Observation(t * DT_NS, {"front": Frame(t * DT_NS, "front", image)}, np.zeros(6), "put it away")
+        steps.append(Step(observation, np.full(6, t, np.float32), np.full(6, t, np.float32)))
+    return Episode("e", "put it away", steps, 10.0)
+
+
+def test_an_episode_is_cut_a_margin_after_it_was_done():
+    short = cut(_episode(40), done_ns=20 * DT_NS)
+    assert [step.observation.stamp_ns for step in short.steps] == [t * DT_NS for t in range(21 + MARGIN)]
+
+
+def test_an_episode_done_at_its_end_is_whole():
+    whole = _episode(10)
+    assert len(cut(whole, done_ns=9 * DT_NS).steps) == 10
+
+
+def test_a_verdict_line_cut_off_by_a_kill_is_dropped_and_the_rest_kept(tmp_path):
+    rows = [{"episode_id": f"{n}_0", "keep": True} for n in range(3)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "verdicts.jsonl").write_text(text[:-7])
+    assert sorted(read_verdicts(tmp_path)) == ["0_0", "1_0"]
+    # What is appended next must not run into the remains of the cut line.
+    with (tmp_path / "verdicts.jsonl").open("a") as file:
+        file.write(json.dumps(rows[2]) + "\n")
+    assert sorted(read_verdicts(tmp_path)) == ["0_0", "1_0", "2_0"]
+
+
+def test_a_folder_without_verdicts_has_none(tmp_path):
+    assert read_verdicts(tmp_path / "new") == {}
+
+
+@pytest.mark.parametrize("damage", ["{", '{"episode_id": 1', "not json"])
+def test_a_damaged_verdict_in_the_middle_is_an_error(tmp_path, damage):
+    (tmp_path / "verdicts.jsonl").write_text(damage + "\n" + json.dumps({"episode_id": "1_0"}) + "\n")
+    with pytest.raises(json.JSONDecodeError):
+        read_verdicts(tmp_path)
