@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lrm_ros.reward.vision import encode, positions_of
 from training.tiny_data import Frames, augment, progress_target, to_tensor
 
 OUTPUTS = 12  # 11 progress answers and one completion logit
@@ -57,10 +58,6 @@ class Student(nn.Module):
         config = visual.config
         self.side = size // config.patch_size
         self.merge = config.spatial_merge_size
-        self.tokens = (self.side // self.merge) ** 2
-        self.grid = torch.tensor([[1, self.side, self.side]])
-        angles = visual.rot_pos_emb(self.grid)
-        self.cos, self.sin = torch.cat((angles, angles), -1).cos(), torch.cat((angles, angles), -1).sin()
         self.label_head = nn.Linear(config.out_hidden_size, OUTPUTS)
         self.map_head = nn.Linear(config.hidden_size, 128)
 
@@ -76,25 +73,10 @@ class Student(nn.Module):
         return patches.view(n, side, side, merge, merge, -1).transpose(2, 3).flatten(1, 4)
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return visual tokens (N, T, D) and last patch states (N, P, H): the tower's own forward, batched."""
-        visual, patches = self.visual, self.patches(images)
-        stem = visual.patch_embed.proj
-        states = functional.linear(patches, stem.weight.flatten(1), stem.bias)
-        states = states + visual.fast_pos_embed_interpolate(self.grid)
-        n, count, _ = states.shape
-        for block in visual.blocks:
-            query, key, value = (
-                block.attn.qkv(block.norm1(states)).view(n, count, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-            )
-            seen = functional.scaled_dot_product_attention(self._turn(query), self._turn(key), value)
-            states = states + block.attn.proj(seen.transpose(1, 2).reshape(n, count, -1))
-            states = states + block.mlp(block.norm2(states))
-        return visual.merger(states).view(n, self.tokens, -1), states
-
-    def _turn(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the rotary position embedding."""
-        half = x.shape[-1] // 2
-        return x * self.cos + torch.cat((-x[..., half:], x[..., :half]), -1) * self.sin
+        """Return visual tokens (N, T, D) and last patch states (N, P, H) of images (N, 3, H, W)."""
+        positions = positions_of(self.visual, (1, self.side, self.side))
+        tokens, _, states = encode(self.visual, self.patches(images), positions)
+        return tokens, states
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return outputs (N, 12) and imitated features in rows (N, 36, 128)."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from lrm_ros.reward.adapters import load_qwen
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS
+from lrm_ros.reward.vision import Positions, encode, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 _MAX_ROWS = 96
@@ -92,6 +93,7 @@ class QwenRewardModel:
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, _Prompt] = OrderedDict()
+        self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
         # Adapters that change the vision tower see frames with their own eyes; all others share one encoding.
         names = [name for name, _ in self.model.named_parameters()]
         self._sees = {
@@ -180,7 +182,7 @@ class QwenRewardModel:
             group = [query for query in queries if self._eyes(query) == eyes]
             if self.adapters:
                 self.model.set_adapter(self.adapters[group[0].head])
-            seen[eyes] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)])
+            seen[eyes] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], eyes)
         prompts, rows = [], []
         for number, query in enumerate(queries):
             frames = seen[self._eyes(query)]
@@ -198,19 +200,28 @@ class QwenRewardModel:
     def _eyes(self, query: RewardQuery) -> str:
         return self._sees[self.adapters[query.head]] if self.adapters else ""
 
-    def _encode(self, frames: list[Frame]) -> _Frames:
-        """Run every distinct frame through the vision tower once."""
+    def _encode(self, frames: list[Frame], eyes: str) -> _Frames:
+        """Run every distinct frame through the vision tower once, frames of one size together."""
+        import torch
+
         distinct = {id(frame): frame for frame in frames}
         inputs = self.processor.image_processor(images=[f.image for f in distinct.values()], return_tensors="pt")
-        grids = inputs["image_grid_thw"].to(self.device)
-        features, deep = self.qwen.model.get_image_features(inputs["pixel_values"].to(self.device), grids)
-        sizes = [len(feature) for feature in features]
-        return _Frames(
-            index={key: place for place, key in enumerate(distinct)},
-            grids=[tuple(grid) for grid in inputs["image_grid_thw"].tolist()],
-            features=list(features),
-            deep=[list(level.split(sizes)) for level in deep],
-        )
+        grids: list[tuple[int, int, int]] = [tuple(grid) for grid in inputs["image_grid_thw"].tolist()]
+        visual = self.qwen.model.visual
+        pixels = inputs["pixel_values"].to(self.device, visual.dtype).split([t * h * w for t, h, w in grids])
+        features: list[Any] = [None] * len(grids)
+        deep: list[list[Any]] = [[None] * len(grids) for _ in visual.deepstack_visual_indexes]
+        for grid in dict.fromkeys(grids):
+            places = [place for place, other in enumerate(grids) if other == grid]
+            if (eyes, grid) not in self._positions:
+                self._positions[eyes, grid] = positions_of(visual, grid, self.device)
+            patches = torch.stack([pixels[place] for place in places])
+            tokens, levels, _ = encode(visual, patches, self._positions[eyes, grid])
+            for row, place in enumerate(places):
+                features[place] = tokens[row]
+                for level, values in enumerate(levels):
+                    deep[level][place] = values[row]
+        return _Frames({key: place for place, key in enumerate(distinct)}, grids, features, deep)
 
     def _prompt(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
         """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before."""
