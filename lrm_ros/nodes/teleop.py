@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The teleoperation node: a keyboard in a terminal jogs the arm and records demonstrations, also over SSH."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from numpy.typing import NDArray
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import TeleopConfig
+from lrm_ros.nodes.base import EVENTS, STREAM, LrmNode, run
+from lrm_ros.nodes.calls import Calls, Refused
+from lrm_ros.robot.jog import Jog
+from lrm_ros.robot.kinematics import Unreachable
+from lrm_ros.robot.terminal import Terminal
+from lrm_ros.types import ActionChunk
+
+_JOINT_KEYS = ("1q", "2w", "3e", "4r", "5t", "6y")  # more and less, one pair for each joint before the gripper
+_CARTESIAN_KEYS = {"i": (0, 1), "k": (0, -1), "j": (1, 1), "l": (1, -1), "u": (2, 1), "m": (2, -1)}
+_ARROWS = {"\x1b[A": "i", "\x1b[B": "k", "\x1b[D": "j", "\x1b[C": "l", "\x1b[5~": "u", "\x1b[6~": "m"}
+_HELP = """\
+joints   {joints}   (more/less)
+gripper  o open  c close
+place    i/k forward/back  j/l left/right  u/m up/down   (arrows, page up/down)
+episode  s start  g success  f failure  a again (discard, start anew)  d discard
+other    h this help  x quit"""
+
+
+class TeleopNode(LrmNode[TeleopConfig]):
+    """Publishes ``joint_command`` (one point, through the limiter) at ``rate_hz`` once a key has moved something.
+
+    Starting an episode resets the twin, where there is one, to a seed of its own; a real scene is put back by hand.
+    """
+
+    def __init__(self, terminal_fd: int | None = None, **overrides: Any) -> None:
+        """Declare the parameters.
+
+        Args:
+            terminal_fd: file descriptor of the terminal; default: the one this process was started from.
+            overrides: parameter values.
+        """
+        super().__init__("teleop", TeleopConfig, overrides)
+        self._terminal_fd = terminal_fd
+        self._terminal: Terminal | None = None
+        self._state: tuple[int, NDArray[np.float32]] | None = None
+        self._arrived_s = 0.0
+        self._busy = ""
+        self._calls = Calls()
+        self._episode = ""  # name of the episode being recorded
+        self._started_s = 0.0
+        self._counts = {"success": 0, "failure": 0, "discarded": 0}
+        self._quit_asked = False
+
+    def configure(self) -> None:
+        """Connect to the arm and the recorder."""
+        self._jog = Jog(self.contract)
+        keys = zip(_JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
+        self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
+        self._commands = self.create_publisher(JointTrajectory, "joint_command", STREAM)
+        self.create_subscription(JointState, "joint_states", self._on_state, STREAM)
+        self.create_subscription(DiagnosticStatus, "episode", self._on_episode, EVENTS)
+        self._reset_twin = self.create_client(Trigger, "twin/reset")
+        self._set_twin = self.create_client(SetParametersAtomically, "twin/set_parameters_atomically")
+        self._set_recorder = self.create_client(SetParametersAtomically, "recorder/set_parameters_atomically")
+        self._start_episode = self.create_client(Trigger, "recorder/start_episode")
+        self._end_episode = self.create_client(SetBool, "recorder/end_episode")
+        self._discard_episode = self.create_client(Trigger, "recorder/discard_episode")
+        # Keys and commands keep wall time: a simulation clock that stops must not stop the keyboard.
+        self.create_timer(1 / self.config.rate_hz, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def activate(self) -> None:
+        """Take the terminal."""
+        self._terminal = Terminal(self._terminal_fd)
+        self._terminal.open()
+        self._say(self._help())
+
+    def deactivate(self) -> None:
+        """Give the terminal back; the arm holds."""
+        self._jog.stop()
+        self._give_back()
+
+    def cleanup(self) -> None:
+        """Give the terminal back."""
+        self._state, self._busy, self._episode = None, "", ""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            terminal.close()
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def _on_state(self, message: JointState) -> None:
+        try:
+            state = messages.to_state(message, self.contract.joints)
+        except ValueError as error:
+            self._lose(f"the arm is not moved: {error}")
+            return
+        self._state = (messages.to_ns(message.header.stamp), state)
+        self._arrived_s = time.monotonic()
+        if "joint_states" in self.diagnostics.faults:
+            self.diagnostics.recovered("joint_states", "joint_states are good again")
+            self._say("joint_states are good again")
+
+    def _lose(self, reason: str) -> None:
+        """Stop commanding: where the arm is is not known any more."""
+        self._state = None
+        self._jog.stop()
+        if self.diagnostics.fault("joint_states", reason, log=False):
+            self._say(reason)
+
+    def _on_episode(self, message: DiagnosticStatus) -> None:
+        """Notice an episode that the recorder could not finish."""
+        if message.message == "failed" and self._episode and message.name == self._episode:
+            self._episode = ""
+            self._say(f"the recording failed: {messages.status_values(message).get('reason', '')}")
+
+    def _on_timer(self) -> None:
+        """Handle the keys pressed since the last time, command the arm, show where everything stands."""
+        terminal = self._terminal
+        if not self.active or terminal is None:
+            return
+        self._calls.watch()
+        timeout_s = self.config.timeout_s
+        if self._state is not None and time.monotonic() - self._arrived_s > timeout_s:
+            self._lose(f"joint_states stopped more than {timeout_s:g} s ago: the arm is not moved; check its node")
+        try:
+            refused = False
+            for key in terminal.read():
+                refused = self._on_key(_ARROWS.get(key, key), refused) or refused
+        except EOFError as error:
+            self.get_logger().error(f"{error}; the arm holds")
+            self._give_back()
+            self.exit(1)
+            return
+        if self._jog.target is not None and self._state is not None:
+            chunk = ActionChunk(self._state[0], self._jog.command()[None], self.contract.dt_s)
+            self._commands.publish(messages.from_chunk(chunk, self.contract.joints))
+            self.diagnostics.count("commands")
+        terminal.status(self._status())
+
+    def _on_key(self, key: str, refused: bool) -> bool:
+        """Do what a key says; returns whether it was a move that was refused (``refused``: one was, so no more)."""
+        quit_asked, self._quit_asked = self._quit_asked, False
+        if key in self._joint_keys or key in _CARTESIAN_KEYS or key in ("o", "c"):
+            return refused or not self._move(key)
+        if key == "x":
+            if self._episode and not quit_asked:
+                self._quit_asked = True
+                self._say("an episode is being recorded: g, f or d ends it; x again quits and leaves it unfinished")
+            else:
+                self.exit(0)
+        elif key in ("h", "?"):
+            self._say(self._help())
+        elif key == "s":
+            self._begin("starting", self._start())
+        elif key == "g":
+            self._begin("ending", self._end(True))
+        elif key == "f":
+            self._begin("ending", self._end(False))
+        elif key == "d":
+            self._begin("discarding", self._discard())
+        elif key == "a":
+            self._begin("starting again", self._again())
+        return False
+
+    # -- moving ------------------------------------------------------------------------------------------------------
+
+    def _move(self, key: str) -> bool:
+        """Move the target; says why not and returns False if it cannot."""
+        jog, config = self._jog, self.config
+        if self._busy:
+            return False
+        if jog.target is None and self._state is not None:
+            jog.start(self._state[1])
+        try:
+            if key in self._joint_keys:
+                index, sign = self._joint_keys[key]
+                jog.joint(index, sign * config.joint_step)
+            elif key in _CARTESIAN_KEYS:
+                axis, sign = _CARTESIAN_KEYS[key]
+                jog.move(sign * config.cartesian_step * np.eye(3)[axis])
+            else:
+                jog.gripper(config.gripper_step if key == "o" else -config.gripper_step)
+        except (Unreachable, ValueError) as error:
+            self._say(str(error))
+            return False
+        return True
+
+    # -- episodes ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run one piece of work with services; until it is done no other begins."""
+        if self._busy:
+            work.close()
+            self._say(f"one thing after the other: still {self._busy}")
+            return
+        self._busy = what
+        assert self.executor is not None
+        self.executor.create_task(self._finish(work))
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Refused as error:
+            self._say(str(error))
+        finally:
+            self._busy = ""
+
+    async def _start(self) -> None:
+        """Put the scene of the next episode in place and record."""
+        if self._episode:
+            raise Refused("an episode is being recorded: g, f or d ends it, a starts it anew")
+        self._jog.stop()  # the arm jumps to its start pose: the next key begins from there
+        if self._reset_twin.service_is_ready():
+            seed = self.config.seed + self._counts["success"] + self._counts["failure"]
+            await self._calls.set(self._set_twin, "seed", seed)
+            self._say(await self._calls.ask(self._reset_twin, Trigger.Request()))
+        await self._calls.set(self._set_recorder, "source", "teleop")
+        path = await self._calls.ask(self._start_episode, Trigger.Request())
+        self._episode, self._started_s = Path(path).name.removesuffix(".mcap"), time.monotonic()
+        self._say(f"recording {self._episode}")
+
+    async def _end(self, success: bool) -> None:
+        self._episode = ""  # also if the recorder refuses: then it records none
+        path = await self._calls.ask(self._end_episode, SetBool.Request(data=success))
+        self._counts["success" if success else "failure"] += 1
+        self._say(f"{'success' if success else 'failure'}: {path}")
+
+    async def _discard(self) -> None:
+        self._episode = ""
+        message = await self._calls.ask(self._discard_episode, Trigger.Request())
+        self._counts["discarded"] += 1
+        self._say(message)
+
+    async def _again(self) -> None:
+        if self._episode:
+            await self._discard()
+        await self._start()
+
+    # -- display -----------------------------------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        if self._terminal is not None:
+            self._terminal.say(text)
+
+    def _help(self) -> str:
+        names = dict.fromkeys(index for index, _ in self._joint_keys.values())
+        pairs = (f"{_JOINT_KEYS[i][0]}/{_JOINT_KEYS[i][1]} {self.contract.joints[i]}" for i in names)
+        return _HELP.format(joints="  ".join(pairs))
+
+    def _status(self) -> str:
+        """Return the status line."""
+        if self._busy:
+            episode = f"{self._busy} ..."
+        elif self._episode:
+            episode = f"RECORDING {time.monotonic() - self._started_s:.0f} s"
+        else:
+            episode = "idle, s starts"
+        counts = " ".join(f"{name} {count}" for name, count in self._counts.items())
+        if self._state is None:
+            return f"[{episode}] {counts} | no joint_states"
+        joints = " ".join(
+            f"{value:+.2f}" + ("!" if not low < value < high else "")
+            for value, low, high in zip(self._state[1], self.contract.lower, self.contract.upper, strict=True)
+        )
+        return f"[{episode}] {counts} | {joints} rad | h help"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(TeleopNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
