@@ -19,6 +19,7 @@ from lrm_ros import messages
 from lrm_ros.config import PolicyConfig
 from lrm_ros.nodes.base import IMAGE, LATCHED, NEWEST, STREAM, LrmNode, run
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
+from lrm_ros.robot.explore import draw_offset, explored
 from lrm_ros.types import ActionChunk, Frame, Observation
 
 
@@ -34,8 +35,9 @@ class PolicyNode(LrmNode[PolicyConfig]):
     is left unexecuted, so the node is quiet while the twin is reset, until ``policy/reset``: then it acts on the first
     observation that no sent command led to, whether that is there already or still to come.
 
-    Exploration adds one offset an episode to the arm joints (all but the last, the gripper) of ``joint_command`` only.
-    It is the n-th draw since ``seed`` was set: set ``seed`` before ``policy/reset`` to choose it.
+    Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
+    the grasp (see ``lrm_ros.robot.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
+    ``policy/reset`` to choose it.
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -52,7 +54,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._fresh_start = False  # the next observation acted on must begin an episode
         self._episodes = 0
         self._drawn_with: int | None = None  # seed of the last offset
-        self._offset = np.zeros(0, np.float32)
+        self._offset = np.zeros(3)
+        self._begin_ns: int | None = None  # stamp of the episode's first chunk
 
     def configure(self) -> None:
         """Load the policy and subscribe."""
@@ -206,7 +209,10 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _publish(self, chunk: ActionChunk) -> None:
         """Publish the policy's wish and what is asked of the arm."""
-        asked = ActionChunk(chunk.stamp_ns, chunk.actions + self._offset, chunk.dt_s)
+        if self._begin_ns is None:
+            self._begin_ns = chunk.stamp_ns
+        config = self.config
+        asked = explored(chunk, self._offset, self._begin_ns, config.explore_hold_s, config.explore_fade_s)
         self._chunk, self._fresh_start = chunk, False
         self._wish.publish(messages.from_chunk(chunk, self.contract.joints))
         self._command.publish(messages.from_chunk(asked, self.contract.joints))
@@ -226,10 +232,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         config = self.config
         self._episodes = 0 if config.seed != self._drawn_with else self._episodes + 1
         self._drawn_with = config.seed
-        self._offset = np.zeros(len(self.contract.joints), np.float32)
-        if config.explore_std > 0:
-            rng = np.random.default_rng((config.seed, self._episodes))
-            self._offset[:-1] = rng.normal(0.0, config.explore_std, len(self._offset) - 1)
+        self._offset = draw_offset(config.explore_std, config.seed, self._episodes)
+        self._begin_ns = None
         self.diagnostics.value("explore_offset", np.round(self._offset, 4).tolist())
         self._chunk = None
         if self._runner is not None:
@@ -238,7 +242,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._begin_episode()
         self._fresh_start = True
-        response.success, response.message = True, f"new episode, offset {np.round(self._offset, 4).tolist()} rad"
+        response.success, response.message = True, f"new episode, offset {np.round(self._offset, 4).tolist()} m"
         self._consider()
         return response
 

@@ -132,3 +132,29 @@ def inverse(
             f"(nearest {best_error:.3f} m away); move the target closer or tilt the gripper"
         )
     return np.append(best, roll)
+
+
+def shift(joints: NDArray, offset: NDArray) -> NDArray[np.float32]:
+    """Return joints whose tool centre point is moved, with the same pitch and roll.
+
+    Three Gauss-Newton steps from ``joints``: right to about a millimetre for offsets of a few centimetres; where the
+    offset cannot be reached, the nearest the steps find. Joint limits are the limiter's business.
+
+    Args:
+        joints: (5,) or (6,) joint positions [rad]; a sixth (gripper) is kept.
+        offset: (3,) movement in ``base_link`` [m].
+    """
+    joints = np.asarray(joints, dtype=np.float64)
+    start, rotation = forward(joints)
+    target = np.append(start + offset, 0.12 * rotation[2, 1])
+    moved = joints.copy()
+
+    def residual(angles: NDArray) -> NDArray:
+        point, turned = forward(np.append(angles, moved[4]))
+        return np.append(point, 0.12 * turned[2, 1]) - target
+
+    for _ in range(3):
+        r = residual(moved[:4])
+        jacobian = np.stack([(residual(moved[:4] + 1e-5 * e) - r) / 1e-5 for e in np.eye(4)], axis=1)
+        moved[:4] -= np.linalg.solve(jacobian.T @ jacobian + 1e-6 * np.eye(4), jacobian.T @ r)
+    return moved.astype(np.float32)
