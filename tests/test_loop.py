@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # The judge keeps everything (threshold 0), so the walk does not depend on how good model and policy are.
 SMALL = [
-    "improver.judge_threshold:=0.0", "demonstrations:=2", "improver.episodes:=2", "tries:=1", "improver.max_steps:=16",
+    "improver.judge_threshold:=0.0", "demonstrations:=2", "improver.episodes:=2", "tries:=1", "rollout_steps:=16",
+    "improver.max_steps:=16",
     "iterations:=1", "sft_steps:=4", "finetune_steps:=2", "batch_size:=4", "eval_episodes:=2",
 ]  # fmt: skip
 

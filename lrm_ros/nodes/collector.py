@@ -81,7 +81,7 @@ class Collector:
             {"episodes": attempts, "kept": kept ones}.
         """
         config = self._config
-        self._driver.set("twin", {"frame_every": 1, "max_steps": config.max_steps, "disturbance_std": 0.0})
+        self._driver.set("twin", {"frame_every": 1, "max_steps": config.rollout_steps, "disturbance_std": 0.0})
         self._driver.set("recorder", {"source": "policy", "image_format": "png"})
         verdicts = read_verdicts(folder)
         first = 2_000_000 + 100_000 * config.seed + 10_000 * iteration
@@ -140,7 +140,7 @@ class Collector:
         explore = self._config.explore_std if attempt else 0.0
         self._driver.set("policy", {"explore_std": explore, "seed": seed * 10 + attempt})
         self._driver.trigger("policy/reset")
-        return self._finish(episode_id, self._config.max_steps)
+        return self._finish(episode_id, self._config.rollout_steps)
 
     def _finish(self, episode_id: str, steps: int) -> Path:
         """Wait for a number of control steps, close the journal and return its path."""

@@ -51,6 +51,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
     def configure(self) -> None:
         """Check the run folder, load the judge and listen to the evaluator."""
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
         self._run = Path(self.config.run)
         self._remember_config()
         self._driver = EpisodeDriver(self)
