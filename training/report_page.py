@@ -15,10 +15,11 @@ from training.report_style import STYLE
 from training.report_text import duration, percent, span
 
 ARM_WORDS = {
-    "baseline": ("Before", "trained on the demonstrations only (SFT)"),
+    "baseline": ("Before (baseline)", "trained on the demonstrations only (SFT)"),
     "control": ("Control", "the same number of further training steps, on the demonstrations alone"),
-    "final": ("After", "trained on with its own episodes that the judge kept"),
+    "final": ("After (result)", "trained on with its own episodes that the judge kept"),
 }
+_COLUMNS = ("start poses", "episodes", "kept", "really succeeded", "precision", "recall")
 
 
 def page(run: Run, report: Mapping[str, Any]) -> str:
@@ -41,6 +42,8 @@ def page(run: Run, report: Mapping[str, Any]) -> str:
             _fine_print(report),
         ]
     )
+    for number in (" %", "p = ", "p &lt; "):
+        body = body.replace(number, number.replace(" ", "&nbsp;"))  # a number and its sign stay on one line
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -99,7 +102,9 @@ def _figure(caption: str, drawing: str) -> str:
 
 def _comparison(report: Mapping[str, Any]) -> str:
     """Return whether the policy got better."""
-    measured = {arm: (ARM_WORDS[arm][0], report[arm]["success"]) for arm in ARM_WORDS if report[arm]["success"]}
+    measured = {
+        arm: (ARM_WORDS[arm][0].split()[0], report[arm]["success"]) for arm in ARM_WORDS if report[arm]["success"]
+    }
     if not measured:
         return ""
     drawings = [_figure("Success, with its uncertainty", success_bars(measured))]
@@ -125,14 +130,8 @@ def _judge(run: Run, report: Mapping[str, Any]) -> str:
     total = {key: sum(part[key] for part in report["iterations"]) for key in ("starts", "episodes", "kept")}
     if len(report["iterations"]) > 1:
         rows.append(("All iterations", {**total, "judge": report["judge"]}))
-    cells = "".join(
-        f"<tr><td>{name}</td><td>{part['starts']}</td><td>{part['episodes']}</td><td>{part['kept']}</td>"
-        f"<td>{part['judge']['successes']}<small>of {part['judge']['n']} known</small></td>"
-        f"<td>{_ratio(part['judge'], 'precision', 'kept')}</td><td>{_ratio(part['judge'], 'recall', 'successes')}</td>"
-        "</tr>"
-        for name, part in rows
-    )
-    heads = ("", "start poses", "episodes", "kept", "really succeeded", "precision", "recall")
+    cells = "".join(_row(name, part) for name, part in rows)
+    heads = "".join(f"<th>{head}</th>" for head in ("", *_COLUMNS))
     scored = [
         attempt
         for one in run.iterations
@@ -145,17 +144,34 @@ def _judge(run: Run, report: Mapping[str, Any]) -> str:
         svg = score_histogram(
             scores, [bool(attempt.success) for attempt in scored], run.settings.get("judge_threshold")
         )
-        drawing = f'<div class="plots">{_figure(f"What the judge thought of {len(scored)} own episodes", svg)}</div>'
+        drawing = _figure(f"What the judge thought of {len(scored)} own episodes", svg)
     unscored = sum(attempt.score is None for one in run.iterations for attempt in one.attempts)
     extra = f" The judge gave {unscored} episodes no score; they were not kept." if unscored else ""
     return (
         "<h2>Was the judge right?</h2><p>Precision: how many of the kept episodes really succeeded. Recall: how many "
         f"of the real successes were kept.{extra}</p>"
-        f'<div class="wide"><table><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{cells}</table></div>'
-        f"{drawing}"
-        '<p class="note">A start pose the judge saw solved is not tried again, so hard poses have more episodes '
-        "than easy ones. The intervals (95 %, Wilson) count every episode as a trial of its own.</p>"
+        f'<div class="wide"><table><tr>{heads}</tr>{cells}</table></div>'
+        f'<div class="plots">{drawing}<p class="note">A start pose the judge saw solved is not tried again, so hard '
+        "poses have more episodes than easy ones. The intervals (95 %, Wilson) count every episode as a trial of its "
+        "own.</p></div>"
     )
+
+
+def _row(name: str, part: Mapping[str, Any]) -> str:
+    """Return one line of the judge's table; each cell carries its column's name for narrow screens."""
+    quality = part["judge"]
+    values = (
+        part["starts"],
+        part["episodes"],
+        part["kept"],
+        f"{quality['successes']}<small>of {quality['n']} known</small>",
+        _ratio(quality, "precision", "kept"),
+        _ratio(quality, "recall", "successes"),
+    )
+    cells = "".join(
+        f'<td data-name="{column}"><div>{value}</div></td>' for column, value in zip(_COLUMNS, values, strict=True)
+    )
+    return f"<tr><td>{name}</td>{cells}</tr>"
 
 
 def _ratio(quality: Mapping[str, Any], name: str, whole: str) -> str:

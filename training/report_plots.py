@@ -44,7 +44,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-_WIDTH = 5.2  # [in]; narrow, so that the letters stay readable on a phone
+_WIDTH = 4.7  # [in]; narrow, so that the letters stay readable on a phone
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
@@ -174,6 +174,7 @@ def score_histogram(scores: Sequence[float], successes: Sequence[bool], threshol
 
 def loss_curves(losses: Mapping[str, Sequence[float]]) -> str:
     """Draw the loss of each training, as the mean over a fiftieth of its steps."""
+    from matplotlib.ticker import LogLocator, NullLocator
 
     def draw(axes: Axes) -> None:
         colours = {"control": CONTROL, "iteration": RESULT, "demonstrations": BASE}
@@ -186,10 +187,13 @@ def loss_curves(losses: Mapping[str, Sequence[float]]) -> str:
             style = ("-", "--", ":", "-.")[(number - 1) % 4]
             axes.plot(middles, means, style, color=colours[label.split()[0]], linewidth=1.5, label=label)
         axes.set(yscale="log", xlabel="training step", ylabel="loss")
-        axes.tick_params(axis="y", which="both", colors=MUTED, labelsize=9)
-        axes.grid(axis="y", which="both", linewidth=0.6)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="y", colors=MUTED, labelsize=9)
+        axes.grid(axis="y", linewidth=0.6)
         axes.set_xlim(left=0)
-        axes.figure.legend(loc="outside lower center", ncols=3, handlelength=2)
+        axes.figure.legend(loc="outside lower center", ncols=2, handlelength=2.4)
 
     return _drawing("losses", "Training losses", 3.0, draw)
 

@@ -16,6 +16,8 @@ max-width:26em}
 h2{font-size:22px;line-height:1.3;margin:56px 0 6px;letter-spacing:-.01em}
 h3{font-size:16px;margin:28px 0 8px}
 p,li{max-width:46em}
+li+li{margin-top:8px}
+ul{padding-left:20px}
 .lead{font-size:17px;color:var(--muted);margin:0 0 28px}
 .lead b{color:var(--ink);font-weight:600}
 .note{color:var(--muted);font-size:14px}
@@ -32,6 +34,7 @@ font-variant-numeric:tabular-nums}
 .plots>figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:14px 16px 10px;
 min-width:0}
 .plots figcaption{font-weight:600;font-size:15px;margin-bottom:6px}
+.plots>.note{align-self:center}
 .plots svg{display:block;width:100%;height:auto}
 svg text{font-family:inherit!important}
 .missing{border:1px solid var(--control);border-left-width:5px;border-radius:8px;padding:12px 18px;margin:0 0 24px}
@@ -63,6 +66,9 @@ dt{color:var(--muted)}dd{margin:0;overflow-wrap:anywhere}
 .card .rate{font-size:30px;margin:0}
 .card .count,.card .how{grid-column:1/-1;margin-top:2px}.plots>figure{padding:12px 10px 8px}
 .film{grid-template-columns:1fr;gap:8px}.film .frames{grid-template-columns:repeat(4,1fr)}h2{margin-top:44px}
-dl{grid-template-columns:1fr}dt{margin-top:8px}}
+dl{grid-template-columns:1fr}dt{margin-top:8px}tr:first-child{display:none}
+tr{display:block;padding:10px 0;border-bottom:1px solid var(--line)}td{display:flex;justify-content:space-between;
+padding:2px 0;border:0;text-align:right}td::before{content:attr(data-name);color:var(--muted)}
+td:first-child{font-weight:600}td:first-child::before{display:none}}
 @media print{details{display:none}.film{break-inside:avoid}}
 """

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ALPHA = 0.05
+RATIOS = {"precision": "kept", "recall": "successes"}  # -> what it is a share of
 
 STAGES = {
     "demonstrations": "demonstrations",
@@ -108,13 +109,14 @@ def conclusion(report: Mapping[str, Any]) -> list[str]:
 def judge_words(quality: Mapping[str, Any]) -> str:
     """Return precision and recall with their counts and intervals."""
     words = []
-    for name, whole, ratio in (("precision", "kept", "kept"), ("recall", "successes", "successes")):
+    for name, whole in RATIOS.items():
         if quality[name] is None:
             words.append(f"{name} unknown (no {whole})")
         else:
+            low, high = quality[f"{name}_ci95"]
             words.append(
-                f"{name} {quality[name]:.3f} ({quality['kept_successes']} of {quality[ratio]} {whole}; "
-                f"95 % interval {quality[name + '_ci95'][0]:.3f} to {quality[name + '_ci95'][1]:.3f})"
+                f"{name} {quality[name]:.3f} ({quality['kept_successes']} of {quality[whole]} {whole}; "
+                f"95 % interval {low:.3f} to {high:.3f})"
             )
     return ", ".join(words)
 
@@ -140,7 +142,14 @@ def table(report: Mapping[str, Any]) -> str:
     if report["demonstrations"]:
         rows.insert(0, ("demonstrations", report["demonstrations"]["judge"]))
     for name, quality in rows:
-        lines.append(f"  {name:<16}n {quality['n']:>4}   {judge_words(quality)}")
+        for ratio, whole in RATIOS.items():
+            label = f"{name}, {ratio}"
+            if quality[ratio] is None:
+                lines.append(f"  {label:<34}unknown: no {whole} among {quality['n']} episodes")
+                continue
+            low, high = quality[f"{ratio}_ci95"]
+            count = f"{quality['kept_successes']}/{quality[whole]}"
+            lines.append(f"  {label:<34}{quality[ratio]:>7.3f} {count:>9}   95 % interval {low:.3f} to {high:.3f}")
     if not rows:
         lines.append("  nothing was judged")
     lines += ["", "seconds per stage"]
