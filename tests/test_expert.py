@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from sim.expert import KINDS, behaviour_targets, expert_targets, play, wander
+from sim.world import World
+
+
+@pytest.fixture(scope="module")
+def world():
+    world = World()
+    yield world
+    world.close()
+
+
+def test_the_expert_succeeds_and_progress_rises_to_one(world):
+    successes = 0
+    for seed in range(5):
+        world.reset(seed)
+        progress = [world.task_env.progress]
+        for target in expert_targets(world):
+            world.step(target)
+            progress.append(world.task_env.progress)
+        assert all(0.0 <= value <= 1.0 for value in progress)
+        assert progress[0] < 0.36
+        assert not world.succeeded or progress[-1] == 1.0
+        successes += world.succeeded
+    assert successes >= 4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "success"])
+def test_a_failure_fails_and_its_progress_stays_in_range(world, kind):
+    world.reset(11)
+    values = []
+    for target in behaviour_targets(world, kind, np.random.default_rng(2)):
+        world.step(target)
+        values.append(world.task_env.progress)
+    assert not world.succeeded
+    assert min(values) >= 0.0 and max(values) <= 1.0 and values[-1] < 1.0
+
+
+def test_noise_is_on_what_is_sent_and_not_on_the_label(world):
+    world.reset(0)
+    targets = expert_targets(world)[:6]
+    pairs = list(play(world, targets, 0.02, np.random.default_rng(0)))
+    difference = np.stack([sent - target for target, sent in pairs])
+    np.testing.assert_array_equal(np.stack([target for target, _ in pairs]), targets)
+    assert 0.005 < difference[:, :5].std() < 0.05
+    np.testing.assert_allclose(difference[:, 5], 0.0, atol=1e-6)
+
+
+def test_wandering_is_smooth_and_the_same_for_the_same_seed():
+    start = np.zeros(6, np.float32)
+    way = wander(start, np.random.default_rng(1), steps=30)
+    assert way.shape == (30, 6)
+    assert np.abs(np.diff(np.vstack([start, way]), axis=0)).max() < 0.25
+    np.testing.assert_array_equal(way, wander(start, np.random.default_rng(1), steps=30))
