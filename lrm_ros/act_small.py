@@ -108,7 +108,7 @@ class ActSmall(ACT):
     def __init__(self, config: ActSmallConfig) -> None:
         """Build LeRobot's transformer without images, then add the small image encoder."""
         blind = {key: ft for key, ft in config.input_features.items() if ft.type is not FeatureType.VISUAL}
-        super().__init__(dataclasses.replace(config, input_features=blind))
+        super().__init__(dataclasses.replace(config, input_features=blind))  # type: ignore[call-arg]
         self.config = config
         if config.image_features:
             shapes = {tuple(feature.shape[1:]) for feature in config.image_features.values()}

@@ -56,7 +56,8 @@ class RobotContract:
         for name in ("lower", "upper", "max_step"):
             if len(getattr(self, name)) != len(self.joints):
                 raise ValueError(
-                    f"contract '{self.name}': {name} has {len(getattr(self, name))} values for {len(self.joints)} joints"
+                    f"contract '{self.name}': {name} has {len(getattr(self, name))} values, "
+                    f"there are {len(self.joints)} joints"
                 )
         for joint, low, high in zip(self.joints, self.lower, self.upper, strict=True):
             if not low < high:

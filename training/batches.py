@@ -43,7 +43,11 @@ class TrainingData:
         """
         if label not in ("action", "wish"):
             raise ValueError(f"label must be 'action' or 'wish', got '{label}'")
-        states, actions, inputs, source, end = [], [], [], [], []
+        states: list[np.ndarray] = []
+        actions: list[np.ndarray] = []
+        inputs: list[int] = []
+        source: list[int] = []
+        end: list[int] = []
         images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
         for index, episodes in enumerate(datasets):
             before = len(inputs)
@@ -138,7 +142,7 @@ class TrainingData:
         """Return a checksum of everything trained on."""
         value = 0
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
-            value = zlib.crc32(np.ascontiguousarray(array), value)
+            value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
         return value
 
 

@@ -82,7 +82,7 @@ def difference_interval(
     low1, high1 = wilson(first, n, level)
     low2, high2 = wilson(second, n, level)
     spread = first * (n - first) * second * (n - second)
-    product = both * neither - only_first * only_second
+    product = float(both * neither - only_first * only_second)
     if product > 0:
         product = max(product - n / 2, 0)
     phi = 0.0 if spread == 0 else product / sqrt(spread)

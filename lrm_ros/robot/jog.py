@@ -76,7 +76,7 @@ class Jog:
         )
         wanted = np.append(arm, target[ARM_JOINTS:]).astype(np.float32)
         turn = np.abs(wanted - target)
-        if (turn > np.float32(contract.max_step)).any():
+        if (turn > np.array(contract.max_step, np.float32)).any():
             joint = int(np.argmax(turn))
             raise Unreachable(
                 f"going on that way would turn {contract.joints[joint]} by {turn[joint]:.1f} rad at once; "

@@ -36,6 +36,6 @@ def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[
         bad = [f"{joint} = {value}" for joint, value in zip(joints, values, strict=True) if not np.isfinite(value)]
         if bad:
             raise ValueError(f"{name} is not finite: {', '.join(bad)}; nothing was sent to the arm")
-    inside = np.clip(target, np.float32(contract.lower), np.float32(contract.upper))
-    step = np.float32(contract.max_step)
+    inside = np.clip(target, np.array(contract.lower, np.float32), np.array(contract.upper, np.float32))
+    step = np.array(contract.max_step, np.float32)
     return np.clip(inside, last - step, last + step)
