@@ -51,4 +51,8 @@ reward engine with the forward read-out; `metrics.json` has all of them:
 | completion of a frame, area under the ROC curve | {found["completion_auc"]:.3f} |
 | completion of a frame, precision / recall at 0.5 | {frame["precision"]:.3f} / {frame["recall"]:.3f} |
 | judge of an episode (last 4 frames), precision / recall at 0.5 | {judge["precision"]:.3f} / {judge["recall"]:.3f} |
+
+The judge's figures are those of hard cases, not of a policy's episodes: in the data half of the episodes go on with a
+random motion after the behaviour. Most wrong verdicts are about a toy that lies in the bowl while the jaws, elsewhere,
+have closed again (no success to the simulator), or about one that came to rest in the very last frame.
 """
