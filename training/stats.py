@@ -84,7 +84,7 @@ def difference_interval(
     spread = first * (n - first) * second * (n - second)
     product = float(both * neither - only_first * only_second)
     if product > 0:
-        product = max(product - n / 2, 0)
+        product = max(product - n / 2, 0.0)
     phi = 0.0 if spread == 0 else product / sqrt(spread)
 
     def joined(a: float, b: float) -> float:
