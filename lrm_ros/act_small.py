@@ -145,7 +145,7 @@ class SmallCnn(nn.Module):
                 layers.append(_convolution(before, after, stride=2))
             layers.extend(_Residual(after) for _ in range(extra))
             before = after
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers)  # not channels_last: LeRobot could not save the optimiser's state
         with torch.no_grad():
             cells = self.layers(torch.zeros(1, 3, *size)).shape[-2:].numel()
         self.summary = nn.Sequential(

@@ -114,9 +114,16 @@ def write_dataset(
         video_backend="pyav",
     )
     about = []
+    moments: dict[str, list[NDArray[np.float64]]] = {}
     for episode in episodes:
         for row in _rows(episode, contract, reward_head, judged):
+            for key in (key for key in row if key.startswith("observation.images.")):
+                pixels = row[key].reshape(-1, 3) / 255.0  # (H W, 3)
+                moments.setdefault(key, []).append(np.stack([pixels.mean(axis=0), (pixels**2).mean(axis=0)]))
             dataset.add_frame(row)
+        for key in ("next.reward", "next.success"):
+            if key in dataset.episode_buffer:  # numpy >= 2.4 refuses to make scalars of LeRobot's arrays of shape (1,)
+                dataset.episode_buffer[key] = [value[0] for value in dataset.episode_buffer[key]]
         dataset.save_episode()
         about.append({"id": episode.episode_id, "source": episode.source, "outcome": episode.outcome})
         if progress:
@@ -125,10 +132,21 @@ def write_dataset(
         raise ValueError(f"no episodes for data set '{root}'")
     dataset.finalize()
     shutil.rmtree(writing / "images", ignore_errors=True)  # LeRobot's own temporary files
+    _mend_image_statistics(writing / "meta/stats.json", moments)
     save_contract(contract, writing)
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
     os.rename(writing, root)
     return root
+
+
+def _mend_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
+    """Correct the deviation of the images: LeRobot 0.4.4 squares uint8 numbers, overflows and writes 0."""
+    stats = json.loads(path.read_text())
+    for key, pairs in moments.items():
+        mean, square = np.mean(pairs, axis=0)  # (3,), (3,)
+        stats[key]["mean"] = mean.reshape(3, 1, 1).tolist()
+        stats[key]["std"] = np.sqrt(np.maximum(square - mean**2, 0)).reshape(3, 1, 1).tolist()
+    path.write_text(json.dumps(stats, indent=4))
 
 
 def _features(contract: RobotContract, storage: str, rewarded: bool, judged: bool) -> dict[str, dict[str, Any]]:
@@ -207,7 +225,9 @@ def load_into_ram(root: str | Path) -> list[Episode]:
     features = json.loads((root / "meta/info.json").read_text())["features"]
     tasks = pq.read_table(root / "meta/tasks.parquet").to_pandas()
     task_of = {int(row.task_index): str(name) for name, row in tasks.iterrows()}
-    rows = {name: [] for name in ("observation.state", "action", "wish", "episode_index", "task_index")}
+    rows: dict[str, list[Any]] = {
+        name: [] for name in ("observation.state", "action", "wish", "episode_index", "task_index")
+    }
     images: dict[str, list[Any]] = {camera.name: [] for camera in contract.cameras}
     for path in sorted((root / "data").glob("*/*.parquet")):
         table = pq.read_table(path)
@@ -256,5 +276,8 @@ def _decode_video(path: Path) -> list[NDArray[np.uint8]]:
     """Return every frame of a video in order."""
     import av
 
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    container = av.open(str(path))
+    try:
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
+    finally:
+        container.close()

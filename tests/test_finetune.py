@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training with LeRobot's code on episodes in RAM: learning, resuming, checkpoints that fit, refusals."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from episodes import square_episode, square_episodes
+
+from lrm_ros.config import CameraSpec, RobotContract
+from lrm_ros.policy import FakePolicy, PolicyRunner
+from training.batches import TrainingData
+from training.finetune import finetune, main
+
+CONTRACT = RobotContract()
+SMALL = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 8}
+ARGUMENTS = {"batch_size": 8, "warmup": 2, "options": SMALL}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small policy trained for some steps."""
+    out = tmp_path_factory.mktemp("policy") / "squares"
+    figures = finetune([square_episodes(6)], out, 60, lr=3e-3, **ARGUMENTS)
+    return out, figures
+
+
+def weights(folder):
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_loss_falls_and_the_folder_is_a_lerobot_checkpoint_with_contract(checkpoint):
+    out, figures = checkpoint
+    assert np.mean(figures["losses"][-10:]) < 0.8 * figures["loss_first"] and figures["inputs"] == 66
+    names = {path.name for path in out.iterdir()}
+    assert {"config.json", "model.safetensors", "train_config.json", "contract.json", "finetune.json"} <= names
+    assert not out.with_name(out.name + ".part").exists()
+
+
+def test_a_finished_training_is_not_repeated_and_another_one_is_refused(checkpoint):
+    out, figures = checkpoint
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert finetune([square_episodes(6)], out, 60, lr=3e-3, **ARGUMENTS)["losses"] == figures["losses"]
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"another training.*seed 0 instead of 1"):
+        finetune([square_episodes(6)], out, 60, seed=1, lr=3e-3, **ARGUMENTS)
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(step, steps, loss):
+        if step == 7:
+            raise Killed
+
+    episodes = [square_episodes(3)]
+    arguments = {**ARGUMENTS, "checkpoint_every": 3, "colour": 0.5}
+    finetune(episodes, tmp_path / "whole", 10, **arguments)
+    with pytest.raises(Killed):
+        finetune(episodes, tmp_path / "cut", 10, progress=kill, **arguments)
+    assert not (tmp_path / "cut").exists()
+    figures = finetune(episodes, tmp_path / "cut", 10, **arguments)
+    assert figures["resumed_at"] == 6 and len(figures["losses"]) == 10
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, cut[name], err_msg=name)
+
+
+def test_starting_from_a_checkpoint_keeps_its_normalisation(checkpoint, tmp_path):
+    out, _ = checkpoint
+    finetune([square_episodes(2)], tmp_path / "more", 2, init=out, batch_size=4, warmup=0)
+    for path in out.glob("policy_*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "more" / path.name).read_bytes()
+
+
+def test_images_are_normalised_to_unit_deviation(checkpoint):
+    from lerobot.policies.factory import make_pre_post_processors
+
+    from lrm_ros.act_small import ActSmallConfig
+
+    preprocess, _ = make_pre_post_processors(ActSmallConfig(), pretrained_path=str(checkpoint[0]))
+    data = TrainingData([square_episodes(6)], CONTRACT)
+    image = preprocess(data.batch(np.arange(60), [0]))["observation.images.front"]
+    assert abs(image.mean()) < 0.1 and 0.8 < image.std() < 1.2
+
+
+def test_an_infinite_loss_stops_the_training_and_names_the_step(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step"):
+        finetune([square_episodes(2)], tmp_path / "bad", 30, lr=1e30, schedule="constant", **ARGUMENTS)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_lerobots_factory_makes_and_loads_the_policy(checkpoint):
+    from lerobot.configs.policies import PreTrainedConfig
+    from lerobot.policies.factory import get_policy_class
+
+    from lrm_ros.act_small import ActSmallConfig, ActSmallPolicy
+
+    assert get_policy_class("act_small") is ActSmallPolicy
+    config = PreTrainedConfig.from_pretrained(checkpoint[0])
+    assert isinstance(config, ActSmallConfig) and config.chunk_size == 8
+
+
+def test_the_default_policy_is_small():
+    from lerobot.configs.types import FeatureType, PolicyFeature
+
+    from lrm_ros.act_small import ActSmallConfig, ActSmallPolicy, count_parameters
+
+    config = ActSmallConfig(
+        input_features={
+            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, 96, 96)),
+            "observation.state": PolicyFeature(FeatureType.STATE, (6,)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (6,))},
+    )
+    assert 0.4e6 < count_parameters(ActSmallPolicy(config)) < 2e6
+
+
+def test_steps_without_an_image_are_no_inputs_but_their_actions_are_in_the_chunks():
+    episode = square_episode(0, length=10, frame_every=4)
+    data = TrainingData([[episode]], CONTRACT)
+    assert data.inputs.tolist() == [0, 4, 8]
+    batch = data.batch(np.array([1, 2]), [0, 1, 2, 3])
+    np.testing.assert_array_equal(batch["action"][0], np.stack([s.action for s in episode.steps[4:8]]))
+    assert batch["action_is_pad"].tolist() == [[False] * 4, [False, False, True, True]]
+
+
+def test_the_wish_can_be_the_label():
+    data = TrainingData([square_episodes(1)], CONTRACT, label="wish")
+    np.testing.assert_array_equal(data.actions[0], square_episodes(1)[0].steps[0].wish)
+
+
+def test_data_sets_are_drawn_in_the_shares_asked_for_and_reproducibly():
+    data = TrainingData([square_episodes(1), square_episodes(9)], CONTRACT)
+    drawn = np.concatenate([data.source[data.draw(0, step, 32, (3.0, 1.0))] for step in range(100)])
+    assert 0.70 < (drawn == 0).mean() < 0.80
+    np.testing.assert_array_equal(data.draw(1, 5, 8), data.draw(1, 5, 8))
+    with pytest.raises(ValueError, match="weights"):
+        data.draw(0, 0, 8, (1.0,))
+
+
+def test_the_command_line_trains_on_a_data_set_folder_and_writes_its_figures(tmp_path):
+    from lrm_ros.record.dataset import write_dataset
+
+    root = write_dataset(square_episodes(2), tmp_path / "data", CONTRACT)
+    arguments = ["--dataset", str(root), "--out", str(tmp_path / "p"), "--steps", "2", "--batch-size", "4"]
+    arguments += ["--options", json.dumps(SMALL), "--json", str(tmp_path / "f.json")]
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "f.json").read_text())["steps"] == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["--dataset", str(tmp_path / "none"), "--out", str(tmp_path / "q"), "--steps", "2"])
+    assert stopped.value.code == 1
+
+
+# -- the policy runner on that checkpoint ----------------------------------------------------------------------------
+
+
+def test_the_runner_gives_the_first_steps_of_what_lerobots_policy_predicts(checkpoint):
+    import torch
+    from lerobot.policies.factory import make_pre_post_processors
+
+    from lrm_ros.act_small import ActSmallPolicy
+
+    observation = square_episode(1).steps[0].observation
+    chunk = PolicyRunner(checkpoint[0], CONTRACT, execute_steps=5).act(observation)
+    assert chunk.actions.shape == (5, 6) and chunk.stamp_ns == observation.stamp_ns and chunk.dt_s == 0.1
+    policy = ActSmallPolicy.from_pretrained(checkpoint[0])
+    preprocess, postprocess = make_pre_post_processors(policy.config, pretrained_path=str(checkpoint[0]))
+    image = torch.from_numpy(observation.frames["front"].image.copy()).permute(2, 0, 1)[None] / 255
+    batch = {"observation.images.front": image, "observation.state": torch.from_numpy(observation.state.copy())[None]}
+    wanted = postprocess(policy.predict_action_chunk(preprocess(batch)))[0, :5]
+    np.testing.assert_allclose(chunk.actions, wanted, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_robot_is_refused_with_each_difference(checkpoint):
+    other = dataclasses.replace(CONTRACT, cameras=(CameraSpec("front", 128, 128), CameraSpec("wrist")), control_hz=30.0)
+    with pytest.raises(ValueError, match="another robot") as refused:
+        PolicyRunner(checkpoint[0], other)
+    for part in ("10 Hz instead of 30 Hz", "no camera 'wrist'", "96x96 instead of 128x128", "contract.json"):
+        assert part in str(refused.value)
+
+
+def test_a_missing_checkpoint_says_how_to_train_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="lrm finetune"):
+        PolicyRunner(tmp_path / "none", CONTRACT)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        PolicyRunner(tmp_path, CONTRACT)
+
+
+def test_an_output_that_is_not_finite_is_an_error(checkpoint):
+    import torch
+
+    runner = PolicyRunner(checkpoint[0], CONTRACT)
+    with torch.no_grad():
+        runner._policy.model.action_head.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="non-finite"):
+        runner.act(square_episode(0).steps[0].observation)
+
+
+def test_an_observation_without_its_camera_or_with_another_size_is_refused(checkpoint):
+    runner = PolicyRunner(checkpoint[0], CONTRACT)
+    observation = square_episode(0).steps[0].observation
+    with pytest.raises(ValueError, match="no image of camera 'front'"):
+        runner.act(dataclasses.replace(observation, frames={}))
+    small = dataclasses.replace(observation.frames["front"], image=np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"64x48 pixels.*96x96"):
+        runner.act(dataclasses.replace(observation, frames={"front": small}))
+
+
+def test_more_steps_than_the_policy_predicts_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="execute_steps is 9"):
+        PolicyRunner(checkpoint[0], CONTRACT, execute_steps=9)
+
+
+def test_the_fake_policy_holds_the_arm_still():
+    observation = square_episode(0).steps[3].observation
+    actions = FakePolicy(CONTRACT, 4).act(observation).actions
+    np.testing.assert_array_equal(actions, np.tile(observation.state, (4, 1)))
