@@ -158,7 +158,7 @@ class ImproverConfig:
     demonstrations: int = _opt(20, "demonstrations the policy starts from")
     disturbance: float = _opt(0.02, "actuation noise of the twin during demonstrations [rad]")
     episodes: int = _opt(100, "start poses to roll out in each iteration")
-    tries: int = _opt(3, "attempts at a start pose until the judge keeps one")
+    tries: int = _opt(4, "attempts at a start pose until the judge keeps one")
     explore_std: float = _opt(0.025, "std of the gripper's sideways offset in further tries [m]; a first try has none")
     rollout_steps: int = _opt(44, "control steps after which a rollout ends (a success takes about 30)")
     max_steps: int = _opt(60, "control steps after which an evaluated episode ends")
