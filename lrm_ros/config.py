@@ -182,6 +182,7 @@ class EvaluatorConfig:
 
     checkpoint: str = _opt("", "folder of the policy to evaluate")
     file: str = _opt("", "JSON file of the result")
+    once: bool = _opt(False, "evaluate at the start and then end")
     first_seed: int = _opt(1_000_000, "first seed")
     episodes: int = _opt(200, "number of seeds, one episode each")
     max_steps: int = _opt(60, "control steps after which an episode ends")

@@ -93,6 +93,12 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("evaluator", "lrm_ros.nodes.evaluator"),
         NodeSpec("improver", "lrm_ros.nodes.improver", ends_graph=True),
     ),
+    # One policy on fixed seeds: `lrm evaluate`.
+    "evaluate": (
+        NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0}),
+        NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
+        NodeSpec("evaluator", "lrm_ros.nodes.evaluator", {"once": True}, ends_graph=True),
+    ),
     # Demonstrations by hand, at the control rate.
     "teleop": (
         NodeSpec("twin", "sim.twin_node", {"realtime": True}),

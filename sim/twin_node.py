@@ -38,7 +38,7 @@ class TwinNode(LrmNode[TwinConfig]):
     command stamped t0 is for the step at t0 + k dt; after its last point the arm is held there.
 
     A command that is not usable (joint names, numbers that are not finite, spacing, a stamp of another clock) is an
-    error and moves nothing. One stamped before the last reset answers a world that is gone and is ignored; stamp 0 means
+    error and moves nothing. One stamped before the last reset answers a world that is gone: ignored; stamp 0 means
     now.
     """
 

@@ -45,6 +45,11 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         self.create_subscription(DiagnosticStatus, "episode", self._on_episode, EVENTS)
         self.create_service(Trigger, "evaluator/evaluate", self._on_evaluate)
 
+    def activate(self) -> None:
+        """With ``once``: begin at once."""
+        if self.config.once:
+            self._begin()
+
     def deactivate(self) -> None:
         """Stop an evaluation that is running; what is done stays."""
         if self._driver is not None:
@@ -78,13 +83,26 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
             response.success, response.message = False, "the evaluator is not active; activate it first"
         elif self._worker is not None and self._worker.is_alive():
             response.success, response.message = False, "an evaluation is running; wait for topic 'evaluation'"
-        elif not self.config.file:
-            response.success, response.message = False, "set parameter 'file': where the result is written"
         else:
-            self._worker = threading.Thread(target=self._guard, name="evaluation")
-            self._worker.start()
-            response.success, response.message = True, f"evaluating '{self.config.checkpoint}'"
+            try:
+                self._begin()
+            except ValueError as error:
+                response.success, response.message = False, str(error)
+            else:
+                response.success, response.message = True, f"evaluating '{self.config.checkpoint}'"
         return response
+
+    def _begin(self) -> None:
+        """Start the evaluation's thread.
+
+        Raises:
+            ValueError: a parameter is missing.
+        """
+        for name, what in (("checkpoint", "the policy to evaluate"), ("file", "where the result is written")):
+            if not getattr(self.config, name):
+                raise ValueError(f"set parameter '{name}': {what}")
+        self._worker = threading.Thread(target=self._guard, name="evaluation")
+        self._worker.start()
 
     def _guard(self) -> None:
         """Run the evaluation; a failure is published, not lost in the thread."""
@@ -96,6 +114,11 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         except (EpisodeError, OSError, ValueError) as error:
             self.get_logger().error(f"evaluation failed: {error}\n{traceback.format_exc()}")
             self._publish("failed", config, reason=str(error))
+            if config.once:
+                self.exit(1)
+        else:
+            if config.once:
+                self.exit(0)
 
     def _evaluate(self, config: EvaluatorConfig) -> None:
         """Roll the policy out once on every seed; success is the simulator's, at any time in the episode."""

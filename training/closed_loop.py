@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure a policy's success in the twin on fixed seeds, through the nodes: ``lrm evaluate``.
+
+Success is the simulator's truth, at any time in the episode. With a second result file the two policies are compared
+on the seeds they share (exact McNemar test).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+from lrm_ros.config import EvaluatorConfig
+from lrm_ros.graph import nodes_of, run_graph
+from training.stats import paired, proportion
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``lrm evaluate``."""
+    defaults = EvaluatorConfig()
+    parser = argparse.ArgumentParser(prog="lrm evaluate", description="Measure a policy in the twin on fixed seeds.")
+    parser.add_argument("checkpoint", help="folder of the policy")
+    parser.add_argument("--episodes", type=int, default=defaults.episodes)
+    parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
+    parser.add_argument("--max-steps", type=int, default=defaults.max_steps, help="control steps an episode")
+    parser.add_argument("--json", type=Path, default=Path("evaluation.json"), help="result file; resumed if cut short")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="result file of another policy to compare with")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
+    settings = {
+        "evaluator.checkpoint": args.checkpoint,
+        "policy.checkpoint": args.checkpoint,
+        "file": str(args.json),
+        "first_seed": args.first_seed,
+        "evaluator.episodes": args.episodes,
+        "evaluator.max_steps": args.max_steps,
+    }
+    code = run_graph(nodes_of("evaluate", settings))
+    if code != 0:
+        return code
+    result = json.loads(args.json.read_text())
+    figures = proportion(sum(result["success"]), len(result["success"]))
+    low, high = figures["ci95"]
+    print(f"success {figures['rate']:.1%} ({figures['count']}/{figures['n']}), 95 % interval {low:.1%} to {high:.1%}")
+    if args.against:
+        try:
+            other = json.loads(args.against.read_text())
+            found = paired(*(dict(zip(r["seeds"], r["success"], strict=True)) for r in (result, other)))
+        except (OSError, ValueError) as error:
+            print(f"lrm evaluate: '{args.against}': {error}", file=sys.stderr)
+            return 1
+        print(
+            f"difference {100 * found['difference']:+.1f} points on {found['n']} shared seeds, "
+            f"McNemar's p = {found['p']:.3f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
