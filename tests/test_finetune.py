@@ -3,19 +3,26 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
-from episodes import square_episode, square_episodes
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
+from tests.episodes import square_episode, square_episodes
 from training.batches import TrainingData
 from training.finetune import finetune, main
 
 CONTRACT = RobotContract()
-SMALL = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 8}
-ARGUMENTS = {"batch_size": 8, "warmup": 2, "options": SMALL}
+SMALL: dict[str, Any] = {
+    "cnn_channels": [8, 8, 16],
+    "dim_model": 16,
+    "n_heads": 2,
+    "dim_feedforward": 16,
+    "chunk_size": 8,
+}
+ARGUMENTS: dict[str, Any] = {"batch_size": 8, "warmup": 2, "options": SMALL}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
@@ -27,14 +28,15 @@ DT_NS = 100_000_000
 class Twin:
     """Answers commands as the twin does in lock-step: K steps at once, then an image; at most ``max_steps``."""
 
-    def __init__(self, node, max_steps: int = 20) -> None:
+    def __init__(self, node, max_steps: int = 20, answers: bool = True) -> None:
         self.node, self.max_steps, self.steps, self.reset_ns = node, max_steps, 0, 0
         self.ns, self.state = DT_NS, np.zeros(6, np.float32)
         self.executed: list[tuple[int, np.ndarray]] = []
         self.states = node.create_publisher(JointState, "joint_states", STREAM)
         self.images = node.create_publisher(Image, "front/image_raw", IMAGE)
         self.sent = node.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
-        node.create_subscription(JointTrajectory, "joint_command", self.on_command, STREAM)
+        if answers:
+            node.create_subscription(JointTrajectory, "joint_command", self.on_command, STREAM)
 
     def observe(self, image: bool = True) -> None:
         self.states.publish(messages.from_state(self.ns, CONTRACT.joints, self.state))
@@ -70,6 +72,11 @@ def start(spin, probe, twin=None, **parameters):
     return node, wishes, commands
 
 
+def begin(spin, probe, twin) -> None:
+    assert spin.call(probe, Trigger, "policy/reset").success
+    twin.reset()
+
+
 def stamps(received) -> list[int]:
     return [messages.to_ns(message.header.stamp) for message in received]
 
@@ -77,7 +84,7 @@ def stamps(received) -> list[int]:
 def test_in_lock_step_every_chunk_is_executed_before_the_next_observation_is_answered(spin, probe):
     twin = Twin(probe, max_steps=20)
     _, wishes, commands = start(spin, probe, realtime=False, execute_steps=8)
-    twin.reset()
+    begin(spin, probe, twin)
     first = twin.ns
     spin.until(lambda: twin.steps == 20 and len(commands) == 3)
     assert stamps(commands) == [first, first + 8 * DT_NS, first + 16 * DT_NS]
@@ -90,7 +97,7 @@ def test_in_lock_step_every_chunk_is_executed_before_the_next_observation_is_ans
 def test_an_episode_begins_with_policy_reset_before_or_after_the_twin_is_reset(spin, probe, max_steps, reset_first):
     twin = Twin(probe, max_steps)
     node, _, _ = start(spin, probe, realtime=False, execute_steps=8)
-    twin.reset()
+    begin(spin, probe, twin)
     starts = [twin.ns]
     for _ in range(2):
         spin.until(lambda: twin.steps == max_steps)
@@ -129,15 +136,27 @@ def test_exploration_moves_the_gripper_sideways_but_not_the_wish_and_repeats_wit
     assert np.abs(offsets[0] - offsets[1]).max() > 1e-3
 
 
-def test_a_deactivated_node_is_silent_and_acts_on_the_newest_observation_when_activated(spin, probe):
+def test_after_activation_and_reload_lock_step_waits_for_policy_reset(spin, probe):
     twin = Twin(probe, max_steps=8)
     node, _, commands = start(spin, probe, realtime=False, execute_steps=8)
+
+    def resets_unanswered() -> None:
+        twin.reset()
+        spin.until(lambda: node._frames and node._state[0] == node._frames["front"].stamp_ns == twin.ns)
+        assert spin.call(probe, GetState, "policy/get_state").current_state.label  # everything before is processed
+        assert twin.steps == 0
+
+    for count in (1, 2):
+        resets_unanswered()
+        assert spin.call(probe, Trigger, "policy/reset").success
+        spin.until(lambda: twin.steps == 8)
+        spin.until(lambda count=count: len(commands) == 2 * count)  # the last one is left unexecuted
+        if count == 1:
+            assert spin.call(probe, Trigger, "policy/reload").success
     node.trigger_deactivate()
-    twin.reset()
-    spin.until(lambda: node._frames and node._state and node._state[0] == twin.ns)
-    assert commands == []
+    resets_unanswered()
     node.trigger_activate()
-    spin.until(lambda: twin.steps == 8)
+    resets_unanswered()
 
 
 def publish_real(twin, node, stamp_ns):
@@ -150,9 +169,7 @@ def now_ns(probe) -> int:
 
 
 def test_in_real_time_it_replans_before_the_chunk_runs_out(spin, probe):
-    twin = Twin(probe)
-    twin.on_command = lambda message: None
-    probe.destroy_subscription(next(s for s in probe.subscriptions if s.topic_name.endswith("joint_command")))
+    twin = Twin(probe, answers=False)
     node, _, commands = start(spin, probe, realtime=True, execute_steps=4)
     begin = now_ns(probe)
     for k in range(9):
@@ -163,8 +180,7 @@ def test_in_real_time_it_replans_before_the_chunk_runs_out(spin, probe):
 
 
 def test_a_stopped_camera_is_reported_once_and_the_arm_is_told_to_hold_its_last_target(spin, probe):
-    twin = Twin(probe)
-    probe.destroy_subscription(next(s for s in probe.subscriptions if s.topic_name.endswith("joint_command")))
+    twin = Twin(probe, answers=False)
     node, _, commands = start(spin, probe, realtime=True, execute_steps=8, timeout_s=0.2)
     target = np.full(6, 0.5, np.float32)
     begin = now_ns(probe)
@@ -184,6 +200,7 @@ def test_a_stopped_camera_is_reported_once_and_the_arm_is_told_to_hold_its_last_
 def test_a_joint_state_that_is_not_a_number_makes_it_hold_and_says_which_joint(spin, probe):
     twin = Twin(probe, max_steps=8)
     node, _, commands = start(spin, probe, realtime=False)
+    assert spin.call(probe, Trigger, "policy/reset").success
     twin.state = np.array([0, np.nan, 0, 0, 0, 0], np.float32)
     twin.observe()
     spin.until(lambda: "joint_states" in node.diagnostics.faults)
@@ -209,7 +226,7 @@ def test_a_failed_reload_keeps_the_policy_in_use_and_says_why(spin, probe, tmp_p
     node.set_parameters([Parameter("checkpoint", value=str(tmp_path / "nothing"))])
     answer = spin.call(probe, Trigger, "policy/reload")
     assert not answer.success and "nothing" in answer.message and "lrm finetune" in answer.message
-    twin.reset()
+    begin(spin, probe, twin)
     spin.until(lambda: len(commands) == 1)
 
 
@@ -222,11 +239,12 @@ def test_without_a_checkpoint_it_waits_for_a_reload_and_says_so(spin, probe):
     node.trigger_configure()
     node.trigger_activate()
     spin.until(lambda: probe.count_subscribers("front/image_raw") == 1)
-    twin.reset()
+    begin(spin, probe, twin)
     spin.until(lambda: "policy" in node.diagnostics.faults)
     assert "policy/reload" in node.diagnostics.faults["policy"] and commands == []
     node.set_parameters([Parameter("checkpoint", value="fake")])
     assert spin.call(probe, Trigger, "policy/reload").success
+    assert spin.call(probe, Trigger, "policy/reset").success
     spin.until(lambda: twin.steps == 8)
 
 
@@ -234,7 +252,7 @@ def test_the_latency_of_the_policy_is_in_the_diagnostics(spin, probe):
     twin = Twin(probe, max_steps=8)
     node, _, commands = start(spin, probe, realtime=False)
     received = spin.collect(probe, DiagnosticArray, "/diagnostics")
-    twin.reset()
+    begin(spin, probe, twin)
     spin.until(lambda: len(commands) == 1)
     spin.until(lambda: received or node.diagnostics.publish())
     deadline = time.monotonic() + 5

@@ -31,9 +31,9 @@ class PolicyNode(LrmNode[PolicyConfig]):
     deactivated, the arm is told to hold the last target it was sent.
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state and
-    the last point of the previous chunk has come back on ``joint_command_sent``. After an episode's last step a chunk
-    is left unexecuted, so the node is quiet while the twin is reset, until ``policy/reset``: then it acts on the first
-    observation that no sent command led to, whether that is there already or still to come.
+    the last point of the previous chunk has come back on ``joint_command_sent``. It begins with ``policy/reset``,
+    also after activation and reload, on the first observation that no sent command led to, whether that is there
+    already or still to come. An episode's last chunk is left unexecuted, so the node is quiet while the twin is reset.
 
     Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
     the grasp (see ``lrm_ros.robot.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
@@ -51,6 +51,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._arrived: dict[str, float] = {}  # topic -> time.monotonic() of its newest message
         self._chunk: ActionChunk | None = None
         self._running = False
+        self._begun = False  # an episode has begun: lock-step acts in none before policy/reset
         self._fresh_start = False  # the next observation acted on must begin an episode
         self._episodes = 0
         self._drawn_with: int | None = None  # seed of the last offset
@@ -78,12 +79,12 @@ class PolicyNode(LrmNode[PolicyConfig]):
             self.create_timer(self.config.timeout_s / 2, self._watch, clock=steady)
 
     def activate(self) -> None:
-        """Act on the newest observation."""
+        """Run; in lock-step wait for ``policy/reset``."""
         if self.config.realtime:  # what came before may be old
             self._state, self._frames = None, {}
             topics = ("joint_states", *(camera.name for camera in self.contract.cameras))
             self._arrived = dict.fromkeys(topics, time.monotonic())
-        self._chunk, self._fresh_start, self._running = None, False, True
+        self._chunk, self._fresh_start, self._running, self._begun = None, False, True, False
         self._consider()
 
     def deactivate(self) -> None:
@@ -156,7 +157,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _consider(self) -> None:
         """Act if an observation is due and usable."""
-        if not self._running:
+        if not self._running or not (self._begun or self.config.realtime):
             return
         observation = self._observation()
         if observation is None:
@@ -241,7 +242,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._begin_episode()
-        self._fresh_start = True
+        self._fresh_start = self._begun = True
         response.success, response.message = True, f"new episode, offset {np.round(self._offset, 4).tolist()} m"
         self._consider()
         return response
@@ -253,6 +254,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
             response.success, response.message = False, f"the policy in use stays: {error}"
             self.get_logger().error(response.message)
             return response
+        self._begun = False
         self.diagnostics.recovered("policy", "a policy is loaded")
         response.success, response.message = True, f"policy '{self.config.checkpoint}' loaded"
         self._consider()
