@@ -3,10 +3,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from episodes import square_episode  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.contract import check_episode, contract_differences, has_images, load_contract, save_contract
-from tests.episodes import square_episode
 
 CONTRACT = RobotContract()
 

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from episodes import square_episode, square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import is_complete, load_into_ram, write_dataset
-from tests.episodes import square_episode, square_episodes
 from training.batches import TrainingData
 
 CONTRACT = RobotContract()
@@ -108,8 +108,8 @@ def test_an_existing_data_set_is_never_extended(tmp_path):
 def test_after_a_kill_nothing_stands_under_the_final_name_and_writing_again_works(tmp_path):
     root = tmp_path / "d"
     code = (
-        "import os, signal, sys; sys.path[:0] = ['.']\n"
-        "from tests.episodes import square_episodes\n"
+        "import os, signal, sys; sys.path[:0] = ['tests', '.']\n"
+        "from episodes import square_episodes\n"
         "from lrm_ros.config import RobotContract\n"
         "from lrm_ros.record.dataset import write_dataset\n"
         f"write_dataset(square_episodes(3), {str(root)!r}, RobotContract(),\n"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from episodes import square_episode, square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
-from tests.episodes import square_episode, square_episodes
 from training.batches import TrainingData
 from training.finetune import finetune, main
 
