@@ -234,11 +234,18 @@ def test_without_a_terminal_the_program_says_what_to_do():
     assert "ssh -t" in output
 
 
-def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, person, tmp_path):
+@pytest.fixture
+def recorder(spin, tmp_path) -> Iterator[RecorderNode]:
+    node = spin.start(RecorderNode(folder=str(tmp_path), min_free_mb=1))
+    yield node
+    node.close()  # its thread would keep the test run alive
+    spin.nodes.remove(node)
+
+
+def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, person, recorder, tmp_path):
     from sim.twin_node import TwinNode
 
     twin = spin.start(TwinNode(realtime=True))
-    recorder = spin.start(RecorderNode(folder=str(tmp_path), min_free_mb=1))
     node = spin.start(TeleopNode(person.slave, seed=3))
     events = spin.collect(probe, DiagnosticStatus, "episode", EVENTS)
     clients = (node._set_twin, node._reset_twin, node._set_recorder, node._start_episode, node._end_episode)

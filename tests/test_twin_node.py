@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import Spinner
+from conftest import Spinner  # type: ignore[import-not-found]
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
