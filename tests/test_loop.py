@@ -39,7 +39,7 @@ def test_the_loop_goes_on_after_a_kill_and_ends_with_all_its_results(tmp_path):
     run = tmp_path / "run"
     process = _start(run)
     try:
-        _wait_for(run / "iter_000" / "policy" / "finetune.json", process, 240)
+        _wait_for(run / "iter_001" / "verdicts.jsonl", process, 240)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

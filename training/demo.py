@@ -19,12 +19,12 @@ from lrm_ros.graph import nodes_of, run_graph
 # Small enough for five minutes on two CPU cores; too small to show an improvement.
 QUICK = {
     "iterations": 1,
-    "demonstrations": 8,
-    "episodes": 10,
+    "demonstrations": 10,
+    "episodes": 8,
     "tries": 2,
-    "sft_steps": 150,
-    "finetune_steps": 80,
-    "eval_episodes": 12,
+    "sft_steps": 400,
+    "finetune_steps": 100,
+    "eval_episodes": 10,
 }
 
 

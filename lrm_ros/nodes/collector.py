@@ -206,3 +206,8 @@ def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
         path.write_text(text)
     rows = [json.loads(line) for line in text.splitlines()]
     return {row["episode_id"]: row for row in rows}
+
+
+def kept_any(folder: Path) -> bool:
+    """Return whether the judge has kept an episode of a folder."""
+    return any(row["keep"] for row in read_verdicts(folder).values())

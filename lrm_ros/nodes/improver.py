@@ -30,7 +30,7 @@ from tqdm import tqdm
 from lrm_ros import messages
 from lrm_ros.config import ImproverConfig, RewardConfig, to_dict
 from lrm_ros.nodes.base import EVENTS, LrmNode, run
-from lrm_ros.nodes.collector import Collector
+from lrm_ros.nodes.collector import Collector, kept_any
 from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
 from lrm_ros.record.dataset import is_complete, write_dataset
 
@@ -156,8 +156,15 @@ class ImproverNode(LrmNode[ImproverConfig]):
                     self._use(policy)
                     row.update(self._collector.roll_out(folder, iteration))
                 with self._stage("judge", iteration) as row:
-                    row["steps"] = self._write_dataset(folder)
-            datasets.append(folder / "dataset")
+                    row["steps"] = self._write_dataset(folder) if kept_any(folder) else 0
+            if is_complete(folder / "dataset"):
+                datasets.append(folder / "dataset")
+            else:
+                print(
+                    f"the judge kept no episode of iteration {iteration}: it trains on what there was before. Train the "
+                    "policy longer (sft_steps), collect more (episodes, tries), or look at the rejected episodes",
+                    flush=True,
+                )
             policy = self._train("finetune", iteration, datasets, config.finetune_steps, policy)
         for iteration in range(1, config.iterations + 1):
             control = self._train("control", iteration, datasets[:1], config.finetune_steps, control)
@@ -176,11 +183,6 @@ class ImproverNode(LrmNode[ImproverConfig]):
     def _write_dataset(self, folder: Path) -> int:
         """Write the kept episodes of a folder, each up to where the judge saw it done, as a LeRobotDataset."""
         episodes = self._collector.kept_episodes(folder)
-        if not episodes:
-            raise ValueError(
-                f"the judge kept no episode in '{folder}': the policy fails everywhere or the judge is too strict; "
-                "train the policy longer (sft_steps), collect more (episodes, tries), or lower judge_threshold"
-            )
         with tqdm(total=len(episodes), desc="data set", unit="ep", mininterval=_interval()) as bar:
             write_dataset(episodes, folder / "dataset", self.contract, progress=lambda n: bar.update(n - bar.n))
         return sum(len(episode.steps) for episode in episodes)
