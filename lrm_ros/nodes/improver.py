@@ -161,8 +161,8 @@ class ImproverNode(LrmNode[ImproverConfig]):
                 datasets.append(folder / "dataset")
             else:
                 print(
-                    f"the judge kept no episode of iteration {iteration}: it trains on what there was before. Train the "
-                    "policy longer (sft_steps), collect more (episodes, tries), or look at the rejected episodes",
+                    f"the judge kept no episode of iteration {iteration}: it trains on what there was before. Train "
+                    "the policy longer (sft_steps), collect more (episodes, tries), or look at the rejected episodes",
                     flush=True,
                 )
             policy = self._train("finetune", iteration, datasets, config.finetune_steps, policy)
