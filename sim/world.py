@@ -96,7 +96,11 @@ class World:
         return self._env.agent.robot.get_qpos()[0].cpu().numpy().astype(np.float32)
 
     def reset(self, seed: int) -> None:
-        """Start a new episode; the seed fixes everything about it."""
+        """Start a new episode; the seed fixes scene and arm.
+
+        What follows from the same actions may still differ in the last digits with what was simulated before, and
+        after contacts visibly: PhysX keeps state of its own.
+        """
         self._env.reset(seed=int(seed))
         self._last = self.state
         self.steps = 0
