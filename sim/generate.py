@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled frames for the reward model: expert episodes and failures of every kind, with exact labels.
 
-Labels come from the simulator's state: ``progress`` in [0, 1] and ``success``. The command and its seed reproduce the
-data bit for bit. Seeds used here (from 5,000,000 on) are used nowhere else.
+Labels come from the simulator's state: ``progress`` in [0, 1] and ``success``. The seed fixes scenes and behaviours;
+contacts may end differently in the details (see ``World.reset``). Seeds from 5,000,000 on are used nowhere else.
 """
 
 from __future__ import annotations
