@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.adapters import load_qwen
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.language import read, rotary_of
 from lrm_ros.reward.models import READOUTS
 from lrm_ros.reward.vision import Positions, encode, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -58,13 +59,13 @@ class _Prompt:
 
     Attributes:
         rows: token ids of each forward pass that the candidates need (one unless candidates have several tokens).
-        positions: (3, L) position ids of each row: time, height, width.
+        rotary: (2, L, head size) cosine and sine of each row's positions.
         visual: (V,) places of the image tokens, the same in every row.
         terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
     """
 
     rows: list[Any]
-    positions: list[Any]
+    rotary: list[Any]
     visual: Any
     terms: list[list[tuple[int, int, int]]]
 
@@ -257,12 +258,12 @@ class QwenRewardModel:
             terms.append([(row, place - 1, ids[place]) for place in range(common, len(ids))])
         image_grid = torch.tensor(grids, device=self.device)
         tensors = [torch.tensor(row, device=self.device) for row in rows]
-        positions = []
+        rotary = []
         for row in tensors:
             rope, _ = self.qwen.model.get_rope_index(row[None], image_grid, attention_mask=torch.ones_like(row)[None])
-            positions.append(rope[:, 0])
+            rotary.append(rotary_of(self.qwen.model.language_model, rope[:, 0]))
         visual = (tensors[0] == self.qwen.config.image_token_id).nonzero()[:, 0]
-        return _Prompt(tensors, positions, visual, terms)
+        return _Prompt(tensors, rotary, visual, terms)
 
     def _language(
         self, queries: Sequence[RewardQuery], prompts: list[_Prompt], rows: list[tuple[int, int, _Frames, list[int]]]
@@ -274,7 +275,8 @@ class QwenRewardModel:
         for chunk in _chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
             length = max(len(prompts[number].rows[row]) for number, row, _, _ in chunk)
             ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)
-            positions = torch.zeros(3, len(chunk), length, dtype=torch.long, device=self.device)
+            first = prompts[chunk[0][0]].rotary[0]
+            rotary = first.new_zeros(2, len(chunk), length, first.shape[-1])
             visual = torch.zeros(len(chunk), length, dtype=torch.bool, device=self.device)
             features = []
             asked = []  # (row of the batch, place, token, query, candidate)
@@ -282,7 +284,7 @@ class QwenRewardModel:
                 prompt = prompts[number]
                 size = len(prompt.rows[row])
                 ids[i, :size] = prompt.rows[row]
-                positions[:, i, :size] = prompt.positions[row]
+                rotary[:, i, :size] = prompt.rotary[row]
                 visual[i, prompt.visual] = True
                 features += [(frames, place) for place in places]
                 for candidate, terms in enumerate(prompt.terms):
@@ -291,17 +293,8 @@ class QwenRewardModel:
             embeds[visual] = torch.cat([f.features[p] for f, p in features]).to(embeds.dtype)
             levels = len(features[0][0].deep)
             with self._adapter_rows([queries[number].head for number, *_ in chunk]):
-                # Rows are padded on the right, where a causal model does not look: no mask is needed. Without a cache
-                # transformers would take the positions of image tokens for the borders of packed texts and mask there.
-                hidden = self.qwen.model.language_model(
-                    inputs_embeds=embeds,
-                    position_ids=positions,
-                    use_cache=True,
-                    visual_pos_masks=visual,
-                    deepstack_visual_embeds=[
-                        torch.cat([f.deep[level][p] for f, p in features]) for level in range(levels)
-                    ],
-                ).last_hidden_state
+                deep = [torch.cat([f.deep[level][p] for f, p in features]) for level in range(levels)]
+                hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep)
             spots = {spot: at for at, spot in enumerate(dict.fromkeys(term[:2] for term in asked))}
             batch, place = zip(*spots, strict=True)
             scores = self.qwen.lm_head(hidden[list(batch), list(place)]).float().log_softmax(-1)

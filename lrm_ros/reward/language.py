@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The language model of a Qwen3-VL on a batch of prompts, without a cache and without a mask.
+
+transformers' own forward (Qwen3VLTextModel) builds a mask and a cache and works out rotary positions at every call: in
+a small model that takes longer than the arithmetic. This one runs the same modules, with LoRA in them; a test holds
+both equal. Rows are padded on the right, where a causal model does not look, so no mask is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def rotary_of(language: Any, positions: Any) -> Any:
+    """Return cosine and sine (2, L, head size) of the rotary embedding for positions (3, L): time, height, width."""
+    import torch
+
+    weight = language.embed_tokens.weight
+    return torch.cat(language.rotary_emb(weight, positions[:, None]))
+
+
+def read(language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[Any]) -> Any:
+    """Run the language model.
+
+    Args:
+        language: a Qwen3VLTextModel.
+        embeds: (B, L, D) embedded prompts with their visual tokens.
+        rotary: (2, B, L, head size) cosine and sine of ``rotary_of``.
+        visual: (B, L) where the visual tokens are.
+        deep: DeepStack levels, each (visual tokens, D), in the order of ``visual``.
+
+    Returns:
+        (B, L, D) last hidden states, normalised.
+    """
+    from torch.nn.functional import scaled_dot_product_attention
+
+    batch, length, _ = embeds.shape
+    cos, sin = rotary[0][:, None], rotary[1][:, None]
+    states = embeds
+    for number, layer in enumerate(language.layers):
+        attention, mlp = layer.self_attn, layer.mlp
+        shape = (batch, length, -1, attention.head_dim)
+        normal = _norm(layer.input_layernorm, states)
+        query = _norm(attention.q_norm, attention.q_proj(normal).view(shape)).transpose(1, 2)
+        key = _norm(attention.k_norm, attention.k_proj(normal).view(shape)).transpose(1, 2)
+        value = attention.v_proj(normal).view(shape).transpose(1, 2)
+        seen = scaled_dot_product_attention(
+            _rotate(query, cos, sin),
+            _rotate(key, cos, sin),
+            value,
+            is_causal=True,
+            scale=attention.scaling,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        states = states + attention.o_proj(seen.transpose(1, 2).reshape(batch, length, -1))
+        normal = _norm(layer.post_attention_layernorm, states)
+        states = states + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normal)) * mlp.up_proj(normal))
+        if number < len(deep):
+            states = states.clone()
+            states[visual] += deep[number].to(states.dtype)
+    return _norm(language.norm, states)
+
+
+def _norm(module: Any, values: Any) -> Any:
+    """Root-mean-square norm over the last axis, in float32 as the stock module does it, in one kernel."""
+    from torch.nn.functional import rms_norm
+
+    return module.weight * rms_norm(values.float(), values.shape[-1:], None, module.variance_epsilon).to(values.dtype)
+
+
+def _rotate(values: Any, cos: Any, sin: Any) -> Any:
+    """Turn pairs of channels (i, i + half) by their position's angle; values (B, H, L, head size)."""
+    import torch
+
+    first, second = values.chunk(2, dim=-1)
+    return values * cos + torch.cat((-second, first), dim=-1) * sin
