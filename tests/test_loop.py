@@ -55,7 +55,7 @@ def test_the_loop_goes_on_after_a_kill_and_ends_with_all_its_results(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     assert {path: path.read_bytes() for path in run.glob("demonstrations/episodes/*.mcap")} == journals
     stages = [json.loads(line)["stage"] for line in (run / "stages.jsonl").read_text().splitlines()]
-    assert stages == ["demonstrations", "sft", "rollout", "judge", "finetune", "control", *["evaluate"] * 3]
+    assert stages == ["demonstrations", "sft", "rollout", "dataset", "finetune", *["evaluate"] * 3]
     for name in ("baseline", "control", "final"):
         result = json.loads((run / "eval" / f"{name}.json").read_text())
         assert len(result["success"]) == 2

@@ -14,6 +14,7 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER, load_model
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
+from training.tiny_model import VISION, build_model, build_processor
 
 TASKS = ("put the red toy giraffe in the bowl", "put the blue toy walrus into the big green box")
 
@@ -84,6 +85,22 @@ def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     alone = [values_of(tiny.score([query]))[0] for query in queries[:5]]
     np.testing.assert_allclose(fast, [plain(tiny, query) for query in queries], atol=2e-5)
     np.testing.assert_allclose(fast[:5], alone, atol=2e-5)
+
+
+def test_a_model_with_deepstack_is_read_as_transformers_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(VISION, "deepstack_visual_indexes", [0, 2])
+    processor = build_processor()
+    model = build_model(processor)
+    with torch.no_grad():  # a fresh model answers the same whatever it sees
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    deep = QwenRewardModel(tmp_path, device="cpu")
+    queries = mixed_queries()
+    expected = [plain(deep, query) for query in queries]
+    assert np.std(expected[1::5]) > 1e-3
+    np.testing.assert_allclose(values_of(deep.score(queries)), expected, atol=1e-3)  # big weights: float32 errors grow
 
 
 def test_answers_carry_stamp_head_and_model(tiny):

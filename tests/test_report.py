@@ -88,7 +88,7 @@ def run(tmp_path: Path) -> Path:
     write_evaluation(run, "control", "iter_001/control", range(12))
     write_evaluation(run, "final", "iter_001/policy", range(5, 29))
     rows = [("demonstrations", None, 20.0), ("sft", 0, 80.0), ("rollout", 1, 50.0), ("rollout", 1, 10.5)]
-    rows += [("judge", 1, 2.0), ("finetune", 1, 80.0), ("control", 1, 70.0), ("evaluate", None, 12.5)]
+    rows += [("dataset", 1, 2.0), ("finetune", 1, 150.0), ("evaluate", None, 12.5)]
     write_lines(run / "stages.jsonl", [{"stage": s, "iteration": i, "seconds": t} for s, i, t in rows])
     return run
 
@@ -140,7 +140,7 @@ def test_figures_of_a_finished_run_are_those_of_its_files(run: Path) -> None:
     assert report["judge"] == judge, "demonstrations do not flatter the judge"
     assert report["demonstrations"]["judge"]["precision"] == 1.0
     assert iteration["success"] == report["final"]["success"], "the last iteration's policy is the result"
-    spent = {"rollout": 60.5, "judge": 2.0, "finetune": 80.0, "control": 70.0, "evaluate": None}
+    spent = {"rollout": 60.5, "dataset": 2.0, "finetune": 150.0, "evaluate": None}
     assert iteration["seconds"] == spent
     assert report["seconds"]["evaluate"] == 12.5 and sum(report["seconds"].values()) == 325.0
 

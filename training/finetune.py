@@ -20,6 +20,7 @@ import numpy as np
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract, save_contract
+from lrm_ros.progress import progress_bar
 from lrm_ros.types import Episode
 from training.batches import TrainingData, blur_states, vary_colours
 
@@ -330,11 +331,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     import torch
-    from tqdm import tqdm
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    with tqdm(total=arguments.steps, unit="step", desc="finetune") as bar:
+    with progress_bar(arguments.steps, "train " + "/".join(Path(arguments.out).parts[-2:]), "step") as bar:
 
         def show(step: int, steps: int, loss: float) -> None:
             bar.update(step - bar.n)

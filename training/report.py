@@ -21,7 +21,7 @@ from training.report_run import ARMS, Collection, Evaluation, Run, read_run
 from training.report_text import conclusion, headline, table
 from training.stats import paired, precision_recall, proportion
 
-_ITERATION_STAGES = ("rollout", "judge", "finetune", "control", "evaluate")
+_ITERATION_STAGES = ("rollout", "dataset", "finetune", "evaluate")
 
 
 def write_report(run: Path) -> dict[str, Any]:

@@ -13,9 +13,8 @@ STAGES = {
     "demonstrations": "demonstrations",
     "sft": "training on demonstrations (SFT)",
     "rollout": "rolling out and judging",
-    "judge": "data set of the kept",
-    "finetune": "fine-tuning",
-    "control": "training the control",
+    "dataset": "data set of the kept",
+    "finetune": "fine-tuning and the control",
     "evaluate": "evaluation",
 }
 """Stage of the run -> what it is called; the judge looks at each episode right after it was recorded."""

@@ -8,17 +8,16 @@ An attempt with a verdict is never repeated; a journal without one is judged, no
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lrm_ros.config import ImproverConfig, RewardConfig
 from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError
+from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
 from lrm_ros.types import Episode, Reward, RewardQuery, Verdict
@@ -56,7 +55,7 @@ class Collector:
         seed = 10_000 * (config.seed + 1)
         wanted = config.demonstrations
         kept = sum(row["keep"] for row in verdicts.values())
-        with tqdm(total=wanted, initial=kept, desc="demonstrations", unit="ep", file=sys.stderr) as bar:
+        with progress_bar(wanted, "demonstrations", "ep", kept) as bar:
             while kept < wanted:
                 if seed - 10_000 * (config.seed + 1) >= 2 * wanted + 10:
                     raise EpisodeError(
@@ -86,8 +85,7 @@ class Collector:
         verdicts = read_verdicts(folder)
         first = 2_000_000 + 100_000 * config.seed + 10_000 * iteration
         attempts = kept = 0
-        interval = 0.2 if sys.stderr.isatty() else 10.0
-        with tqdm(total=config.episodes, desc="roll out", unit="start", mininterval=interval) as bar:
+        with progress_bar(config.episodes, "roll out", "start") as bar:
             for seed in range(first, first + config.episodes):
                 for attempt in range(config.tries):
                     row = self._attempt(folder, verdicts, seed, attempt)

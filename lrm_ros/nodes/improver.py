@@ -2,9 +2,9 @@
 """The improver node: the self-improvement loop (paper IV-C), from demonstrations to the final evaluation.
 
 Demonstrations -> SFT -> iterations of (roll out -> the completion head judges -> keep successes -> data set ->
-fine-tune -> swap the checkpoint) -> a control with the same number of extra training steps on the demonstrations alone
--> evaluation of baseline, control and result on held-out seeds. Every stage leaves its result on the disk under its
-final name only when complete, so that a run killed at any point goes on where it was.
+fine-tune, and beside it a control: the same number of training steps on the demonstrations alone -> swap the
+checkpoint) -> evaluation of baseline, control and result on held-out seeds. Every stage leaves its result on the disk
+under its final name only when complete, so that a run killed at any point goes on where it was.
 
 The loop sees images and the judge's verdicts. The simulator's truth goes to the evaluator only.
 """
@@ -20,18 +20,19 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from tqdm import tqdm
 
 from lrm_ros import messages
 from lrm_ros.config import ImproverConfig, RewardConfig, to_dict
 from lrm_ros.nodes.base import EVENTS, LrmNode, run
 from lrm_ros.nodes.collector import Collector, kept_any
 from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
 
 _SERVICES = ("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode")
@@ -45,7 +46,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         super().__init__("improver", ImproverConfig, overrides)
         self._thread: threading.Thread | None = None
         self._driver: EpisodeDriver | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
         self._stopping = False
         self._evaluation: dict[str, str] = {}
 
@@ -78,9 +79,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
         self._stopping = True
         if self._driver is not None:
             self._driver.stop()
-        child = self._child
-        if child is not None and child.poll() is None:
-            child.terminate()
+        for child in self._children:
+            if child.poll() is None:
+                child.terminate()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._thread = None
@@ -147,15 +148,16 @@ class ImproverNode(LrmNode[ImproverConfig]):
                 row["kept"] = self._collector.demonstrate(demonstrations)
                 self._write_dataset(demonstrations)
         datasets = [demonstrations / "dataset"]
-        sft = self._train("sft", 0, datasets, config.sft_steps, None)
-        policy, control = sft, sft
+        start = self._training(0, "policy", datasets, config.sft_steps, None)
+        self._train("sft", 0, [start])
+        sft = policy = control = start.out
         for iteration in range(1, config.iterations + 1):
             folder = run_folder / f"iter_{iteration:03d}"
             if not is_complete(folder / "dataset"):
                 with self._stage("rollout", iteration) as row:
                     self._use(policy)
                     row.update(self._collector.roll_out(folder, iteration))
-                with self._stage("judge", iteration) as row:
+                with self._stage("dataset", iteration) as row:
                     row["steps"] = self._write_dataset(folder) if kept_any(folder) else 0
             if is_complete(folder / "dataset"):
                 datasets.append(folder / "dataset")
@@ -165,9 +167,12 @@ class ImproverNode(LrmNode[ImproverConfig]):
                     "the policy longer (sft_steps), collect more (episodes, tries), or look at the rejected episodes",
                     flush=True,
                 )
-            policy = self._train("finetune", iteration, datasets, config.finetune_steps, policy)
-        for iteration in range(1, config.iterations + 1):
-            control = self._train("control", iteration, datasets[:1], config.finetune_steps, control)
+            results = [
+                self._training(iteration, "policy", datasets, config.finetune_steps, policy),
+                self._training(iteration, "control", datasets[:1], config.finetune_steps, control),
+            ]
+            self._train("finetune", iteration, results)
+            policy, control = (training.out for training in results)
         for name, checkpoint in (("baseline", sft), ("control", control), ("final", policy)):
             if not (run_folder / "eval" / f"{name}.json").exists():
                 with self._stage("evaluate", None) as row:
@@ -183,34 +188,53 @@ class ImproverNode(LrmNode[ImproverConfig]):
     def _write_dataset(self, folder: Path) -> int:
         """Write the kept episodes of a folder, each up to where the judge saw it done, as a LeRobotDataset."""
         episodes = self._collector.kept_episodes(folder)
-        with tqdm(total=len(episodes), desc="data set", unit="ep", mininterval=_interval()) as bar:
+        with progress_bar(len(episodes), "data set", "ep") as bar:
             write_dataset(episodes, folder / "dataset", self.contract, progress=lambda n: bar.update(n - bar.n))
         return sum(len(episode.steps) for episode in episodes)
 
-    def _train(self, stage: str, iteration: int, datasets: Sequence[Path], steps: int, init: Path | None) -> Path:
-        """Train in a process of its own, which resumes if it was interrupted; returns the checkpoint."""
-        name = "policy" if stage != "control" else "control"
-        out = self._run / f"iter_{iteration:03d}" / name
-        if (out / "finetune.json").exists():
-            return out
+    def _training(
+        self, iteration: int, name: str, datasets: Sequence[Path], steps: int, init: Path | None
+    ) -> _Training:
+        """Return the training of a policy of an iteration, to be started by :meth:`_train`."""
         config = self.config
-        words = [sys.executable, "-m", "training.finetune", "--out", str(out), "--steps", str(steps)]
+        out = self._run / f"iter_{iteration:03d}" / name
+        words = ["--out", str(out), "--steps", str(steps)]
         for dataset in datasets:
             words += ["--dataset", str(dataset)]
         if init is not None:
             words += ["--init", str(init)]
         words += ["--seed", str(config.seed), "--lr", str(config.learning_rate), "--colour", str(config.colour)]
-        words += ["--state-noise", str(config.state_noise)]
-        words += ["--batch-size", str(config.batch_size), "--threads", str(max(1, (os.cpu_count() or 1)))]
-        with self._stage(stage, iteration) as row:
-            row["steps"], row["datasets"] = steps, len(datasets)
-            self._child = subprocess.Popen(words)
-            code = self._child.wait()
-            if self._stopping:
-                raise Stopped
-            if code != 0:
-                raise EpisodeError(f"training ended with code {code}; its error is in the output above")
-        return out
+        words += ["--state-noise", str(config.state_noise), "--batch-size", str(config.batch_size)]
+        return _Training(out, words)
+
+    def _train(self, stage: str, iteration: int, trainings: Sequence[_Training]) -> None:
+        """Train side by side, each in a process of its own, which resumes if it was interrupted.
+
+        On half the cores each, two trainings take less time than one after the other on all of them.
+
+        Raises:
+            EpisodeError: one ended with an error; the others are stopped and resume when the loop is started again.
+        """
+        waiting = [training for training in trainings if not training.done]
+        if not waiting:
+            return
+        threads = max(1, (os.cpu_count() or 1) // len(waiting))
+        command = [sys.executable, "-m", "training.finetune", "--threads", str(threads)]
+        with self._stage(stage, iteration):
+            self._children = [subprocess.Popen([*command, *training.words]) for training in waiting]
+            try:
+                for training, child in zip(waiting, self._children, strict=True):
+                    code = child.wait()
+                    if self._stopping:
+                        raise Stopped
+                    if code != 0:
+                        raise EpisodeError(f"training '{training.out}' ended with code {code}; its error is above")
+            finally:
+                for child in self._children:
+                    if child.poll() is None:
+                        child.terminate()
+                        child.wait()
+                self._children = []
 
     def _evaluate(self, name: str, checkpoint: Path) -> None:
         """Have the evaluator measure a checkpoint on the held-out seeds."""
@@ -228,7 +252,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
             },
         )
         self._driver.trigger("evaluator/evaluate")
-        with tqdm(total=config.eval_episodes, desc=f"evaluate {name}", unit="ep", mininterval=_interval()) as bar:
+        with progress_bar(config.eval_episodes, f"evaluate {name}", "ep") as bar:
 
             def ended() -> bool:
                 bar.update(int(self._evaluation.get("done", 0)) - bar.n)
@@ -246,9 +270,17 @@ class ImproverNode(LrmNode[ImproverConfig]):
         self._driver.notify()
 
 
-def _interval() -> float:
-    """Return the time between two updates of a progress bar [s]: rare when nobody watches."""
-    return 0.2 if sys.stderr.isatty() else 10.0
+@dataclass(frozen=True)
+class _Training:
+    """A training of the loop: where its checkpoint goes and the options of ``training.finetune``."""
+
+    out: Path
+    words: list[str]
+
+    @property
+    def done(self) -> bool:
+        """Whether the checkpoint is complete."""
+        return (self.out / "finetune.json").exists()
 
 
 def _commit() -> str:

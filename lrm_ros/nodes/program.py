@@ -97,4 +97,5 @@ def run(
         if node is not None:
             node.close()
         rclpy.try_shutdown()
+        signal.set_wakeup_fd(-1)  # a signal from here on has nobody to wake; its socket goes with this function
     return 0
