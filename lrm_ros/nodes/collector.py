@@ -73,8 +73,7 @@ class Collector:
     def roll_out(self, folder: Path, iteration: int) -> dict[str, int]:
         """Try every start pose of an iteration until the judge keeps an attempt or the tries are used up.
 
-        The first try is the policy's own; the others add an exploration offset drawn once an episode, where the
-        policy does not succeed by itself.
+        Every try has an exploration offset of its own (see ``lrm_ros.robot.explore``).
 
         Returns:
             {"episodes": attempts, "kept": kept ones}.
@@ -135,8 +134,7 @@ class Collector:
 
     def _act(self, episode_id: str, seed: int, attempt: int) -> Path:
         """Let the policy act until the episode's last step and return the journal."""
-        explore = self._config.explore_std if attempt else 0.0
-        self._driver.set("policy", {"explore_std": explore, "seed": seed * 10 + attempt})
+        self._driver.set("policy", {"explore_std": self._config.explore_std, "seed": seed * 10 + attempt})
         self._driver.trigger("policy/reset")
         return self._finish(episode_id, self._config.rollout_steps)
 

@@ -4,7 +4,7 @@
 A policy that knows a task from few demonstrations mostly fails by reaching beside the object. One offset in the plane
 of the table, the same from the start of the episode until after the grasp, sometimes corrects that; what was executed
 is then a label for where the policy should have gone. Noise on single joints hardly ever does: it lifts the hand or
-hits the table.
+hits the table. Without an offset a success teaches nothing new: its labels are what the policy says anyway.
 """
 
 from __future__ import annotations
