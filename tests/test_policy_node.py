@@ -26,10 +26,11 @@ DT_NS = 100_000_000
 
 
 class Twin:
-    """Answers commands as the twin does in lock-step: K steps at once, then an image; at most ``max_steps``."""
+    """Answers commands as the twin does in lock-step: K steps at once, an image at the end or every ``frame_every``."""
 
-    def __init__(self, node, max_steps: int = 20, answers: bool = True) -> None:
+    def __init__(self, node, max_steps: int = 20, answers: bool = True, frame_every: int = 0) -> None:
         self.node, self.max_steps, self.steps, self.reset_ns = node, max_steps, 0, 0
+        self.frame_every = frame_every
         self.ns, self.state = DT_NS, np.zeros(6, np.float32)
         self.executed: list[tuple[int, np.ndarray]] = []
         self.states = node.create_publisher(JointState, "joint_states", STREAM)
@@ -60,7 +61,8 @@ class Twin:
             self.ns += DT_NS
             self.steps += 1
             self.state = action
-            self.observe(image=k == len(actions) - 1)
+            due = self.frame_every > 0 and self.steps % self.frame_every == 0
+            self.observe(image=due or k == len(actions) - 1)
 
 
 def start(spin, probe, twin=None, **parameters):
@@ -81,8 +83,9 @@ def stamps(received) -> list[int]:
     return [messages.to_ns(message.header.stamp) for message in received]
 
 
-def test_in_lock_step_every_chunk_is_executed_before_the_next_observation_is_answered(spin, probe):
-    twin = Twin(probe, max_steps=20)
+@pytest.mark.parametrize("frame_every", [0, 1])
+def test_in_lock_step_every_chunk_is_executed_before_the_next_observation_is_answered(spin, probe, frame_every):
+    twin = Twin(probe, max_steps=20, frame_every=frame_every)
     _, wishes, commands = start(spin, probe, realtime=False, execute_steps=8)
     begin(spin, probe, twin)
     first = twin.ns

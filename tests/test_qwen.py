@@ -13,6 +13,7 @@ import torch
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER, load_model
 from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.reward.vision import patches_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 from training.tiny_model import VISION, build_model, build_processor
 
@@ -116,6 +117,18 @@ def test_frames_of_other_sizes_are_resized_by_the_processor(tiny):
     ]
     values = values_of(tiny.score(queries))
     np.testing.assert_allclose(values, [plain(tiny, query) for query in queries], atol=2e-5)
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_patches_are_those_of_the_image_processor(tiny, monkeypatch, repeat):
+    processor = tiny.processor.image_processor
+    monkeypatch.setattr(processor, "temporal_patch_size", repeat)
+    monkeypatch.setattr(processor, "size", {"shortest_edge": 64 * 64, "longest_edge": 192 * 192})
+    images = [noise(1).image, noise(2, 64, 160).image, noise(3, 480, 640).image, noise(4, 40, 40).image]
+    for image, (grid, patches) in zip(images, patches_of(processor, images), strict=True):
+        expected = processor(images=[image.copy()], return_tensors="pt")
+        assert grid == tuple(expected["image_grid_thw"][0].tolist())
+        torch.testing.assert_close(patches, expected["pixel_values"], atol=1e-5, rtol=0)
 
 
 def test_candidates_of_several_tokens_are_scored_as_whole_sequences(tiny, monkeypatch):

@@ -30,8 +30,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
     that the arm has a target while the prediction takes its time. When images or joint states stop, or the node is
     deactivated, the arm is told to hold the last target it was sent.
 
-    Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state and
-    the last point of the previous chunk has come back on ``joint_command_sent``. It begins with ``policy/reset``,
+    Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that
+    state is the one after the previous chunk, and the chunk's last point has come back on ``joint_command_sent``. It begins with ``policy/reset``,
     also after activation and reload, on the first observation that no sent command led to, whether that is there
     already or still to come. An episode's last chunk is left unexecuted, so the node is quiet while the twin is reset.
 
@@ -193,7 +193,11 @@ class PolicyNode(LrmNode[PolicyConfig]):
             ready = all(now - self._arrived[name] < self.contract.dt_s / 2 for name in names)
             ready = ready and now - self._arrived["joint_states"] < self.config.timeout_s
         else:
-            due = self._chunk is None or self._sent_after(self._end_ns(self._chunk) - 1.5 * self._dt_ns)
+            # Sent is not enough: until its state is here, the newest image is the one before the chunk's last step.
+            due = self._chunk is None or (
+                self._sent_after(self._end_ns(self._chunk) - 1.5 * self._dt_ns)
+                and stamp_ns > self._end_ns(self._chunk) - 0.5 * self._dt_ns
+            )
             due = due and not (self._fresh_start and self._sent_after(stamp_ns - 1.5 * self._dt_ns))
             ready = all(frame.stamp_ns == stamp_ns for frame in frames.values())
         if not due or not ready:

@@ -28,7 +28,7 @@ from lrm_ros.reward.adapters import load_qwen
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.language import read, rotary_of
 from lrm_ros.reward.models import READOUTS
-from lrm_ros.reward.vision import Positions, encode, positions_of
+from lrm_ros.reward.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 _MAX_ROWS = 96
@@ -206,17 +206,16 @@ class QwenRewardModel:
         import torch
 
         distinct = {id(frame): frame for frame in frames}
-        inputs = self.processor.image_processor(images=[f.image for f in distinct.values()], return_tensors="pt")
-        grids: list[tuple[int, int, int]] = [tuple(grid) for grid in inputs["image_grid_thw"].tolist()]
+        images = patches_of(self.processor.image_processor, [frame.image for frame in distinct.values()])
+        grids = [grid for grid, _ in images]
         visual = self.qwen.model.visual
-        pixels = inputs["pixel_values"].to(self.device, visual.dtype).split([t * h * w for t, h, w in grids])
         features: list[Any] = [None] * len(grids)
         deep: list[list[Any]] = [[None] * len(grids) for _ in visual.deepstack_visual_indexes]
         for grid in dict.fromkeys(grids):
             places = [place for place, other in enumerate(grids) if other == grid]
             if (eyes, grid) not in self._positions:
                 self._positions[eyes, grid] = positions_of(visual, grid, self.device)
-            patches = torch.stack([pixels[place] for place in places])
+            patches = torch.stack([images[place][1] for place in places]).to(self.device, visual.dtype)
             tokens, levels, _ = encode(visual, patches, self._positions[eyes, grid])
             for row, place in enumerate(places):
                 features[place] = tokens[row]

@@ -7,8 +7,12 @@ time. This one runs the same modules, with LoRA or saved copies in them, over a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,38 @@ def positions_of(visual: Any, grid: tuple[int, int, int], device: Any = "cpu") -
     angles = visual.rot_pos_emb(grid_thw)
     angles = torch.cat((angles, angles), dim=-1)
     return Positions(visual.fast_pos_embed_interpolate(grid_thw), angles.cos(), angles.sin())
+
+
+def patches_of(processor: Any, images: Sequence[NDArray[np.uint8]]) -> list[tuple[tuple[int, int, int], Any]]:
+    """Return what the image processor makes of each image: its (t, h, w) grid and its patches (P, values).
+
+    Images that need no resizing take a short way: the processor's own costs a tenth of a small model's answer. A test
+    holds both equal.
+
+    Args:
+        processor: a Qwen2VLImageProcessorFast.
+        images: (H, W, 3) each, of any sizes.
+    """
+    import torch
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    size, merge, repeat = processor.patch_size, processor.merge_size, processor.temporal_patch_size
+    mean = torch.tensor(processor.image_mean) / processor.rescale_factor
+    scale = processor.rescale_factor / torch.tensor(processor.image_std)
+    shortest, longest = processor.size["shortest_edge"], processor.size["longest_edge"]
+    result = []
+    for image in images:
+        height, width, _ = image.shape
+        if smart_resize(height, width, size * merge, shortest, longest) != (height, width):
+            inputs = processor(images=[image.copy()], return_tensors="pt")  # a copy: torch wants to be able to write
+            result.append((tuple(inputs["image_grid_thw"][0].tolist()), inputs["pixel_values"]))
+            continue
+        rows, columns = height // size, width // size
+        values = (torch.from_numpy(image.astype(np.float32)) - mean) * scale
+        blocks = values.view(rows // merge, merge, size, columns // merge, merge, size, 3)
+        patches = blocks.permute(0, 3, 1, 4, 6, 2, 5)[:, :, :, :, :, None].expand(-1, -1, -1, -1, -1, repeat, -1, -1)
+        result.append(((1, rows, columns), patches.reshape(rows * columns, -1)))
+    return result
 
 
 def encode(visual: Any, patches: Any, positions: Positions) -> tuple[Any, list[Any], Any]:

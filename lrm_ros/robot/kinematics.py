@@ -42,14 +42,18 @@ def _rotation(rpy: tuple[float, float, float]) -> NDArray[np.float64]:
     )
 
 
-def _about(axis: tuple[float, float, float], angle: float) -> NDArray[np.float64]:
-    """Return the (3, 3) rotation of ``angle`` [rad] about a unit axis (Rodrigues)."""
+def _turning(rpy: tuple[float, float, float], axis: tuple[float, float, float]) -> tuple[NDArray[np.float64], ...]:
+    """Return (3, 3) matrices A, B, C of a joint: its frame in its parent at angle a is A + B sin(a) + C cos(a).
+
+    Rodrigues' formula behind the joint's fixed rotation; worked out once, as inverse kinematics asks for it often.
+    """
     x, y, z = axis
     k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + math.sin(angle) * k + (1 - math.cos(angle)) * (k @ k)
+    fixed = _rotation(rpy)
+    return fixed @ (np.eye(3) + k @ k), fixed @ k, -fixed @ k @ k
 
 
-_ORIGINS = [(np.array(xyz), _rotation(rpy), axis) for xyz, rpy, axis in _JOINTS]
+_CHAIN = [(np.array(xyz), *_turning(rpy, axis)) for xyz, rpy, axis in _JOINTS]
 _BASE = _rotation((0.0, 0.0, math.pi / 2))  # the URDF's arm faces -y; base_link faces +x
 
 
@@ -63,9 +67,10 @@ def forward(joints: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         (3,) position [m] and (3, 3) rotation of the fixed jaw in ``base_link``; its -y column is the approach.
     """
     position, rotation = np.zeros(3), _BASE
-    for (xyz, fixed, axis), angle in zip(_ORIGINS, np.asarray(joints, dtype=np.float64)[:ARM_JOINTS], strict=True):
+    angles = np.asarray(joints, dtype=np.float64)[:ARM_JOINTS].tolist()
+    for (xyz, still, sine, cosine), angle in zip(_CHAIN, angles, strict=True):
         position = position + rotation @ xyz
-        rotation = rotation @ fixed @ _about(axis, float(angle))
+        rotation = rotation @ (still + math.sin(angle) * sine + math.cos(angle) * cosine)
     return position + rotation @ _TCP, rotation
 
 
