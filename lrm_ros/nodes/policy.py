@@ -31,9 +31,10 @@ class PolicyNode(LrmNode[PolicyConfig]):
     deactivated, the arm is told to hold the last target it was sent.
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that
-    state is the one after the previous chunk, and the chunk's last point has come back on ``joint_command_sent``. It begins with ``policy/reset``,
-    also after activation and reload, on the first observation that no sent command led to, whether that is there
-    already or still to come. An episode's last chunk is left unexecuted, so the node is quiet while the twin is reset.
+    state is the one after the previous chunk, and the chunk's last point has come back on ``joint_command_sent``. It
+    begins with ``policy/reset``, also after activation and reload, on the first observation that no sent command led
+    to, whether that is there already or still to come. An episode's last chunk is left unexecuted, so the node is quiet
+    while the twin is reset.
 
     Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
     the grasp (see ``lrm_ros.robot.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
