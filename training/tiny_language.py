@@ -152,7 +152,7 @@ class Reader:
         visual = (ids == model.config.image_token_id)[..., None]
         seen = tokens[[row for images, _, _ in drawn for row in images]].flatten(0, 1)
         embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)
-        # As in lrm_ros/reward/qwen.py: padded on the right, and with a cache so that no mask is made of the positions.
+        # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
         hidden = model.model.language_model(
             inputs_embeds=embeds, position_ids=positions, use_cache=True
         ).last_hidden_state
