@@ -157,7 +157,7 @@ class ImproverConfig:
     iterations: int = _opt(2, "self-improvement iterations")
     demonstrations: int = _opt(20, "demonstrations the policy starts from")
     disturbance: float = _opt(0.02, "actuation noise of the twin during demonstrations [rad]")
-    episodes: int = _opt(100, "start poses to roll out in each iteration")
+    episodes: int = _opt(40, "start poses to roll out in each iteration")
     tries: int = _opt(4, "attempts at a start pose until the judge keeps one")
     explore_std: float = _opt(0.02, "std of the gripper's sideways offset, drawn for each rollout [m]")
     rollout_steps: int = _opt(40, "control steps after which a rollout ends (a success takes about 30)")
