@@ -181,7 +181,7 @@ def test_an_unknown_read_out_is_refused(tiny):
 # ---- adapters --------------------------------------------------------------------------------------------------------
 
 
-def write_adapter(folder, heads, base=str(TINY_FOLDER), trained=True, visual=()):
+def write_adapter(folder, heads, base=str(TINY_FOLDER), trained=True, visual=(), stem=False):
     """LoRA adapters on the tiny model, as training would write them; ``visual`` heads also save the vision tower."""
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen3VLForConditionalGeneration
@@ -190,7 +190,7 @@ def write_adapter(folder, heads, base=str(TINY_FOLDER), trained=True, visual=())
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration.from_pretrained(TINY_FOLDER, dtype=torch.float32)
         saved = ["visual"] if head in visual else None
-        targets = r".*language_model.*\.(q_proj|v_proj|down_proj)"
+        targets = r".*language_model.*\.(q_proj|v_proj|down_proj)" + (r"|.*patch_embed\.proj" if stem else "")
         peft = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets, modules_to_save=saved))
         with torch.no_grad():
             for name, parameter in peft.named_parameters():
@@ -215,6 +215,12 @@ def test_three_adapters_share_a_batch_and_answer_as_each_does_alone(tmp_path, ti
     np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=2e-5)
     base = values_of(tiny.score(queries))
     assert np.abs(np.array(values) - base).max() > 1e-3
+
+
+def test_an_adapter_on_the_vision_stem_is_not_passed_over(tmp_path, tiny):
+    model = QwenRewardModel(write_adapter(tmp_path, ["all"], stem=True) / "all", device="cpu")
+    queries = mixed_queries()[:5]
+    np.testing.assert_allclose(values_of(model.score(queries)), [plain(model, query) for query in queries], atol=2e-5)
 
 
 def test_a_head_without_an_adapter_is_unscored(tmp_path):

@@ -64,7 +64,10 @@ def read(language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[Any]) 
 def _norm(module: Any, values: Any) -> Any:
     """Root-mean-square norm over the last axis, in float32 as the stock module does it, in one kernel."""
     from torch.nn.functional import rms_norm
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
+    if type(module) is not Qwen3VLTextRMSNorm:  # an adapter's copy is in it
+        return module(values)
     return module.weight * rms_norm(values.float(), values.shape[-1:], None, module.variance_epsilon).to(values.dtype)
 
 

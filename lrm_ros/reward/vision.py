@@ -83,14 +83,19 @@ def encode(visual: Any, patches: Any, positions: Positions) -> tuple[Any, list[A
     Returns:
         Visual tokens (N, T, D), one (N, T, D) for each DeepStack level, and the last patch states (N, P, H).
     """
+    from torch.nn import Conv3d
     from torch.nn.functional import linear, scaled_dot_product_attention
     from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
     n, count, _ = patches.shape
     tokens = count // visual.spatial_merge_size**2
-    # A convolution whose kernel is the whole patch is a matrix product, and on a CPU seven times as fast as one.
     stem = visual.patch_embed.proj
-    states = linear(patches, stem.weight.flatten(1), stem.bias) + positions.embedding
+    if type(stem) is Conv3d:
+        # A convolution whose kernel is the whole patch is a matrix product, and on a CPU seven times as fast as one.
+        states = linear(patches, stem.weight.flatten(1), stem.bias)
+    else:  # an adapter is in it
+        states = visual.patch_embed(patches.flatten(0, 1)).view(n, count, -1)
+    states = states + positions.embedding
     levels = []
     for number, block in enumerate(visual.blocks):
         attention = block.attn
