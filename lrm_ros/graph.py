@@ -148,6 +148,11 @@ def _parameters(node: str) -> list[str]:
     return [f.name for f in dataclasses.fields(CONFIGS[node])] + ["contract", "use_sim_time"]
 
 
+def threads_of(nodes: int) -> int:
+    """Return how many threads each node's arithmetic gets: more than there are cores only wait for each other."""
+    return max(1, (os.cpu_count() or 1) // nodes)
+
+
 def parse_arguments(words: Sequence[str]) -> dict[str, str]:
     """Return ``key:=value`` words as a dict.
 
@@ -210,7 +215,7 @@ class Graph:
     def start(self) -> None:
         """Start every node as a process with this process's Python and environment."""
         root = str(Path(__file__).resolve().parents[1])
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._env}
+        env = {"OMP_NUM_THREADS": str(threads_of(len(self.nodes))), **os.environ, "PYTHONUNBUFFERED": "1", **self._env}
         env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))
         env.setdefault("RCUTILS_COLORIZED_OUTPUT", str(int(sys.stdout.isatty())))

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
-from lrm_ros.graph import CONFIGS, GRAPHS, NodeSpec, nodes_of, ros_value
+from lrm_ros.graph import CONFIGS, GRAPHS, NodeSpec, nodes_of, ros_value, threads_of
 
 
 def launch_description(graph: str) -> Any:
@@ -43,8 +44,10 @@ def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
         for key, value in context.launch_configurations.items()
         if value != "" and (key in declared or "." in key)
     }
+    specs = nodes_of(graph, given)
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads_of(len(specs)))}
     actions: list[Any] = []
-    for spec in nodes_of(graph, given):
+    for spec in specs:
         words = [word for key, value in spec.parameters.items() for word in ("-p", f"{key}:={ros_value(value)}")]
         node = LifecycleNode(
             package="lrm_ros",
@@ -52,6 +55,7 @@ def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
             name=spec.name,
             namespace="",
             ros_arguments=words,
+            additional_env=threads,
             output="screen",
             emulate_tty=True,
         )

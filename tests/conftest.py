@@ -24,13 +24,13 @@ class Spinner:
 
     def __init__(self) -> None:
         import rclpy
-        from rclpy.executors import SingleThreadedExecutor
 
         from lrm_ros.nodes.base import set_transport
+        from lrm_ros.nodes.executor import NodeExecutor
 
         set_transport()
         rclpy.init()
-        self.executor = SingleThreadedExecutor()
+        self.executor = NodeExecutor()
         self.nodes: list = []
 
     def add(self, node):

@@ -183,6 +183,12 @@ raise SystemExit(run(Program, sys.argv))
     [
         ("self.create_timer(0.01, lambda: self.exit(5))", [], 5, ""),
         ("raise RuntimeError('no device; plug it in')", [], 1, "configure failed: no device; plug it in\nTraceback"),
+        (
+            "raise RuntimeError('help configures nothing')",
+            ["--", "--help"],
+            0,
+            "gain                 an extra parameter (1.5)",
+        ),
         ("pass", ["-p", "rate_hs:=3.0"], 2, "did you mean 'rate_hz'"),
         ("self.create_timer(0.01, lambda: 1 / 0)", [], 1, "ZeroDivisionError"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], 0, ""),

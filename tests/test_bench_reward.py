@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from lrm_ros.reward.bench import main, plain_call, queries_for
+from lrm_ros.reward.bench import main, pairs_of, plain_call, query_about
+from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Reward
@@ -15,15 +16,18 @@ def test_the_bench_writes_every_figure(tmp_path):
     figures = json.loads(out.read_text())
     assert (figures["device"], figures["model"]) == ("cpu", "tiny")
     rows = {(row["head"], row["readout"], row["batch"]) for row in figures["rows"]}
-    heads = ("contrastive", "progress", "completion")
-    assert rows == {(head, "forward", n) for head in heads for n in (1, 3)} | {("all", "forward", 3)}
+    singles = {(head, "forward", n) for head in HEADS for n in (1, 3)}
+    assert rows == singles | {("contrastive first pair", "forward", 1), ("all", "forward", 3)}
     assert all(row["ms_per_frame"] > 0 for row in figures["rows"])
     assert figures["serial_frames_per_s"] > 0 and figures["batched_frames_per_s"] > 0
 
 
 def test_serial_and_batched_measure_the_same_answers(frame):
     model = QwenRewardModel(TINY_FOLDER, device="cpu")
-    for asked in queries_for([frame, frame]).values():
-        (answer,) = model.score(asked)
+    pairs = pairs_of([frame.image, frame.image[::-1].copy()])
+    for head in [*HEADS, "contrastive"]:  # once more, with a frame that the model has seen
+        query = query_about(head, *next(pairs))
+        (answer,) = model.score([query])
         assert isinstance(answer, Reward)
-        assert answer.value == pytest.approx(plain_call(model, asked[0]), abs=2e-5)
+        assert answer.value == pytest.approx(plain_call(model, query), abs=2e-5)
+    assert model.score([query_about("progress", *next(pairs))])[0].stamp_ns == 5, "every call brings a new frame"

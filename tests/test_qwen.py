@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lrm_ros.reward import qwen
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER, load_model
 from lrm_ros.reward.qwen import QwenRewardModel
@@ -80,6 +81,18 @@ def plain(model: QwenRewardModel, query: RewardQuery) -> float:
     return float(weights @ torch.tensor(head.values, dtype=torch.float64))
 
 
+def small_model(folder):
+    """Save an untrained model whose answers depend on what it sees."""
+    processor = build_processor()
+    model = build_model(processor)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     queries = mixed_queries()
     fast = values_of(tiny.score(queries))
@@ -88,16 +101,25 @@ def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     np.testing.assert_allclose(fast[:5], alone, atol=2e-5)
 
 
+@pytest.mark.parametrize("deepstack", [[], [0, 2]])
+def test_a_frame_of_the_last_call_is_not_encoded_again(tmp_path, monkeypatch, deepstack):
+    monkeypatch.setitem(VISION, "deepstack_visual_indexes", deepstack)
+    model = QwenRewardModel(small_model(tmp_path), device="cpu")
+    sizes = []
+    encode = qwen.encode
+    monkeypatch.setattr(qwen, "encode", lambda *args: sizes.append(len(args[1])) or encode(*args))
+    frames = [noise(seed) for seed in range(4)]
+    queries = [RewardQuery(TASKS[0], "contrastive", pair) for pair in itertools.pairwise(frames)]
+    queries.append(RewardQuery(TASKS[0], "contrastive", (frames[3], frames[0])))  # the first is long forgotten
+    values = [values_of(model.score([query]))[0] for query in queries]
+    assert sizes == [2, 1, 1, 1]
+    np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=1e-3)
+    assert np.std(values) > 1e-3
+
+
 def test_a_model_with_deepstack_is_read_as_transformers_reads_it(tmp_path, monkeypatch):
     monkeypatch.setitem(VISION, "deepstack_visual_indexes", [0, 2])
-    processor = build_processor()
-    model = build_model(processor)
-    with torch.no_grad():  # a fresh model answers the same whatever it sees
-        for parameter in model.parameters():
-            parameter.mul_(4.0)
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    deep = QwenRewardModel(tmp_path, device="cpu")
+    deep = QwenRewardModel(small_model(tmp_path), device="cpu")
     queries = mixed_queries()
     expected = [plain(deep, query) for query in queries]
     assert np.std(expected[1::5]) > 1e-3

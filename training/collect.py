@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.progress import progress_bar
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.types import ActionChunk
 from sim.world import World
@@ -76,8 +77,6 @@ def collect(
     Returns:
         Figures: episodes recorded now, there before, out of reach, control steps, seconds.
     """
-    from tqdm import tqdm
-
     from lrm_ros.robot.kinematics import Unreachable
     from sim.expert import behaviour_targets
 
@@ -85,22 +84,24 @@ def collect(
     figures = {"recorded": 0, "there_before": 0, "out_of_reach": 0, "steps": 0}
     started = time.perf_counter()
     world: World | None = None
-    for number in tqdm(range(seed, seed + episodes), desc=f"collect {kind}", unit="episode"):
-        path = out / f"{kind}_{number:07d}.mcap"
-        if path.exists():
-            figures["there_before"] += 1
-            continue
-        world = world or World()
-        world.reset(number)
-        rng = np.random.default_rng((number, 1))
-        try:
-            targets = behaviour_targets(world, kind, rng)
-        except Unreachable:
-            figures["out_of_reach"] += 1
-            continue
-        record_episode(world, targets, path, disturbance_std, rng)
-        figures["recorded"] += 1
-        figures["steps"] += len(targets)
+    with progress_bar(episodes, f"collect {kind}", "episode") as bar:
+        for number in range(seed, seed + episodes):
+            path = out / f"{kind}_{number:07d}.mcap"
+            if path.exists():
+                figures["there_before"] += 1
+            else:
+                world = world or World()
+                world.reset(number)
+                rng = np.random.default_rng((number, 1))
+                try:
+                    targets = behaviour_targets(world, kind, rng)
+                except Unreachable:
+                    figures["out_of_reach"] += 1
+                else:
+                    record_episode(world, targets, path, disturbance_std, rng)
+                    figures["recorded"] += 1
+                    figures["steps"] += len(targets)
+            bar.update(1)
     if world is not None:
         world.close()
     return {**figures, "seconds": round(time.perf_counter() - started, 2), "folder": str(out)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import traceback
 import typing
 from collections.abc import Callable, Mapping
@@ -87,8 +88,17 @@ class LrmNode(LifecycleNode, Generic[C]):
         self.autostart = bool(self.get_parameter("autostart").value)
         self.contract = RobotContract()
         self.diagnostics = Diagnostics(self)
+        self._declared = declared
         self.on_exit: Callable[[int], None] = lambda code: None
         self._permanent = set(self._entities())
+
+    def usage(self) -> str:
+        """Return what ``--help`` prints: what the node does and its parameters with their defaults."""
+        lines = [f"{self.get_name()}: {inspect.getdoc(type(self))}", "", "parameters, each --ros-args -p NAME:=VALUE:"]
+        for name, (default, text) in self._declared.items():
+            shown = list(default) if isinstance(default, tuple) else default
+            lines.append(f"  {name:20s} {text} ({'empty' if shown == '' else shown})")
+        return "\n".join(lines)
 
     # -- what a node overrides ---------------------------------------------------------------------------------------
 

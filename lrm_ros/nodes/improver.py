@@ -223,12 +223,15 @@ class ImproverNode(LrmNode[ImproverConfig]):
         with self._stage(stage, iteration):
             self._children = [subprocess.Popen([*command, *training.words]) for training in waiting]
             try:
-                for training, child in zip(waiting, self._children, strict=True):
-                    code = child.wait()
+                codes: list[int | None] = [None]
+                while None in codes:
+                    time.sleep(0.1)
+                    codes = [child.poll() for child in self._children]
                     if self._stopping:
                         raise Stopped
-                    if code != 0:
-                        raise EpisodeError(f"training '{training.out}' ended with code {code}; its error is above")
+                    for training, code in zip(waiting, codes, strict=True):
+                        if code:
+                            raise EpisodeError(f"training '{training.out}' ended with code {code}; its error is above")
             finally:
                 for child in self._children:
                     if child.poll() is None:

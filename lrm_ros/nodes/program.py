@@ -6,16 +6,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import rclpy
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from lrm_ros.nodes.executor import NodeExecutor
 from lrm_ros.nodes.transport import set_transport
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def _watch_lifeline() -> None:
 def run(
     node_type: Callable[[], LrmNode],
     argv: list[str] | None = None,
-    executor_type: Callable[[], Executor] = SingleThreadedExecutor,
+    executor_type: Callable[[], Executor] = NodeExecutor,
 ) -> int:
     """Run one node until SIGINT or SIGTERM: the body of every node's ``main``.
 
@@ -48,8 +50,8 @@ def run(
         executor_type: e.g. ``MultiThreadedExecutor`` for a node that calls services inside callbacks.
 
     Returns:
-        0 after a clean stop or what the node gave to ``exit``; 1 if configuring or activating failed; 2 for a wrong
-        parameter.
+        0 after ``--help``, a clean stop, or what the node gave to ``exit``; 1 if configuring or activating failed; 2
+        for a wrong parameter.
     """
     set_transport()
     stop: Future[int] = Future()
@@ -76,6 +78,9 @@ def run(
     node: LrmNode | None = None
     try:
         node = node_type()
+        if {"-h", "--help"} & set(sys.argv if argv is None else argv):
+            print(node.usage(), flush=True)
+            return 0
         executor = executor_type()
         executor.add_node(node)
         node.on_exit = stop.set_result

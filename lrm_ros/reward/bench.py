@@ -3,6 +3,9 @@
 
 Serial: one plain transformers call a head and frame (processor, whole model), as upstream's server does it, with the
 forward read-out. Batched: all three rewards of many frames in one call of the engine's model. Wall-clock medians.
+
+Every call brings new frames, as a camera does: a contrastive query compares its frame with the one the call before
+asked about, which the model has seen then. "first pair" is a contrastive query of two frames it has not seen.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, find_model
@@ -49,13 +53,14 @@ def plain_call(model: QwenRewardModel, query: RewardQuery) -> float:
     return float(weights @ torch.tensor(head.values, dtype=torch.float64))
 
 
-def queries_for(frames: list[Frame]) -> dict[str, list[RewardQuery]]:
-    """Return one query a head for every frame but the first, contrastive against the frame before."""
-    return {
-        "contrastive": [RewardQuery(_TASK, "contrastive", (a, b)) for a, b in itertools.pairwise(frames)],
-        "progress": [RewardQuery(_TASK, "progress", (frame,)) for frame in frames[1:]],
-        "completion": [RewardQuery(_TASK, "completion", (frame,)) for frame in frames[1:]],
-    }
+def pairs_of(images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Frame, Frame]]:
+    """Yield (frame before, frame) of a camera that shows images (H, W, 3) over and over, each time as a new frame."""
+    return itertools.pairwise(Frame(stamp, "front", image) for stamp, image in enumerate(itertools.cycle(images)))
+
+
+def query_about(head: str, before: Frame, frame: Frame) -> RewardQuery:
+    """Return a head's query about a frame, contrastive against the frame before."""
+    return RewardQuery(_TASK, head, (before, frame) if head == "contrastive" else (frame,))
 
 
 def seconds(work: Callable[[], object], budget_s: float) -> float:
@@ -80,20 +85,31 @@ def measure(model: QwenRewardModel, batch: int, size: int, budget_s: float, gene
         budget_s: time for each figure [s].
         generate: measure the ``generate`` read-out, too.
     """
-    rng = np.random.default_rng(0)
-    frames = [Frame(i, "front", rng.integers(0, 256, (size, size, 3), dtype=np.uint8)) for i in range(batch + 1)]
-    queries = queries_for(frames)
-    rows = []
+    images = np.random.default_rng(0).integers(0, 256, (batch + 1, size, size, 3), dtype=np.uint8)
+    pairs = pairs_of(list(images))
+    rows: list[dict] = []
+
+    def add(head: str, name: str, readout: str, count: int, pairs: Iterator[tuple[Frame, Frame]]) -> None:
+        def score() -> None:
+            model.score([query_about(head, *next(pairs)) for _ in range(count)], readout)
+
+        taken = seconds(score, budget_s)
+        rows.append({"head": name, "readout": readout, "batch": count, "ms_per_frame": 1e3 * taken / count})
+        print(f"{name:22s} {readout:8s} batch {count:3d} {rows[-1]['ms_per_frame']:9.2f} ms/frame", flush=True)
+
     for readout in READOUTS if generate else READOUTS[:1]:
-        for head, asked in queries.items():
+        for head in HEADS:
             for count in (1, batch):
-                taken = seconds(partial(model.score, asked[:count], readout), budget_s)
-                rows.append({"head": head, "readout": readout, "batch": count, "ms_per_frame": 1e3 * taken / count})
-                print(f"{head:12s} {readout:8s} batch {count:3d} {rows[-1]['ms_per_frame']:9.2f} ms/frame", flush=True)
-    together = [query for triple in zip(*queries.values(), strict=True) for query in triple]
-    taken = seconds(lambda: model.score(together), budget_s)
+                add(head, head, readout, count, pairs)
+    add("contrastive", "contrastive first pair", "forward", 1, itertools.islice(pairs, 0, None, 2))
+
+    def all_heads() -> None:
+        asked = list(itertools.islice(pairs, batch))
+        model.score([query_about(head, *pair) for pair in asked for head in HEADS])
+
+    taken = seconds(all_heads, budget_s)
     rows.append({"head": "all", "readout": "forward", "batch": batch, "ms_per_frame": 1e3 * taken / batch})
-    serial = sum(seconds(partial(plain_call, model, asked[0]), budget_s) for asked in queries.values())
+    serial = sum(seconds(partial(plain_call, model, query_about(head, *next(pairs))), budget_s) for head in HEADS)
     return {
         "device": model.device,
         "model": model.name,

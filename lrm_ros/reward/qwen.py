@@ -7,8 +7,8 @@ p(B) - p(A) for contrastive. Candidates of several tokens are scored token by to
 (contrastive with an analysis before the answer); ``generate`` does the same, greedily.
 
 The forward pass is the stock model's, in three parts: each distinct frame goes through the vision tower once and is
-shared by all queries of the batch that show it; prompts are tokenised once per task; LoRA heads share one pass (PEFT
-mixed batch).
+shared by all queries of the batch that show it, and by the next batch's (where it is the earlier image of a contrastive
+query); prompts are tokenised once per task; LoRA heads share one pass (PEFT mixed batch).
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class _Frames:
     """Frames after the vision tower.
 
     Attributes:
+        frames: the frames; kept, so that no other frame takes the id of one of them.
         index: id of a Frame -> its position.
         grids: (t, h, w) patches of each frame.
         features: (tokens, D) of each frame.
         deep: per DeepStack level, (tokens, D) of each frame.
     """
 
+    frames: list[Frame]
     index: dict[int, int]
     grids: list[tuple[int, int, int]]
     features: list[Any]
@@ -95,6 +97,7 @@ class QwenRewardModel:
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, _Prompt] = OrderedDict()
         self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
+        self._seen: dict[str, _Frames] = {}  # the frames of the newest batch, by whose eyes
         # Adapters that change the vision tower see frames with their own eyes; all others share one encoding.
         names = [name for name, _ in self.model.named_parameters()]
         self._sees = {
@@ -184,6 +187,7 @@ class QwenRewardModel:
             if self.adapters:
                 self.model.set_adapter(self.adapters[group[0].head])
             seen[eyes] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], eyes)
+        self._seen = seen
         prompts, rows = [], []
         for number, query in enumerate(queries):
             frames = seen[self._eyes(query)]
@@ -202,26 +206,39 @@ class QwenRewardModel:
         return self._sees[self.adapters[query.head]] if self.adapters else ""
 
     def _encode(self, frames: list[Frame], eyes: str) -> _Frames:
-        """Run every distinct frame through the vision tower once, frames of one size together."""
+        """Run every distinct frame that the last batch did not show through the vision tower, one size together."""
         import torch
 
-        distinct = {id(frame): frame for frame in frames}
-        images = patches_of(self.processor.image_processor, [frame.image for frame in distinct.values()])
-        grids = [grid for grid, _ in images]
         visual = self.qwen.model.visual
-        features: list[Any] = [None] * len(grids)
-        deep: list[list[Any]] = [[None] * len(grids) for _ in visual.deepstack_visual_indexes]
-        for grid in dict.fromkeys(grids):
-            places = [place for place, other in enumerate(grids) if other == grid]
+        known = self._seen.get(eyes)
+        distinct = list({id(frame): frame for frame in frames}.values())
+        count = len(distinct)
+        grids: list[Any] = [None] * count
+        features: list[Any] = [None] * count
+        deep: list[list[Any]] = [[None] * count for _ in visual.deepstack_visual_indexes]
+        new = []
+        for place, frame in enumerate(distinct):
+            at = known.index.get(id(frame)) if known else None
+            if known is None or at is None:
+                new.append(place)
+                continue
+            grids[place], features[place] = known.grids[at], known.features[at]
+            for level, values in enumerate(known.deep):
+                deep[level][place] = values[at]
+        images = patches_of(self.processor.image_processor, [distinct[place].image for place in new])
+        for place, (grid, _) in zip(new, images, strict=True):
+            grids[place] = grid
+        for grid in dict.fromkeys(grid for grid, _ in images):
+            same = [(place, patches) for place, (other, patches) in zip(new, images, strict=True) if other == grid]
             if (eyes, grid) not in self._positions:
                 self._positions[eyes, grid] = positions_of(visual, grid, self.device)
-            patches = torch.stack([images[place][1] for place in places]).to(self.device, visual.dtype)
-            tokens, levels, _ = encode(visual, patches, self._positions[eyes, grid])
-            for row, place in enumerate(places):
+            batch = torch.stack([patches for _, patches in same]).to(self.device, visual.dtype)
+            tokens, levels, _ = encode(visual, batch, self._positions[eyes, grid])
+            for row, (place, _) in enumerate(same):
                 features[place] = tokens[row]
                 for level, values in enumerate(levels):
                     deep[level][place] = values[row]
-        return _Frames({key: place for place, key in enumerate(distinct)}, grids, features, deep)
+        return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep)
 
     def _prompt(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
         """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before."""
