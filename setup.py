@@ -78,6 +78,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "sim",
             "sim.tasks",
             "training",
+            "training.sources",
         ],
         package_data={"lrm_ros": ["models/tiny/*"]},
         data_files=data_files,
@@ -89,6 +90,10 @@ with tempfile.TemporaryDirectory() as scratch:
             "torch>=2.7,<2.11",
             "huggingface-hub>=0.34,<0.36",
             "numpy>=2,<3",
+            "h5py>=3.8,<4",
+            "pyarrow>=15",
+            "av>=12",
+            "pillow>=10",
             "opencv-python-headless>=4.9,<4.13",
             "mcap>=1.2,<2",
             "mcap-ros2-support>=0.5,<1",
@@ -98,7 +103,12 @@ with tempfile.TemporaryDirectory() as scratch:
             "tqdm>=4.66,<5",
         ],
         # On a machine with a ROS 2 installation rclpy comes from there; the wheels are for the others.
-        extras_require={"ros": ROS, "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"]},
+        extras_require={
+            "ros": ROS,
+            "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
+            "metaworld": ["metaworld>=3,<4", "mujoco>=3,<4", "packaging"],
+            "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+        },
         entry_points={
             "console_scripts": [
                 "lrm = lrm_ros.cli:main",

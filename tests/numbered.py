@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that carry a number which survives compression, and videos of them, for the tests of the data sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+
+BITS, BLOCK = 12, 16  # 4 x 3 blocks of 16 pixels, light for 1
+
+
+def numbered(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """An image of at least 48x64 with a number in its upper left corner; red is brighter than blue."""
+    image = np.full((height, width, 3), (90, 60, 40), np.uint8)
+    for bit in range(BITS):
+        y, x = (BLOCK * k for k in divmod(bit, 4))
+        if number >> bit & 1:
+            image[y : y + BLOCK, x : x + BLOCK] = (230, 200, 180)
+    return image
+
+
+def number_in(image: np.ndarray) -> int:
+    """The number in an image; fails if it is no colour image of the right kind."""
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    assert image[..., 0].mean() > image[..., 2].mean() + 20, "not RGB"
+    blocks = image[: 3 * BLOCK, : 4 * BLOCK].reshape(3, BLOCK, 4, BLOCK, 3)[:, 4:-4, :, 4:-4].mean(axis=(1, 3, 4))
+    return sum(1 << bit for bit in range(BITS) if blocks.flat[bit] > 130)
+
+
+def write_video(
+    path: Path, numbers: Iterable[int], fps: int = 20, codec: str = "libx264", muxer: dict | None = None, **options
+) -> Path:
+    """Write a video of numbered images."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {key.replace("_", "-"): str(value) for key, value in options.items()}
+        for number in numbers:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "rgb24")))
+        container.mux(stream.encode())
+    return path
