@@ -75,7 +75,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     return text
 
 
-def _drawing(name: str, label: str, height: float, draw: Any) -> str:
+def drawing(name: str, label: str, height: float, draw: Any) -> str:
     """Draw with the report's style."""
     import matplotlib as mpl
 
@@ -107,7 +107,7 @@ def success_bars(successes: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
         axes.grid(axis="x", linewidth=0.6)
         axes.set_axisbelow(True)
 
-    return _drawing("success", "Success of each policy with its 95 % interval", 0.9 + 0.5 * len(successes), draw)
+    return drawing("success", "Success of each policy with its 95 % interval", 0.9 + 0.5 * len(successes), draw)
 
 
 def outcome_bars(pairs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -139,7 +139,7 @@ def outcome_bars(pairs: Mapping[str, Mapping[str, Any]]) -> str:
         axes.spines["bottom"].set_visible(False)
         axes.figure.legend(loc="outside lower center", ncols=2, handlelength=1, handleheight=1)
 
-    return _drawing("outcomes", "What became of each start pose", 1.0 + 0.5 * len(pairs), draw)
+    return drawing("outcomes", "What became of each start pose", 1.0 + 0.5 * len(pairs), draw)
 
 
 def score_histogram(scores: Sequence[float], successes: Sequence[bool], threshold: float | None) -> str:
@@ -169,7 +169,7 @@ def score_histogram(scores: Sequence[float], successes: Sequence[bool], threshol
         axes.set_axisbelow(True)
         axes.figure.legend(loc="outside lower center", ncols=2, handlelength=1, handleheight=1)
 
-    return _drawing("scores", "Scores of the judge by what really happened", 2.7, draw)
+    return drawing("scores", "Scores of the judge by what really happened", 2.7, draw)
 
 
 def loss_curves(losses: Mapping[str, Sequence[float]]) -> str:
@@ -195,7 +195,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]]) -> str:
         axes.set_xlim(left=0)
         axes.figure.legend(loc="outside lower center", ncols=2, handlelength=2.4)
 
-    return _drawing("losses", "Training losses", 3.0, draw)
+    return drawing("losses", "Training losses", 3.0, draw)
 
 
 def stage_bars(seconds: Mapping[str, float]) -> str:
@@ -212,4 +212,4 @@ def stage_bars(seconds: Mapping[str, float]) -> str:
         axes.invert_yaxis()
         axes.spines["bottom"].set_visible(False)
 
-    return _drawing("stages", "Time of each stage", 0.4 + 0.32 * len(seconds), draw)
+    return drawing("stages", "Time of each stage", 0.4 + 0.32 * len(seconds), draw)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reward model's figures of merit against scipy and against cases worked out by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from training.reward_metrics import (
+    bootstrap,
+    calibration_error,
+    completion_figures,
+    contrastive_figures,
+    cumulative_accuracy,
+    progress_figures,
+    reliability,
+    roc_auc,
+    spearman,
+)
+
+
+def test_progress_figures_are_those_of_the_paper():
+    truth, answer = np.array([0.0, 0.5, 1.0, 0.2]), np.array([0.04, 0.7, 0.5, 0.2])
+    figures = progress_figures(truth, answer)
+    assert figures["mae"] == pytest.approx((0.04 + 0.2 + 0.5 + 0.0) / 4)
+    assert figures["rmse"] == pytest.approx(np.sqrt((0.0016 + 0.04 + 0.25) / 4))
+    assert figures["exact"] == 0.5
+    assert figures["acc_at_0_2"] == 0.75
+    assert figures["spearman"] == pytest.approx(stats.spearmanr(truth, answer).statistic)
+
+
+def test_cumulative_accuracy_counts_whole_tenths_and_ends_at_one():
+    curve = cumulative_accuracy(np.array([0.0, 0.5, 1.0]), np.array([0.04, 0.8, 0.0]))
+    assert curve == pytest.approx([1 / 3] * 3 + [2 / 3] * 7 + [1.0])
+
+
+def test_rank_figures_agree_with_scipy_with_ties():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, 200) / 4, rng.random(200)
+    assert spearman(a, b) == pytest.approx(stats.spearmanr(a, b).statistic)
+    positive = a > 0.5
+    wins = [(p > n) + 0.5 * (p == n) for p in a[positive] for n in a[~positive]]
+    assert roc_auc(positive, a) == pytest.approx(np.mean(wins)) == 1.0
+    wins = [(p > n) + 0.5 * (p == n) for p in np.round(b, 1)[positive] for n in np.round(b, 1)[~positive]]
+    assert roc_auc(positive, np.round(b, 1)) == pytest.approx(np.mean(wins))
+
+
+def test_a_predictor_that_says_one_thing_orders_nothing():
+    assert spearman(np.array([0.0, 0.5, 1.0]), np.full(3, 0.5)) == 0.0
+    assert roc_auc(np.array([True, False]), np.full(2, 0.5)) == 0.5
+    assert roc_auc(np.array([True, True]), np.array([0.1, 0.9])) is None
+
+
+def test_kendall_of_signs_is_scipys_tau_b_and_spearman():
+    rng = np.random.default_rng(1)
+    gain = rng.choice([-0.9, -0.15, 0.15, 0.5], 300)
+    answer = np.where(rng.random(300) < 0.7, gain, -gain) * rng.random(300)
+    figures = contrastive_figures(gain, answer)
+    tau = stats.kendalltau(np.sign(gain), np.sign(answer)).statistic
+    assert figures["kendall"] == pytest.approx(tau)
+    assert tau == pytest.approx(stats.spearmanr(np.sign(gain), np.sign(answer)).statistic)
+    assert {name: row["n"] for name, row in figures["by_gap"].items()} == {
+        "0.1 to 0.2": int((np.abs(gain) < 0.2).sum()),
+        "0.4 to 0.7": int((gain == 0.5).sum()),
+        "0.7 to 1": int((gain == -0.9).sum()),
+    }
+    assert contrastive_figures(np.array([0.5]), np.array([0.0]))["accuracy"] == 0.0
+
+
+def test_completion_figures_and_calibration():
+    done = np.array([True, True, False, False])
+    figures = completion_figures(done, np.array([0.9, 0.4, 0.6, 0.1]))
+    assert (figures["accuracy"], figures["precision"], figures["recall"]) == (0.5, 0.5, 0.5)
+    assert figures["roc_auc"] == 0.75
+    assert figures["ece"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4)
+    assert completion_figures(done, np.zeros(4))["precision"] is None
+    rng = np.random.default_rng(2)
+    said = rng.random(20_000)
+    honest = rng.random(20_000) < said
+    assert calibration_error(honest, said) < 0.02
+    assert sum(row["n"] for row in reliability(honest, said)) == 20_000
+
+
+def test_the_interval_draws_whole_episodes():
+    rng = np.random.default_rng(3)
+    level = rng.normal(size=40)
+    episode = np.repeat(np.arange(40), 50)
+    values = level[episode] + 0.01 * rng.normal(size=2000)
+    low, high = bootstrap(episode, lambda rows: float(values[rows].mean()))
+    expected = 1.96 * level.std() / np.sqrt(40)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.15), "as wide as 40 draws, not as 2000"
+    assert low < values.mean() < high
+    assert bootstrap(np.zeros(5), lambda rows: 1.0) is None
+    assert bootstrap(np.arange(5), lambda rows: None) is None
