@@ -106,7 +106,7 @@ with tempfile.TemporaryDirectory() as scratch:
         extras_require={
             "ros": ROS,
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
-            "metaworld": ["metaworld>=3,<4", "mujoco>=3,<4", "packaging"],
+            "metaworld": ["metaworld>=3.1,<4", "packaging"],
             "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
         },
         entry_points={

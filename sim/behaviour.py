@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expert and failing behaviours of any simulated world, chosen by name; where they stop depends on the state.
+
+Used for the labelled training data of the reward model only, like ``sim.expert`` of the twin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What can happen in an episode: the expert succeeds, stops on the way, lets go on the way, aims beside the object,
+# the success is shown backwards, or the arm moves at random.
+KINDS = ("success", "halted", "dropped", "missed", "reversed", "random")
+# Progress of a world while the object is touched or held and has not been moved yet; every task keeps to it.
+TOUCHED = 0.4
+
+
+class PlayedWorld(Protocol):
+    """A simulated world whose expert is known.
+
+    Attributes:
+        fps: control steps a second.
+        instruction: the task of this episode in words.
+    """
+
+    fps: float
+    instruction: str
+
+    @property
+    def progress(self) -> float:
+        """How far the state is, in [0, 1], by the simulator."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """The task is done, by the simulator."""
+        ...
+
+    def reset(self, seed: int) -> None:
+        """Start a new episode; the seed fixes scene, camera, words and noise."""
+
+    def image(self) -> NDArray[np.uint8]:
+        """Render the camera now: (H, W, 3) uint8 RGB."""
+        ...
+
+    def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
+        """Do the task, with an error (3,) [m] in where the object is believed to be; yields after every step."""
+        ...
+
+    def let_go(self, rng: np.random.Generator) -> Iterator[None]:
+        """Open the gripper and leave upwards; yields after every step."""
+        ...
+
+    def hold(self, steps: int) -> Iterator[None]:
+        """Stay; yields after every step."""
+        ...
+
+    def wander(self, rng: np.random.Generator) -> Iterator[None]:
+        """Move at random above the table; yields after every step."""
+        ...
+
+
+def behave(world: PlayedWorld, kind: str, rng: np.random.Generator) -> Iterator[None]:
+    """Act in a freshly reset world; yields after every control step.
+
+    Args:
+        world: the world to act in.
+        kind: one of ``KINDS``; ``"reversed"`` acts as ``"success"``, showing it backwards is up to the caller.
+        rng: source of all randomness.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind '{kind}' is not one of {', '.join(KINDS)}")
+    if kind == "random":
+        yield from world.wander(rng)
+        return
+    stop = math.inf
+    if kind == "halted":
+        stop = rng.uniform(0.05, 0.75)
+    elif kind == "dropped":
+        stop = rng.uniform(TOUCHED + 0.05, 0.75)
+    angle, radius = rng.uniform(0, 2 * math.pi), rng.uniform(0.05, 0.10)
+    miss = radius * np.array([math.cos(angle), math.sin(angle), 0.0]) * (kind == "missed")
+    for _ in world.expert(rng, miss):
+        yield
+        if world.progress >= stop:
+            yield from world.let_go(rng) if kind == "dropped" else world.hold(int(rng.integers(16, 40)))
+            return
+
+
+def closer(distance: float, start: float, enough: float = 0.0) -> float:
+    """Return how much of a way is done, in [0, 1]: 0 at the distance ``start`` and beyond, 1 at ``enough``."""
+    return float(np.clip((start - distance) / max(start - enough, 1e-3), 0, 1))

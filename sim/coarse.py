@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Coarser pictures of a robot's links: fine meshes cost most of a frame's time in a software renderer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SMALL = 700  # triangles a part may keep as it is
+
+
+def coarsen(entity: Any, cell: float) -> None:
+    """Replace what is drawn of an entity by coarse meshes: vertices within a cell become one.
+
+    Call it before the first picture. Parts of few triangles and parts that would vanish stay as they are.
+
+    Args:
+        entity: a ``sapien.Entity``; nothing happens if nothing is drawn of it.
+        cell: edge of the cells [m]; a third of a pixel or less is invisible.
+    """
+    import sapien
+
+    old = entity.find_component_by_type(sapien.render.RenderBodyComponent)
+    if old is None:
+        return
+    new = sapien.render.RenderBodyComponent()
+    for shape in old.render_shapes:
+        for part in shape.parts:
+            corners = _merged(np.asarray(part.vertices, np.float64) * np.asarray(shape.scale), part.triangles, cell)
+            normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+            count = len(corners) * 3
+            coarse = sapien.render.RenderShapeTriangleMesh(
+                corners.reshape(count, 3).astype(np.float32),
+                np.arange(count, dtype=np.uint32).reshape(-1, 3),
+                np.repeat(normals, 3, axis=0).astype(np.float32),
+                np.zeros((count, 2), dtype=np.float32),
+                part.material,
+            )
+            coarse.local_pose = shape.local_pose
+            new.attach(coarse)
+    entity.remove_component(old)
+    entity.add_component(new)
+
+
+def _merged(vertices: np.ndarray, triangles: np.ndarray, cell: float) -> np.ndarray:
+    """Return the corners (T, 3, 3) of the triangles that are left when the vertices in a cell become one."""
+    triangles = np.asarray(triangles)
+    if len(triangles) <= SMALL:
+        return vertices[triangles]
+    _, index, inverse = np.unique(
+        np.floor(vertices / cell).astype(np.int64), axis=0, return_index=True, return_inverse=True
+    )
+    merged = inverse.reshape(-1)[triangles]
+    a, b, c = merged.T
+    merged = merged[(a != b) & (b != c) & (a != c)]
+    _, first = np.unique(np.sort(merged, axis=1), axis=0, return_index=True)
+    return vertices[index][merged[first]] if len(first) else vertices[triangles]

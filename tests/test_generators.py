@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from sim.behaviour import KINDS, behave
+from training.generate import generate, main, play_source
+from training.sources.episode import BadEpisode
+from training.sources.maniskill import play_maniskill
+from training.sources.metaworld import play_metaworld
+from training.sources.played import RANDOM_RISE, draw_kind, labelled_episode
+from training.sources.twin import play_twin
+from training.tiny_data import load_frames
+
+
+def first_seed_of(kind, source="maniskill/PushCube-v1"):
+    return next(seed for seed in itertools.count() if draw_kind(source, seed) == kind)
+
+
+def check(episode, source, size=96):
+    frames = np.stack(list(episode.frames()))
+    assert episode.source == source and episode.task.strip()
+    assert frames.shape == (episode.length, size, size, 3) and frames.dtype == np.uint8
+    assert frames.std() > 5, "the pictures show something"
+    assert len(episode.progress) == len(episode.done) == episode.length >= 8
+    assert episode.success == episode.done[-1]
+    assert (episode.progress[episode.done] == 1.0).all()
+
+
+@pytest.fixture(scope="module")
+def maniskill():
+    return list(play_maniskill("PushCube-v1", 60, seed=0))
+
+
+def test_entries_are_numbered_by_seed_before_anything_is_simulated():
+    entries = [
+        next(play_twin(1, seed=7)),
+        next(play_maniskill("PickCube-v1", 1, 8)),
+        next(play_metaworld("push-v3", 1)),
+    ]
+    assert [(entry.source, entry.episode_id) for entry in entries] == [
+        ("twin", "7"), ("maniskill/PickCube-v1", "8"), ("metaworld/push-v3", "0"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("play", [play_maniskill, play_metaworld])
+def test_an_unknown_task_is_refused_with_the_known_ones(play):
+    with pytest.raises(ValueError, match=r"'NoSuch-v1'; there are: .*-v"):
+        next(play("NoSuch-v1", 1))
+
+
+def test_half_of_the_episodes_are_successes_and_every_kind_is_drawn():
+    kinds = [draw_kind("twin", seed) for seed in range(300)]
+    assert set(kinds) == set(KINDS)
+    assert 0.42 < kinds.count("success") / 300 < 0.58
+
+
+def test_the_expert_pushes_the_cube_and_progress_rises_from_0_to_1(maniskill):
+    episode = maniskill[first_seed_of("success")].open()
+    check(episode, "maniskill/PushCube-v1")
+    assert episode.kind == "success" and episode.success
+    assert episode.progress[0] == 0.0 and episode.progress[-1] == 1.0
+    assert np.diff(episode.progress).min() > -0.05
+    assert 15 <= episode.length <= 60
+    assert "cube" in episode.task and "{" not in episode.task
+
+
+@pytest.mark.parametrize("kind", ["halted", "dropped", "missed", "random"])
+def test_a_failure_of_each_kind_fails_and_its_labels_are_those_of_the_state(maniskill, kind):
+    episode = maniskill[first_seed_of(kind)].open()
+    check(episode, "maniskill/PushCube-v1")
+    assert episode.kind == kind and not episode.success
+    assert episode.progress[-1] < 0.95
+    if kind == "dropped":
+        assert episode.progress.max() > 0.4, "it lets go after it has begun to move the cube"
+    if kind == "random":
+        assert episode.progress[-1] <= episode.progress[0] + RANDOM_RISE
+
+
+def test_a_reversed_episode_begins_done_and_ends_at_the_start(maniskill):
+    episode = maniskill[first_seed_of("reversed")].open()
+    check(episode, "maniskill/PushCube-v1")
+    assert episode.kind == "reversed" and not episode.success
+    assert episode.done[0] and episode.progress[0] == 1.0 and episode.progress[-1] == 0.0
+
+
+def test_the_same_seed_gives_the_same_scene_and_words_whatever_was_played_before(maniskill):
+    entry = maniskill[first_seed_of("random")]
+    first = entry.open()
+    maniskill[first_seed_of("success")].open()
+    again = entry.open()
+    assert (first.task, first.kind, first.episode_id) == (again.task, again.kind, again.episode_id)
+    np.testing.assert_array_equal(next(first.read([0])), next(again.read([0])))
+
+
+def test_the_goal_that_maniskill_hides_from_cameras_is_visible():
+    episode = next(play_maniskill("PickCube-v1", 1, first_seed_of("random", "maniskill/PickCube-v1"))).open()
+    red, green, blue = next(episode.read([0])).astype(int).transpose(2, 0, 1)
+    assert ((green > red + 60) & (green > blue + 60)).sum() > 10
+
+
+def test_the_twins_episodes_carry_its_own_labels():
+    episode = next(play_twin(1, seed=5_000_000)).open()
+    check(episode, "twin")
+    assert episode.fps == 5.0
+    assert "toy" in episode.task
+
+
+def test_random_motion_is_cut_where_it_is_no_nearer_to_the_goal_than_at_the_start():
+    frames = np.zeros((20, 4, 4, 3), np.uint8)
+    progress = np.concatenate([np.full(12, 0.05), np.full(8, 0.4)]).astype(np.float32)
+    episode = labelled_episode("s", "0", "t", 5.0, "random", frames, progress, np.zeros(20, bool))
+    assert episode.length == 12 and episode.progress[-1] == np.float32(0.05)
+
+
+def test_a_failure_that_succeeds_is_no_failure_and_a_failed_expert_no_success():
+    frames, done = np.zeros((9, 4, 4, 3), np.uint8), np.arange(9) == 8
+    with pytest.raises(BadEpisode, match="halted motion that succeeded"):
+        labelled_episode("s", "0", "t", 5.0, "halted", frames, done.astype(np.float32), done)
+    failed = labelled_episode("s", "0", "t", 5.0, "success", frames, np.zeros(9, np.float32), done & False)
+    assert failed.kind == "failed" and failed.success is False
+    with pytest.raises(BadEpisode, match="fewer than 8 frames"):
+        labelled_episode("s", "0", "t", 5.0, "halted", frames[:3], np.zeros(3, np.float32), np.zeros(3, bool))
+
+
+def test_an_unknown_behaviour_is_refused():
+    with pytest.raises(ValueError, match="kind 'sleep' is not one of success, halted"):
+        next(behave(None, "sleep", np.random.default_rng(0)))
+
+
+def test_shards_of_several_sources_are_written_once_and_read_by_the_training(tmp_path, capsys):
+    names = ("maniskill/PushCube-v1", "twin")
+    total = generate(names, tmp_path, 2, seed=5_000_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard_0000.npz"]
+    with np.load(tmp_path / "shard_0000.npz") as shard:
+        about = [json.loads(str(line)) for line in shard["tasks"]]
+        numbers = shard["episode"]
+    assert {line["source"] for line in about} == set(names)
+    assert [line["episode"] for line in about] == sorted(set(numbers.tolist())) and max(numbers) <= 3
+    frames = load_frames(tmp_path)
+    assert len(frames.images) == total["frames"] == len(numbers)
+    assert frames.tasks[about[0]["episode"]] == about[0]["task"]
+    written = (tmp_path / "shard_0000.npz").stat().st_mtime_ns
+    assert not generate(names, tmp_path, 2, seed=5_000_000)
+    assert (tmp_path / "shard_0000.npz").stat().st_mtime_ns == written
+    assert capsys.readouterr().out.startswith("shard_0000.npz: ")
+
+
+def test_the_command_refuses_an_unknown_source(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path), "--source", "atari/Pong"])
+    assert "no generated source 'atari/Pong'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no generated source 'atari/Pong'"):
+        play_source("atari/Pong", 1, 0)
+
+
+def test_metaworlds_policy_opens_the_drawer_and_its_failures_fail():
+    pytest.importorskip("metaworld", reason="pip install metaworld packaging")
+    entries = list(play_metaworld("drawer-open-v3", 60))
+    for kind in ("success", "dropped", "random"):
+        episode = entries[first_seed_of(kind, "metaworld/drawer-open-v3")].open()
+        check(episode, "metaworld/drawer-open-v3")
+        assert episode.kind == kind and episode.success == (kind == "success")
+    again = entries[first_seed_of("random", "metaworld/drawer-open-v3")].open()
+    np.testing.assert_array_equal(again.progress, episode.progress)
+    assert "drawer" in again.task
+
+
+def test_without_metaworld_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "metaworld", None)
+    monkeypatch.setitem(__import__("sys").modules, "metaworld.env_dict", None)
+    with pytest.raises(ImportError, match="pip install metaworld packaging"):
+        next(play_metaworld("push-v3", 1)).open()

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources ``maniskill/TASK``: scripted experts and their failures in ManiSkill's own tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.maniskill_tasks import TASKS
+from sim.maniskill_world import ManiSkillWorld
+from training.sources.episode import Entry
+from training.sources.played import played_entries
+
+STRIDE = 2  # of 20 control steps a second
+
+
+def play_maniskill(task: str, episodes: int, seed: int = 0) -> Iterator[Entry]:
+    """Yield labelled episodes of a ManiSkill task; each is played when it is opened.
+
+    Progress is the one of ``sim.maniskill_progress``, done the task's own success.
+
+    Args:
+        task: a name in ``sim.maniskill_tasks.TASKS``, e.g. ``"PickCube-v1"``.
+        episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
+        seed: first seed, >= 0.
+
+    Raises:
+        ValueError: unknown task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"no expert for ManiSkill task '{task}'; there are: {', '.join(TASKS)}")
+    yield from played_entries(f"maniskill/{task}", lambda: ManiSkillWorld(task), episodes, seed, STRIDE)
