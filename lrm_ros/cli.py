@@ -14,12 +14,16 @@ COMMANDS = {
     "collect": ("training.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("training.judge", "judge journals by the completion head"),
     "finetune": ("training.finetune", "train a policy on journals"),
-    "reward train": ("training.tiny", "train the tiny reward model"),
+    "reward data": ("training.reward_data", "gather keyframes for reward models from data sets and simulators"),
+    "reward train": ("training.reward_train", "train reward models: LoRA heads of a Qwen3-VL, or the tiny one"),
+    "reward eval": ("training.reward_eval", "measure a reward model beside its base and trivial predictors"),
     "evaluate": ("training.closed_loop", "measure a policy's success in the twin on held-out seeds"),
     "report": ("training.report", "write the report of a run"),
     "bench topics": ("lrm_ros.nodes.bench_topics", "measure loss and latency from cameras to the recorder"),
     "bench reward": ("lrm_ros.reward.bench", "measure the reward model's speed"),
+    "bench keyframes": ("training.bench_keyframes", "measure how fast keyframes are taken from video"),
     "bench twin": ("lrm_ros.nodes.bench_twin", "measure the twin's speed, in process and through the nodes"),
+    "bench train": ("training.bench_train", "measure a training step of the reward heads: tokens/s, MFU, memory"),
 }
 
 

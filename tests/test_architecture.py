@@ -15,7 +15,18 @@ SOURCES = sorted(path for room in OURS for path in (TOP / room).rglob("*.py"))
 EVERY = SOURCES + sorted(path for room in ("tests", "launch", "tools") for path in (TOP / room).glob("*.py"))
 
 # Heavy libraries: only inside the function or constructor that needs them. cv2 takes 0.1 s and is left alone.
-HEAVY = {"torch", "torchvision", "transformers", "peft", "lerobot", "mani_skill", "sapien", "accelerate", "datasets"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "lerobot",
+    "mani_skill",
+    "sapien",
+    "accelerate",
+    "datasets",
+    "trl",
+}
 # Imported only by such a function, so these may import them at the top.
 LAZY_FILES = {"lrm_ros/act_small.py", "sim/shaders.py"}
 LAZY_ROOMS = ("sim/tasks/", "training/")

@@ -156,6 +156,8 @@ def test_the_lock_is_plain_and_satisfies_what_setup_asks_for(wheel: Path) -> Non
     wanted = re.findall(r"^Requires-Dist: (.*)$", zipfile.ZipFile(wheel).read(metadata).decode(), re.M)
     assert wanted
     for requirement in map(Requirement, wanted):
+        if str(requirement.marker) in ('extra == "oxe"', 'extra == "metaworld"'):  # large, and only for one source each
+            continue
         version = canonical.get(re.sub(r"[-_.]+", "-", requirement.name).lower())
         assert version and requirement.specifier.contains(version), (
             f"requirements.lock has {version} for '{requirement}'"
