@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import os
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.sources.episode import BadEpisode, one_size
+
+OPEN_FILES = 16  # kept open, and their indices kept in memory
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Video:
     def _index(self) -> _Index:
         with _reading():
             state = self.path.stat()
-        return _index(self.path, state.st_size, state.st_mtime_ns)
+        return _index(_File(self.path, state.st_size, state.st_mtime_ns))
 
     @property
     def length(self) -> int:
@@ -74,7 +78,15 @@ class Video:
         if wanted[0] < 0 or wanted[-1] >= self.length or (np.diff(wanted) <= 0).any():
             raise ValueError(f"indices must ascend within 0 ... {self.length - 1}, got {list(indices)}")
         index = self._index
-        yield from one_size(_decode(self.path, index, self.first + wanted))
+        yield from one_size(_decode(index, self.first + wanted))
+
+
+class _File(NamedTuple):
+    """A file as it is now; size and time of the last change only tell it from the one that replaces it."""
+
+    path: Path
+    size: int
+    modified_ns: int
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class _Index:
     ``promised`` is how many frames there should be, as far as the file tells.
     """
 
+    file: _File
     times: NDArray[np.int64]
     keys: NDArray[np.int64]
     fps: float
@@ -103,15 +116,41 @@ def _reading() -> Iterator[None]:
         raise BadEpisode(f"unreadable video: {type(error).__name__}") from error
 
 
-@lru_cache(maxsize=16)
-def _index(path: Path, size: int, modified_ns: int) -> _Index:
-    """Read the times of all frames; size and time of the last change only tell a file from the one it replaces."""
+_idle: OrderedDict[tuple[int, _File], Any] = OrderedDict()  # open files that nobody reads just now
+
+
+@contextmanager
+def _lent(file: _File, anew: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Lend an open file and its video stream, wherever it stands or at its start (``anew``).
+
+    It stays open for the next reader, as opening takes as long as decoding several frames.
+    """
     import av
 
-    with _reading(), av.open(str(path)) as container:
+    key = (os.getpid(), file)  # a forked process shares the place in an open file with its parent
+    container = _idle.pop(key, None)
+    if container is None or anew:
+        container = av.open(str(file.path))
+    try:
         if not container.streams.video:
             raise BadEpisode("no video stream")
         stream = container.streams.video[0]
+        if not stream.codec_context.is_open:
+            stream.thread_type = "NONE"  # one thread: files are read side by side, and a fork keeps no others
+            stream.codec_context.thread_count = 1
+        yield container, stream
+    except BaseException:
+        container.close()
+        raise
+    _idle[key] = container
+    while len(_idle) > OPEN_FILES:
+        _idle.popitem(last=False)[1].close()
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def _index(file: _File) -> _Index:
+    """Read the times of all frames."""
+    with _reading(), _lent(file, anew=True) as (container, stream):
         if container.format.name == "avi" and stream.codec_context.has_b_frames:
             raise BadEpisode("an AVI file that does not tell the order of its frames")
         packets: list[tuple[int, int, bool, bool]] = []  # pts, dts, key frame, hidden
@@ -131,7 +170,7 @@ def _index(path: Path, size: int, modified_ns: int) -> _Index:
     promised -= len(packets) - len(times)
     if len(times) < promised and packets[-1][1] is not None:
         times = times[times <= packets[-1][1]]  # B-frames come late: before a later one, some may be lost
-    return _Index(times, keys, float(rate), promised)
+    return _Index(file, times, keys, float(rate), promised)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -139,37 +178,41 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     return (packet for packet in container.demux(stream) if packet.size)
 
 
-def _decode(path: Path, index: _Index, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+def _decode(index: _Index, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """Yield frames by ascending index in the file."""
-    import av
+    from av.video.reformatter import VideoReformatter
 
     times = index.times[wanted]
     keys = np.maximum(np.searchsorted(index.keys, times, side="right") - 1, 0)
     # A run is decoded in one go; a new one starts where a key frame lets frames be left out.
     starts = 1 + np.flatnonzero(index.keys[keys[1:]] > index.times[np.minimum(wanted[:-1] + 1, len(index.times) - 1)])
-    with _reading(), av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"  # one thread: files are read side by side
+    convert = VideoReformatter().reformat
+    with _reading(), _lent(index.file) as (container, stream):
         for run, key in zip(np.split(times, starts), keys[[0, *starts]], strict=True):
-            yield from _decode_run(container, stream, index.keys, int(key), run)
+            for frame in _decode_run(container, stream, index.keys, int(key), run):
+                yield np.asarray(convert(frame, format="rgb24").to_ndarray(), np.uint8)
 
 
 def _decode_run(
     container: Any, stream: Any, keys: NDArray[np.int64], key: int, times: NDArray[np.int64]
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[Any]:
     """Yield the frames of ascending times, decoded from a key frame on."""
     asked = set(times.tolist())
     unsent = set(asked)
     found = 0
+    context = stream.codec_context
+    may_skip = context.name == "h264"  # there, no frame is made from one that is marked as no reference
     for packet in _from_key(container, stream, keys, key):
+        if may_skip:
+            context.skip_frame = "DEFAULT" if packet.pts in asked else "NONREF"
         frames = packet.decode()
         unsent.discard(packet.pts)
         if not unsent:
-            frames += stream.codec_context.decode(None)  # the frames that it holds back to put them in order
+            frames += context.decode(None)  # the frames that it holds back to put them in order
         for frame in frames:
             if frame.pts in asked:
                 found += 1
-                yield frame.to_ndarray(format="rgb24")
+                yield frame
         if not unsent:
             break
     if found < len(asked):

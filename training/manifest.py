@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``manifest.json`` beside the keyframes: what they were made from, with what, and how much each source gave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+PACKAGES = ("av", "numpy", "opencv-python-headless", "pyarrow")
+
+
+def begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a new run, or of the one that goes on in this folder, and write it.
+
+    Raises:
+        ValueError: the folder belongs to other settings.
+    """
+    path = out / NAME
+    by = {"versions": {name: version(name) for name in PACKAGES}, "commit": _commit()}
+    shards = any(out.glob("shard-*.parquet"))
+    if path.exists() and shards:
+        manifest = json.loads(path.read_text())
+        for key in {**manifest["settings"], **settings}:
+            before, now = manifest["settings"].get(key), settings.get(key)
+            if before != now:
+                raise ValueError(
+                    f"'{out}' was made with {key}={before!r}, now it is {now!r}; choose another folder, delete this "
+                    "one, or set the old value"
+                )
+        if manifest["complete"]:
+            return manifest
+        manifest["made_by"] += [by] if by not in manifest["made_by"] else []
+    elif shards:
+        raise ValueError(f"'{out}' holds shards without {NAME}; choose another folder, or delete this one")
+    else:
+        manifest = {"complete": False, "settings": settings, "made_by": [by], "counts": {}}
+    out.mkdir(parents=True, exist_ok=True)
+    for part in out.glob("shard-*.parquet.part"):
+        part.unlink()
+    write_manifest(out, manifest)
+    return manifest
+
+
+def _commit() -> str:
+    """Return the commit of the source tree, or the reason why it is not known."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except OSError as error:
+        return f"unknown: {error}"
+    return done.stdout.strip() or "unknown: no git repository"
+
+
+def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest; it has its name only when it is complete."""
+    temporary = out / f"{NAME}.part"
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    os.replace(temporary, out / NAME)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gather keyframes for reward models from data sets, journals and simulators: ``lrm reward data``.
+
+Every path is one source; sources give equally many episodes until they are exhausted. OUT then holds shards
+(``shard-00000.parquet``, ...) and ``manifest.json``. An interrupted command goes on when it is given again. Simulators
+play the tasks that a reward model may be trained on; with --zero-shot those held out for evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.keyframes import write_keyframes
+from training.sources.episode import Entry
+
+PATHS = {
+    "lerobot": "a LeRobotDataset, v2.0 to v3.0; the source is named after its folder",
+    "libero": "a folder of LIBERO's *_demo.hdf5, or one of them",
+    "robocasa": "a folder of RoboCasa's data sets, LeRobot or HDF5",
+    "oxe": "an Open X-Embodiment data set: ROOT/NAME/VERSION",
+    "journals": "a folder of journals (*.mcap)",
+    "generated": "a folder of shards of 'python -m sim.generate' or 'python -m training.generate'",
+    "hoi4d": "HOI4D's folder of ZY2021080000*, with task_definitions.csv in it",
+    "egodex": "EgoDex, or a part of it",
+    "roboreward": "a split of RoboReward, e.g. its folder train",
+    "robometer": "a folder of data sets in Robometer's form",
+}
+NAMED = ("lerobot", "robocasa", "journals")  # their sources can be given a name
+SIMULATORS = ("twin", "maniskill", "metaworld")
+
+
+def read(option: str, path: Path, name: str) -> Iterable[Entry]:
+    """Return the entries of a source.
+
+    Args:
+        option: one of ``PATHS``.
+        path: its data.
+        name: what it is called, if it is one of ``NAMED``.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it cannot be read.
+        ImportError: it needs a package that is not installed.
+    """
+    if option == "lerobot":
+        from training.sources.lerobot import read_lerobot
+
+        return read_lerobot(path, source=name)
+    if option == "libero":
+        from training.sources.libero import read_libero
+
+        return read_libero(path)
+    if option == "robocasa":
+        from training.sources.robocasa import read_robocasa
+
+        return read_robocasa(path, source=name)
+    if option == "oxe":
+        from training.sources.oxe import read_oxe
+
+        return read_oxe(path)
+    if option == "journals":
+        from training.sources.journals import read_journals
+
+        return read_journals(path, source=name)
+    if option == "generated":
+        from training.sources.generated import read_generated
+
+        return read_generated(path)
+    if option == "hoi4d":
+        from training.sources.hoi4d import read_hoi4d
+
+        return read_hoi4d(path)
+    if option == "egodex":
+        from training.sources.egodex import read_egodex
+
+        return read_egodex(path)
+    if option == "roboreward":
+        from training.sources.roboreward import read_roboreward
+
+        return read_roboreward(path)
+    from training.sources.robometer import read_robometer
+
+    return read_robometer(path)
+
+
+def shuffled(entries: Iterable[Entry], window: int, seed: int) -> Iterator[Entry]:
+    """Yield entries in an order drawn by a seed, each from the next ``window`` (1: their own order)."""
+    rng, waiting = np.random.default_rng(seed), []
+    for entry in entries:
+        waiting.append(entry)
+        if len(waiting) >= window:
+            yield waiting.pop(int(rng.integers(len(waiting))))
+    while waiting:
+        yield waiting.pop(int(rng.integers(len(waiting))))
+
+
+def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
+    """Return the sources that the command line names.
+
+    Raises:
+        FileNotFoundError: one is not there.
+        ValueError: one cannot be read, two have the same name, or a simulator has no such task.
+        ImportError: one needs a package that is not installed.
+    """
+    found: dict[str, Iterable[Entry]] = {}
+
+    def add(name: str, entries: Iterable[Entry], window: int) -> None:
+        if name in found:
+            raise ValueError(f"two sources are called '{name}'; give NAME=PATH where the option allows it, or one only")
+        found[name] = shuffled(entries, window, zlib.crc32(f"{args.seed} {name}".encode()))
+
+    for option in PATHS:
+        for given in getattr(args, option):
+            name, path = _named(option, given)
+            # A generated shard is read as a whole, so its episodes stay together; their order is drawn already.
+            add(name, read(option, path, name), 1 if option == "generated" else args.shuffle)
+    for path, task in args.robomimic:
+        from training.sources.robomimic import read_robomimic
+
+        name = f"robomimic_{Path(path).resolve().with_suffix('').name}"
+        add(name, read_robomimic(Path(path), task, source=name), args.shuffle)
+    for simulator in SIMULATORS:
+        episodes = getattr(args, simulator)
+        if episodes:
+            from training.generate import FIRST_SEED, HELD_OUT, SOURCES, play_source
+
+            names = [name for name in SOURCES if name.split("/")[0] == simulator]
+            names = [name for name in names if (name in HELD_OUT) == args.zero_shot]
+            if not names:
+                raise ValueError(f"--zero-shot: no task of --{simulator} is held out; leave it away")
+            for name in names:
+                add(name, play_source(name, episodes, FIRST_SEED + args.seed), 1)
+    return found
+
+
+def _named(option: str, given: str) -> tuple[str, Path]:
+    """Return the name of a source and its path, from ``PATH`` or ``NAME=PATH``."""
+    match = re.fullmatch(r"([\w.-]+)=(.+)", given)
+    if match and option in NAMED:
+        return match[1], Path(match[2])
+    path = Path(given)
+    if option in ("lerobot", "libero"):
+        return path.resolve().name, path
+    return (path.resolve().parent.name if option == "oxe" else option), path
+
+
+def table(manifest: dict[str, Any]) -> str:
+    """Return what each source gave, as text."""
+    width = max(len(name) for name in [*manifest["counts"], "source"])
+    columns = ("episodes", "keyframes", "train", "val", "duplicates")
+    lines = [f"{'source':{width}s}" + "".join(f"{name:>12s}" for name in columns) + "  skipped"]
+    for name, count in manifest["counts"].items():
+        skipped = ", ".join(f"{number} {reason}" for reason, number in sorted(count["skipped"].items()))
+        lines.append(f"{name:{width}s}" + "".join(f"{count[key]:12d}" for key in columns) + f"  {skipped or '-'}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``lrm reward data``."""
+    parser = argparse.ArgumentParser(
+        prog="lrm reward data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the keyframes")
+    for option, text in PATHS.items():
+        metavar = "[NAME=]PATH" if option in NAMED else "PATH"
+        parser.add_argument(f"--{option}", action="append", default=[], metavar=metavar, help=text)
+    parser.add_argument(
+        "--robomimic", action="append", default=[], nargs=2, metavar=("PATH", "TASK"), help="robomimic's HDF5, its task"
+    )
+    for simulator in SIMULATORS:
+        parser.add_argument(f"--{simulator}", type=int, default=0, metavar="N", help="play N episodes of each task")
+    parser.add_argument("--zero-shot", action="store_true", help="play the simulators' held-out tasks instead")
+    parser.add_argument("--per-source", type=int, metavar="N", help="most episodes of each source")
+    parser.add_argument(
+        "--shuffle", type=int, default=1000, metavar="N", help="draw the next episode out of N; 1: the source's order"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that draw, and the simulators' first start pose")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the manifest and the figures here")
+    args = parser.parse_args(argv)
+    settings = {key: value for key, value in vars(args).items() if key not in ("out", "json", "per_source") and value}
+    try:
+        manifest = write_keyframes(sources_of(args), args.out, args.per_source, {"options": settings})
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        parser.exit(1, f"lrm reward data: {error}\n")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(manifest, indent=1) + "\n")
+    print(table(manifest))
+    if manifest["seconds"]:
+        print(f"{args.out}: {manifest['seconds']:.0f} s, {manifest['keyframes_per_s']:.0f} keyframes/s")
+    else:
+        print(f"{args.out}: complete, nothing to do")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
