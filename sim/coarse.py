@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 700  # triangles a part may keep as it is
 
-
-def coarsen(entity: Any, cell: float) -> None:
+def coarsen(entity: Any, cell: float, small: int = 700) -> None:
     """Replace what is drawn of an entity by coarse meshes: vertices within a cell become one.
 
-    Call it before the first picture. Parts of few triangles and parts that would vanish stay as they are.
+    Call it before the first picture. Parts that would vanish stay as they are.
 
     Args:
         entity: a ``sapien.Entity``; nothing happens if nothing is drawn of it.
         cell: edge of the cells [m]; a third of a pixel or less is invisible.
+        small: parts of no more triangles stay as they are.
     """
     import sapien
 
@@ -27,7 +26,8 @@ def coarsen(entity: Any, cell: float) -> None:
     new = sapien.render.RenderBodyComponent()
     for shape in old.render_shapes:
         for part in shape.parts:
-            corners = _merged(np.asarray(part.vertices, np.float64) * np.asarray(shape.scale), part.triangles, cell)
+            vertices, triangles = np.asarray(part.vertices, np.float64) * np.asarray(shape.scale), part.triangles
+            corners = _merged(vertices, triangles, cell) if len(triangles) > small else vertices[triangles]
             normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
             normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
             count = len(corners) * 3
@@ -46,13 +46,10 @@ def coarsen(entity: Any, cell: float) -> None:
 
 def _merged(vertices: np.ndarray, triangles: np.ndarray, cell: float) -> np.ndarray:
     """Return the corners (T, 3, 3) of the triangles that are left when the vertices in a cell become one."""
-    triangles = np.asarray(triangles)
-    if len(triangles) <= SMALL:
-        return vertices[triangles]
     _, index, inverse = np.unique(
         np.floor(vertices / cell).astype(np.int64), axis=0, return_index=True, return_inverse=True
     )
-    merged = inverse.reshape(-1)[triangles]
+    merged = inverse.reshape(-1)[np.asarray(triangles)]
     a, b, c = merged.T
     merged = merged[(a != b) & (b != c) & (a != c)]
     _, first = np.unique(np.sort(merged, axis=1), axis=0, return_index=True)

@@ -20,10 +20,10 @@ _COLUMNS = (
     ("progress", "exact", "exact"),
     ("progress", "acc_at_0_2", "within 0.2"),
     ("progress", "spearman", "Spearman"),
-    ("contrastive", "kendall", "contrastive Kendall"),
-    ("contrastive", "accuracy", "right"),
-    ("completion", "roc_auc", "completion AUC"),
-    ("completion", "accuracy", "right"),
+    ("contrastive", "kendall", "Kendall"),
+    ("contrastive", "accuracy", "pairs right"),
+    ("completion", "roc_auc", "done AUC"),
+    ("completion", "accuracy", "done right"),
     ("completion", "ece", "ECE"),
 )
 

@@ -26,6 +26,7 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from transforms3d.euler import euler2quat
 
+from sim.coarse import coarsen
 from sim.shaders import quick_shaders
 
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], dtype=np.float32)
@@ -78,7 +79,7 @@ class SO100Twin(SO100):
         super()._after_loading_articulation()
         for link in self.robot.links:
             for body in link._objs:
-                _simplify_visuals(body.entity)
+                coarsen(body.entity, 0.006, small=0)
 
 
 @register_env("PlaceToyInBowl-v1", max_episode_steps=200)
@@ -266,42 +267,6 @@ class PlaceToyInBowlEnv(BaseEnv):
 
     def _get_obs_extra(self, info: dict) -> dict:
         return {}
-
-
-def _simplify_visuals(entity: sapien.Entity, cell: float = 0.006) -> None:
-    """Replace the meshes of a link by coarse ones: vertices within a cell [m] become one.
-
-    The arm's 60,000 triangles cost most of a frame's time in a software renderer and are invisible at this size.
-    """
-    old = entity.find_component_by_type(sapien.render.RenderBodyComponent)
-    if old is None:
-        return
-    new = sapien.render.RenderBodyComponent()
-    for shape in old.render_shapes:
-        for part in shape.parts:
-            vertices = np.asarray(part.vertices, dtype=np.float64) * np.asarray(shape.scale)
-            _, index, inverse = np.unique(
-                np.floor(vertices / cell).astype(np.int64), axis=0, return_index=True, return_inverse=True
-            )
-            triangles = inverse.reshape(-1)[np.asarray(part.triangles)]
-            a, b, c = triangles.T
-            triangles = triangles[(a != b) & (b != c) & (a != c)]
-            _, first = np.unique(np.sort(triangles, axis=1), axis=0, return_index=True)
-            corners = vertices[index][triangles[first]]  # (T, 3, 3)
-            normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-            normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-            count = len(corners) * 3
-            coarse = sapien.render.RenderShapeTriangleMesh(
-                corners.reshape(count, 3).astype(np.float32),
-                np.arange(count, dtype=np.uint32).reshape(-1, 3),
-                np.repeat(normals, 3, axis=0).astype(np.float32),
-                np.zeros((count, 2), dtype=np.float32),
-                part.material,
-            )
-            coarse.local_pose = shape.local_pose
-            new.attach(coarse)
-    entity.remove_component(old)
-    entity.add_component(new)
 
 
 def _paint(rgb: tuple[float, float, float]) -> sapien.render.RenderMaterial:
