@@ -34,12 +34,13 @@ FPS = 30
 def scene(seed: int, frames: int, size: int) -> Iterator[NDArray[np.uint8]]:
     """Yield the images of an episode, (size, size, 3) uint8 RGB."""
     rng = np.random.default_rng(seed)
-    noise = rng.integers(0, 256, (size, size, 3), np.uint8).astype(np.float32)
-    ground = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), size / 48), None, 20, 220, cv2.NORM_MINMAX)
+    random = rng.integers(0, 256, (size, size, 3), np.uint8).astype(np.float32)
+    ground = cv2.normalize(cv2.GaussianBlur(random, (0, 0), size / 48), None, 20, 220, cv2.NORM_MINMAX)
     side = size // 5
     patch = cv2.GaussianBlur(rng.integers(0, 256, (side, side, 3), np.uint8), (0, 0), 1)
+    noise = rng.normal(0, 2, (8, size, size, 3)).astype(np.float32)
     for number in range(frames):
-        image = ground + rng.normal(0, 2, ground.shape)
+        image = ground + noise[number % len(noise)]
         x = round((size - side) * number / frames)
         y = round((size - side) * (0.5 + 0.4 * np.sin(number / 9)))
         image[y : y + side, x : x + side] = patch
@@ -127,7 +128,7 @@ def measure(
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm bench keyframes``."""
     parser = argparse.ArgumentParser(prog="lrm bench keyframes", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--episodes", type=int, default=40, help="episodes of each kind of video")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of each kind of video")
     parser.add_argument("--frames", type=int, default=100, help="frames an episode, 30 a second")
     parser.add_argument("--size", type=int, default=256, help="width and height of the frames [pixels]")
     parser.add_argument("--gop", type=int, nargs="+", default=[2, 12, 250], help="frames between key frames")
