@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from lrm_ros.commit import source_commit
 
 NAME = "manifest.json"
 PACKAGES = ("av", "numpy", "opencv-python-headless", "pyarrow")
@@ -21,7 +22,7 @@ def begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         ValueError: the folder belongs to other settings.
     """
     path = out / NAME
-    by = {"versions": {name: version(name) for name in PACKAGES}, "commit": _commit()}
+    by = {"versions": {name: version(name) for name in PACKAGES}, "commit": source_commit()}
     shards = any(out.glob("shard-*.parquet"))
     if path.exists() and shards:
         manifest = json.loads(path.read_text())
@@ -44,17 +45,6 @@ def begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         part.unlink()
     write_manifest(out, manifest)
     return manifest
-
-
-def _commit() -> str:
-    """Return the commit of the source tree, or the reason why it is not known."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
-    except OSError as error:
-        return f"unknown: {error}"
-    return done.stdout.strip() or "unknown: no git repository"
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:

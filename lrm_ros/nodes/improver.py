@@ -28,6 +28,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from lrm_ros import messages
+from lrm_ros.commit import source_commit
 from lrm_ros.config import ImproverConfig, RewardConfig, to_dict
 from lrm_ros.nodes.base import EVENTS, LrmNode, run
 from lrm_ros.nodes.collector import Collector, kept_any
@@ -107,7 +108,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
                         )
             return
         packages = ("lerobot", "mani_skill", "torch", "transformers", "peft", "numpy")
-        about = {**now, "versions": {name: version(name) for name in packages}, "commit": _commit()}
+        about = {**now, "versions": {name: version(name) for name in packages}, "commit": source_commit()}
         _write_json(path, about)
 
     @contextmanager
@@ -284,17 +285,6 @@ class _Training:
     def done(self) -> bool:
         """Whether the checkpoint is complete."""
         return (self.out / "finetune.json").exists()
-
-
-def _commit() -> str:
-    """Return the commit of the source tree, or the reason why it is not known."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
-    except OSError as error:
-        return f"unknown: {error}"
-    return done.stdout.strip() or "unknown: no git repository"
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import rclpy
-from rclpy.executors import Executor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
@@ -37,17 +36,12 @@ def _watch_lifeline() -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
-def run(
-    node_type: Callable[[], LrmNode],
-    argv: list[str] | None = None,
-    executor_type: Callable[[], Executor] = NodeExecutor,
-) -> int:
+def run(node_type: Callable[[], LrmNode], argv: list[str] | None = None) -> int:
     """Run one node until SIGINT or SIGTERM: the body of every node's ``main``.
 
     Args:
         node_type: the node class.
         argv: command line (ROS arguments included); default ``sys.argv``.
-        executor_type: e.g. ``MultiThreadedExecutor`` for a node that calls services inside callbacks.
 
     Returns:
         0 after ``--help``, a clean stop, or what the node gave to ``exit``; 1 if configuring or activating failed; 2
@@ -81,7 +75,7 @@ def run(
         if {"-h", "--help"} & set(sys.argv if argv is None else argv):
             print(node.usage(), flush=True)
             return 0
-        executor = executor_type()
+        executor = NodeExecutor()
         executor.add_node(node)
         node.on_exit = stop.set_result
         if node.autostart:
