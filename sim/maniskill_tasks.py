@@ -43,6 +43,13 @@ class Task:
     shown: str = ""
 
 
+COLOURS = {
+    "red": (0.85, 0.06, 0.06),
+    "blue": (0.08, 0.16, 0.75),
+    "yellow": (0.90, 0.75, 0.05),
+    "orange": (0.95, 0.42, 0.05),
+    "purple": (0.45, 0.10, 0.60),
+}
 FRONT, TABLE = (0.44, 0.22, 0.42), (0.02, 0.0, 0.04)
 TASKS = {
     "PickCube-v1": Task(

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 
 from sim.coarse import coarsen
 from sim.maniskill_arms import CLOSED, OPEN, PandaArm, SO100Arm, Waypoint
-from sim.maniskill_tasks import TASKS
+from sim.maniskill_tasks import COLOURS, TASKS
 from sim.world import use_software_vulkan
 
-COLOURS = {
-    "red": (0.85, 0.06, 0.06),
-    "blue": (0.08, 0.16, 0.75),
-    "yellow": (0.90, 0.75, 0.05),
-    "orange": (0.95, 0.42, 0.05),
-    "purple": (0.45, 0.10, 0.60),
-}
 HOLDING = 0.5  # force on an object from which a finger holds it [N]
 STILL = 0.04  # speed of the tool below which the SO-100 stands still [m/s]
 FIELD_OF_VIEW = 0.75  # [rad]

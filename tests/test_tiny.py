@@ -13,9 +13,11 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Frame, Reward, RewardQuery
-from training.tiny import auc, main, precision_recall, ranks
-from training.tiny_data import load_frames, progress_target, split, to_tensor
-from training.tiny_model import build_model, build_processor, prompt_phrases
+from training.reward_metrics import ranks
+from training.tiny import auc, main, precision_recall
+from training.tiny_data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
+from training.tiny_language import Reader, Sampler
+from training.tiny_model import build_model, build_processor, instructions, prompt_phrases
 from training.tiny_vision import Student, initialise
 
 
@@ -32,13 +34,20 @@ def scene(way: float) -> np.ndarray:
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """Two shards of ten episodes; every other episode stops half-way."""
-    folder = tmp_path / "data"
+    return write_shards(tmp_path / "data")
+
+
+def write_shards(folder: Path, sources: tuple[str, ...] = ()) -> Path:
+    """Write two shards of ten episodes from these sources in turns, or without a source."""
     folder.mkdir()
     for number in range(2):
         rows: dict[str, list] = {name: [] for name in ("frames", "progress", "success", "episode", "t", "kind")}
         tasks = []
         for index in range(10 * number, 10 * number + 10):
-            tasks.append(json.dumps({"episode": index, "task": f"put the red toy pig {index} in the bowl"}))
+            about: dict[str, Any] = {"episode": index, "task": f"put the red toy pig {index} in the bowl"}
+            if sources:
+                about["source"] = sources[index % len(sources)]
+            tasks.append(json.dumps(about))
             for t, way in enumerate(np.linspace(0, 1.0 if index % 2 == 0 else 0.5, 6)):
                 values = (scene(way), way, way == 1.0, index, t, index % 2)
                 for name, value in zip(rows, values, strict=True):
@@ -49,7 +58,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_no_episode_is_both_trained_on_and_held_out(shards):
-    training, held_out = split(load_frames(shards))
+    training, held_out = split(load_frames([shards]))
     assert len(training.images) == 108 and len(held_out.images) == 12
     assert not set(training.episode) & set(held_out.episode)
     assert training.tasks[3] == "put the red toy pig 3 in the bowl"
@@ -57,10 +66,58 @@ def test_no_episode_is_both_trained_on_and_held_out(shards):
 
 def test_a_folder_without_shards_and_a_shard_without_labels_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no shards.*python -m sim.generate"):
-        load_frames(tmp_path)
+        load_frames([tmp_path])
     np.savez(tmp_path / "shard_0000.npz", frames=np.zeros((1, 96, 96, 3), np.uint8))
     with pytest.raises(ValueError, match="has no progress, success, episode, kind, tasks"):
-        load_frames(tmp_path)
+        load_frames([tmp_path])
+
+
+def test_episodes_of_two_folders_keep_their_numbers_tasks_and_sources_apart(shards, tmp_path):
+    frames = load_frames([shards, write_shards(tmp_path / "more", ("maniskill/a", "metaworld/b"))])
+    assert frames.sources == ("twin", "maniskill/a", "metaworld/b")
+    assert len(np.unique(frames.episode)) == 40 and len(frames.tasks) == 40
+    assert np.bincount(frames.source).tolist() == [120, 60, 60]
+    assert {frames.sources[i] for i in frames.source[frames.episode == 21]} == {"metaworld/b"}
+    assert frames.tasks[21] == "put the red toy pig 1 in the bowl"
+    with pytest.raises(ValueError, match="no folder"):
+        load_frames([])
+
+
+def test_sources_are_drawn_by_their_share_not_by_their_number_of_frames(shards, tmp_path):
+    frames = load_frames([shards, write_shards(tmp_path / "more", ("maniskill/a",) * 3 + ("metaworld/b",))])
+    assert np.bincount(frames.source).tolist() == [120, 90, 30]
+    drawn = np.bincount(frames.source[FairDraw(frames)(np.random.default_rng(0), 20000)]) / 20000
+    np.testing.assert_allclose(drawn, [TWIN_SHARE, (1 - TWIN_SHARE) / 2, (1 - TWIN_SHARE) / 2], atol=0.02)
+    done = np.flatnonzero(frames.success & (frames.source == 1))
+    assert set(FairDraw(frames, done)(np.random.default_rng(0), 100)) == set(done)
+    never = frames.select(np.flatnonzero(~frames.success))
+    with pytest.raises(ValueError, match="no frame shows a finished task"):
+        Sampler(never, 0)
+
+
+def test_made_up_words_change_the_instruction_and_nothing_else(shards):
+    frames = load_frames([shards])
+    processor = build_processor()
+    model = build_model(processor)
+    tokens = torch.zeros(len(frames.images), 9, 128)
+    seen = []
+    embed = model.get_input_embeddings()
+    embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    for noise in (0.0, 1.0):
+        reader = Reader(model, processor, frames, 0, noise)
+        reader.loss("completion", 1, tokens)
+    plain, noisy = (ids[0].tolist() for ids in seen)
+    words = range(256, processor.tokenizer.vocab_size)
+    for a, b in zip(plain, noisy, strict=True):
+        assert a == b or (a in words and b in words)
+    text = processor.tokenizer.decode(plain)
+    assert "toy" in text and "toy pig" not in processor.tokenizer.decode(noisy)
+
+
+def test_the_tokenizer_knows_the_words_of_the_trained_tasks_only():
+    texts = instructions()
+    assert "put the red toy giraffe in the bowl" in texts and "open the window" in texts
+    assert not any("faucet to shut" in text or "stack the" in text for text in texts)
 
 
 def test_a_progress_label_is_shared_by_its_two_neighbours():
@@ -121,9 +178,10 @@ def test_training_from_shards_gives_a_model_that_loads_and_answers_and_figures(s
     arguments = ["--data", str(shards), "--out", str(out), "--scale", "0.002", "--json", str(figures_file)]
     assert main(arguments) == 0
     figures = json.loads(figures_file.read_text())
-    assert figures == json.loads((out / "metrics.json").read_text())
-    assert figures["held_out"]["frames"] == 12 and figures["held_out"]["judge_episodes"]["n"] == 2
-    assert "tiny: a Large Reward Model" in (out / "README.md").read_text()
+    assert figures == json.loads((out / "training.json").read_text())
+    assert figures["left_out"]["frames"] == 12 and figures["left_out"]["judge_episodes"]["n"] == 2
+    assert figures["sources"] == {"twin": 108}
+    assert "Not measured yet" in (out / "README.md").read_text()
     answer = QwenRewardModel(out, device="cpu").score(
         [RewardQuery("put the red toy pig in the bowl", "progress", (Frame(0, "front", scene(0.3)),))]
     )[0]

@@ -125,13 +125,14 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         required=True,
         metavar="NAME",
-        help="a source, several times for several; 'train': all but the held-out ones, 'zero-shot': those. "
-        f"Sources: {', '.join(SOURCES)}",
+        help="a source, several times for several; 'train': all but those held out, 'others': these without the twin, "
+        f"'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
     )
     parser.add_argument("--episodes", type=int, default=80, help="of each source")
     parser.add_argument("--seed", type=int, default=FIRST_SEED)
     args = parser.parse_args(argv)
-    groups = {"train": [name for name in SOURCES if name not in HELD_OUT], "zero-shot": list(HELD_OUT)}
+    trained = [name for name in SOURCES if name not in HELD_OUT]
+    groups = {"train": trained, "others": [name for name in trained if name != "twin"], "zero-shot": list(HELD_OUT)}
     names = [name for asked in args.source for name in groups.get(asked, [asked])]
     unknown = [name for name in names if name not in SOURCES]
     if unknown:

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the shipped tiny reward model: ``lrm reward train``.
+r"""Train the shipped tiny reward model: ``lrm reward train``.
 
-The commands that made the weights in ``lrm_ros/models/tiny``::
+The commands that made the weights in ``lrm_ros/models/tiny``, its figures and its card::
 
-    python -m sim.generate --out runs/tiny/data --episodes 1600
-    lrm reward train --data runs/tiny/data --out lrm_ros/models/tiny
+    python -m sim.generate --out runs/tiny/twin --episodes 1600
+    python -m training.generate --source others --episodes 60 --out runs/tiny/others
+    lrm reward train --data runs/tiny/twin --data runs/tiny/others --out lrm_ros/models/tiny
+    python -m sim.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
+    python -m training.generate --source others --episodes 12 --seed 6000000 --out runs/tiny/exam/others
+    python -m training.generate --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
+    lrm reward data --generated runs/tiny/exam --out runs/tiny/exam_keyframes
+    lrm reward data --generated runs/tiny/zero_shot --out runs/tiny/zero_shot_keyframes
+    lrm reward eval --data runs/tiny/exam_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
+        --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
+    python -m training.tiny_card lrm_ros/models/tiny
 
 Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``tiny_vision``); the language
 model learns to answer the three heads' prompts from the frozen tower's tokens (``tiny_language``); the saved model is
-loaded again and measured on held-out episodes through the reward engine. One thread, fixed seeds: the same data give
-the same weights on the same kind of processor.
+loaded again and measured on episodes left out of the training through the reward engine. One thread, fixed seeds: the
+same data give the same weights on the same kind of processor.
 """
 
 from __future__ import annotations
@@ -23,26 +32,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrm_ros.commit import source_commit
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Frame, RewardQuery, Unscored
-from training.tiny_card import write_card
-from training.tiny_data import Frames, load_frames, split
+from training.reward_metrics import ranks
+from training.tiny_card import card
+from training.tiny_data import TWIN, Frames, load_frames, split
 from training.tiny_model import build_model, build_processor
 
 if TYPE_CHECKING:
     from torch import nn
 
 _CLEARLY = 0.1  # contrastive pairs of the evaluation differ by at least this much progress
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks with ties sharing their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]
 
 
 def auc(positive: np.ndarray, score: np.ndarray) -> float:
@@ -64,7 +68,7 @@ def precision_recall(truth: np.ndarray, kept: np.ndarray) -> dict[str, float | i
 
 
 def linear_figures(network: nn.Module, frames: Frames) -> str:
-    """Return in one line how well a network with linear heads does on ``frames``."""
+    """Return in one line how well a teacher or student does on ``frames``."""
     from training.tiny_vision import outputs_of
 
     progress, done = outputs_of(network, frames)
@@ -133,21 +137,22 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
     }
 
 
-def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
+def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
     """Train, save and measure the tiny model.
 
     Args:
-        data: folder of shards by ``sim.generate``.
-        out: folder that receives model, processor, metrics.json and the model card (README.md).
+        data: folders of shards by ``sim.generate`` and ``training.generate``.
+        out: folder that receives model, processor, training.json and the model card (README.md).
         scale: factor on all numbers of training steps (below 1: a quick trial).
         seed: seed of everything.
 
     Returns:
-        The figures written to metrics.json.
+        What is written to training.json: the data, the time, and the figures on the episodes that were left out, of
+        the twin if it is among the sources.
     """
     import torch
 
-    from training.tiny_language import Reader, encode_all, train_language
+    from training.tiny_language import WORD_NOISE, Reader, encode_all, train_language
     from training.tiny_vision import Student, Teacher, imitation_loss, initialise, label_loss
     from training.tiny_vision import train as train_vision
 
@@ -160,13 +165,21 @@ def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
 
     training, held_out = split(load_frames(data))
     print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
+    count = len(training.sources)
+    twin = (
+        held_out.source == training.sources.index(TWIN)
+        if TWIN in training.sources
+        else np.ones(len(held_out.source), bool)
+    )
+    judged = held_out.select(np.flatnonzero(twin))
+    source = torch.from_numpy(training.source)
     torch.manual_seed(seed)
-    teacher = Teacher()
+    teacher = Teacher(count)
     train_vision(
         teacher,
-        lambda x, r: label_loss(teacher(x)[0], training, r),
+        lambda x, r: label_loss(teacher(x, source[r])[0], training, r),
         training,
-        _steps(600, scale),
+        _steps(1800, scale),
         48,
         2e-3,
         seed + 1,
@@ -176,20 +189,20 @@ def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
     lap("teacher")
     processor = build_processor()
     model = build_model(processor, seed)
-    student = Student(model.model.visual)
+    student = Student(model.model.visual, sources=count)
     initialise(student)
 
     def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
-            taught = teacher(images)
-        outputs, features = student(images)
+            taught = teacher(images, source[rows])
+        outputs, features = student(images, source[rows])
         return 0.5 * label_loss(outputs, training, rows) + imitation_loss(outputs, features, taught)
 
     train_vision(
         student,
         student_loss,
         training,
-        _steps(1000, scale),
+        _steps(2800, scale),
         48,
         1e-3,
         seed + 2,
@@ -202,9 +215,9 @@ def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
     lap("encode")
     checker = Reader(model, processor, held_out, seed)
     train_language(
-        Reader(model, processor, training, seed + 4),
+        Reader(model, processor, training, seed + 4, WORD_NOISE),
         tokens,
-        _steps(1250, scale),
+        _steps(3000, scale),
         batch=32,
         rate=1e-3,
         check=lambda: checker.figures(held_out_tokens),
@@ -213,20 +226,23 @@ def train(data: Path, out: Path, scale: float, seed: int) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
-    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), held_out)
+    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), judged)
     lap("measure")
-    figures = {
+    about = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
         "training_frames": len(training.images),
         "training_episodes": len(np.unique(training.episode)),
         "seed": seed,
         "scale": scale,
-        "held_out": figures,
+        "commit": source_commit(),
+        "left_out": figures,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
-    (out / "metrics.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (out / "README.md").write_text(write_card(figures))
-    return figures
+    (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
+    (out / "README.md").write_text(card(about, None))
+    return about
 
 
 def _steps(full: int, scale: float) -> int:
@@ -238,7 +254,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lrm reward train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of shards by 'python -m sim.generate'")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder of shards by 'python -m sim.generate' or 'python -m training.generate'; several times for several",
+    )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled frames of the twin for the tiny reward model: reading, splitting, augmenting, targets."""
+"""Labelled frames of generated sources for the tiny reward model: reading, splitting, drawing, augmenting, targets."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 HELD_OUT = 10  # every tenth episode is for validation
 SHIFT = 3  # largest random shift of an image [pixels]
+TWIN = "twin"
+TWIN_SHARE = 0.35  # of the frames that are drawn, where there are other sources: the demo's task
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Frames:
         success: (N,) bool, the task is done (and has been for some steps).
         episode: (N,) int, which episode.
         kind: (N,) int, which behaviour.
+        source: (N,) int, index into ``sources``.
+        sources: names of the sources.
         tasks: language instruction of each episode.
     """
 
@@ -33,18 +38,14 @@ class Frames:
     success: NDArray[np.bool_]
     episode: NDArray[np.int64]
     kind: NDArray[np.int64]
+    source: NDArray[np.int64]
+    sources: tuple[str, ...]
     tasks: dict[int, str]
 
     def select(self, rows: NDArray) -> Frames:
         """Return some of the frames."""
-        return Frames(
-            self.images[rows],
-            self.progress[rows],
-            self.success[rows],
-            self.episode[rows],
-            self.kind[rows],
-            self.tasks,
-        )
+        names = ("images", "progress", "success", "episode", "kind", "source")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
     def decided(self) -> NDArray[np.bool_]:
@@ -55,39 +56,79 @@ class Frames:
         return self.success | (self.progress < 0.999)
 
 
-def load_frames(folder: Path) -> Frames:
-    """Read the shards that ``python -m sim.generate`` wrote.
+class FairDraw:
+    """Draws frames so that every source comes up by its share, however many frames it has.
+
+    The twin has ``TWIN_SHARE`` where there are other sources; these share the rest equally.
+    """
+
+    def __init__(self, frames: Frames, rows: NDArray[np.intp] | None = None) -> None:
+        """Draw from ``rows`` of ``frames`` (default: all)."""
+        self._rows = np.arange(len(frames.images)) if rows is None else rows
+        source = frames.source[self._rows]
+        counts = np.bincount(source, minlength=len(frames.sources))
+        share = (counts > 0).astype(float)
+        twin = np.array([name == TWIN for name in frames.sources])
+        others = share[~twin].sum()
+        if others and share[twin].any():
+            share[twin] = others * TWIN_SHARE / (1 - TWIN_SHARE)
+        self._edges = np.cumsum((share / np.maximum(counts, 1))[source])
+
+    def __call__(self, rng: np.random.Generator, n: int) -> NDArray[np.intp]:
+        """Return ``n`` rows, drawn with replacement."""
+        places = np.searchsorted(self._edges, rng.uniform(0, self._edges[-1], n), side="right")
+        return self._rows[np.minimum(places, len(self._rows) - 1)]
+
+
+def load_frames(folders: Sequence[Path]) -> Frames:
+    """Read the shards that ``python -m sim.generate`` and ``python -m training.generate`` wrote.
+
+    Episodes of different folders are different episodes, whatever their numbers.
 
     Raises:
-        FileNotFoundError: no shards.
-        ValueError: a shard without the expected arrays.
+        FileNotFoundError: a folder without shards.
+        ValueError: a shard without the expected arrays, or no folder.
     """
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
-        raise FileNotFoundError(
-            f"'{folder}' holds no shards (*.npz); make them with 'python -m sim.generate --out {folder}'"
-        )
-    columns: dict[str, list[NDArray]] = {name: [] for name in ("frames", "progress", "success", "episode", "kind")}
+    needed = ("frames", "progress", "success", "episode", "kind", "tasks")
+    columns: dict[str, list[NDArray]] = {name: [] for name in (*needed[:-1], "source")}
     tasks: dict[int, str] = {}
-    for path in paths:
-        with np.load(path) as shard:
-            missing = [name for name in (*columns, "tasks") if name not in shard]
-            if missing:
-                raise ValueError(
-                    f"shard '{path}' has no {', '.join(missing)}; write it anew with 'python -m sim.generate'"
-                )
-            for name, parts in columns.items():
-                parts.append(shard[name])
-            for line in shard["tasks"]:
-                about = json.loads(str(line))
-                tasks[int(about["episode"])] = about["task"]
+    sources: dict[str, int] = {}
+    for folder in folders:
+        paths = sorted(folder.glob("*.npz"))
+        if not paths:
+            raise FileNotFoundError(
+                f"'{folder}' holds no shards (*.npz); make them with 'python -m sim.generate --out {folder}'"
+            )
+        first = max(tasks, default=-1) + 1
+        for path in paths:
+            with np.load(path) as shard:
+                missing = [name for name in needed if name not in shard]
+                if missing:
+                    raise ValueError(
+                        f"shard '{path}' has no {', '.join(missing)}; write it anew with 'python -m sim.generate'"
+                    )
+                source_of = {}
+                for line in shard["tasks"]:
+                    about = json.loads(str(line))
+                    tasks[first + int(about["episode"])] = about["task"]
+                    name = about.get("source", TWIN)
+                    source_of[int(about["episode"])] = sources.setdefault(name, len(sources))
+                episode = shard["episode"].astype(np.int64)
+                columns["episode"].append(first + episode)
+                columns["source"].append(np.array([source_of[int(number)] for number in episode], np.int64))
+                for name in ("frames", "progress", "success", "kind"):
+                    columns[name].append(shard[name])
+    if not tasks:
+        raise ValueError("no folder of shards was given")
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     return Frames(
         joined["frames"],
         joined["progress"].astype(np.float32),
         joined["success"].astype(bool),
-        joined["episode"].astype(np.int64),
+        joined["episode"],
         joined["kind"].astype(np.int64),
+        joined["source"],
+        tuple(sources),
         tasks,
     )
 

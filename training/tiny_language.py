@@ -18,15 +18,16 @@ from torch import nn
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.types import Frame, RewardQuery
-from training.tiny_data import Frames, augment, progress_target, to_tensor
+from training.tiny_data import FairDraw, Frames, augment, progress_target, to_tensor
 from training.tiny_vision import Student
 
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
 _WITH_FIRST = 0.25  # share of progress queries that show the first frame
 _WITH_GOAL = 0.15  # share of progress queries that show a goal image
 _DONE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
-_SAME_EPISODE = 0.7  # share of contrastive pairs from one episode
+_SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one source
 _CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
+WORD_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
 
 
 @torch.inference_mode()
@@ -76,42 +77,55 @@ class Prompts:
         return self._cache[key]
 
 
+def _grouped(labels: np.ndarray, rows: np.ndarray | None = None) -> dict[int, np.ndarray]:
+    """Return the rows (of some, or of all) that carry each label, in their order."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    order = rows[np.argsort(labels[rows], kind="stable")]
+    names, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
 class Sampler:
     """Draws labelled queries as rows of frames."""
 
     def __init__(self, frames: Frames, seed: int) -> None:
-        """Index the frames by episode."""
+        """Index the frames by episode and source.
+
+        Raises:
+            ValueError: no frame shows a finished task.
+        """
+        if not frames.success.any():
+            raise ValueError("no frame shows a finished task; add episodes that succeed")
         self.frames = frames
         self.rng = np.random.default_rng(seed)
-        order = np.argsort(frames.episode, kind="stable")
-        _, starts = np.unique(frames.episode[order], return_index=True)
-        self.rows_of = {int(frames.episode[rows[0]]): rows for rows in np.split(order, starts[1:])}
-        self.done = np.flatnonzero(frames.success)
-        self.decided = np.flatnonzero(frames.decided)
+        self.rows_of = _grouped(frames.episode)
+        self.rows_from = _grouped(frames.source)
+        self.done_from = _grouped(frames.source, np.flatnonzero(frames.success))
+        self.any = FairDraw(frames)
+        self.done = FairDraw(frames, np.flatnonzero(frames.success))
+        self.decided = FairDraw(frames, np.flatnonzero(frames.decided))
 
     def draw(self, head: str) -> tuple[list[int], bool, torch.Tensor]:
         """Return the rows of the images in the prompt's order, whether the first is a goal, and the target."""
         rng, frames = self.rng, self.frames
         if head == "completion":
-            row = int(rng.choice(self.done if rng.uniform() < _DONE else self.decided))
+            row = int((self.done if rng.uniform() < _DONE else self.decided)(rng, 1)[0])
             done = float(frames.success[row])
             return [row], False, torch.tensor([1 - done, done])
         if head == "progress":
-            row = int(rng.integers(len(frames.images)))
-            rows, goal = [row], rng.uniform() < _WITH_GOAL
+            row = int(self.any(rng, 1)[0])
+            finished = self.done_from.get(int(frames.source[row]), ())
+            rows, goal = [row], len(finished) > 0 and rng.uniform() < _WITH_GOAL
             if rng.uniform() < _WITH_FIRST:
                 rows.insert(0, int(self.rows_of[int(frames.episode[row])][0]))
             if goal:
-                rows.insert(0, int(rng.choice(self.done)))
+                rows.insert(0, int(rng.choice(finished)))
             return rows, goal, progress_target(frames.progress[[row]])[0]
         while True:
-            row = int(rng.integers(len(frames.images)))
+            row = int(self.any(rng, 1)[0])
             same = rng.uniform() < _SAME_EPISODE
-            other = (
-                int(rng.choice(self.rows_of[int(frames.episode[row])]))
-                if same
-                else int(rng.integers(len(frames.images)))
-            )
+            near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(frames.source[row])]
+            other = int(rng.choice(near))
             gain = float(frames.progress[row] - frames.progress[other])
             if abs(gain) > _CLEARLY:
                 return [other, row], False, torch.tensor([float(gain < 0), float(gain > 0)])
@@ -124,9 +138,11 @@ class Sampler:
 class Reader:
     """Runs the language model over queries whose visual tokens are at hand."""
 
-    def __init__(self, model: Any, processor: Any, frames: Frames, seed: int) -> None:
-        """Read queries about ``frames``, drawn with ``seed``."""
+    def __init__(self, model: Any, processor: Any, frames: Frames, seed: int, word_noise: float = 0.0) -> None:
+        """Read queries about ``frames``, drawn with ``seed``; so many of the instructions' tokens are made up."""
         self.model = model
+        self.word_noise = word_noise
+        self.words = processor.tokenizer.vocab_size  # ids below are words of instructions; the prompts' come after
         self.prompts = Prompts(processor, model)
         self.sampler = Sampler(frames, seed)
 
@@ -149,6 +165,11 @@ class Reader:
         real = torch.zeros_like(ids, dtype=torch.bool)
         for i, (row, at, _) in enumerate(rows):
             positions[:, i, : len(row)], real[i, : len(row)] = at, True
+        if self.word_noise:
+            changed = torch.from_numpy(self.sampler.rng.uniform(size=ids.shape) < self.word_noise)
+            made_up = torch.from_numpy(self.sampler.rng.integers(256, self.words, ids.shape))
+            before = torch.arange(ids.shape[1])[None] < torch.tensor([row[2] for row in rows])[:, None] - 1
+            ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), made_up, ids)
         visual = (ids == model.config.image_token_id)[..., None]
         seen = tokens[[row for images, _, _ in drawn for row in images]].flatten(0, 1)
         embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)

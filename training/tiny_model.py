@@ -53,51 +53,20 @@ _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-_ANIMALS = (
-    "giraffe",
-    "elephant",
-    "lion",
-    "zebra",
-    "bear",
-    "rabbit",
-    "dog",
-    "cat",
-    "fox",
-    "horse",
-    "cow",
-    "pig",
-    "sheep",
-    "mouse",
-    "tiger",
-    "monkey",
-    "duck",
-    "frog",
-)
-_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "white", "black", "grey", "cyan")
-_WORDS = (
-    "put",
-    "place",
-    "move",
-    "pick",
-    "up",
-    "the",
-    "toy",
-    "stuffed",
-    "animal",
-    "in",
-    "into",
-    "inside",
-    "bowl",
-    "cup",
-    "box",
-    "plate",
-    "and",
-    "on",
-    "to",
-    "from",
-    "of",
-    "it",
-)
+
+def instructions() -> list[str]:
+    """Return the instructions of all tasks the model is trained on; those held out give no words to the tokenizer."""
+    from sim.maniskill_tasks import TASKS as MANISKILL
+    from sim.metaworld_tasks import TASKS as METAWORLD
+    from sim.tasks.toys import ANIMALS, COLOURS, instruction
+    from training.generate import HELD_OUT
+
+    texts = [instruction(colour, animal) for colour in COLOURS for animal in ANIMALS]
+    for room, tasks in (("maniskill", MANISKILL), ("metaworld", METAWORLD)):
+        for name, task in tasks.items():
+            if f"{room}/{name}" not in HELD_OUT:
+                texts += [words.replace("{colour}", colour) for words in task.words for colour in COLOURS]
+    return texts
 
 
 def prompt_phrases() -> list[str]:
@@ -134,13 +103,7 @@ def build_processor() -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     answers = [head.answer(value) for head in HEADS.values() for value in head.values]
-    corpus = answers * 8 + [
-        f"{verb} the {colour} toy {animal} in the bowl"
-        for verb in ("put", "place")
-        for colour in _COLOURS
-        for animal in _ANIMALS
-    ]
-    corpus += [f"{word} {word}" for word in _WORDS] * 4
+    corpus = answers * 8 + instructions()
     trainer = trainers.BpeTrainer(
         vocab_size=640, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, min_frequency=2
     )

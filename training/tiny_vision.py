@@ -3,7 +3,9 @@
 
 A transformer that starts from noise needs far more frames than there are to find objects; a convolutional network does
 not. Its 6 x 6 feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
-The teacher and the linear heads are thrown away afterwards: the tower stays transformers' own.
+The teacher and the label heads are thrown away afterwards: the tower stays transformers' own. These heads know which
+source a frame is from, since one scene can serve two tasks ("open the window", "close the window"); the language model
+has the instruction for that.
 """
 
 from __future__ import annotations
@@ -18,16 +20,31 @@ from torch import nn
 from torch.nn import functional
 
 from lrm_ros.reward.vision import encode, positions_of
-from training.tiny_data import Frames, augment, progress_target, to_tensor
+from training.tiny_data import FairDraw, Frames, augment, progress_target, to_tensor
 
 OUTPUTS = 12  # 11 progress answers and one completion logit
+
+
+class LabelHead(nn.Module):
+    """Labels from a vector whose entries count more or less by the source of the frame."""
+
+    def __init__(self, width: int, sources: int) -> None:
+        """Build the head for vectors of ``width`` entries from so many sources."""
+        super().__init__()
+        self.gain = nn.Embedding(sources, width)
+        self.out = nn.Linear(width, OUTPUTS)
+        nn.init.zeros_(self.gain.weight)
+
+    def forward(self, vectors: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """Return outputs (N, 12) of vectors (N, D) from sources (N,)."""
+        return self.out(vectors * (1 + self.gain(source)))
 
 
 class Teacher(nn.Module):
     """Four convolutions with stride 2, a feature map of 128 x 6 x 6 for 96 x 96 pixels, and a small head."""
 
-    def __init__(self) -> None:
-        """Build the network."""
+    def __init__(self, sources: int = 1) -> None:
+        """Build the network for frames of so many sources."""
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -36,29 +53,30 @@ class Teacher(nn.Module):
             layers += [nn.Conv2d(channels, width, kernel, 2, kernel // 2), nn.GroupNorm(8, width), nn.ReLU()]
             channels = width
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(36 * channels, 128), nn.ReLU(), nn.Linear(128, OUTPUTS))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(36 * channels, 128), nn.ReLU())
+        self.head = LabelHead(128, sources)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, 12) and features (N, 36, 128) of images (N, 3, 96, 96)."""
+    def forward(self, images: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return outputs (N, 12) and features (N, 36, 128) of images (N, 3, 96, 96) from sources (N,)."""
         features = self.features(images)
-        return self.head(features), features.flatten(2).transpose(1, 2)
+        return self.head(self.hidden(features), source), features.flatten(2).transpose(1, 2)
 
 
 class Student(nn.Module):
-    """The vision tower with linear heads: on its visual tokens for the labels, on its patches for the teacher's map.
+    """The vision tower with small heads: on its visual tokens for the labels, on its patches for the teacher's map.
 
     The label head sees the mean of the tokens, so that what the language model needs is in every token, wherever it
     looks.
     """
 
-    def __init__(self, visual: Any, size: int = 96) -> None:
-        """Wrap a Qwen3VLVisionModel for square images of ``size`` pixels."""
+    def __init__(self, visual: Any, size: int = 96, sources: int = 1) -> None:
+        """Wrap a Qwen3VLVisionModel for square images of ``size`` pixels from so many sources."""
         super().__init__()
         self.visual = visual
         config = visual.config
         self.side = size // config.patch_size
         self.merge = config.spatial_merge_size
-        self.label_head = nn.Linear(config.out_hidden_size, OUTPUTS)
+        self.label_head = LabelHead(config.out_hidden_size, sources)
         self.map_head = nn.Linear(config.hidden_size, 128)
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
@@ -78,10 +96,10 @@ class Student(nn.Module):
         tokens, _, states = encode(self.visual, self.patches(images), positions)
         return tokens, states
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return outputs (N, 12) and imitated features in rows (N, 36, 128)."""
         tokens, states = self.encode(images)
-        return self.label_head(tokens.mean(1)), self.in_rows(self.map_head(states))
+        return self.label_head(tokens.mean(1), source), self.in_rows(self.map_head(states))
 
 
 def initialise(student: Student) -> None:
@@ -140,12 +158,13 @@ def train(
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+    draw = FairDraw(frames)
     start = time.monotonic()
     network.train()
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
-        rows = rng.choice(len(frames.images), batch)
+        rows = draw(rng, batch)
         value = loss(augment(to_tensor(frames.images[rows]), generator), rows)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
@@ -161,8 +180,11 @@ def train(
 
 @torch.inference_mode()
 def outputs_of(network: nn.Module, frames: Frames, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Return expected progress (N,) and p(done) (N,) of a network with linear heads."""
-    parts = [network(to_tensor(frames.images[at : at + batch]))[0] for at in range(0, len(frames.images), batch)]
+    """Return expected progress (N,) and p(done) (N,) of a teacher or student."""
+    parts = []
+    for at in range(0, len(frames.images), batch):
+        source = torch.from_numpy(frames.source[at : at + batch])
+        parts.append(network(to_tensor(frames.images[at : at + batch]), source)[0])
     outputs = torch.cat(parts)
     progress = (outputs[:, :11].softmax(-1) * torch.arange(11) / 10).sum(-1)
     return progress.numpy(), outputs[:, 11].sigmoid().numpy()

@@ -28,22 +28,9 @@ from transforms3d.euler import euler2quat
 
 from sim.coarse import coarsen
 from sim.shaders import quick_shaders
+from sim.tasks.toys import ANIMALS, COLOURS, instruction
 
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], dtype=np.float32)
-COLOURS = {
-    "yellow": (0.95, 0.75, 0.05),
-    "red": (0.85, 0.08, 0.08),
-    "green": (0.10, 0.60, 0.15),
-    "blue": (0.10, 0.25, 0.85),
-    "pink": (0.95, 0.40, 0.60),
-    "orange": (0.95, 0.42, 0.05),
-}
-# Half sizes of the body box, neck length and head radius [m].
-ANIMALS = {
-    "pig": ((0.017, 0.0125, 0.014), 0.000, 0.0120),
-    "giraffe": ((0.018, 0.0125, 0.015), 0.014, 0.0110),
-    "elephant": ((0.019, 0.0140, 0.016), 0.004, 0.0140),
-}
 BOWL_CENTRE = (0.205, -0.145)
 BOWL_JITTER = 0.015
 BOWL_RADIUS = 0.058
@@ -211,7 +198,7 @@ class PlaceToyInBowlEnv(BaseEnv):
     @property
     def instruction(self) -> str:
         """What the robot is asked to do."""
-        return f"put the {self._colour} toy {self._animal} in the bowl"
+        return instruction(self._colour, self._animal)
 
     def after_control_step(self) -> None:
         """Count for how many control steps the toy has been lying in the bowl."""
