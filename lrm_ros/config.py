@@ -116,6 +116,60 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
+class PpoConfig:
+    """Proximal policy optimisation; the defaults are upstream's (Large-Reward-Models:config/*.yaml, pi0.5)."""
+
+    gamma: float = _opt(0.99, "discount a decision (one chunk of actions)")
+    lam: float = _opt(0.95, "GAE: weight of longer sums")
+    epochs: int = _opt(2, "times the experience of an iteration is gone through")
+    batch_size: int = _opt(24, "decisions an optimiser step")
+    micro_batch: int = _opt(24, "of which so many at once in memory")
+    lr: float = _opt(2.5e-6, "learning rate of the policy")
+    value_lr: float = _opt(5e-5, "learning rate of the critic")
+    clip_low: float = _opt(0.1, "the ratio counts down to 1 - this")
+    clip_high: float = _opt(0.1, "the ratio counts up to 1 + this")
+    dual_clip: float = _opt(3.0, "bound on the loss of a bad decision, in advantages")
+    value_clip: float = _opt(0.2, "the critic gains nothing by moving further than this")
+    value_weight: float = _opt(1.0, "weight of the critic's loss")
+    huber_delta: float = _opt(10.0, "errors of the critic beyond this count linearly")
+    kl_beta: float = _opt(0.05, "weight of the divergence from the policy before refinement")
+    entropy_bonus: float = _opt(5e-4, "weight of the entropy")
+    normalise: bool = _opt(True, "advantages of an iteration get mean 0 and deviation 1")
+    max_gradient: float = _opt(0.3, "gradients are clipped to this norm")
+    target_kl: float = _opt(0.0, "no further epoch once the policy moved by more in one; 0: never stop early")
+    critic_warmup: int = _opt(0, "iterations in which only the critic learns")
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Refinement of a policy in simulated worlds by PPO (paper IV-B)."""
+
+    checkpoint: str = _opt("", "folder of the policy to refine")
+    run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
+    reward: str = _opt("tri", "env, contrastive, progress, completion or tri")
+    model: str = _opt(RewardConfig.model, "reward model: 'tiny', a folder, or a Hugging Face name")
+    iterations: int = _opt(30, "PPO iterations")
+    worlds: int = _opt(12, "simulated worlds")
+    steps: int = _opt(80, "control steps of each world in an iteration")
+    max_steps: int = _opt(40, "control steps after which an episode is cut off")
+    execute_steps: int = _opt(8, "actions executed of every chunk; one decision")
+    interval: int = _opt(10, "the reward model judges every K-th control step; the value is held in between")
+    scale: float = _opt(1.0, "factor on the reward model's rewards")
+    weights: tuple[float, ...] = _opt(RewardConfig.weights, "tri: weights of contrastive, progress, completion")
+    shaped: bool = _opt(False, "progress only: reward its change since it was last judged, instead of holding it")
+    noise_std: float = _opt(0.03, "deviation of the explored joint targets [rad]")
+    noise_length: float = _opt(8.0, "control steps over which the noise changes; 0: independent steps")
+    noise_white: float = _opt(0.05, "share of the noise's variance that is independent from step to step")
+    learn_std: bool = _opt(False, "let PPO change the deviations")
+    save_every: int = _opt(10, "iterations between two kept policies and film strips")
+    seed: int = _opt(0, "seed of everything")
+    processes: int = _opt(0, "processes that share the worlds; 0: one a core")
+    device: str = _opt("auto", "torch device of the reward model")
+    tensorboard: bool = _opt(False, "write TensorBoard events, too")
+    ppo: PpoConfig = field(default_factory=PpoConfig, metadata={"help": "the update"})
+
+
+@dataclass(frozen=True)
 class RecorderConfig:
     """The recorder node."""
 

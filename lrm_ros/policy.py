@@ -79,17 +79,17 @@ class PolicyRunner:
             raise ValueError(
                 f"execute_steps is {self.execute_steps}, the policy predicts {chunk} steps; set 1 to {chunk}"
             )
-        self._policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
-        self._policy.eval()
+        self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
+        self.policy.eval()
         override = {"device_processor": {"device": device}}
-        self._preprocess, self._postprocess = make_pre_post_processors(
+        self.preprocess, self.postprocess = make_pre_post_processors(
             config, pretrained_path=str(folder), preprocessor_overrides=override
         )
         self._contract, self._checkpoint = contract, checkpoint
 
     def reset(self) -> None:
         """Forget the episode (action queues of policies that have one)."""
-        self._policy.reset()
+        self.policy.reset()
 
     def act(self, observation: Observation) -> ActionChunk:
         """Predict a chunk and return its first ``execute_steps`` targets.
@@ -102,8 +102,8 @@ class PolicyRunner:
 
         batch = policy_input(observation, self._contract)
         with torch.inference_mode():
-            chunk = self._policy.predict_action_chunk(self._preprocess(batch))  # (1, K, D)
-            actions = self._postprocess(chunk)[0, : self.execute_steps].numpy()
+            chunk = self.policy.predict_action_chunk(self.preprocess(batch))  # (1, K, D)
+            actions = self.postprocess(chunk)[0, : self.execute_steps].numpy()
         if not np.isfinite(actions).all():
             raise ValueError(
                 f"policy '{self._checkpoint}' gave non-finite actions {actions}; do not use this checkpoint"

@@ -95,13 +95,14 @@ class World:
         """Joint positions (D,) [rad]."""
         return self._env.agent.robot.get_qpos()[0].cpu().numpy().astype(np.float32)
 
-    def reset(self, seed: int) -> None:
+    def reset(self, seed: int, rebuild: bool = False) -> None:
         """Start a new episode; the seed fixes scene and arm.
 
         What follows from the same actions may still differ in the last digits with what was simulated before, and
-        after contacts visibly: PhysX keeps state of its own.
+        after contacts visibly: PhysX keeps state of its own. With ``rebuild`` the scene is built anew (half a second):
+        this episode and those after it are then the same to the bit, whatever was before.
         """
-        self._env.reset(seed=int(seed))
+        self._env.reset(seed=int(seed), options={"reconfigure": True} if rebuild else None)
         self._last = self.state
         self.steps = 0
         self._stamp_ns += self._dt_ns

@@ -203,7 +203,7 @@ def test_an_output_that_is_not_finite_is_an_error(checkpoint):
 
     runner = PolicyRunner(checkpoint[0], CONTRACT)
     with torch.no_grad():
-        runner._policy.model.action_head.bias[0] = float("nan")
+        runner.policy.model.action_head.bias[0] = float("nan")
     with pytest.raises(ValueError, match="non-finite"):
         runner.act(square_episode(0).steps[0].observation)
 

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeRobot's ACT as a PPO actor: a Gaussian around its action chunk, and a critic on its features.
+
+The noise is smooth in time: with white noise on every control step an arm trembles and goes nowhere, with an offset
+that lasts it tries another place (arXiv 2005.05719 says the same of robots). Covariance of a joint over the steps of a
+chunk: squared exponential of ``noise_length`` plus a white share, so that the density is proper and its logarithm that
+of ``torch.distributions.MultivariateNormal``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lrm_ros.config import RobotContract
+from lrm_ros.policy import PolicyRunner, policy_input
+from lrm_ros.types import Observation
+from training.ppo import Inputs, Opinion
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What an actor decided in n states.
+
+    Attributes:
+        inputs: what the policy saw, each (n, ...), normalised.
+        drawn: (n, ...) the decisions as the update wants them back.
+        log_prob: (n,).
+        value: (n,).
+        actions: (n, K, D) absolute joint targets [rad].
+    """
+
+    inputs: Inputs
+    drawn: Tensor
+    log_prob: Tensor
+    value: Tensor
+    actions: NDArray[np.float32]
+
+
+class ChunkNoise(nn.Module):
+    """A Gaussian over chunks (K, D): joints independent, steps correlated; each joint's deviation can be learned."""
+
+    def __init__(self, steps: int, std: Tensor, length: float, white: float, learn: bool) -> None:
+        """Set the covariance.
+
+        Args:
+            steps: K.
+            std: (D,) deviation of each joint, > 0.
+            length: control steps over which the noise changes; 0: independent steps.
+            white: share of the variance that is independent from step to step, in (0, 1].
+            learn: the deviations are parameters.
+        """
+        super().__init__()
+        if not (std > 0).all() or not 0 < white <= 1 or length < 0:
+            raise ValueError(f"noise needs std > 0, 0 < white <= 1 and length >= 0, got {std}, {white}, {length}")
+        apart = torch.arange(steps, dtype=torch.float64)[:, None] - torch.arange(steps, dtype=torch.float64)
+        smooth = torch.exp(-0.5 * (apart / length) ** 2) if length > 0 else torch.eye(steps, dtype=torch.float64)
+        root = torch.linalg.cholesky((1 - white) * smooth + white * torch.eye(steps, dtype=torch.float64))
+        self.register_buffer("root", root.float())  # (K, K)
+        self.register_buffer("unroot", torch.linalg.inv(root).float())
+        self.log_det = float(root.diagonal().log().sum())
+        self.log_std = nn.Parameter(std.log(), requires_grad=learn)
+
+    def draw(self, mean: Tensor, generator: torch.Generator, scale: float = 1.0) -> Tensor:
+        """Return a sample around means (n, K, D); ``scale`` times the deviation."""
+        free = torch.randn(mean.shape, generator=generator)
+        return mean + scale * self.log_std.exp() * (self.root @ free)
+
+    def log_prob(self, chunk: Tensor, mean: Tensor) -> Tensor:
+        """Return the log density (n,) of chunks (n, K, D)."""
+        _, steps, joints = mean.shape
+        whitened = self.unroot @ ((chunk - mean) / self.log_std.exp())
+        constant = joints * self.log_det + steps * self.log_std.sum() + 0.5 * steps * joints * math.log(2 * math.pi)
+        return -0.5 * whitened.square().sum((1, 2)) - constant
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, the same around every mean."""
+        steps, joints = len(self.root), len(self.log_std)
+        return joints * self.log_det + steps * self.log_std.sum() + 0.5 * steps * joints * (1 + math.log(2 * math.pi))
+
+    def divergence(self, mean: Tensor, other: Tensor) -> Tensor:
+        """Return the KL divergence (n,) between this noise around two means (n, K, D)."""
+        return 0.5 * (self.unroot @ ((mean - other) / self.log_std.exp())).square().sum((1, 2))
+
+
+class ActActor(nn.Module):
+    """An ACT policy that explores, with a critic on what its encoder and decoder say."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        contract: RobotContract,
+        execute_steps: int = 8,
+        noise_std: float = 0.03,
+        noise_length: float = 8.0,
+        noise_white: float = 0.05,
+        learn_std: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Load the policy.
+
+        Args:
+            checkpoint: folder written by ``lrm finetune``.
+            contract: the robot at hand.
+            execute_steps: actions executed of every chunk; only these are drawn.
+            noise_std: deviation of every joint's target [rad].
+            noise_length: control steps over which the noise changes.
+            noise_white: share of the noise's variance that is independent from step to step.
+            learn_std: let the update change the deviations.
+            seed: of the critic's first weights.
+
+        Raises:
+            ValueError: the policy is no ACT; or see ``PolicyRunner``.
+        """
+        super().__init__()
+        self.runner = PolicyRunner(checkpoint, contract, execute_steps)
+        self.policy: Any = self.runner.policy
+        if not hasattr(self.policy, "model") or not hasattr(self.policy.model, "action_head"):
+            raise ValueError(f"policy '{checkpoint}' is a {self.policy.name}; PPO's Gaussian head needs an ACT")
+        self.contract, self.steps = contract, execute_steps
+        self.policy.eval()  # no dropout: the log-probability of a decision must not depend on chance
+        joints = len(contract.joints)
+        ends = self.runner.postprocess(torch.stack([torch.zeros(1, joints), torch.ones(1, joints)]))
+        per_unit = (ends[1] - ends[0])[0].abs()  # radians of one unit of the normalised action
+        self.noise = ChunkNoise(execute_steps, noise_std / per_unit, noise_length, noise_white, learn_std)
+        width = self.policy.config.dim_model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = nn.Sequential(
+                nn.LayerNorm(2 * width), nn.Linear(2 * width, 128), nn.GELU(), nn.Linear(128, 1)
+            )
+            nn.init.zeros_(self.critic[-1].weight)
+        self._encoded: Tensor = torch.zeros(0)
+        self._decoded: Tensor = torch.zeros(0)
+        self.policy.model.encoder.register_forward_hook(self._keep_encoded)
+        self.policy.model.action_head.register_forward_pre_hook(self._keep_decoded)
+
+    def _keep_encoded(self, _: Any, __: Any, output: Tensor) -> None:
+        self._encoded = output.mean(0)  # (tokens, n, width) -> (n, width)
+
+    def _keep_decoded(self, _: Any, inputs: tuple[Tensor]) -> None:
+        self._decoded = inputs[0].mean(1)
+
+    def parameter_groups(self, lr: float, value_lr: float) -> list[dict[str, Any]]:
+        """Return the optimiser's groups: the policy with its noise, and the critic."""
+        policy = [p for p in (*self.policy.parameters(), *self.noise.parameters()) if p.requires_grad]
+        return [{"params": policy, "lr": lr}, {"params": list(self.critic.parameters()), "lr": value_lr}]
+
+    def reference(self) -> ActActor:
+        """Return a frozen copy of the actor as it is now."""
+        held = self._encoded, self._decoded
+        self._encoded = self._decoded = torch.zeros(0)
+        twin = copy.deepcopy(self).requires_grad_(False)
+        self._encoded, self._decoded = held
+        twin.policy.model.encoder._forward_hooks.clear()
+        twin.policy.model.action_head._forward_pre_hooks.clear()
+        twin.policy.model.encoder.register_forward_hook(twin._keep_encoded)
+        twin.policy.model.action_head.register_forward_pre_hook(twin._keep_decoded)
+        return twin
+
+    def inputs_of(self, observations: Sequence[Observation]) -> Inputs:
+        """Return what the policy sees, normalised: each tensor (n, ...)."""
+        rows = [policy_input(observation, self.contract) for observation in observations]
+        batch: dict[str, Any] = {
+            name: torch.cat([row[name] for row in rows]) for name in rows[0] if name.startswith("observation.")
+        }
+        seen = self.runner.preprocess(batch | {"task": [row["task"][0] for row in rows]})
+        return {name: seen[name] for name in batch}
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return the mean chunk (n, K, D), normalised, and the value (n,)."""
+        from lerobot.utils.constants import OBS_IMAGES
+
+        batch = dict(inputs)
+        if self.policy.config.image_features:
+            batch[OBS_IMAGES] = [inputs[name] for name in self.policy.config.image_features]  # type: ignore[assignment]
+        mean = self.policy.model(batch)[0][:, : self.steps]
+        features = torch.cat([self._encoded, self._decoded], dim=-1)
+        return mean, self.critic(features.detach())[:, 0]
+
+    @torch.no_grad()
+    def decide(self, observations: Sequence[Observation], generator: torch.Generator, scale: float = 1.0) -> Decisions:
+        """Draw a chunk for each observation; ``scale`` 0: the mean."""
+        inputs = self.inputs_of(observations)
+        mean, value = self(inputs)
+        drawn = self.noise.draw(mean, generator, scale)
+        actions = self.runner.postprocess(drawn).numpy().astype(np.float32)
+        if not np.isfinite(actions).all():
+            raise FloatingPointError("the policy's actions are not finite; go back to an earlier checkpoint")
+        return Decisions(inputs, drawn, self.noise.log_prob(drawn, mean), value, actions)
+
+    @torch.no_grad()
+    def value(self, observations: Sequence[Observation]) -> Tensor:
+        """Return the value (n,) of states."""
+        return self(self.inputs_of(observations))[1]
+
+    def consider(self, inputs: Inputs, decisions: Tensor, reference: Tensor | None) -> Opinion:
+        """Say how likely decisions (n, K, D) are now; ``reference`` are the reference's means (n, K, D)."""
+        mean, value = self(inputs)
+        away = torch.zeros(len(mean)) if reference is None else self.noise.divergence(mean, reference)
+        return Opinion(self.noise.log_prob(decisions, mean), self.noise.entropy().expand(len(mean)), value, away)
+
+    @torch.no_grad()
+    def means(self, inputs: Inputs, batch: int = 64) -> Tensor:
+        """Return the mean chunks (n, K, D) of many states."""
+        count = len(next(iter(inputs.values())))
+        rows = torch.arange(count).split(batch)
+        return torch.cat([self({name: values[some] for name, values in inputs.items()})[0] for some in rows])
