@@ -108,7 +108,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
             "metaworld": ["metaworld>=3.1,<4", "packaging"],
             "train": ["trl>=1.16,<2", "tensorboard>=2.18,<3"],
-            "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML"],
+            "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "stable-baselines3>=2.7,<3"],
         },
         entry_points={
             "console_scripts": [

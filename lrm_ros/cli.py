@@ -14,6 +14,7 @@ COMMANDS = {
     "collect": ("training.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("training.judge", "judge journals by the completion head"),
     "finetune": ("training.finetune", "train a policy on journals"),
+    "ppo": ("training.refine", "refine a policy in simulated worlds, with the reward model's rewards"),
     "reward data": ("training.reward_data", "gather keyframes for reward models from data sets and simulators"),
     "reward train": ("training.reward_train", "train reward models: LoRA heads of a Qwen3-VL, or the tiny one"),
     "reward eval": ("training.reward_eval", "measure a reward model beside its base and trivial predictors"),

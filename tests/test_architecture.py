@@ -46,7 +46,7 @@ UPSTREAM: dict[str, set[str]] = {
     "graph": {"types", "config"},
 }
 # The simulator's truth may be read where worlds are made, measured and reported, and nowhere else.
-TRUTH_FILES = ("lrm_ros/nodes/evaluator.py", "training/closed_loop.py", "training/report")
+TRUTH_FILES = ("lrm_ros/nodes/evaluator.py", "training/closed_loop", "training/report")
 # Its words in code: the topic, the key of ManiSkill's info, the method that computes it.
 TRUTH_TOPIC, TRUTH_KEY, TRUTH_METHOD = "truth", "success", "evaluate"
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a policy's success in the twin on fixed seeds, through the nodes: ``lrm evaluate``.
+"""Measure a policy's success in the twin on fixed seeds: ``lrm evaluate``.
 
-Success is the simulator's truth, at any time in the episode. With a second result file the two policies are compared
-on the seeds they share (exact McNemar test).
+Through the nodes as on a robot, or with --worlds in many worlds at once without them. Success is the simulator's truth,
+at any time in the episode. With a second result file the two policies are compared on the seeds they share (exact
+McNemar test).
 """
 
 from __future__ import annotations
@@ -29,7 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--max-steps", type=int, default=defaults.max_steps, help="control steps an episode")
     parser.add_argument("--json", type=Path, default=Path("evaluation.json"), help="result file; resumed if cut short")
     parser.add_argument("--against", type=Path, metavar="FILE", help="result file of another policy to compare with")
+    parser.add_argument("--worlds", type=int, default=0, help="play in so many worlds at once instead of the nodes")
+    parser.add_argument("--noise-std", type=float, default=0.0, help="with --worlds: explored targets, deviation [rad]")
+    parser.add_argument("--noise-seed", type=int, default=0, help="with --worlds: seed of that noise")
     args = parser.parse_args(argv)
+    if args.worlds:
+        try:
+            _in_worlds(args)
+        except (ValueError, FileNotFoundError, RuntimeError) as error:
+            print(f"lrm evaluate: {error}", file=sys.stderr)
+            return 1
+        return _tell(args)
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
     settings = {
         "evaluator.checkpoint": args.checkpoint,
@@ -40,8 +51,40 @@ def main(argv: list[str] | None = None) -> int:
         "evaluator.max_steps": args.max_steps,
     }
     code = run_graph(nodes_of("evaluate", settings))
-    if code != 0:
-        return code
+    return code if code != 0 else _tell(args)
+
+
+def _in_worlds(args: argparse.Namespace) -> None:
+    """Evaluate without the nodes and write the result file."""
+    from lrm_ros.progress import progress_bar
+    from training.closed_loop_worlds import evaluate_in_worlds
+
+    seeds = list(range(args.first_seed, args.first_seed + args.episodes))
+    with progress_bar(len(seeds), "evaluate", "ep") as bar:
+        found = evaluate_in_worlds(
+            args.checkpoint,
+            seeds,
+            args.worlds,
+            args.max_steps,
+            noise_std=args.noise_std,
+            noise_seed=args.noise_seed,
+            progress=bar.update,
+        )
+    result = {
+        "checkpoint": args.checkpoint,
+        "max_steps": args.max_steps,
+        "worlds": args.worlds,
+        "noise_std": args.noise_std,
+        "noise_seed": args.noise_seed,
+        "seeds": seeds,
+        "success": [found[seed] for seed in seeds],
+    }
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(result))
+
+
+def _tell(args: argparse.Namespace) -> int:
+    """Print the result file and the comparison that was asked for."""
     result = json.loads(args.json.read_text())
     figures = proportion(sum(result["success"]), len(result["success"]))
     low, high = figures["ci95"]

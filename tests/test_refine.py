@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refinement by PPO: the noise's density, what a step is worth, a killed run that ends as if nothing had happened."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from episodes import square_episodes  # type: ignore[import-not-found]
+
+from lrm_ros.config import PpoConfig, RefineConfig, RewardConfig, RobotContract
+from lrm_ros.policy import PolicyRunner
+from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.models import FakeModel
+from lrm_ros.types import Frame, Observation, Unscored
+from sim.reward_env import WorldRewards
+from sim.vector import Stretch
+from training.finetune import finetune
+from training.ppo_actor import ActActor, ChunkNoise
+from training.ppo_watch import warnings_of
+from training.refine import Refinement, main, refine
+
+SMALL: dict[str, Any] = {
+    "cnn_channels": [8, 8, 16],
+    "dim_model": 16,
+    "n_heads": 2,
+    "dim_feedforward": 16,
+    "chunk_size": 10,
+}
+TASK = "put the red toy pig in the bowl"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small policy that has learned next to nothing."""
+    out = tmp_path_factory.mktemp("policy") / "squares"
+    finetune([square_episodes(3)], out, 5, batch_size=8, warmup=2, options=SMALL)
+    return out
+
+
+def observation(light: int = 100, stamp: int = 0, pan: float = 0.0) -> Observation:
+    frame = Frame(stamp, "front", np.full((96, 96, 3), light, np.uint8))
+    return Observation(stamp, {"front": frame}, np.array([pan, -1.2, 1.1, 1.2, 0, 0.2], np.float32), TASK)
+
+
+def stretch(
+    judged: dict[int, int],
+    steps: int = 8,
+    ended: bool = False,
+    progress: Any = None,
+    success: Any = None,
+    next_light: int = 0,
+) -> Stretch:
+    """Steps of which some are judged: place -> brightness."""
+    frames = tuple((place, observation(light, place).frames["front"]) for place, light in judged.items())
+    final = observation(next(reversed(judged.values()), 0), steps) if ended else None
+    return Stretch(
+        np.zeros((steps, 6), np.float32),
+        np.zeros(steps + 1, np.float32) if progress is None else np.array(progress, np.float32),
+        np.zeros(steps, bool) if success is None else np.array(success),
+        frames,
+        ended,
+        ended,
+        final,
+        observation(next_light, 1000),
+        0,
+    )
+
+
+# ---- the density ---------------------------------------------------------------------------------------------------
+
+
+def test_the_density_of_the_noise_is_that_of_torchs_multivariate_normal():
+    std = torch.tensor([0.1, 0.5, 2.0])
+    noise = ChunkNoise(6, std, length=3.0, white=0.2, learn=False)
+    apart = torch.arange(6.0)[:, None] - torch.arange(6.0)
+    kernel = 0.8 * torch.exp(-0.5 * (apart / 3.0) ** 2) + 0.2 * torch.eye(6)
+    covariance = torch.kron(kernel, torch.diag(std**2))  # steps outside, joints inside: the order of a flat chunk
+    mean, other = torch.randn(2, 4, 6, 3, generator=torch.Generator().manual_seed(0))
+    truth = torch.distributions.MultivariateNormal(mean.flatten(1), covariance)
+    drawn = noise.draw(mean, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(noise.log_prob(drawn, mean), truth.log_prob(drawn.flatten(1)), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(noise.entropy().expand(4), truth.entropy(), atol=1e-3, rtol=1e-4)
+    there = torch.distributions.MultivariateNormal(other.flatten(1), covariance)
+    expected = torch.distributions.kl_divergence(truth, there)
+    torch.testing.assert_close(noise.divergence(mean, other), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_the_noise_lasts_over_the_chunk_and_has_the_deviation_asked_for():
+    noise = ChunkNoise(8, torch.tensor([0.5]), length=8.0, white=0.05, learn=False)
+    drawn = noise.draw(torch.zeros(20000, 8, 1), torch.Generator().manual_seed(0))[..., 0].numpy()
+    np.testing.assert_allclose(drawn.std(axis=0), 0.5, rtol=0.03)
+    assert np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1] > 0.9
+    with pytest.raises(ValueError, match="0 < white <= 1"):
+        ChunkNoise(8, torch.tensor([0.5]), 8.0, 0.0, False)
+
+
+def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_are(checkpoint):
+    contract = RobotContract()
+    actor = ActActor(checkpoint, contract, noise_std=0.05)
+    seen = [observation(100), observation(30, pan=0.4)]
+    mean = actor.decide(seen, torch.Generator(), scale=0.0)
+    runner = PolicyRunner(checkpoint, contract, 8)
+    for row, one in zip(mean.actions, seen, strict=True):
+        np.testing.assert_allclose(row, runner.act(one).actions, atol=1e-5)
+    drawn = actor.decide(seen, torch.Generator().manual_seed(0))
+    spread = drawn.actions - mean.actions
+    assert 0.01 < spread.std() < 0.1
+    opinion = actor.consider(drawn.inputs, drawn.drawn, actor.reference().means(drawn.inputs))
+    torch.testing.assert_close(opinion.log_prob, drawn.log_prob, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(opinion.value, drawn.value, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(opinion.divergence, torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_the_reference_stays_when_the_actor_moves(checkpoint):
+    actor = ActActor(checkpoint, RobotContract())
+    reference = actor.reference()
+    inputs = actor.inputs_of([observation()])
+    before = reference.means(inputs)
+    with torch.no_grad():
+        actor.policy.model.action_head.bias += 1.0
+    assert torch.equal(reference.means(inputs), before)
+    assert (actor.means(inputs) - before).abs().min() > 0.9
+    assert actor.consider(inputs, before, before).divergence.item() > 1.0
+
+
+# ---- what a step is worth ------------------------------------------------------------------------------------------
+
+
+def rewards_of(mode: str, **settings: Any) -> WorldRewards:
+    return WorldRewards(RefineConfig(reward=mode, **settings), FakeModel())
+
+
+def test_progress_is_held_until_the_next_judged_frame_and_belongs_to_its_own_world():
+    rewards = rewards_of("progress")
+    rewards.begin([observation(51), observation(102)])
+    first, second = rewards.score([stretch({}), stretch({2: 153})])
+    np.testing.assert_allclose(first, [0.2] * 8, rtol=1e-6)
+    np.testing.assert_allclose(second, [0.4] + [0.6] * 7, rtol=1e-6)
+    first, second = rewards.score([stretch({2: 255}, next_light=0), stretch({})])
+    np.testing.assert_allclose(first, [0.2] + [1.0] * 7, rtol=1e-6)
+    np.testing.assert_allclose(second, [0.6] * 8, rtol=1e-6)
+
+
+def test_an_episodes_last_frame_counts_and_the_next_episode_begins_with_its_own():
+    rewards = rewards_of("progress", scale=10.0)
+    rewards.begin([observation(51)])
+    np.testing.assert_allclose(
+        rewards.score([stretch({2: 102, 4: 255}, 4, ended=True, next_light=153)])[0], [2, 4, 4, 10], rtol=1e-6
+    )
+    np.testing.assert_allclose(rewards.score([stretch({})])[0], [6.0] * 8, rtol=1e-6)
+    assert rewards.tally.episodes == 1 and rewards.tally.judged == [1.0]
+
+
+def test_shaped_progress_is_paid_when_it_changes():
+    rewards = rewards_of("progress", shaped=True)
+    rewards.begin([observation(51)])
+    np.testing.assert_allclose(rewards.score([stretch({2: 153, 6: 102})])[0], [0, 0.4, 0, 0, 0, -0.2, 0, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="no meaning for reward 'tri'"):
+        rewards_of("tri", shaped=True)
+
+
+def test_contrastive_has_nothing_to_say_before_its_second_frame_and_tri_waits_for_it():
+    rewards = rewards_of("contrastive")
+    rewards.begin([observation(51)])
+    np.testing.assert_allclose(rewards.score([stretch({4: 102})])[0], [0, 0, 0, 1, 1, 1, 1, 1])
+    tri = rewards_of("tri")
+    tri.begin([observation(51)])
+    expected = (1 + 0.8 + 1) / 3
+    np.testing.assert_allclose(tri.score([stretch({4: 204})])[0], [0] * 3 + [expected] * 5, rtol=1e-6)
+    assert tri.tally.queries == 6
+
+
+def test_rewards_are_those_of_the_engine_on_the_same_frames():
+    rewards, engine = rewards_of("tri"), RewardEngine(RewardConfig(mode="tri", interval=1), FakeModel())
+    lights = [51, 90, 200, 120]
+    rewards.begin([observation(lights[0])])
+    engine.step({"a": observation(lights[0]).frames["front"]}, TASK)
+    for light in lights[1:]:
+        held = engine.step({"a": observation(light).frames["front"]}, TASK)["a"]
+        assert rewards.score([stretch({1: light})])[0][0] == pytest.approx(held.signal)
+
+
+def test_the_simulators_reward_is_its_progress_and_one_for_the_task():
+    rewards = rewards_of("env")
+    assert rewards.rules.stop_at_success and rewards.rules.judge_every == 0
+    rewards.begin([observation()])
+    done = stretch({}, 3, progress=[0.2, 0.3, 0.3, 1.0], success=[False, False, True])
+    np.testing.assert_allclose(rewards.score([done])[0], [0.1, 0.0, 1.7], atol=1e-6)
+    again = stretch({}, 2, progress=[1, 1, 1], success=[True, True])
+    np.testing.assert_allclose(rewards.score([again])[0], [0, 0], atol=1e-6)
+
+
+def test_a_reward_model_does_not_learn_from_the_simulator_when_a_task_is_done():
+    rewards = rewards_of("completion")
+    assert not rewards.rules.stop_at_success and rewards.rules.judge_every == 10
+
+
+class Broken(FakeModel):
+    """Gives no answer."""
+
+    def score(self, queries, readout="forward"):
+        return [Unscored(query.stamp_ns, query.head, "the line is cut") for query in queries]
+
+
+@pytest.mark.parametrize("mode", ["progress", "completion", "contrastive", "tri"])
+def test_a_query_that_fails_ends_the_run_and_says_why(mode):
+    rewards = WorldRewards(RefineConfig(reward=mode), Broken())
+    with pytest.raises(RuntimeError, match=r"world 0: the reward model gave no answer: the line is cut"):
+        rewards.begin([observation()])
+        rewards.score([stretch({2: 100})])
+
+
+def test_an_unknown_reward_is_named():
+    with pytest.raises(ValueError, match="reward 'happiness' is unknown; choose one of env, contrastive"):
+        rewards_of("happiness")
+
+
+# ---- the watch -----------------------------------------------------------------------------------------------------
+
+
+def test_a_reward_that_rises_against_the_judge_or_with_effort_is_reported():
+    rng = np.random.default_rng(0)
+
+    def line(reward: float, judged: float, effort: float) -> dict[str, Any]:
+        reward, judged = reward + 0.01 * rng.normal(), judged + 0.01 * rng.normal()
+        return {"reward_per_step": reward, "judged": judged, "effort": effort}
+
+    good = [line(0.1 + 0.05 * i, 0.2 + 0.05 * i, 0.02) for i in range(10)]
+    assert warnings_of(good) == [] and warnings_of(good[:9]) == []
+    hacked = [line(0.1 + 0.05 * i, 0.6 - 0.05 * i, 0.02) for i in range(10)]
+    assert "p(done) at the end of episodes fell from 0.5" in warnings_of(hacked)[0]
+    wild = [line(0.1 + 0.05 * i, 0.2, 0.02 if i < 5 else 0.05) for i in range(10)]
+    assert "the arm moves 2.5 times as much" in warnings_of(wild)[0]
+    falling = [line(0.6 - 0.05 * i, 0.6 - 0.05 * i, 0.02) for i in range(10)]
+    assert warnings_of(falling) == []
+
+
+# ---- a run ---------------------------------------------------------------------------------------------------------
+
+
+def config(checkpoint: Path, run: Path, **settings: Any) -> RefineConfig:
+    values: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "run": str(run),
+        "reward": "progress",
+        "iterations": 3,
+        "worlds": 2,
+        "steps": 16,
+        "max_steps": 12,
+        "processes": 1,
+        "save_every": 2,
+        "ppo": PpoConfig(lr=1e-4),
+    }
+    return RefineConfig(**(values | settings))
+
+
+def without_time(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in history]
+
+
+def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(line):
+        if line["iteration"] == 0:
+            raise Killed
+
+    whole = refine(config(checkpoint, tmp_path / "whole"), FakeModel())
+    with pytest.raises(Killed):
+        refine(config(checkpoint, tmp_path / "cut"), FakeModel(), show=kill)
+    rest = refine(config(checkpoint, tmp_path / "cut"), FakeModel())
+    assert len(rest) == 3 and without_time(rest) == without_time(whole)
+    one, other = (tmp_path / name / "policy" / "model.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()
+    assert one.read_bytes() != (checkpoint / "model.safetensors").read_bytes()
+    PolicyRunner(tmp_path / "whole" / "policy", RobotContract(), 8).act(observation())
+    assert (tmp_path / "whole" / "iter_002" / "film.jpg").stat().st_size > 1000
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
+    assert without_time(lines) == without_time(whole)
+    assert whole[0]["steps"] == 24 and whole[0]["episodes"] == 2 and whole[0]["queries"] > 0
+    with pytest.raises(ValueError, match=r"belongs to another configuration: worlds 2 there, 3 now"):
+        Refinement(replace(config(checkpoint, tmp_path / "cut"), worlds=3), FakeModel())
+
+
+def test_settings_that_cannot_be_are_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
+        Refinement(config(checkpoint, tmp_path, steps=20), FakeModel())
+    with pytest.raises(ValueError, match="worlds must be at least 1, got 0"):
+        Refinement(config(checkpoint, tmp_path, worlds=0), FakeModel())
+
+
+def test_the_command_refines_and_explains_what_it_refuses(checkpoint, tmp_path, capsys):
+    common = ["--checkpoint", str(checkpoint), "--run", str(tmp_path / "run"), "--set", "worlds=1", "--set", "steps=8"]
+    done = ["--reward", "env", "--set", "iterations=1", "--set", "ppo.epochs=1", "--json", str(tmp_path / "f.json")]
+    assert main([*common, *done]) == 0
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["config"]["ppo"]["epochs"] == 1 and len(found["history"]) == 1
+    assert "1 iterations with reward 'env'" in capsys.readouterr().out
+    for words, message in (
+        ([*common, "--set", "wrlds=3"], "unknown key 'wrlds'; did you mean 'worlds'?"),
+        ([*common, "--set", "worlds"], "give NAME=VALUE"),
+        (["--run", str(tmp_path / "x")], "no policy to refine"),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert message in capsys.readouterr().err
