@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ class PpoConfig:
     entropy_bonus: float = _opt(5e-4, "weight of the entropy")
     normalise: bool = _opt(True, "advantages of an iteration get mean 0 and deviation 1")
     max_gradient: float = _opt(0.3, "gradients are clipped to this norm")
-    target_kl: float = _opt(0.0, "no further epoch once the policy moved by more in one; 0: never stop early")
+    target_kl: float = _opt(0.0, "leave the policy once it has moved by more in an update; 0: never")
     critic_warmup: int = _opt(0, "iterations in which only the critic learns")
 
 
@@ -157,9 +158,8 @@ class RefineConfig:
     scale: float = _opt(1.0, "factor on the reward model's rewards")
     weights: tuple[float, ...] = _opt(RewardConfig.weights, "tri: weights of contrastive, progress, completion")
     shaped: bool = _opt(False, "progress only: reward its change since it was last judged, instead of holding it")
-    noise_std: float = _opt(0.03, "deviation of the explored joint targets [rad]")
-    noise_length: float = _opt(8.0, "control steps over which the noise changes; 0: independent steps")
-    noise_white: float = _opt(0.05, "share of the noise's variance that is independent from step to step")
+    noise_std: float = _opt(0.04, "deviation of the explored joint targets [rad]")
+    noise_rank: int = _opt(1, "cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
     learn_std: bool = _opt(False, "let PPO change the deviations")
     save_every: int = _opt(10, "iterations between two kept policies and film strips")
     seed: int = _opt(0, "seed of everything")
@@ -280,6 +280,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+        return float(value)  # YAML 1.1 takes 1e-5, without a point, for text
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value

@@ -139,12 +139,14 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_the_warm_up_moves_the_critic_only():
     actor = ToyActor()
-    before = [p.detach().clone() for p in actor.mean.parameters()]
-    critic = actor.critic[0].weight.detach().clone()
     optimiser = torch.optim.Adam(actor.parameters(), lr=1e-2)
-    update(actor, optimiser, experience(actor), PpoConfig(), torch.Generator().manual_seed(0), critic_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(before, actor.mean.parameters(), strict=True))
-    assert not torch.equal(critic, actor.critic[0].weight)
+    generator = torch.Generator().manual_seed(0)
+    update(actor, optimiser, experience(actor), PpoConfig(), generator)  # now Adam has momentum
+    before = [p.detach().clone() for p in (*actor.mean.parameters(), actor.log_std)]
+    critic = actor.critic[0].weight.detach().clone()
+    figures = update(actor, optimiser, experience(actor), PpoConfig(), generator, critic_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(before, (*actor.mean.parameters(), actor.log_std), strict=True))
+    assert not torch.equal(critic, actor.critic[0].weight) and figures["updates"] == 0
 
 
 def test_the_divergence_from_the_reference_holds_the_policy_back():
@@ -166,7 +168,7 @@ def test_an_update_that_has_gone_far_enough_stops():
     optimiser = torch.optim.Adam(actor.parameters(), lr=0.05)
     config = PpoConfig(epochs=10, target_kl=0.01)
     figures = update(actor, optimiser, experience(actor), config, torch.Generator().manual_seed(0))
-    assert figures["epochs"] < 10 and figures["step_kl"] > 0
+    assert 1 <= figures["updates"] < 20 and figures["step_kl"] > 0
 
 
 def test_a_loss_that_is_not_finite_is_an_error():

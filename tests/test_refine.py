@@ -73,29 +73,45 @@ def stretch(
 # ---- the density ---------------------------------------------------------------------------------------------------
 
 
-def test_the_density_of_the_noise_is_that_of_torchs_multivariate_normal():
+def test_the_density_of_the_noise_is_that_of_torchs_distributions():
     std = torch.tensor([0.1, 0.5, 2.0])
-    noise = ChunkNoise(6, std, length=3.0, white=0.2, learn=False)
-    apart = torch.arange(6.0)[:, None] - torch.arange(6.0)
-    kernel = 0.8 * torch.exp(-0.5 * (apart / 3.0) ** 2) + 0.2 * torch.eye(6)
-    covariance = torch.kron(kernel, torch.diag(std**2))  # steps outside, joints inside: the order of a flat chunk
     mean, other = torch.randn(2, 4, 6, 3, generator=torch.Generator().manual_seed(0))
-    truth = torch.distributions.MultivariateNormal(mean.flatten(1), covariance)
-    drawn = noise.draw(mean, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(noise.log_prob(drawn, mean), truth.log_prob(drawn.flatten(1)), atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(noise.entropy().expand(4), truth.entropy(), atol=1e-3, rtol=1e-4)
-    there = torch.distributions.MultivariateNormal(other.flatten(1), covariance)
-    expected = torch.distributions.kl_divergence(truth, there)
-    torch.testing.assert_close(noise.divergence(mean, other), expected, rtol=1e-3, atol=1e-2)
+    for rank in (1, 3, 6):
+        noise = ChunkNoise(6, rank, std, learn=False)
+        torch.testing.assert_close(noise.dual @ noise.basis, torch.eye(rank), atol=1e-6, rtol=0)
+
+        def around(chunk, noise=noise, rank=rank):
+            return torch.distributions.Independent(
+                torch.distributions.Normal(noise.dual @ chunk, std.expand(rank, 3)), 2
+            )
+
+        drawn = noise.draw(mean, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(noise.log_prob(drawn, mean), around(mean).log_prob(noise.dual @ drawn))
+        torch.testing.assert_close(noise.entropy().expand(4), around(mean).entropy())
+        expected = torch.distributions.kl_divergence(around(mean), around(other))
+        torch.testing.assert_close(noise.divergence(mean, other), expected)
+
+
+def test_noise_of_full_rank_is_white_noise_on_the_chunk():
+    std = torch.tensor([0.1, 0.5])
+    noise = ChunkNoise(6, 6, std, learn=False)
+    mean, chunk = torch.randn(2, 4, 6, 2, generator=torch.Generator().manual_seed(0))
+    truth = torch.distributions.Normal(mean, std)
+    # The coefficients are a rotation of the chunk, scaled alike: the densities differ by a constant.
+    constant = noise.log_prob(chunk, mean) - truth.log_prob(chunk).sum((1, 2))
+    torch.testing.assert_close(constant, constant[:1].expand(4), atol=1e-3, rtol=1e-5)
+    reference = torch.distributions.kl_divergence(truth, torch.distributions.Normal(chunk, std)).sum((1, 2))
+    torch.testing.assert_close(noise.divergence(mean, chunk), reference, rtol=1e-4, atol=1e-4)
 
 
 def test_the_noise_lasts_over_the_chunk_and_has_the_deviation_asked_for():
-    noise = ChunkNoise(8, torch.tensor([0.5]), length=8.0, white=0.05, learn=False)
-    drawn = noise.draw(torch.zeros(20000, 8, 1), torch.Generator().manual_seed(0))[..., 0].numpy()
-    np.testing.assert_allclose(drawn.std(axis=0), 0.5, rtol=0.03)
-    assert np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1] > 0.9
-    with pytest.raises(ValueError, match="0 < white <= 1"):
-        ChunkNoise(8, torch.tensor([0.5]), 8.0, 0.0, False)
+    for rank, alike in ((1, 1.0), (2, 0.9), (8, 0.0)):
+        noise = ChunkNoise(8, rank, torch.tensor([0.5]), learn=False)
+        drawn = noise.draw(torch.zeros(20000, 8, 1), torch.Generator().manual_seed(0))[..., 0].numpy()
+        assert np.sqrt((drawn**2).mean()) == pytest.approx(0.5, rel=0.02)
+        assert np.corrcoef(drawn[:, 3], drawn[:, 4])[0, 1] == pytest.approx(alike, abs=0.1)
+    with pytest.raises(ValueError, match="1 to 8 cosines"):
+        ChunkNoise(8, 9, torch.tensor([0.5]), False)
 
 
 def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_are(checkpoint):

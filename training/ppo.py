@@ -9,6 +9,7 @@ actor says how likely a decision is and what a state is worth (``training.ppo_ac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -146,8 +147,10 @@ def losses(
     surrogate, clipped = policy_loss(opinion.log_prob, batch.log_prob, batch.advantage, config)
     critic = value_loss(opinion.value, batch.value, batch.returns, config)
     change = opinion.log_prob - batch.log_prob
-    actor = surrogate - config.entropy_bonus * opinion.entropy + config.kl_beta * opinion.divergence
-    total = (config.value_weight * critic + (0.0 if critic_only else 1.0) * actor).sum()
+    total = config.value_weight * critic.sum()
+    if not critic_only:  # a zero gradient would not do: Adam goes on by its momentum
+        actor = surrogate - config.entropy_bonus * opinion.entropy + config.kl_beta * opinion.divergence
+        total = total + actor.sum()
     watch = {
         "policy_loss": surrogate,
         "value_loss": critic,
@@ -168,7 +171,7 @@ def update(
     critic_only: bool = False,
     progress: Callable[[int], Any] | None = None,
 ) -> dict[str, float]:
-    """Learn from experience; stops early when the policy has moved by more than ``target_kl``.
+    """Learn from experience; once the policy has moved by more than ``target_kl``, only the critic goes on.
 
     Gradients of ``micro_batch`` decisions at a time are summed up to ``batch_size``, so the memory that is there
     changes nothing but the rounding.
@@ -184,8 +187,8 @@ def update(
 
     Returns:
         Means over all decisions seen: ``policy_loss``, ``value_loss``, ``entropy``, ``divergence`` (to the reference),
-        ``step_kl`` (to the policy that acted), ``clipped``, ``gradient`` (norm before clipping), and ``epochs`` done,
-        ``explained`` (share of the returns' variance that the critic had foreseen).
+        ``step_kl`` (to the policy that acted), ``clipped``, ``gradient`` (norm before clipping), and ``updates`` of
+        the policy, ``explained`` (share of the returns' variance that the critic had foreseen).
 
     Raises:
         FloatingPointError: the loss or a gradient is not finite; nothing has been changed by that step.
@@ -195,38 +198,38 @@ def update(
     )
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     sums: dict[str, Tensor] = {}
-    seen, steps, gradients, epochs = 0, 0, 0.0, 0
+    seen, steps, gradients, moved, held = 0, 0, 0.0, 0, critic_only
     for _ in range(config.epochs):
         order = torch.randperm(len(experience), generator=generator)
-        moved, counted = 0.0, 0
         for rows in order.split(config.batch_size):
             optimiser.zero_grad(set_to_none=True)
+            change = 0.0
             for some in rows.split(config.micro_batch):
                 batch = experience.select(some)
                 opinion = actor.consider(batch.inputs, batch.decisions, batch.reference)
-                loss, watch = losses(opinion, batch, config, critic_only)
+                loss, watch = losses(opinion, batch, config, held)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()}; lower the learning rate ({config.lr:g})")
                 (loss / len(rows)).backward()
                 for name, value in watch.items():
                     sums[name] = sums.get(name, torch.zeros(())) + value
-                moved += float(watch["step_kl"])
-                counted += len(some)
+                change += float(watch["step_kl"])
+            seen += len(rows)
+            if config.target_kl and not held and change / len(rows) > config.target_kl:
+                held = True
+                continue
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient))
-            if norm != norm or norm == float("inf"):
+            if not math.isfinite(norm):
                 raise FloatingPointError(f"the gradient is {norm}; lower the learning rate ({config.lr:g})")
             optimiser.step()
-            gradients, steps, seen = gradients + norm, steps + 1, seen + len(rows)
+            gradients, steps, moved = gradients + norm, steps + 1, moved + (not held)
             if progress:
                 progress(len(rows))
-        epochs += 1
-        if config.target_kl and moved / counted > config.target_kl:
-            break
     left = (experience.returns - experience.value).var(unbiased=False)
     spread = experience.returns.var(unbiased=False)
     return {
         **{name: float(value) / seen for name, value in sums.items()},
-        "gradient": gradients / steps,
-        "epochs": float(epochs),
+        "gradient": gradients / max(1, steps),
+        "updates": float(moved),
         "explained": float(1 - left / spread) if spread > 0 else 0.0,
     }

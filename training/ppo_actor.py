@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeRobot's ACT as a PPO actor: a Gaussian around its action chunk, and a critic on its features.
 
-The noise is smooth in time: with white noise on every control step an arm trembles and goes nowhere, with an offset
-that lasts it tries another place (arXiv 2005.05719 says the same of robots). Covariance of a joint over the steps of a
-chunk: squared exponential of ``noise_length`` plus a white share, so that the density is proper and its logarithm that
-of ``torch.distributions.MultivariateNormal``.
+The noise is smooth in time and of few dimensions: cosines over the chunk, the first of which is an offset that lasts.
+With white noise on every step and joint an arm trembles and goes nowhere (arXiv 2005.05719), and the log-probability of
+48 numbers changes so fast with the weights that a step PPO allows is no step at all. The decision is what the noise can
+reach: the chunk's coefficients in these cosines. Whatever else is in the chunk follows from the state.
 """
 
 from __future__ import annotations
@@ -47,49 +47,56 @@ class Decisions:
 
 
 class ChunkNoise(nn.Module):
-    """A Gaussian over chunks (K, D): joints independent, steps correlated; each joint's deviation can be learned."""
+    """A Gaussian over the first cosine coefficients of chunks (K, D), all independent.
 
-    def __init__(self, steps: int, std: Tensor, length: float, white: float, learn: bool) -> None:
+    With as many coefficients as steps it is white noise on the chunk.
+    """
+
+    def __init__(self, steps: int, rank: int, std: Tensor, learn: bool) -> None:
         """Set the covariance.
 
         Args:
             steps: K.
-            std: (D,) deviation of each joint, > 0.
-            length: control steps over which the noise changes; 0: independent steps.
-            white: share of the variance that is independent from step to step, in (0, 1].
+            rank: number of cosines, 1 to K; 1: an offset.
+            std: (D,) deviation of each joint over the chunk (root mean square), > 0.
             learn: the deviations are parameters.
+
+        Raises:
+            ValueError: a value out of its range.
         """
         super().__init__()
-        if not (std > 0).all() or not 0 < white <= 1 or length < 0:
-            raise ValueError(f"noise needs std > 0, 0 < white <= 1 and length >= 0, got {std}, {white}, {length}")
-        apart = torch.arange(steps, dtype=torch.float64)[:, None] - torch.arange(steps, dtype=torch.float64)
-        smooth = torch.exp(-0.5 * (apart / length) ** 2) if length > 0 else torch.eye(steps, dtype=torch.float64)
-        root = torch.linalg.cholesky((1 - white) * smooth + white * torch.eye(steps, dtype=torch.float64))
-        self.register_buffer("root", root.float())  # (K, K)
-        self.register_buffer("unroot", torch.linalg.inv(root).float())
-        self.log_det = float(root.diagonal().log().sum())
+        if not (std > 0).all() or not 1 <= rank <= steps:
+            raise ValueError(f"noise needs std > 0 and 1 to {steps} cosines, got {std.tolist()} and {rank}")
+        t, j = torch.arange(steps) + 0.5, torch.arange(rank)
+        waves = torch.cos(math.pi * j * t[:, None] / steps) * torch.where(j > 0, math.sqrt(2), 1.0)
+        self.register_buffer("basis", waves / math.sqrt(rank))  # (K, R), columns orthogonal
+        self.register_buffer("dual", waves.T * math.sqrt(rank) / steps)  # (R, K): dual @ basis is the identity
         self.log_std = nn.Parameter(std.log(), requires_grad=learn)
 
     def draw(self, mean: Tensor, generator: torch.Generator, scale: float = 1.0) -> Tensor:
         """Return a sample around means (n, K, D); ``scale`` times the deviation."""
-        free = torch.randn(mean.shape, generator=generator)
-        return mean + scale * self.log_std.exp() * (self.root @ free)
+        free = torch.randn(len(mean), self.basis.shape[1], mean.shape[2], generator=generator)
+        return mean + scale * self.log_std.exp() * (self.basis @ free)
 
     def log_prob(self, chunk: Tensor, mean: Tensor) -> Tensor:
-        """Return the log density (n,) of chunks (n, K, D)."""
-        _, steps, joints = mean.shape
-        whitened = self.unroot @ ((chunk - mean) / self.log_std.exp())
-        constant = joints * self.log_det + steps * self.log_std.sum() + 0.5 * steps * joints * math.log(2 * math.pi)
-        return -0.5 * whitened.square().sum((1, 2)) - constant
+        """Return the log density (n,) of the coefficients of chunks (n, K, D)."""
+        return -0.5 * self._apart(chunk, mean).square().sum((1, 2)) - self._volume()
 
     def entropy(self) -> Tensor:
         """Return the entropy, the same around every mean."""
-        steps, joints = len(self.root), len(self.log_std)
-        return joints * self.log_det + steps * self.log_std.sum() + 0.5 * steps * joints * (1 + math.log(2 * math.pi))
+        return self._volume() + 0.5 * self.dual.shape[0] * len(self.log_std)
 
     def divergence(self, mean: Tensor, other: Tensor) -> Tensor:
         """Return the KL divergence (n,) between this noise around two means (n, K, D)."""
-        return 0.5 * (self.unroot @ ((mean - other) / self.log_std.exp())).square().sum((1, 2))
+        return 0.5 * self._apart(mean, other).square().sum((1, 2))
+
+    def _apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return how many deviations apart the coefficients of two chunks are: (n, R, D)."""
+        return self.dual @ ((one - other) / self.log_std.exp())
+
+    def _volume(self) -> Tensor:
+        rank, joints = self.dual.shape[0], len(self.log_std)
+        return rank * (self.log_std.sum() + 0.5 * joints * math.log(2 * math.pi))
 
 
 class ActActor(nn.Module):
@@ -100,9 +107,8 @@ class ActActor(nn.Module):
         checkpoint: str | Path,
         contract: RobotContract,
         execute_steps: int = 8,
-        noise_std: float = 0.03,
-        noise_length: float = 8.0,
-        noise_white: float = 0.05,
+        noise_std: float = 0.04,
+        noise_rank: int = 1,
         learn_std: bool = False,
         seed: int = 0,
     ) -> None:
@@ -113,8 +119,7 @@ class ActActor(nn.Module):
             contract: the robot at hand.
             execute_steps: actions executed of every chunk; only these are drawn.
             noise_std: deviation of every joint's target [rad].
-            noise_length: control steps over which the noise changes.
-            noise_white: share of the noise's variance that is independent from step to step.
+            noise_rank: cosines of the noise over a chunk; 1: an offset.
             learn_std: let the update change the deviations.
             seed: of the critic's first weights.
 
@@ -131,7 +136,7 @@ class ActActor(nn.Module):
         joints = len(contract.joints)
         ends = self.runner.postprocess(torch.stack([torch.zeros(1, joints), torch.ones(1, joints)]))
         per_unit = (ends[1] - ends[0])[0].abs()  # radians of one unit of the normalised action
-        self.noise = ChunkNoise(execute_steps, noise_std / per_unit, noise_length, noise_white, learn_std)
+        self.noise = ChunkNoise(execute_steps, noise_rank, noise_std / per_unit, learn_std)
         width = self.policy.config.dim_model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -83,8 +83,8 @@ class Refinement:
         self.contract: RobotContract = load_contract(Path(config.checkpoint))
         self.rewards = WorldRewards(config, model)
         self.actor = ActActor(
-            config.checkpoint, self.contract, config.execute_steps, config.noise_std, config.noise_length,
-            config.noise_white, config.learn_std, config.seed,
+            config.checkpoint, self.contract, config.execute_steps, config.noise_std, config.noise_rank,
+            config.learn_std, config.seed,
         )  # fmt: skip
         self.reference = self.actor.reference()
         groups = self.actor.parameter_groups(config.ppo.lr, config.ppo.value_lr)
