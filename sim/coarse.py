@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
+
+_KNOWN: dict[
+    bytes, np.ndarray
+] = {}  # merged corners of the meshes seen in this process: scenes are built again and again
 
 
 def coarsen(entity: Any, cell: float, small: int = 700) -> None:
@@ -46,6 +51,13 @@ def coarsen(entity: Any, cell: float, small: int = 700) -> None:
 
 def _merged(vertices: np.ndarray, triangles: np.ndarray, cell: float) -> np.ndarray:
     """Return the corners (T, 3, 3) of the triangles that are left when the vertices in a cell become one."""
+    key = hashlib.blake2b(vertices.tobytes() + np.ascontiguousarray(triangles).tobytes() + str(cell).encode()).digest()
+    if key not in _KNOWN:
+        _KNOWN[key] = _merge(vertices, triangles, cell)
+    return _KNOWN[key]
+
+
+def _merge(vertices: np.ndarray, triangles: np.ndarray, cell: float) -> np.ndarray:
     _, index, inverse = np.unique(
         np.floor(vertices / cell).astype(np.int64), axis=0, return_index=True, return_inverse=True
     )

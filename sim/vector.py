@@ -316,6 +316,7 @@ def _work(
     contract: RobotContract,
 ) -> None:
     """Body of a process: build worlds ``first`` to ``end`` and obey until the pipe ends."""
+    import gc
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's; it closes the pipe
@@ -330,6 +331,8 @@ def _work(
         shared = SharedMemory(name=memory)
         frames: NDArray[np.uint8] = np.ndarray(shape, np.uint8, shared.buf)
         places = [_Place(World(task, contract), frames[number], rules) for number in range(first, end)]
+        gc.collect()
+        gc.freeze()  # ManiSkill collects garbage whenever it builds a scene; what is here now will not become any
         pipe.send([])
         while True:
             orders = pipe.recv()
