@@ -20,7 +20,6 @@ from training.keyframe_table import load_keyframes
 from training.keyframes import write_keyframes
 from training.shards import COLUMNS, ShardWriter, read_rows
 from training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader, bad_entry
-from training.sources.roboreward import ScoredEpisode
 from training.sources.video import Video
 
 
@@ -105,11 +104,10 @@ def test_labels_from_the_state_are_those_of_the_frames():
 
 def test_a_scored_end_is_the_only_progress_of_a_failed_episode():
     whole = episode(success=False, kind="failure")
-    fields = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
-    made = keyframes_of(entry(ScoredEpisode(**fields, end_progress=0.75)))
+    made = keyframes_of(entry(dataclasses.replace(whole, end_progress=0.75)))
     assert made["progress"] == [None] * 10 + [0.75] and made["by_state"] == [False] * 11
     with pytest.raises(BadEpisode, match=r"outside \[0, 1\]"):
-        keyframes_of(entry(ScoredEpisode(**fields, end_progress=float("nan"))))
+        dataclasses.replace(whole, end_progress=float("nan"))
 
 
 def test_keyframes_of_a_video_are_the_right_frames(tmp_path):

@@ -223,6 +223,7 @@ def test_roboreward_scores_become_end_progress_and_success(tmp_path):
     assert [e.kind for e in episodes] == ["demonstration", *["failure"] * 4]
     assert [e.source for e in episodes] == [*["roboreward_bridge"] * 2, *["roboreward_robo_arena"] * 3]
     assert len({e.episode_id for e in episodes}) == 5
+    assert len({e.episode_id.split("@")[0] for e in episodes}) == 2  # one video, one split
     assert [e.task for e in episodes[:2]] == ["open the drawer", "close the drawer"]
     assert all(e.progress is None and e.done is None for e in episodes)
     assert numbers(episodes[0], [0, 7]) == [0, 7]

@@ -96,10 +96,7 @@ def _progress(episode: SourceEpisode, indices: list[int], positions: list[int]) 
         return [float(episode.progress[index]) for index in indices]
     if _reaches_the_end(episode):
         return [position / TENTHS for position in positions]
-    scored = getattr(episode, "end_progress", None)
-    if scored is not None and not 0 <= scored <= 1:
-        raise BadEpisode("progress outside [0, 1]")
-    return [*[None] * (len(indices) - 1), scored]
+    return [*[None] * (len(indices) - 1), episode.end_progress]
 
 
 def _done(episode: SourceEpisode, indices: list[int], positions: list[int]) -> list[bool | None]:

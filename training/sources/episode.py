@@ -36,6 +36,7 @@ class SourceEpisode:
         kind: what happens in it: ``"demonstration"``, or a behaviour of a generator, e.g. ``"dropped"``.
         progress: (length,) progress in [0, 1] from the simulator's state; ``None``: only time can tell.
         done: (length,) whether the task is done in each frame, from the simulator's state; ``None``: not known.
+        end_progress: progress in the last frame in [0, 1], where somebody scored only that; ``None``: not scored.
     """
 
     source: str
@@ -48,6 +49,7 @@ class SourceEpisode:
     kind: str = "demonstration"
     progress: NDArray[np.float32] | None = None
     done: NDArray[np.bool_] | None = None
+    end_progress: float | None = None
 
     def __post_init__(self) -> None:
         if not self.task.strip():
@@ -65,6 +67,8 @@ class SourceEpisode:
             if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
                 raise BadEpisode("progress outside [0, 1]")
             object.__setattr__(self, "progress", values)
+        if self.end_progress is not None and not 0 <= self.end_progress <= 1:
+            raise BadEpisode("progress outside [0, 1]")
         if self.done is not None:
             object.__setattr__(self, "done", np.asarray(self.done, bool))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from training.sources.episode import BadEpisode, Entry, SourceEpisode
-from training.sources.roboreward import ScoredEpisode
 from training.sources.video import Video
 
 NEEDED = ("id", "task", "data_source", "frames", "quality_label")
@@ -83,7 +82,7 @@ def _open(folder: Path, row: dict[str, Any], source: str, episode_id: str) -> So
     video = Video(folder / row["frames"])
     success = SUCCESS[label]
     kind = "demonstration" if success else "suboptimal" if label == "suboptimal" else "failure"
-    return ScoredEpisode(
+    return SourceEpisode(
         source,
         episode_id,
         row["task"].strip(),

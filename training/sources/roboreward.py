@@ -5,24 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from training.sources.episode import BadEpisode, Entry, SourceEpisode
 from training.sources.video import Video
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredEpisode(SourceEpisode):
-    """An episode whose end somebody scored; nothing is known about the frames before.
-
-    Attributes:
-        end_progress: progress in the last frame in [0, 1], not always one of the eleven answers; ``None``: not scored.
-    """
-
-    end_progress: float | None = None
 
 
 def read_roboreward(folder: Path) -> Iterator[Entry]:
@@ -51,7 +39,8 @@ def read_roboreward(folder: Path) -> Iterator[Entry]:
                 row = None
             name = row.get("file_name") if isinstance(row, dict) else None
             source = f"roboreward_{name.split('/')[0]}" if isinstance(name, str) and "/" in name else "roboreward"
-            episode_id = f"{number:06d}"
+            video = name if isinstance(name, str) else "?"
+            episode_id = f"{video.replace('@', '_')}@{number:06d}"  # all lines about one video are in one split
             yield Entry(source, episode_id, partial(_open, folder, row, source, episode_id))
 
 
@@ -69,7 +58,7 @@ def _open(folder: Path, row: Any, source: str, episode_id: str) -> SourceEpisode
     video = Video(path)
     success = reward == 5
     kind = "demonstration" if success else "failure"
-    return ScoredEpisode(
+    return SourceEpisode(
         source,
         episode_id,
         task.strip(),
