@@ -151,6 +151,9 @@ class RefineConfig:
     model: str = _opt(RewardConfig.model, "reward model: 'tiny', a folder, or a Hugging Face name")
     iterations: int = _opt(30, "PPO iterations")
     worlds: int = _opt(12, "simulated worlds")
+    group: int = _opt(
+        1, "so many worlds start from the same poses; the others' mean is a baseline. 1: the critic alone"
+    )
     steps: int = _opt(80, "control steps of each world in an iteration")
     max_steps: int = _opt(40, "control steps after which an episode is cut off")
     execute_steps: int = _opt(8, "actions executed of every chunk; one decision")

@@ -86,9 +86,9 @@ class WorldRewards:
 
     @property
     def rules(self) -> EpisodeRules:
-        """The episodes that suit the reward: only mode ``env`` may know that a task is done."""
+        """Episodes of equal length: a reward model must not learn from the simulator when a task is done."""
         own = self._config.reward == ENV
-        return EpisodeRules(self._config.max_steps, own, 0 if own else self._config.interval)
+        return EpisodeRules(self._config.max_steps, False, 0 if own else self._config.interval)
 
     def begin(self, observations: Sequence[Observation]) -> None:
         """Start new episodes in all worlds and a new tally."""

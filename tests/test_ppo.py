@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from lrm_ros.config import PpoConfig
-from training.ppo import Experience, Inputs, Opinion, advantages, normalised, policy_loss, update, value_loss
+from training.ppo import (
+    Experience,
+    Inputs,
+    Opinion,
+    advantages,
+    against_group,
+    normalised,
+    policy_loss,
+    update,
+    value_loss,
+)
 
 
 class ToyActor(nn.Module):
@@ -70,6 +80,13 @@ def test_an_episode_that_was_cut_off_counts_what_would_have_come():
     done = advantages(one, 0 * one, 0 * one, one.bool(), 0.9, 0.95)
     cut = advantages(one, 0 * one, 5 * one, one.bool(), 0.9, 0.95)
     assert done.item() == pytest.approx(1.0) and cut.item() == pytest.approx(1.0 + 0.9 * 5)
+
+
+def test_a_group_is_compared_with_the_others_in_it():
+    advantage = torch.tensor([[1.0, 2.0, 6.0, 10.0, 10.0, 40.0]])
+    expected = [[1 - 4, 2 - 3.5, 6 - 1.5, 10 - 25, 10 - 25, 40 - 10]]
+    torch.testing.assert_close(against_group(advantage, 3), torch.tensor(expected, dtype=torch.float32))
+    assert against_group(advantage, 1) is advantage
 
 
 def test_normalised_advantages_keep_their_order_and_equal_ones_become_zero():

@@ -202,7 +202,7 @@ def test_rewards_are_those_of_the_engine_on_the_same_frames():
 
 def test_the_simulators_reward_is_its_progress_and_one_for_the_task():
     rewards = rewards_of("env")
-    assert rewards.rules.stop_at_success and rewards.rules.judge_every == 0
+    assert rewards.rules.judge_every == 0
     rewards.begin([observation()])
     done = stretch({}, 3, progress=[0.2, 0.3, 0.3, 1.0], success=[False, False, True])
     np.testing.assert_allclose(rewards.score([done])[0], [0.1, 0.0, 1.7], atol=1e-6)
@@ -210,9 +210,9 @@ def test_the_simulators_reward_is_its_progress_and_one_for_the_task():
     np.testing.assert_allclose(rewards.score([again])[0], [0, 0], atol=1e-6)
 
 
-def test_a_reward_model_does_not_learn_from_the_simulator_when_a_task_is_done():
-    rewards = rewards_of("completion")
-    assert not rewards.rules.stop_at_success and rewards.rules.judge_every == 10
+@pytest.mark.parametrize("mode", ["env", "completion"])
+def test_no_episode_ends_because_the_simulator_says_that_the_task_is_done(mode):
+    assert not rewards_of(mode).rules.stop_at_success
 
 
 class Broken(FakeModel):
@@ -306,6 +306,8 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, 
 def test_settings_that_cannot_be_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
         Refinement(config(checkpoint, tmp_path, steps=20), FakeModel())
+    with pytest.raises(ValueError, match=r"worlds \(2\) must be a multiple of group \(4\)"):
+        Refinement(config(checkpoint, tmp_path, group=4), FakeModel())
     with pytest.raises(ValueError, match="worlds must be at least 1, got 0"):
         Refinement(config(checkpoint, tmp_path, worlds=0), FakeModel())
 

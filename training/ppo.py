@@ -111,6 +111,19 @@ def advantages(rewards: Tensor, values: Tensor, following: Tensor, ended: Tensor
     return result
 
 
+def against_group(advantage: Tensor, group: int) -> Tensor:
+    """Return advantages (T, N) less the mean of the others in the group at the same decision.
+
+    Worlds of a group (neighbours, ``group`` of them) start from the same poses; what the others reached from there does
+    not depend on one's own actions, so it is a baseline without bias, where a critic cannot foresee which poses are
+    hard (leave-one-out, as in REINFORCE with several samples, Kool et al. 2019).
+    """
+    if group == 1:
+        return advantage
+    parts = advantage.unflatten(1, (-1, group))
+    return ((parts - parts.mean(-1, keepdim=True)) * (group / (group - 1))).flatten(1)
+
+
 def normalised(advantage: Tensor) -> Tensor:
     """Return advantages with mean 0 and standard deviation 1; all zero if they do not differ."""
     centred = advantage - advantage.mean()

@@ -27,7 +27,7 @@ from lrm_ros.reward.models import RewardModel
 from lrm_ros.types import Observation
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch, VectorWorlds
-from training.ppo import Experience, advantages, update
+from training.ppo import Experience, advantages, against_group, update
 from training.ppo_actor import ActActor, Decisions
 from training.ppo_films import Film, write_strip
 from training.ppo_watch import warnings_of
@@ -77,6 +77,8 @@ class Refinement:
         for name in ("iterations", "worlds", "steps", "max_steps", "execute_steps", "save_every"):
             if getattr(config, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+        if config.group < 1 or config.worlds % config.group:
+            raise ValueError(f"worlds ({config.worlds}) must be a multiple of group ({config.group})")
         if config.steps % config.execute_steps:
             raise ValueError(f"steps ({config.steps}) must be a multiple of execute_steps ({config.execute_steps})")
         self.config, self.folder = config, Path(config.run)
@@ -197,18 +199,19 @@ class Refinement:
             torch.cat([decisions.drawn for decisions in decided]),
             torch.cat([decisions.log_prob for decisions in decided]),
             value.flatten(),
-            advantage.flatten(),
+            against_group(advantage, self.config.group).flatten(),
             (advantage + value).flatten(),
             self.reference.means(inputs) if ppo.kl_beta else None,
         )
 
     def _seeds(self) -> list[list[int]]:
-        """Return the start poses of this iteration: for each world as many as it can need."""
+        """Return the start poses of this iteration: for each world as many as it can need, the same in a group."""
         config = self.config
-        each = -(-config.steps // config.execute_steps)  # an episode lasts one decision at least
+        each = -(-config.steps // config.max_steps) + 1
         rng = np.random.default_rng([config.seed, self.iteration])
         first = FIRST_SEED + _SEEDS_A_RUN * config.seed
-        return [(first + rng.integers(_SEEDS_A_RUN, size=each)).tolist() for _ in range(config.worlds)]
+        poses = [(first + rng.integers(_SEEDS_A_RUN, size=each)).tolist() for _ in range(config.worlds // config.group)]
+        return [own for own in poses for _ in range(config.group)]
 
     # ---- to disk and back --------------------------------------------------------------------------------------------
 
