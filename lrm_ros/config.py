@@ -164,6 +164,7 @@ class RefineConfig:
     noise_std: float = _opt(0.04, "deviation of the explored joint targets [rad]")
     noise_rank: int = _opt(1, "cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
     learn_std: bool = _opt(False, "let PPO change the deviations")
+    train: str = _opt("all", "what learns: all of the policy, its decoder with the head, or the head alone")
     save_every: int = _opt(10, "iterations between two kept policies and film strips")
     seed: int = _opt(0, "seed of everything")
     processes: int = _opt(0, "processes that share the worlds; 0: one a core")

@@ -19,6 +19,7 @@ from lrm_ros.types import Frame, Observation, Unscored
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch
 from training.finetune import finetune
+from training.ppo import Experience, update
 from training.ppo_actor import ActActor, ChunkNoise
 from training.ppo_watch import warnings_of
 from training.refine import Refinement, main, refine
@@ -327,3 +328,30 @@ def test_the_command_refines_and_explains_what_it_refuses(checkpoint, tmp_path, 
         with pytest.raises(SystemExit):
             main(words)
         assert message in capsys.readouterr().err
+
+
+def test_the_actor_learns_where_to_go(checkpoint):
+    """A bandit: the chunk's mean shoulder pan is paid for being near a target that depends on the state."""
+    actor = ActActor(checkpoint, RobotContract(), noise_std=0.1)
+    ppo = PpoConfig(lr=3e-4, value_lr=3e-3, epochs=4, batch_size=64, micro_batch=64, clip_low=0.2, clip_high=0.2)
+    ppo = replace(ppo, kl_beta=0.0, value_clip=10.0, max_gradient=1.0)
+    optimiser = torch.optim.Adam(actor.parameter_groups(ppo.lr, ppo.value_lr), betas=(0.9, 0.95), eps=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    seen = [observation(40, pan=-0.3), observation(200, pan=0.3)]
+    before = actor.decide(seen, generator, scale=0.0).actions[:, :, 0].mean(axis=1)
+    target = before + np.array([0.25, -0.25])
+    for _ in range(30):
+        done = actor.decide(seen * 64, generator)
+        miss = done.actions[:, :, 0].mean(axis=1) - np.tile(target, 64)
+        reward = torch.tensor(-(miss**2) / 0.01, dtype=torch.float32)
+        advantage = reward - done.value
+        update(
+            actor,
+            optimiser,
+            Experience(done.inputs, done.drawn, done.log_prob, done.value, advantage, reward),
+            ppo,
+            generator,
+        )
+    after = actor.decide(seen, generator, scale=0.0).actions[:, :, 0].mean(axis=1)
+    np.testing.assert_allclose(after, target, atol=0.08)
+    assert np.abs(before - target).min() > 0.2

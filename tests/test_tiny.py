@@ -15,6 +15,8 @@ from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Frame, Reward, RewardQuery
 from training.reward_metrics import ranks
 from training.tiny import auc, main, precision_recall
+from training.tiny_card import card
+from training.tiny_card import main as write_card
 from training.tiny_data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
 from training.tiny_language import Reader, Sampler
 from training.tiny_model import build_model, build_processor, instructions, prompt_phrases
@@ -186,3 +188,13 @@ def test_training_from_shards_gives_a_model_that_loads_and_answers_and_figures(s
         [RewardQuery("put the red toy pig in the bowl", "progress", (Frame(0, "front", scene(0.3)),))]
     )[0]
     assert isinstance(answer, Reward) and 0 <= answer.value <= 1
+
+
+def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
+    about = json.loads((TINY_FOLDER / "training.json").read_text())
+    metrics = json.loads((TINY_FOLDER / "metrics.json").read_text())
+    assert card(about, metrics) == (TINY_FOLDER / "README.md").read_text()
+    assert f"{metrics['zero_shot']['progress']['mae']:.3f}" in card(about, metrics)
+    with pytest.raises(SystemExit):
+        write_card([str(tmp_path)])
+    assert "training.json" in capsys.readouterr().err

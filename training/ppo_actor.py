@@ -155,9 +155,23 @@ class ActActor(nn.Module):
     def _keep_decoded(self, _: Any, inputs: tuple[Tensor]) -> None:
         self._decoded = inputs[0].mean(1)
 
-    def parameter_groups(self, lr: float, value_lr: float) -> list[dict[str, Any]]:
-        """Return the optimiser's groups: the policy with its noise, and the critic."""
-        policy = [p for p in (*self.policy.parameters(), *self.noise.parameters()) if p.requires_grad]
+    def parameter_groups(self, lr: float, value_lr: float, train: str = "all") -> list[dict[str, Any]]:
+        """Return the optimiser's groups: the part of the policy that learns, with its noise, and the critic.
+
+        Args:
+            lr: of the policy.
+            value_lr: of the critic.
+            train: ``all`` of the policy, ``decoder`` (with the head), or ``head``: its last layer.
+
+        Raises:
+            ValueError: another part.
+        """
+        model = self.policy.model
+        parts = {"all": [self.policy], "decoder": [model.decoder, model.action_head], "head": [model.action_head]}
+        if train not in parts:
+            raise ValueError(f"train is '{train}'; choose one of {', '.join(parts)}")
+        learning = [parameter for part in parts[train] for parameter in part.parameters()]
+        policy = [p for p in (*learning, *self.noise.parameters()) if p.requires_grad]
         return [{"params": policy, "lr": lr}, {"params": list(self.critic.parameters()), "lr": value_lr}]
 
     def reference(self) -> ActActor:

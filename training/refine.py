@@ -89,7 +89,7 @@ class Refinement:
             config.learn_std, config.seed,
         )  # fmt: skip
         self.reference = self.actor.reference()
-        groups = self.actor.parameter_groups(config.ppo.lr, config.ppo.value_lr)
+        groups = self.actor.parameter_groups(config.ppo.lr, config.ppo.value_lr, config.train)
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-5)  # upstream's
         self.generator = torch.Generator().manual_seed(config.seed)
         self.iteration = 0

@@ -157,7 +157,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     from training.tiny_vision import train as train_vision
 
     torch.set_num_threads(1)
-    start = time.monotonic()
+    start, commit = time.monotonic(), source_commit()
     seconds: dict[str, float] = {}
 
     def lap(name: str) -> None:
@@ -235,7 +235,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         "training_episodes": len(np.unique(training.episode)),
         "seed": seed,
         "scale": scale,
-        "commit": source_commit(),
+        "commit": commit,
         "left_out": figures,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }

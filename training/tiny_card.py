@@ -45,8 +45,9 @@ A `Qwen3VLForConditionalGeneration` with {about["parameters"] / 1e6:.1f} M param
 processor, trained from scratch. It answers the three reward heads' prompts (contrastive, progress, completion) about
 96 x 96 frames. It takes the same path as the 8B models: chat template, processor, forward pass or generate, LoRA.
 
-**Use**: reward and judge of the demo on a CPU, and tests. **Not for** real cameras or other viewpoints: it has seen
-drawn scenes only, each from one camera, and its language is the few instructions of these tasks.
+**Use**: reward and judge of the demo on a CPU, and tests. **Not for** tasks that `training.json` does not list (the
+second table says how little it knows of them), real cameras or other viewpoints: it has seen drawn scenes only, each
+from one camera, and its language is the few instructions of these tasks.
 
 **Data**: {about["training_frames"]} frames of {about["training_episodes"]} simulated episodes from {len(sources)}
 sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks, played by scripted experts that succeed
