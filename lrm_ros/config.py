@@ -163,6 +163,7 @@ class RefineConfig:
     shaped: bool = _opt(False, "progress only: reward its change since it was last judged, instead of holding it")
     noise_std: float = _opt(0.04, "deviation of the explored joint targets [rad]")
     noise_rank: int = _opt(1, "cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
+    hold_noise: bool = _opt(True, "one draw of the noise for an episode; false: a new one for every decision")
     learn_std: bool = _opt(False, "let PPO change the deviations")
     train: str = _opt("all", "what learns: all of the policy, its decoder with the head, or the head alone")
     save_every: int = _opt(10, "iterations between two kept policies and film strips")

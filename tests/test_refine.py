@@ -86,7 +86,7 @@ def test_the_density_of_the_noise_is_that_of_torchs_distributions():
                 torch.distributions.Normal(noise.dual @ chunk, std.expand(rank, 3)), 2
             )
 
-        drawn = noise.draw(mean, torch.Generator().manual_seed(1))
+        drawn = noise.around(mean, noise.sample(4, torch.Generator().manual_seed(1)))
         torch.testing.assert_close(noise.log_prob(drawn, mean), around(mean).log_prob(noise.dual @ drawn))
         torch.testing.assert_close(noise.entropy().expand(4), around(mean).entropy())
         expected = torch.distributions.kl_divergence(around(mean), around(other))
@@ -108,7 +108,8 @@ def test_noise_of_full_rank_is_white_noise_on_the_chunk():
 def test_the_noise_lasts_over_the_chunk_and_has_the_deviation_asked_for():
     for rank, alike in ((1, 1.0), (2, 0.9), (8, 0.0)):
         noise = ChunkNoise(8, rank, torch.tensor([0.5]), learn=False)
-        drawn = noise.draw(torch.zeros(20000, 8, 1), torch.Generator().manual_seed(0))[..., 0].numpy()
+        free = noise.sample(20000, torch.Generator().manual_seed(0))
+        drawn = noise.around(torch.zeros(20000, 8, 1), free)[..., 0].numpy()
         assert np.sqrt((drawn**2).mean()) == pytest.approx(0.5, rel=0.02)
         assert np.corrcoef(drawn[:, 3], drawn[:, 4])[0, 1] == pytest.approx(alike, abs=0.1)
     with pytest.raises(ValueError, match="1 to 8 cosines"):
@@ -119,11 +120,11 @@ def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_
     contract = RobotContract()
     actor = ActActor(checkpoint, contract, noise_std=0.05)
     seen = [observation(100), observation(30, pan=0.4)]
-    mean = actor.decide(seen, torch.Generator(), scale=0.0)
+    mean = actor.decide(seen, None)
     runner = PolicyRunner(checkpoint, contract, 8)
     for row, one in zip(mean.actions, seen, strict=True):
         np.testing.assert_allclose(row, runner.act(one).actions, atol=1e-5)
-    drawn = actor.decide(seen, torch.Generator().manual_seed(0))
+    drawn = actor.decide(seen, actor.noise.sample(2, torch.Generator().manual_seed(0)))
     spread = drawn.actions - mean.actions
     assert 0.01 < spread.std() < 0.1
     opinion = actor.consider(drawn.inputs, drawn.drawn, actor.reference().means(drawn.inputs))
@@ -304,6 +305,32 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, 
         Refinement(replace(config(checkpoint, tmp_path / "cut"), worlds=3), FakeModel())
 
 
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_draw_of_the_noise_lasts_as_long_as_asked(checkpoint, tmp_path, hold):
+    run = Refinement(config(checkpoint, tmp_path, steps=32, max_steps=16, hold_noise=hold), FakeModel())
+    try:
+        rollout = run._play(None)
+    finally:
+        run.close()
+    noise = run.actor.noise
+    draws = [
+        (noise.dual @ ((d.drawn - run.actor.means(d.inputs)) / noise.log_std.exp())).detach() for d in rollout.decisions
+    ]
+    assert rollout.ended.tolist() == [[False] * 2, [True] * 2, [False] * 2, [True] * 2]
+    same = [torch.allclose(draws[a], draws[b], atol=1e-3) for a, b in ((0, 1), (1, 2), (2, 3))]
+    assert same == ([True, False, True] if hold else [False] * 3)
+    assert not torch.allclose(draws[0][0], draws[0][1], atol=1e-2)
+
+
+def test_worlds_of_a_group_start_from_the_same_poses(checkpoint, tmp_path):
+    run = Refinement(config(checkpoint, tmp_path, worlds=4, group=2), FakeModel())
+    run.close()
+    first, second, third, fourth = run._seeds()
+    assert first == second and third == fourth and first != third
+    run.iteration = 1
+    assert run._seeds()[0] != first
+
+
 def test_settings_that_cannot_be_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
         Refinement(config(checkpoint, tmp_path, steps=20), FakeModel())
@@ -338,10 +365,10 @@ def test_the_actor_learns_where_to_go(checkpoint):
     optimiser = torch.optim.Adam(actor.parameter_groups(ppo.lr, ppo.value_lr), betas=(0.9, 0.95), eps=1e-5)
     generator = torch.Generator().manual_seed(0)
     seen = [observation(40, pan=-0.3), observation(200, pan=0.3)]
-    before = actor.decide(seen, generator, scale=0.0).actions[:, :, 0].mean(axis=1)
+    before = actor.decide(seen, None).actions[:, :, 0].mean(axis=1)
     target = before + np.array([0.25, -0.25])
     for _ in range(30):
-        done = actor.decide(seen * 64, generator)
+        done = actor.decide(seen * 64, actor.noise.sample(128, generator))
         miss = done.actions[:, :, 0].mean(axis=1) - np.tile(target, 64)
         reward = torch.tensor(-(miss**2) / 0.01, dtype=torch.float32)
         advantage = reward - done.value
@@ -352,6 +379,6 @@ def test_the_actor_learns_where_to_go(checkpoint):
             ppo,
             generator,
         )
-    after = actor.decide(seen, generator, scale=0.0).actions[:, :, 0].mean(axis=1)
+    after = actor.decide(seen, None).actions[:, :, 0].mean(axis=1)
     np.testing.assert_allclose(after, target, atol=0.08)
     assert np.abs(before - target).min() > 0.2

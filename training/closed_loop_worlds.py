@@ -59,7 +59,8 @@ def evaluate_in_worlds(
         while any(left):
             active = [world for world in range(worlds) if left[world]]
             seen = [observations[world] for world in active]
-            decisions = actor.decide(seen, generator, scale=1.0 if noise_std else 0.0)
+            free = actor.noise.sample(worlds, generator)
+            decisions = actor.decide(seen, free[active] if noise_std else None)
             for world, stretch in zip(active, vector.advance(list(decisions.actions), active), strict=True):
                 observations[world] = stretch.observation
                 if stretch.ended:

@@ -5,6 +5,10 @@ The noise is smooth in time and of few dimensions: cosines over the chunk, the f
 With white noise on every step and joint an arm trembles and goes nowhere (arXiv 2005.05719), and the log-probability of
 48 numbers changes so fast with the weights that a step PPO allows is no step at all. The decision is what the noise can
 reach: the chunk's coefficients in these cosines. Whatever else is in the chunk follows from the state.
+
+A draw may be kept for a whole episode (``hold_noise``), so that the arm tries one thing consistently; a policy that
+looks again after every chunk would take a single offset back. Log-probabilities are then those of each decision by
+itself, as with the exploration of arXiv 2005.05719.
 """
 
 from __future__ import annotations
@@ -73,10 +77,13 @@ class ChunkNoise(nn.Module):
         self.register_buffer("dual", waves.T * math.sqrt(rank) / steps)  # (R, K): dual @ basis is the identity
         self.log_std = nn.Parameter(std.log(), requires_grad=learn)
 
-    def draw(self, mean: Tensor, generator: torch.Generator, scale: float = 1.0) -> Tensor:
-        """Return a sample around means (n, K, D); ``scale`` times the deviation."""
-        free = torch.randn(len(mean), self.basis.shape[1], mean.shape[2], generator=generator)
-        return mean + scale * self.log_std.exp() * (self.basis @ free)
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return standard normal coefficients (n, R, D)."""
+        return torch.randn(n, self.basis.shape[1], len(self.log_std), generator=generator)
+
+    def around(self, mean: Tensor, free: Tensor) -> Tensor:
+        """Return chunks (n, K, D): means and the noise of standard normal coefficients (n, R, D)."""
+        return mean + self.log_std.exp() * (self.basis @ free)
 
     def log_prob(self, chunk: Tensor, mean: Tensor) -> Tensor:
         """Return the log density (n,) of the coefficients of chunks (n, K, D)."""
@@ -207,11 +214,16 @@ class ActActor(nn.Module):
         return mean, self.critic(features.detach())[:, 0]
 
     @torch.no_grad()
-    def decide(self, observations: Sequence[Observation], generator: torch.Generator, scale: float = 1.0) -> Decisions:
-        """Draw a chunk for each observation; ``scale`` 0: the mean."""
+    def decide(self, observations: Sequence[Observation], free: Tensor | None) -> Decisions:
+        """Choose a chunk for each observation.
+
+        Args:
+            observations: of n states.
+            free: (n, R, D) coefficients of the noise, see ``ChunkNoise.sample``; ``None``: the mean, without noise.
+        """
         inputs = self.inputs_of(observations)
         mean, value = self(inputs)
-        drawn = self.noise.draw(mean, generator, scale)
+        drawn = mean if free is None else self.noise.around(mean, free)
         actions = self.runner.postprocess(drawn).numpy().astype(np.float32)
         if not np.isfinite(actions).all():
             raise FloatingPointError("the policy's actions are not finite; go back to an earlier checkpoint")

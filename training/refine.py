@@ -156,8 +156,9 @@ class Refinement:
         rounds = config.steps // config.execute_steps
         decided, rewards, following, ended = [], [], [], []
         steps, efforts, film = 0, [], Film(observations)
+        free = actor.noise.sample(config.worlds, self.generator)
         for _ in range(rounds):
-            decisions = actor.decide(observations, self.generator)
+            decisions = actor.decide(observations, free)
             stretches = worlds.advance(list(decisions.actions))
             earned = self.rewards.score(stretches)
             film.add(stretches, earned)
@@ -166,15 +167,18 @@ class Refinement:
             ended.append([stretch.ended for stretch in stretches])
             following.append(self._values_at_ends(stretches))
             observations = [stretch.observation for stretch in stretches]
+            new = actor.noise.sample(config.worlds, self.generator)
+            over = torch.tensor(ended[-1])[:, None, None]
+            free = torch.where(over, new, free) if config.hold_noise else new
             taken = sum(len(stretch.sent) for stretch in stretches)
             steps += taken
             efforts += [np.abs(np.diff(stretch.sent, axis=0)).mean() for stretch in stretches if len(stretch.sent) > 1]
             if progress:
                 progress(taken)
-        over = torch.tensor(ended)
+        done = torch.tensor(ended)
         later = torch.stack([*(decisions.value for decisions in decided[1:]), actor.value(observations)])
-        values = torch.where(over, torch.stack(following), later)
-        return Rollout(decided, torch.tensor(rewards), values, over, steps, float(np.mean(efforts)), film)
+        values = torch.where(done, torch.stack(following), later)
+        return Rollout(decided, torch.tensor(rewards), values, done, steps, float(np.mean(efforts)), film)
 
     def _values_at_ends(self, stretches: list[Stretch]) -> Tensor:
         """Return (N,) the value of the last state of episodes that were cut off; 0 where one was done or goes on."""
