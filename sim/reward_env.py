@@ -163,15 +163,12 @@ class WorldRewards:
     def _signal(self, stream: str, held: Held, first: bool) -> float:
         if held.signal is not None:
             return held.signal
-        alone = "contrastive" in held.answers and first
-        failed = [
-            answer
-            for head, answer in held.answers.items()
-            if isinstance(answer, Unscored) and head != "tri" and not (head == "contrastive" and first)
-        ]
-        if failed or not alone:
-            reason = failed[0].reason if failed else "no answer"
-            raise RuntimeError(f"world {stream}: the reward model gave no answer: {reason}; mend it and resume the run")
+        for head, answer in held.answers.items():
+            early = first and head == "contrastive"  # nothing to compare with yet, and so nothing for tri
+            if isinstance(answer, Unscored) and head != "tri" and not early:
+                raise RuntimeError(
+                    f"world {stream}: the reward model gave no answer: {answer.reason}; mend it and resume the run"
+                )
         return 0.0
 
     def _done(self, finals: Sequence[Observation]) -> list[float]:

@@ -139,7 +139,7 @@ def test_shards_of_several_sources_are_written_once_and_read_by_the_training(tmp
         numbers = shard["episode"]
     assert {line["source"] for line in about} == set(names)
     assert [line["episode"] for line in about] == sorted(set(numbers.tolist())) and max(numbers) <= 3
-    frames = load_frames(tmp_path)
+    frames = load_frames([tmp_path])
     assert len(frames.images) == total["frames"] == len(numbers)
     assert frames.tasks[about[0]["episode"]] == about[0]["task"]
     written = (tmp_path / "shard_0000.npz").stat().st_mtime_ns

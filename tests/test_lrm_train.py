@@ -30,7 +30,7 @@ from training.train_flops import peak_tflops, step_flops
 TOP = Path(__file__).resolve().parents[1]
 TASK = "put the red toy pig in the bowl"
 FAST = LrmTrainConfig(
-    lora_r=8, lora_alpha=16, lora_dropout=0.0, train_vision=(), sft_learning_rate=5e-3, dpo_learning_rate=5e-3,
+    lora_r=8, lora_alpha=16, lora_dropout=0.0, train_vision=(), sft_learning_rate=5e-3, dpo_learning_rate=2e-3,
     warmup_ratio=0.0, schedule="constant", batch_size=2, gradient_accumulation=1, max_steps=16, reasoning="none",
     save_steps=100, eval_examples=0, workers=0,
 )  # fmt: skip
@@ -221,7 +221,7 @@ def test_the_first_preference_loss_is_the_logarithm_of_two_and_the_prompt_does_n
 
 def test_three_trained_heads_load_together_and_have_learned_their_labels(base, tmp_path):
     pytest.importorskip("trl")
-    for head, steps in {"contrastive": 12, "progress": 30, "completion": 16}.items():
+    for head, steps in {"contrastive": 20, "progress": 30, "completion": 16}.items():
         config = dataclasses.replace(FAST, max_steps=steps)
         figures = train_head(head, base, examples_of(head), tmp_path, config, device="cpu", data="brightness")
         assert figures["steps"] == steps and figures["loss_last"] < figures["loss_first"]

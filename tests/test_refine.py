@@ -301,6 +301,11 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, 
     lines = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
     assert without_time(lines) == without_time(whole)
     assert whole[0]["steps"] == 24 and whole[0]["episodes"] == 2 and whole[0]["queries"] > 0
+    more = refine(config(checkpoint, tmp_path / "cut", iterations=4), FakeModel())
+    assert len(more) == 4 and other.read_bytes() != one.read_bytes()  # the result is that of all four
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
+        "config.json", "history.jsonl", "iter_002", "iter_003", "iter_004", "policy", "state.pt",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match=r"belongs to another configuration: worlds 2 there, 3 now"):
         Refinement(replace(config(checkpoint, tmp_path / "cut"), worlds=3), FakeModel())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -222,14 +223,18 @@ class Refinement:
     def save_policy(self, folder: Path) -> None:
         """Write the policy as LeRobot does, with the robot contract: what ``lrm evaluate`` and the nodes load."""
         runner = self.actor.runner
-        part = folder.with_name(folder.name + ".part")
-        part.mkdir(parents=True, exist_ok=True)
+        part, old = (folder.with_name(folder.name + suffix) for suffix in (".part", ".old"))
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
+        part.mkdir(parents=True)
         runner.policy.save_pretrained(part)
         runner.preprocess.save_pretrained(part)
         runner.postprocess.save_pretrained(part)
         save_contract(self.contract, part)
-        if not folder.exists():
-            os.rename(part, folder)
+        if folder.exists():  # of fewer iterations
+            os.rename(folder, old)
+        os.rename(part, folder)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _save(self) -> None:
         """Write the state; the file is whole or the old one."""
