@@ -265,6 +265,7 @@ def config(checkpoint: Path, run: Path, **settings: Any) -> RefineConfig:
         "checkpoint": str(checkpoint),
         "run": str(run),
         "reward": "progress",
+        "model": "fake",
         "iterations": 3,
         "worlds": 2,
         "steps": 16,
@@ -288,10 +289,10 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, 
         if line["iteration"] == 0:
             raise Killed
 
-    whole = refine(config(checkpoint, tmp_path / "whole"), FakeModel())
+    whole = refine(config(checkpoint, tmp_path / "whole"))
     with pytest.raises(Killed):
-        refine(config(checkpoint, tmp_path / "cut"), FakeModel(), show=kill)
-    rest = refine(config(checkpoint, tmp_path / "cut"), FakeModel())
+        refine(config(checkpoint, tmp_path / "cut"), show=kill)
+    rest = refine(config(checkpoint, tmp_path / "cut"))
     assert len(rest) == 3 and without_time(rest) == without_time(whole)
     one, other = (tmp_path / name / "policy" / "model.safetensors" for name in ("whole", "cut"))
     assert one.read_bytes() == other.read_bytes()
@@ -301,18 +302,18 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, 
     lines = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
     assert without_time(lines) == without_time(whole)
     assert whole[0]["steps"] == 24 and whole[0]["episodes"] == 2 and whole[0]["queries"] > 0
-    more = refine(config(checkpoint, tmp_path / "cut", iterations=4), FakeModel())
+    more = refine(config(checkpoint, tmp_path / "cut", iterations=4))
     assert len(more) == 4 and other.read_bytes() != one.read_bytes()  # the result is that of all four
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
         "config.json", "history.jsonl", "iter_002", "iter_003", "iter_004", "policy", "state.pt",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"belongs to another configuration: worlds 2 there, 3 now"):
-        Refinement(replace(config(checkpoint, tmp_path / "cut"), worlds=3), FakeModel())
+        Refinement(replace(config(checkpoint, tmp_path / "cut"), worlds=3))
 
 
 @pytest.mark.parametrize("hold", [True, False])
 def test_a_draw_of_the_noise_lasts_as_long_as_asked(checkpoint, tmp_path, hold):
-    run = Refinement(config(checkpoint, tmp_path, steps=32, max_steps=16, hold_noise=hold), FakeModel())
+    run = Refinement(config(checkpoint, tmp_path, steps=32, max_steps=16, hold_noise=hold))
     try:
         rollout = run._play(None)
     finally:
@@ -328,7 +329,7 @@ def test_a_draw_of_the_noise_lasts_as_long_as_asked(checkpoint, tmp_path, hold):
 
 
 def test_worlds_of_a_group_start_from_the_same_poses(checkpoint, tmp_path):
-    run = Refinement(config(checkpoint, tmp_path, worlds=4, group=2), FakeModel())
+    run = Refinement(config(checkpoint, tmp_path, worlds=4, group=2))
     run.close()
     first, second, third, fourth = run._seeds()
     assert first == second and third == fourth and first != third
@@ -338,11 +339,11 @@ def test_worlds_of_a_group_start_from_the_same_poses(checkpoint, tmp_path):
 
 def test_settings_that_cannot_be_are_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
-        Refinement(config(checkpoint, tmp_path, steps=20), FakeModel())
+        Refinement(config(checkpoint, tmp_path, steps=20))
     with pytest.raises(ValueError, match=r"worlds \(2\) must be a multiple of group \(4\)"):
-        Refinement(config(checkpoint, tmp_path, group=4), FakeModel())
+        Refinement(config(checkpoint, tmp_path, group=4))
     with pytest.raises(ValueError, match="worlds must be at least 1, got 0"):
-        Refinement(config(checkpoint, tmp_path, worlds=0), FakeModel())
+        Refinement(config(checkpoint, tmp_path, worlds=0))
 
 
 def test_the_command_refines_and_explains_what_it_refuses(checkpoint, tmp_path, capsys):

@@ -24,7 +24,6 @@ from torch import Tensor
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, RobotContract, to_dict
 from lrm_ros.contract import load_contract, save_contract
-from lrm_ros.reward.models import RewardModel
 from lrm_ros.types import Observation
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch, VectorWorlds
@@ -64,12 +63,15 @@ class Rollout:
 class Refinement:
     """One run: worlds, reward, actor, optimiser, and their way to disk and back."""
 
-    def __init__(self, config: RefineConfig, model: RewardModel | None = None) -> None:
+    def __init__(
+        self, config: RefineConfig, rewards: WorldRewards | None = None, worlds: VectorWorlds | None = None
+    ) -> None:
         """Load or resume.
 
         Args:
             config: what to do.
-            model: the reward model; loaded if not given.
+            rewards: what a step is worth; made from ``config`` if not given.
+            worlds: where episodes are played, by the rules of ``rewards``; made in processes here if not given.
 
         Raises:
             ValueError: a value out of its range; the run folder belongs to another configuration.
@@ -84,7 +86,7 @@ class Refinement:
             raise ValueError(f"steps ({config.steps}) must be a multiple of execute_steps ({config.execute_steps})")
         self.config, self.folder = config, Path(config.run)
         self.contract: RobotContract = load_contract(Path(config.checkpoint))
-        self.rewards = WorldRewards(config, model)
+        self.rewards = rewards or WorldRewards(config)
         self.actor = ActActor(
             config.checkpoint, self.contract, config.execute_steps, config.noise_std, config.noise_rank,
             config.learn_std, config.seed,
@@ -96,7 +98,7 @@ class Refinement:
         self.iteration = 0
         self.history: list[dict[str, Any]] = []
         self._resume()
-        self.worlds = VectorWorlds(
+        self.worlds = worlds or VectorWorlds(
             config.worlds, self.rewards.rules, config.execute_steps, config.processes or None, self.contract
         )
 
@@ -274,22 +276,24 @@ class Refinement:
 
 def refine(
     config: RefineConfig,
-    model: RewardModel | None = None,
     show: Callable[[dict[str, Any]], Any] | None = None,
     progress: Callable[[int], Any] | None = None,
+    rewards: WorldRewards | None = None,
+    worlds: VectorWorlds | None = None,
 ) -> list[dict[str, Any]]:
     """Run all iterations that are left and write the final policy.
 
     Args:
         config: what to do; the final policy is ``config.run``/policy.
-        model: the reward model; loaded if not given.
         show: called with the history's line after each iteration.
         progress: called with the number of control steps.
+        rewards: see ``Refinement``.
+        worlds: see ``Refinement``.
 
     Returns:
         The history, one line an iteration.
     """
-    run = Refinement(config, model)
+    run = Refinement(config, rewards, worlds)
     writer = None
     try:
         if config.tensorboard:
@@ -367,7 +371,7 @@ def main(argv: list[str] | None = None) -> int:
             torch.set_num_threads(args.threads)
         total = config.iterations * config.worlds * config.steps
         with progress_bar(total, f"ppo {config.reward}", "step") as bar:
-            history = refine(config, None, lambda line: bar.write(row(line)), bar.update)
+            history = refine(config, lambda line: bar.write(row(line)), bar.update)
     except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
         parser.exit(1, f"lrm ppo: {error}\n")
     if args.json:
