@@ -20,8 +20,10 @@ NODES = {
     "recorder": "lrm_ros.nodes.recorder",
     "evaluator": "lrm_ros.nodes.evaluator",
     "improver": "lrm_ros.nodes.improver",
+    "refiner": "training.refiner_node",
     "teleop": "lrm_ros.nodes.teleop",
     "twin": "sim.twin_node",
+    "worlds": "sim.worlds_node",
 }
 ROS = [
     "ros-rclpy[fastrtps]>=9.1,<10",

@@ -10,7 +10,7 @@ import sys
 # command -> (module with main(argv), what it does)
 COMMANDS = {
     "doctor": ("lrm_ros.doctor", "check this machine and say how to mend what is missing"),
-    "up": ("lrm_ros.graph", "start the nodes of a graph: self_improve, teleop"),
+    "up": ("lrm_ros.graph", "start the nodes of a graph: self_improve, sim_refine, teleop"),
     "collect": ("training.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("training.judge", "judge journals by the completion head"),
     "finetune": ("training.finetune", "train a policy on journals"),

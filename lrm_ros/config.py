@@ -99,6 +99,9 @@ class RewardConfig:
     judge_frames: int = _opt(4, "judge an episode by the mean p(done) of its last frames")
     judge_threshold: float = _opt(0.5, "keep an episode when that mean is at least this")
     device: str = _opt("auto", "torch device; 'auto' takes the GPU when there is one")
+    worlds: int = _opt(
+        0, "answer queries about the frames of so many simulated worlds; 0: judge one camera as it comes"
+    )
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,30 @@ class TwinConfig:
     frame_every: int = _opt(1, "publish a frame every N control steps; 0: only when a command has been executed")
     max_steps: int = _opt(0, "lock-step: execute no more than this many steps between resets; 0: no limit")
     disturbance_std: float = _opt(0.0, "std of noise on the executed arm targets, not on 'joint_command_sent' [rad]")
+
+
+@dataclass(frozen=True)
+class WorldsConfig:
+    """The worlds node: many twins in lock-step with a learner. The refiner node sets all of it."""
+
+    task: str = _opt(TwinConfig.task, "ManiSkill task")
+    worlds: int = _opt(12, "simulated worlds")
+    processes: int = _opt(0, "processes that share the worlds; 0: one a core")
+    execute_steps: int = _opt(8, "most actions of a command")
+    max_steps: int = _opt(40, "control steps after which an episode is cut off")
+    stop_at_success: bool = _opt(False, "end an episode when the simulator says the task is done")
+    judge_every: int = _opt(10, "publish every K-th frame of an episode for the reward model; 0: only its last one")
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """The refiner node: what ``lrm ppo`` does, through the nodes."""
+
+    checkpoint: str = _opt("", "folder of the policy to refine")
+    run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
+    config: str = _opt("", "YAML file of all settings (RefineConfig), e.g. config/ppo_twin.yaml")
+    reward: str = _opt("", "env, contrastive, progress, completion or tri; empty: as the settings say")
+    settings: str = _opt("", "more settings: NAME=VALUE, separated by spaces, e.g. worlds=24 ppo.lr=1e-5")
 
 
 @dataclass(frozen=True)

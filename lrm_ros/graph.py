@@ -29,9 +29,11 @@ from lrm_ros.config import (
     ImproverConfig,
     PolicyConfig,
     RecorderConfig,
+    RefinerConfig,
     RewardConfig,
     TeleopConfig,
     TwinConfig,
+    WorldsConfig,
 )
 
 
@@ -45,6 +47,7 @@ class NodeSpec:
         parameters: what differs from the defaults.
         foreground: reads the terminal (keyboard) and prints on it unprefixed.
         ends_graph: its clean exit (0) is the graph's clean end; any other node must not exit.
+        managed_by: name of the node that gives it its parameters and starts it; empty: it starts by itself.
     """
 
     name: str
@@ -52,6 +55,7 @@ class NodeSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     foreground: bool = False
     ends_graph: bool = False
+    managed_by: str = ""
 
     def command(self) -> list[str]:
         """Return the command line of the process."""
@@ -78,9 +82,11 @@ CONFIGS: dict[str, type] = {
     "improver": ImproverConfig,
     "policy": PolicyConfig,
     "recorder": RecorderConfig,
+    "refiner": RefinerConfig,
     "reward": RewardConfig,
     "teleop": TeleopConfig,
     "twin": TwinConfig,
+    "worlds": WorldsConfig,
 }
 
 GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
@@ -98,6 +104,12 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0}),
         NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
         NodeSpec("evaluator", "lrm_ros.nodes.evaluator", {"once": True}, ends_graph=True),
+    ),
+    # PPO in many twins, in lock-step: the refiner sets up the others and starts them (paper IV-B).
+    "sim_refine": (
+        NodeSpec("worlds", "sim.worlds_node", {"autostart": False}, managed_by="refiner"),
+        NodeSpec("reward", "lrm_ros.nodes.reward", {"autostart": False}, managed_by="refiner"),
+        NodeSpec("refiner", "training.refiner_node", ends_graph=True),
     ),
     # Demonstrations by hand, at the control rate.
     "teleop": (
@@ -122,6 +134,8 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
     if graph not in GRAPHS:
         raise ValueError(f"unknown graph '{graph}'; choose one of {', '.join(GRAPHS)}")
     nodes = {node.name: dict(node.parameters) for node in GRAPHS[graph]}
+    manager = {node.name: node.managed_by for node in GRAPHS[graph] if node.managed_by}
+    free = [name for name in nodes if name not in manager]
     for key, value in (arguments or {}).items():
         if key == "sim":
             if str(value).lower() not in ("true", "1"):
@@ -132,9 +146,11 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
         name, _, parameter = key.rpartition(".")
         if name and name not in nodes:
             raise ValueError(f"'{key}': graph '{graph}' has no node '{name}'; its nodes: {', '.join(nodes)}")
-        chosen = [name] if name else [n for n in nodes if parameter in _parameters(n)]
+        if name in manager:
+            raise ValueError(f"'{key}': node '{name}' gets its parameters from node '{manager[name]}'; set them there")
+        chosen = [name] if name else [n for n in free if parameter in _parameters(n)]
         if not chosen:
-            known = sorted({p for n in nodes for p in _parameters(n)})
+            known = sorted({p for n in free for p in _parameters(n)})
             near = difflib.get_close_matches(parameter, known, 1)
             cure = f"did you mean '{near[0]}'?" if near else f"parameters: {', '.join(known)}"
             raise ValueError(f"no node of graph '{graph}' has a parameter '{parameter}'; {cure}")

@@ -24,6 +24,8 @@ def launch_description(graph: str) -> Any:
 
     helps: dict[str, str] = {}
     for node in GRAPHS[graph]:
+        if node.managed_by:
+            continue
         for field in dataclasses.fields(CONFIGS[node.name]):
             default = ros_value(node.parameters.get(field.name, field.default))
             helps.setdefault(field.name, f"{node.name}: {field.metadata['help']} (without it: {default})")

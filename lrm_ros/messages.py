@@ -168,7 +168,8 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     for k, point in enumerate(message.points):
         if len(point.positions) != names:
             raise ValueError(f"joint_command point {k} has {len(point.positions)} positions for {names} joint names")
-    actions = np.array([point.positions for point in message.points], np.float32)[:, columns]  # (K, D)
+    wanted = np.array([point.positions for point in message.points], np.float32)[:, columns]
+    actions = np.ascontiguousarray(wanted)  # (K, D)
     times = [to_ns(point.time_from_start) / 1e9 for point in message.points]
     if len(times) > 1 and abs((times[-1] - times[0]) / (len(times) - 1) - dt_s) > 0.01 * dt_s:
         raise ValueError(f"joint_command has points at {times} s; the robot contract's control period is {dt_s:.4g} s")
@@ -204,6 +205,11 @@ def status(level: bytes, name: str, message: str, values: Mapping[str, Any] | No
 def status_values(message: DiagnosticStatus) -> dict[str, str]:
     """Return the key-value pairs of a status."""
     return {pair.key: pair.value for pair in message.values}
+
+
+def stream_name(world: int) -> str:
+    """Return the name of a simulated world: prefix of its topics, stream of its frames."""
+    return f"world_{world:02d}"
 
 
 def from_rewards(rewards: Sequence[Reward | Unscored], camera: str, held: bool = False) -> DiagnosticArray:

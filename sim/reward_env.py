@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,26 @@ from numpy.typing import NDArray
 from lrm_ros.config import RefineConfig, RewardConfig
 from lrm_ros.reward.engine import MODES, Held, RewardEngine
 from lrm_ros.reward.models import RewardModel
-from lrm_ros.types import Frame, Observation, RewardQuery, Unscored
+from lrm_ros.types import Frame, Observation, Reward, Unscored
 from sim.vector import EpisodeRules, Stretch
 
 ENV = "env"
 REWARDS = (ENV, *MODES)
+
+
+class FrameJudge(Protocol):
+    """What is needed of a ``RewardEngine``; it may be in another process."""
+
+    def reset(self, stream: str) -> None:
+        """Begin a new episode of a stream."""
+
+    def step(self, frames: Mapping[str, Frame], tasks: Mapping[str, str]) -> dict[str, Held]:
+        """Judge the next frame of each stream."""
+        ...
+
+    def completion(self, frames: Mapping[str, Frame], tasks: Mapping[str, str]) -> dict[str, Reward | Unscored]:
+        """Return p(done) of one frame of each stream."""
+        ...
 
 
 @dataclass
@@ -50,12 +66,15 @@ class Tally:
 class WorldRewards:
     """Turns what worlds did into a reward for each control step."""
 
-    def __init__(self, config: RefineConfig, model: RewardModel | None = None) -> None:
+    def __init__(
+        self, config: RefineConfig, model: RewardModel | None = None, engine: FrameJudge | None = None
+    ) -> None:
         """Choose the reward.
 
         Args:
             config: ``reward``, ``interval``, ``scale``, ``weights``, ``shaped``, ``model``, ``device``.
             model: who answers; loaded if not given. Mode ``env`` asks it only how episodes ended.
+            engine: asks the model in another process; made for ``model`` here if not given.
 
         Raises:
             ValueError: an unknown reward, or ``shaped`` where it means nothing.
@@ -68,18 +87,7 @@ class WorldRewards:
         if config.interval < 1:
             raise ValueError(f"interval must be at least 1, got {config.interval}")
         self._config = config
-        mode = "completion" if config.reward == ENV else config.reward
-        self._engine = RewardEngine(
-            RewardConfig(
-                model=config.model,
-                mode=mode,
-                interval=1,  # only frames that are due come here
-                scale=config.scale,
-                weights=config.weights,
-                device=config.device,
-            ),
-            model,
-        )
+        self._engine: FrameJudge = engine or RewardEngine(engine_config(config), model)
         self._held: dict[int, float] = {}
         self._won: dict[int, bool] = {}
         self.tally = Tally()
@@ -108,7 +116,7 @@ class WorldRewards:
                 self.tally.episodes += 1
                 self.tally.succeeded += self._won.pop(world)
                 self.tally.progress.append(float(stretch.progress[-1]))
-        self.tally.judged += self._done(list(finals.values()))
+        self.tally.judged += self._done(finals)
         self._start({world: stretches[world].observation for world in finals})
         return rewards
 
@@ -171,16 +179,32 @@ class WorldRewards:
                 )
         return 0.0
 
-    def _done(self, finals: Sequence[Observation]) -> list[float]:
+    def _done(self, finals: Mapping[int, Observation]) -> list[float]:
         """Return p(done) at the end of episodes."""
         started = time.perf_counter()
-        answers = self._engine.score([RewardQuery(o.task, "completion", (_frame_of(o),)) for o in finals])
+        frames = {str(world): _frame_of(observation) for world, observation in finals.items()}
+        tasks = {str(world): observation.task for world, observation in finals.items()}
+        answers = self._engine.completion(frames, tasks)
         self.tally.seconds += time.perf_counter() - started
         self.tally.queries += len(finals)
-        for answer in answers:
+        for stream, answer in answers.items():
             if isinstance(answer, Unscored):
-                raise RuntimeError(f"the judge gave no answer: {answer.reason}; mend it and resume the run")
-        return [answer.value for answer in answers if not isinstance(answer, Unscored)]
+                raise RuntimeError(
+                    f"world {stream}: the judge gave no answer: {answer.reason}; mend it and resume the run"
+                )
+        return [answer.value for answer in answers.values() if not isinstance(answer, Unscored)]
+
+
+def engine_config(config: RefineConfig) -> RewardConfig:
+    """Return what the engine behind a refinement is told; with ``env`` it only judges how episodes ended."""
+    return RewardConfig(
+        model=config.model,
+        mode="completion" if config.reward == ENV else config.reward,
+        interval=1,  # only frames that are due come to it
+        scale=config.scale,
+        weights=config.weights,
+        device=config.device,
+    )
 
 
 def _frame_of(observation: Observation) -> Frame:

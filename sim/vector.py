@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,21 @@ class Stretch:
     final: Observation | None
     observation: Observation
     seed: int
+
+
+class Worlds(Protocol):
+    """What a learner needs of N worlds, wherever they are."""
+
+    def reset(self, seeds: Sequence[Sequence[int]], rebuild: bool = False) -> list[Observation]:
+        """Start a new episode in every world."""
+        ...
+
+    def advance(self, chunks: Sequence[NDArray[np.float32]]) -> list[Stretch]:
+        """Execute a chunk of actions in each world."""
+        ...
+
+    def close(self) -> None:
+        """Let go of them."""
 
 
 class VectorWorlds:

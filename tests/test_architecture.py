@@ -30,7 +30,13 @@ HEAVY = {
 # Imported only by such a function, so these may import them at the top.
 LAZY_FILES = {"lrm_ros/act_small.py", "sim/shaders.py"}
 LAZY_ROOMS = ("sim/tasks/", "training/")
-ROS_FILES = {"lrm_ros/messages.py", "sim/twin_node.py"}
+ROS_FILES = {
+    "lrm_ros/messages.py",
+    "sim/twin_node.py",
+    "sim/worlds_client.py",
+    "sim/worlds_node.py",
+    "training/refiner_node.py",
+}
 ROS_ROOM = "lrm_ros/nodes/"
 # What each room of lrm_ros may import of the others; rooms not named here (nodes, programs) are downstream of all.
 UPSTREAM: dict[str, set[str]] = {

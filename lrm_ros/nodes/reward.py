@@ -16,6 +16,7 @@ from std_srvs.srv import Trigger
 from lrm_ros import messages
 from lrm_ros.config import RewardConfig
 from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM, LrmNode, run
+from lrm_ros.nodes.reward_worlds import WorldQueries
 from lrm_ros.reward.engine import Held, RewardEngine, check_config
 from lrm_ros.reward.models import load_model
 from lrm_ros.types import Frame, Reward
@@ -28,6 +29,9 @@ class RewardNode(LrmNode[RewardConfig]):
     or STALE when held. ``reward/<head>`` are the same numbers for plots; that of the active mode is multiplied by
     ``scale``. An Unscored answer publishes no number. Service ``reward/reset`` begins a new episode; the last frame
     of the old one is judged before, if the interval had skipped it.
+
+    With parameter ``worlds`` it answers queries about the frames of that many simulated worlds instead, see
+    ``lrm_ros.nodes.reward_worlds``.
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -40,12 +44,16 @@ class RewardNode(LrmNode[RewardConfig]):
         self._task = ""
         self._newest: Frame | None = None
         self._fresh = False
+        self._queries: WorldQueries | None = None
 
     def configure(self) -> None:
         """Load the model and subscribe."""
         check_config(self.config)
         self._engine = RewardEngine(self.config, load_model(self.config.model, self.config.device))
         self.diagnostics.value("model", self._engine.model.name)
+        if self.config.worlds:
+            self._queries = WorldQueries(self, self._engine, self.config.worlds, self.config.camera)
+            return
         self._reward = self.create_publisher(DiagnosticArray, "reward", STREAM)
         self._subscriptions_made = [
             self.create_subscription(Image, f"{self.config.camera}/image_raw", self._on_image, IMAGE),
@@ -56,6 +64,8 @@ class RewardNode(LrmNode[RewardConfig]):
     def deactivate(self) -> None:
         """Hold: frames that arrive now belong to no episode."""
         self._forget()
+        if self._queries is not None:
+            self._queries.forget()
 
     def cleanup(self) -> None:
         """Free the model and drop subscriptions, publishers and the service."""
@@ -67,7 +77,7 @@ class RewardNode(LrmNode[RewardConfig]):
             self.destroy_service(self._reset)
             self.destroy_publisher(self._reward)
         self._subscriptions_made, self._plots, self._reset, self._engine = [], {}, None, None
-        self._newest = None
+        self._newest = self._queries = None
 
     def _on_task(self, message: String) -> None:
         self._task = message.data

@@ -131,6 +131,14 @@ class RewardEngine:
                 window.answers["tri"] = combine(window.answers, self.config.weights)
         return {stream: self._held(stream, stream in due) for stream in frames}
 
+    def completion(self, frames: Mapping[str, Frame], tasks: Mapping[str, str] | str) -> dict[str, Reward | Unscored]:
+        """Return p(done) of one frame of each stream, in one batch; what is held stays as it is."""
+        asked = {
+            stream: RewardQuery(tasks if isinstance(tasks, str) else tasks[stream], "completion", (frame,))
+            for stream, frame in frames.items()
+        }
+        return dict(zip(asked, self.score(list(asked.values())), strict=True))
+
     def _heads(self) -> tuple[str, ...]:
         return HEADS if self.config.mode == "tri" else (self.config.mode,)
 
