@@ -150,8 +150,11 @@ class RefineConfig:
 
     checkpoint: str = _opt("", "folder of the policy to refine")
     run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
-    reward: str = _opt("tri", "env, contrastive, progress, completion or tri")
+    reward: str = _opt("tri", "env, contrastive, progress, completion, tri, roboreward, robometer or topreward")
     model: str = _opt(RewardConfig.model, "reward model: 'tiny', a folder, or a Hugging Face name")
+    baseline: str = _opt(
+        "", "folder or Hugging Face name of the baseline's weights; needed by rewards roboreward, robometer, topreward"
+    )
     iterations: int = _opt(30, "PPO iterations")
     worlds: int = _opt(12, "simulated worlds")
     group: int = _opt(
@@ -231,7 +234,7 @@ class RefinerConfig:
     checkpoint: str = _opt("", "folder of the policy to refine")
     run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
     config: str = _opt("", "YAML file of all settings (RefineConfig), e.g. config/ppo_twin.yaml")
-    reward: str = _opt("", "env, contrastive, progress, completion or tri; empty: as the settings say")
+    reward: str = _opt("", "what a step is worth, as for lrm ppo; empty: as the settings say")
     settings: str = _opt("", "more settings: NAME=VALUE, separated by spaces, e.g. worlds=24 ppo.lr=1e-5")
 
 

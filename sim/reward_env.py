@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rewards of many worlds: from the simulator's state, or from the reward model that watches their frames.
 
-Modes ``contrastive``, ``progress``, ``completion`` and ``tri`` never see the simulator's state. The reward of a control
-step is the newest answer for a frame up to that step (interval-hold, paper eq. 8); before the first answer of an
-episode there is nothing to hold and a step counts 0. The first frame of an episode is judged, too; contrastive compares
-from the second on. A query that fails ends the run, which can be resumed: nothing is learned from a made-up number.
+Modes ``contrastive``, ``progress``, ``completion``, ``tri`` and the baselines never see the simulator's state. The
+reward of a control step is the newest answer for a frame up to that step (interval-hold, paper eq. 8); before the first
+answer of an episode there is nothing to hold and a step counts 0. The first frame of an episode is judged, too;
+contrastive compares from the second on. The baselines (RoboReward, Robometer, TOPReward) watch all judged frames of the
+episode so far. A query that fails ends the run, which can be resumed: nothing is learned from a made-up number.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RefineConfig, RewardConfig
+from lrm_ros.reward.baselines import BASELINES
 from lrm_ros.reward.engine import MODES, Held, RewardEngine
 from lrm_ros.reward.models import RewardModel
 from lrm_ros.types import Frame, Observation, Reward, Unscored
+from sim.baseline_rewards import BaselineRewards
 from sim.vector import EpisodeRules, Stretch
 
 ENV = "env"
-REWARDS = (ENV, *MODES)
+REWARDS = (ENV, *MODES, *BASELINES)
 
 
 class FrameJudge(Protocol):
@@ -72,13 +75,13 @@ class WorldRewards:
         """Choose the reward.
 
         Args:
-            config: ``reward``, ``interval``, ``scale``, ``weights``, ``shaped``, ``model``, ``device``.
-            model: who answers; loaded if not given. Mode ``env`` asks it only how episodes ended.
+            config: ``reward``, ``interval``, ``scale``, ``weights``, ``shaped``, ``model``, ``baseline``, ``device``.
+            model: who answers; loaded if not given. ``env`` and the baselines ask it only how episodes ended.
             engine: asks the model in another process; made for ``model`` here if not given.
 
         Raises:
-            ValueError: an unknown reward, or ``shaped`` where it means nothing.
-            FileNotFoundError: the model is not here.
+            ValueError: an unknown reward, ``shaped`` where it means nothing, or no ``baseline`` where one is needed.
+            FileNotFoundError: the model or the baseline is not here.
         """
         if config.reward not in REWARDS:
             raise ValueError(f"reward '{config.reward}' is unknown; choose one of {', '.join(REWARDS)}")
@@ -87,6 +90,7 @@ class WorldRewards:
         if config.interval < 1:
             raise ValueError(f"interval must be at least 1, got {config.interval}")
         self._config = config
+        self._baseline = BaselineRewards(config) if config.reward in BASELINES else None
         self._engine: FrameJudge = engine or RewardEngine(engine_config(config), model)
         self._held: dict[int, float] = {}
         self._won: dict[int, bool] = {}
@@ -151,6 +155,8 @@ class WorldRewards:
         """Begin episodes: forget what is held, judge the first frame."""
         for world in observations:
             self._engine.reset(str(world))
+            if self._baseline:
+                self._baseline.reset(str(world))
             self._held[world] = 0.0
             self._won[world] = False
         if self._config.reward == ENV or not observations:
@@ -163,10 +169,14 @@ class WorldRewards:
     def _ask(self, frames: Mapping[str, Frame], tasks: Mapping[str, str], first: bool = False) -> dict[str, float]:
         """Return the signal of each stream's frame; contrastive has none for the first frame of an episode."""
         started = time.perf_counter()
-        held = self._engine.step(frames, tasks)
+        if self._baseline:
+            signals = self._baseline.step(frames, tasks)
+        else:
+            held = self._engine.step(frames, tasks)
+            signals = {stream: self._signal(stream, found, first) for stream, found in held.items()}
         self.tally.seconds += time.perf_counter() - started
         self.tally.queries += len(frames) * (3 if self._config.reward == "tri" else 1)
-        return {stream: self._signal(stream, found, first) for stream, found in held.items()}
+        return signals
 
     def _signal(self, stream: str, held: Held, first: bool) -> float:
         if held.signal is not None:
@@ -196,10 +206,10 @@ class WorldRewards:
 
 
 def engine_config(config: RefineConfig) -> RewardConfig:
-    """Return what the engine behind a refinement is told; with ``env`` it only judges how episodes ended."""
+    """Return what the engine behind a refinement is told; with ``env`` or a baseline it only judges episodes' ends."""
     return RewardConfig(
         model=config.model,
-        mode="completion" if config.reward == ENV else config.reward,
+        mode=config.reward if config.reward in MODES else "completion",
         interval=1,  # only frames that are due come to it
         scale=config.scale,
         weights=config.weights,

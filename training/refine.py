@@ -63,9 +63,7 @@ class Rollout:
 class Refinement:
     """One run: worlds, reward, actor, optimiser, and their way to disk and back."""
 
-    def __init__(
-        self, config: RefineConfig, rewards: WorldRewards | None = None, worlds: Worlds | None = None
-    ) -> None:
+    def __init__(self, config: RefineConfig, rewards: WorldRewards | None = None, worlds: Worlds | None = None) -> None:
         """Load or resume.
 
         Args:
@@ -262,7 +260,8 @@ class Refinement:
         if not path.is_file():
             return
         state = torch.load(path, weights_only=False)
-        mine, its = (json.loads(json.dumps(c)) for c in (to_dict(self.config), state["config"]))
+        mine = to_dict(self.config)
+        its = to_dict(from_dict(RefineConfig, state["config"], str(path)))  # settings it did not know: the defaults
         free = {"iterations", "processes", "device", "run", "tensorboard"}
         differing = [name for name in mine if name not in free and mine[name] != its.get(name)]
         if differing:
