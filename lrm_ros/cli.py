@@ -15,6 +15,7 @@ COMMANDS = {
     "judge": ("training.judge", "judge journals by the completion head"),
     "finetune": ("training.finetune", "train a policy on journals"),
     "ppo": ("training.refine", "refine a policy in simulated worlds, with the reward model's rewards"),
+    "ppo report": ("training.refine_report", "compare refined policies on held-out start poses"),
     "reward data": ("training.reward_data", "gather keyframes for reward models from data sets and simulators"),
     "reward train": ("training.reward_train", "train reward models: LoRA heads of a Qwen3-VL, or the tiny one"),
     "reward eval": ("training.reward_eval", "measure a reward model beside its base and trivial predictors"),
@@ -24,6 +25,7 @@ COMMANDS = {
     "bench reward": ("lrm_ros.reward.bench", "measure the reward model's speed"),
     "bench keyframes": ("training.bench_keyframes", "measure how fast keyframes are taken from video"),
     "bench twin": ("lrm_ros.nodes.bench_twin", "measure the twin's speed, in process and through the nodes"),
+    "bench ppo": ("training.bench_ppo", "measure an iteration of refinement: stages, worlds, through the nodes"),
     "bench train": ("training.bench_train", "measure a training step of the reward heads: tokens/s, MFU, memory"),
 }
 

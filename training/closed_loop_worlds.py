@@ -37,7 +37,8 @@ def evaluate_in_worlds(
         worlds: how many play at once.
         max_steps: control steps after which an episode ends.
         execute_steps: actions executed of every chunk.
-        noise_std: deviation of the targets as in refinement [rad]; 0: the policy's own, deterministic actions.
+        noise_std: deviation of the targets [rad], one draw an episode as in refinement; 0: the policy's own,
+            deterministic actions.
         noise_seed: of that noise.
         processes: that share the worlds; default: one a core.
         progress: called with the number of episodes that ended.
@@ -56,14 +57,15 @@ def evaluate_in_worlds(
         left = [len(seeds[world::worlds]) for world in range(worlds)]
         observations = vector.reset([list(seeds[world::worlds]) for world in range(worlds)], rebuild=True)
         playing = [int(seeds[world]) for world in range(worlds)]
+        free = actor.noise.sample(worlds, generator)
         while any(left):
             active = [world for world in range(worlds) if left[world]]
             seen = [observations[world] for world in active]
-            free = actor.noise.sample(worlds, generator)
             decisions = actor.decide(seen, free[active] if noise_std else None)
             for world, stretch in zip(active, vector.advance(list(decisions.actions), active), strict=True):
                 observations[world] = stretch.observation
                 if stretch.ended:
+                    free[world] = actor.noise.sample(1, generator)[0]
                     found[playing[world]] = bool(stretch.success.any())
                     playing[world] = stretch.seed
                     left[world] -= 1
