@@ -109,11 +109,11 @@ def main(argv: list[str] | None = None) -> int:
             "{seconds_per_world:.3f} s a world and {constant_s:.2f} s besides; R^2 {r2:.4f}".format(**figures["line"])
         )
     if args.rounds:
-        alone, nodes = summary(turns[False]), summary(turns[True])
-        figures["turns"] = {"worlds": most, "in_process": alone, "nodes": nodes}
-        figures["turns"]["ratio"] = nodes["steps_per_s"] / alone["steps_per_s"]
+        alone, through = summary(turns[False]), summary(turns[True])
+        figures["turns"] = {"worlds": most, "in_process": alone, "nodes": through}
+        figures["turns"]["ratio"] = through["steps_per_s"] / alone["steps_per_s"]
         print(f"{most:3d} worlds in process:        {_text(alone)}")
-        print(f"{most:3d} worlds through the nodes: {_text(nodes)}: {figures['turns']['ratio']:.2f} of it")
+        print(f"{most:3d} worlds through the nodes: {_text(through)}: {figures['turns']['ratio']:.2f} of it")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
