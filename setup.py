@@ -108,9 +108,17 @@ with tempfile.TemporaryDirectory() as scratch:
         extras_require={
             "ros": ROS,
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
+            "ray": ["ray>=2.40,<3"],
             "metaworld": ["metaworld>=3.1,<4", "packaging"],
             "train": ["trl>=1.16,<2", "tensorboard>=2.18,<3"],
-            "test": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "types-PyYAML", "stable-baselines3>=2.7,<3"],
+            "test": [
+                "pytest>=8",
+                "ruff>=0.9",
+                "mypy>=1.14",
+                "types-PyYAML",
+                "stable-baselines3>=2.7,<3",
+                "ray>=2.40,<3",
+            ],
         },
         entry_points={
             "console_scripts": [

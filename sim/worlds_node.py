@@ -48,7 +48,13 @@ class WorldsNode(LrmNode[WorldsConfig]):
         config = self.config
         self._rules = EpisodeRules(config.max_steps, config.stop_at_success, config.judge_every)
         self._worlds = VectorWorlds(
-            config.worlds, self._rules, config.execute_steps, config.processes or None, self.contract, config.task
+            config.worlds,
+            self._rules,
+            config.execute_steps,
+            config.processes or None,
+            self.contract,
+            config.task,
+            config.ray,
         )
         camera = self.contract.cameras[0].name
         names = [messages.stream_name(world) for world in range(config.worlds)]

@@ -79,7 +79,7 @@ def test_a_wrong_chunk_is_refused_and_says_which_world(worlds):
 def test_a_process_that_dies_is_named():
     with VectorWorlds(1, EpisodeRules(), processes=1) as vector:
         vector.reset([[1]])
-        os.kill(vector._crew[0][1].pid, signal.SIGKILL)
+        os.kill(vector._crew._crew[0][1].pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="worlds 0 to 0 died with code -9"):
             vector.advance([chunk()])
 

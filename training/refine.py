@@ -97,7 +97,12 @@ class Refinement:
         self.history: list[dict[str, Any]] = []
         self._resume()
         self.worlds: Worlds = worlds or VectorWorlds(
-            config.worlds, self.rewards.rules, config.execute_steps, config.processes or None, self.contract
+            config.worlds,
+            self.rewards.rules,
+            config.execute_steps,
+            config.processes or None,
+            self.contract,
+            ray=config.ray,
         )
 
     def close(self) -> None:
@@ -262,7 +267,7 @@ class Refinement:
         state = torch.load(path, weights_only=False)
         mine = to_dict(self.config)
         its = to_dict(from_dict(RefineConfig, state["config"], str(path)))  # settings it did not know: the defaults
-        free = {"iterations", "processes", "device", "run", "tensorboard"}
+        free = {"iterations", "processes", "ray", "device", "run", "tensorboard"}
         differing = [name for name in mine if name not in free and mine[name] != its.get(name)]
         if differing:
             what = "; ".join(f"{name} {its.get(name)!r} there, {mine[name]!r} now" for name in differing)

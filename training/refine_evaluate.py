@@ -76,7 +76,7 @@ def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
         seen[key] = run.folder
     for run in runs:
         _weights(run.folder / POLICY)
-    free = {"run", "reward", "model", "seed", "processes", "device", "tensorboard", "checkpoint"}
+    free = {"run", "reward", "model", "seed", "processes", "ray", "device", "tensorboard", "checkpoint"}
     first = runs[0]
     for run in runs[1:]:
         differing = [k for k in first.config if k not in free and run.config.get(k) != first.config[k]]

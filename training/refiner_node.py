@@ -60,6 +60,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
                 WorldsConfig(
                     worlds=settings.worlds,
                     processes=settings.processes,
+                    ray=settings.ray,
                     execute_steps=settings.execute_steps,
                     max_steps=rules.max_steps,
                     stop_at_success=rules.stop_at_success,
