@@ -370,10 +370,44 @@ def test_the_command_gathers_and_tells_what_each_source_gave(tmp_path, capsys):
     assert reward_data.main(words) == 0 and "nothing to do" in capsys.readouterr().out
 
 
+def generated_shard(path: Path, names: list[str], first: int) -> Path:
+    """One episode a name, of ten frames whose brightness tells the episode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 10 * len(names)
+    tasks = [
+        json.dumps({"episode": first + i, "task": "push it", "kind": "expert", "source": name, "fps": 20.0})
+        for i, name in enumerate(names)
+    ]
+    light = np.arange(count, dtype=np.uint8) + first * 10
+    np.savez_compressed(
+        path,
+        tasks=np.array(tasks),
+        frames=np.broadcast_to(light[:, None, None, None], (count, 16, 16, 3)),
+        progress=np.tile(np.linspace(0, 1, 10, dtype=np.float32), len(names)),
+        success=np.tile(np.arange(10) == 9, len(names)).astype(np.uint8),
+        episode=np.repeat(first + np.arange(len(names)), 10).astype(np.int32),
+        kind=np.zeros(count, np.int8),
+    )
+    return path
+
+
+def test_every_source_in_generated_shards_is_a_source_of_its_own(tmp_path):
+    generated_shard(tmp_path / "one" / "shard_0000.npz", ["push", "push", "reach"], 0)
+    generated_shard(tmp_path / "two" / "shard_0000.npz", ["push", "pull"], 5)
+    words = ["--generated", str(tmp_path / "one"), "--generated", str(tmp_path / "two"), "--per-source", "2"]
+    assert reward_data.main([*words, "--out", str(tmp_path / "out"), "--json", str(tmp_path / "a.json")]) == 0
+    counts = json.loads((tmp_path / "a.json").read_text())["counts"]
+    assert {name: count["episodes"] for name, count in counts.items()} == {"push": 2, "reach": 1, "pull": 1}
+    rows = list(read_rows(tmp_path / "out"))
+    assert {row["source"] for row in rows} == {"push", "reach", "pull"}
+    assert {row["fps"] for row in rows} == {20.0}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "no sources"),
+        (["--generated", "nowhere"], "'nowhere' holds no shards"),
         (["--lerobot", "nowhere"], "meta/info.json"),
         (["--egodex", "nowhere"], "no EgoDex"),
         (["--robomimic", "nowhere", "lift the cube"], "nowhere"),

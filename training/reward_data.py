@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gather keyframes for reward models from data sets, journals and simulators: ``lrm reward data``.
 
-Every path is one source; sources give equally many episodes until they are exhausted. OUT then holds shards
-(``shard-00000.parquet``, ...) and ``manifest.json``. An interrupted command goes on when it is given again. Simulators
-play the tasks that a reward model may be trained on; with --zero-shot those held out for evaluation.
+Every path is one source, of generated shards every source that is in them; sources give equally many episodes until
+they are exhausted. OUT then holds shards (``shard-00000.parquet``, ...) and ``manifest.json``. An interrupted command
+goes on when it is given again. Simulators play the tasks that a reward model may be trained on; with --zero-shot those
+held out for evaluation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 
 from training.keyframes import write_keyframes
 from training.sources.episode import Entry
+from training.sources.generated import generated_sources, read_generated
 
 PATHS = {
     "lerobot": "a LeRobotDataset, v2.0 to v3.0; the source is named after its folder",
@@ -27,12 +30,12 @@ PATHS = {
     "robocasa": "a folder of RoboCasa's data sets, LeRobot or HDF5",
     "oxe": "an Open X-Embodiment data set: ROOT/NAME/VERSION",
     "journals": "a folder of journals (*.mcap)",
-    "generated": "a folder of shards of 'python -m sim.generate' or 'python -m training.generate'",
     "hoi4d": "HOI4D's folder of ZY2021080000*, with task_definitions.csv in it",
     "egodex": "EgoDex, or a part of it",
     "roboreward": "a split of RoboReward, e.g. its folder train",
     "robometer": "a folder of data sets in Robometer's form",
 }
+GENERATED = "a folder of shards of 'python -m sim.generate' or 'python -m training.generate'; each source in it is one"
 NAMED = ("lerobot", "robocasa", "journals")  # their sources can be given a name
 SIMULATORS = ("twin", "maniskill", "metaworld")
 
@@ -70,10 +73,6 @@ def read(option: str, path: Path, name: str) -> Iterable[Entry]:
         from training.sources.journals import read_journals
 
         return read_journals(path, source=name)
-    if option == "generated":
-        from training.sources.generated import read_generated
-
-        return read_generated(path)
     if option == "hoi4d":
         from training.sources.hoi4d import read_hoi4d
 
@@ -120,8 +119,15 @@ def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
     for option in PATHS:
         for given in getattr(args, option):
             name, path = _named(option, given)
-            # A generated shard is read as a whole, so its episodes stay together; their order is drawn already.
-            add(name, read(option, path, name), 1 if option == "generated" else args.shuffle)
+            add(name, read(option, path, name), args.shuffle)
+    # A folder of generated shards can hold many sources, and several folders the same ones.
+    generated: dict[str, list[Iterator[Entry]]] = {}
+    for given in args.generated:
+        for name in generated_sources(Path(given)):
+            generated.setdefault(name, []).append(read_generated(Path(given), name))
+    for name, parts in generated.items():
+        # A shard is read as a whole, so its episodes stay together; their order is drawn already.
+        add(name, chain.from_iterable(parts), 1)
     for path, task in args.robomimic:
         from training.sources.robomimic import read_robomimic
 
@@ -172,6 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     for option, text in PATHS.items():
         metavar = "[NAME=]PATH" if option in NAMED else "PATH"
         parser.add_argument(f"--{option}", action="append", default=[], metavar=metavar, help=text)
+    parser.add_argument("--generated", action="append", default=[], metavar="PATH", help=GENERATED)
     parser.add_argument(
         "--robomimic", action="append", default=[], nargs=2, metavar=("PATH", "TASK"), help="robomimic's HDF5, its task"
     )
