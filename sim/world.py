@@ -93,7 +93,7 @@ class World:
     @property
     def state(self) -> NDArray[np.float32]:
         """Joint positions (D,) [rad]."""
-        return self._env.agent.robot.get_qpos()[0].cpu().numpy().astype(np.float32)
+        return self._env.agent.robot._objs[0].qpos.astype(np.float32)
 
     def reset(self, seed: int, rebuild: bool = False) -> None:
         """Start a new episode; the seed fixes scene and arm.
@@ -124,10 +124,12 @@ class World:
         Returns:
             (D,) the target that was sent after limits [rad].
         """
-        import torch
-
         sent = self.limit(target)
-        self._env._step_action(torch.from_numpy(sent))
+        # What ManiSkill's pd_joint_pos controller does to the simulator, without its tensors.
+        for joint, angle in zip(self._env.agent.robot.active_joints, sent.tolist(), strict=True):
+            joint._objs[0].set_drive_target(angle)
+        for _ in range(self._env._sim_steps_per_control):
+            self._env.scene.step()
         self._env.after_control_step()
         self._last = sent
         self.steps += 1

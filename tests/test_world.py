@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
+import torch
 
 from lrm_ros.config import CameraSpec, RobotContract
 from sim.world import World
@@ -77,3 +78,17 @@ def test_a_bad_target_moves_nothing(world, bad):
 def test_a_camera_that_is_not_square_is_refused():
     with pytest.raises(ValueError, match="square"):
         World(contract=RobotContract(cameras=(CameraSpec("front", 128, 96),)))
+
+
+def test_a_step_is_that_of_maniskills_own_controller_to_the_bit():
+    ours, theirs = World(), World()
+    rng = np.random.default_rng(0)
+    for world in (ours, theirs):
+        world.reset(3, rebuild=True)
+    for _ in range(12):
+        sent = ours.step(ours.state + rng.normal(0, 0.1, 6).astype(np.float32))
+        theirs.task_env._step_action(torch.from_numpy(sent))
+        np.testing.assert_array_equal(ours.state, theirs.task_env.agent.robot.get_qpos()[0].numpy())
+        np.testing.assert_array_equal(ours.task_env.toy.pose.p, theirs.task_env.toy.pose.p)
+    ours.close()
+    theirs.close()

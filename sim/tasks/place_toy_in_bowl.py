@@ -245,7 +245,9 @@ class PlaceToyInBowlEnv(BaseEnv):
         toy = _position(self.toy)
         if self.grasped:
             return 0.4 + 0.45 * float(np.clip(1 - (self._distance_to_bowl(toy) - 0.02) / 0.25, 0, 1))
-        reach = float(np.linalg.norm(self.agent.tcp_pos[0].cpu().numpy() - toy))
+        tips = (self.agent.finger1_tip, self.agent.finger2_tip)
+        tool = sum(tip._objs[0].entity_pose.p for tip in tips) / 2
+        reach = float(np.linalg.norm(tool - toy))
         return 0.35 * float(np.clip(1 - (reach - 0.02) / 0.25, 0, 1))
 
     def evaluate(self) -> dict[str, torch.Tensor]:
