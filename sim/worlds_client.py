@@ -47,7 +47,7 @@ class Inbox:
         self._patience_s, self._news, self._closed = patience_s, 0, False
 
     def deliver(self, store: Callable[[], Any]) -> None:
-        """Store a message and wake whoever waits."""
+        """Change what is stored, e.g. by a message, and wake whoever waits."""
         with self._changed:
             store()
             self._news += 1
@@ -201,11 +201,14 @@ class RemoteWorlds:
             self._observation(world, status),
             int(status["seed"]),
         )
-        with self._inbox._changed:
-            for kept in (self._images, self._judged, self._states, self._sent):
-                for stamp in [stamp for stamp in kept[world] if stamp < stretch.observation.stamp_ns]:
-                    del kept[world][stamp]
+        self._inbox.deliver(partial(self._forget, world, stretch.observation.stamp_ns))
         return stretch
+
+    def _forget(self, world: int, before_ns: int) -> None:
+        """Let go of what a world showed before a stamp."""
+        for kept in (self._images, self._judged, self._states, self._sent):
+            for stamp in [stamp for stamp in kept[world] if stamp < before_ns]:
+                del kept[world][stamp]
 
 
 class RemoteEngine:
