@@ -19,6 +19,7 @@ COMMANDS = {
     "reward data": ("training.reward_data", "gather keyframes for reward models from data sets and simulators"),
     "reward train": ("training.reward_train", "train reward models: LoRA heads of a Qwen3-VL, or the tiny one"),
     "reward eval": ("training.reward_eval", "measure a reward model beside its base and trivial predictors"),
+    "reward openloop": ("training.reward_openloop", "compare rewards with the simulator's along recorded trajectories"),
     "evaluate": ("training.closed_loop", "measure a policy's success in the twin on held-out seeds"),
     "report": ("training.report", "write the report of a run"),
     "bench topics": ("lrm_ros.nodes.bench_topics", "measure loss and latency from cameras to the recorder"),
