@@ -79,6 +79,11 @@ class PolicyRunner:
             raise ValueError(
                 f"execute_steps is {self.execute_steps}, the policy predicts {chunk} steps; set 1 to {chunk}"
             )
+        if config.type == "diffusion" and config.n_obs_steps != 1:
+            raise ValueError(
+                f"policy checkpoint '{checkpoint}' looks at the last {config.n_obs_steps} control steps; it is asked"
+                " once a chunk and sees one: train it with n_obs_steps = 1"
+            )
         self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
         self.policy.eval()
         override = {"device_processor": {"device": device}}
@@ -100,15 +105,29 @@ class PolicyRunner:
         """
         import torch
 
-        batch = policy_input(observation, self._contract)
+        batch = self.preprocess(policy_input(observation, self._contract))
         with torch.inference_mode():
-            chunk = self.policy.predict_action_chunk(self.preprocess(batch))  # (1, K, D)
+            if self.policy.config.type == "diffusion":  # looks at its own memory only, which select_action fills
+                batch = _remember(self.policy, batch)
+            chunk = self.policy.predict_action_chunk(batch)  # (1, K, D)
             actions = self.postprocess(chunk)[0, : self.execute_steps].numpy()
         if not np.isfinite(actions).all():
             raise ValueError(
                 f"policy '{self._checkpoint}' gave non-finite actions {actions}; do not use this checkpoint"
             )
         return ActionChunk(observation.stamp_ns, actions, self._contract.dt_s)
+
+
+def _remember(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Put an observation into the memory of a LeRobot diffusion policy; returns it with its images together."""
+    import torch
+    from lerobot.policies.utils import populate_queues
+    from lerobot.utils.constants import ACTION, OBS_IMAGES
+
+    if cameras := policy.config.image_features:
+        batch = batch | {OBS_IMAGES: torch.stack([batch[name] for name in cameras], dim=-4)}
+    populate_queues(policy._queues, batch, exclude_keys=[ACTION])
+    return {name: values for name, values in batch.items() if name != ACTION}
 
 
 class FakePolicy:

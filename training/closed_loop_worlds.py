@@ -15,7 +15,7 @@ import torch
 
 from lrm_ros.contract import load_contract
 from sim.vector import EpisodeRules, VectorWorlds
-from training.ppo_actor import ActActor
+from training.ppo_actor import load_player
 
 
 def evaluate_in_worlds(
@@ -32,13 +32,14 @@ def evaluate_in_worlds(
     """Return for each seed whether the simulator saw success at any time in its episode.
 
     Args:
-        checkpoint: folder of an ACT policy.
+        checkpoint: folder of a policy that can be refined.
         seeds: one episode each, no seed twice.
         worlds: how many play at once.
         max_steps: control steps after which an episode ends.
         execute_steps: actions executed of every chunk.
         noise_std: deviation of the targets [rad], one draw an episode as in refinement; 0: the policy's own,
-            deterministic actions.
+            deterministic actions. Flow and diffusion policies take more than 0 for the noise that refinement gives
+            their sampler by default, and 0 for one fixed starting noise and no other; the steps are the checkpoint's.
         noise_seed: of that noise.
         processes: that share the worlds; default: one a core.
         progress: called with the number of episodes that ended.
@@ -49,7 +50,7 @@ def evaluate_in_worlds(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"the evaluation needs different seeds, got {len(seeds)}, {len(set(seeds))} of them different")
     contract = load_contract(Path(checkpoint))
-    actor = ActActor(checkpoint, contract, execute_steps, noise_std or 1.0)
+    actor = load_player(checkpoint, contract, execute_steps, noise_std)
     generator = torch.Generator().manual_seed(noise_seed)
     worlds = min(worlds, len(seeds))
     found: dict[int, bool] = {}

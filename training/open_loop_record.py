@@ -31,7 +31,7 @@ from lrm_ros.commit import source_commit
 from lrm_ros.contract import load_contract
 from lrm_ros.types import Frame
 from sim.vector import EpisodeRules, VectorWorlds
-from training.ppo_actor import ActActor
+from training.ppo_actor import load_player
 
 RECORDING = "recording.json"
 WORKER = "worker_0"
@@ -115,7 +115,7 @@ def record(
         return 0
     count = 0
     contract = load_contract(Path(checkpoint))
-    actor = ActActor(checkpoint, contract, execute_steps, noise_std or 1.0)
+    actor = load_player(checkpoint, contract, execute_steps, noise_std)
     rules = EpisodeRules(max_steps, stop_at_success=False, judge_every=1)
     with VectorWorlds(worlds, rules, execute_steps, processes, contract) as vector:
         for turn in missing:
@@ -140,7 +140,7 @@ def oracle_rewards(progress: Sequence[float], success: Sequence[bool]) -> list[f
     return [float(now - before) + (t == first) for t, (before, now) in enumerate(pairwise(progress))]
 
 
-def _play(vector: VectorWorlds, actor: ActActor, seeds: Sequence[int], noise_seed: int | None) -> list[Played]:
+def _play(vector: VectorWorlds, actor: Any, seeds: Sequence[int], noise_seed: int | None) -> list[Played]:
     """Play one episode in each of the first worlds; the others stand still."""
     active = list(range(len(seeds)))
     starts = [*seeds, *[seeds[-1]] * (vector.count - len(seeds))]
@@ -160,7 +160,7 @@ def _play(vector: VectorWorlds, actor: ActActor, seeds: Sequence[int], noise_see
     return played
 
 
-def _noise(actor: ActActor, noise_seed: int, seed: int) -> torch.Tensor:
+def _noise(actor: Any, noise_seed: int, seed: int) -> torch.Tensor:
     """Return the noise (1, R, D) of an episode, whatever else is played."""
     state = int(np.random.SeedSequence([noise_seed, seed]).generate_state(1)[0])
     return actor.noise.sample(1, torch.Generator().manual_seed(state))

@@ -14,21 +14,26 @@ itself, as with the exploration of arXiv 2005.05719.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lrm_ros.config import RobotContract
+from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.policy import PolicyRunner, policy_input
 from lrm_ros.types import Observation
 from training.ppo import Inputs, Opinion
+
+if TYPE_CHECKING:
+    from training.ppo_diffusion_actor import DiffusionActor
+    from training.ppo_flow_actor import FlowActor
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,44 @@ class ChunkNoise(nn.Module):
         return rank * (self.log_std.sum() + 0.5 * joints * math.log(2 * math.pi))
 
 
-class ActActor(nn.Module):
+class PolicyActor(nn.Module):
+    """What actors share: a LeRobot policy with its processors, what it sees, and where its actions lead."""
+
+    def __init__(self, checkpoint: str | Path, contract: RobotContract, execute_steps: int) -> None:
+        """Load the policy; see ``PolicyRunner``."""
+        super().__init__()
+        self.runner = PolicyRunner(checkpoint, contract, execute_steps)
+        self.policy: Any = self.runner.policy
+        self.contract, self.steps = contract, execute_steps
+        self.policy.eval()  # no dropout: the log-probability of a decision must not depend on chance
+
+    def inputs_of(self, observations: Sequence[Observation]) -> Inputs:
+        """Return what the policy sees, normalised and with the task's tokens if it reads: each tensor (n, ...)."""
+        rows = [policy_input(observation, self.contract) for observation in observations]
+        batch: dict[str, Any] = {
+            name: torch.cat([row[name] for row in rows]) for name in rows[0] if name.startswith("observation.")
+        }
+        seen = self.runner.preprocess(batch | {"task": [row["task"][0] for row in rows]})
+        return {name: values for name, values in seen.items() if name.startswith("observation.")}
+
+    def targets(self, chunk: Tensor) -> NDArray[np.float32]:
+        """Return the joint targets (n, K, D) [rad] of chunks as the policy has them, normalised."""
+        actions = self.runner.postprocess(chunk).numpy().astype(np.float32)
+        if not np.isfinite(actions).all():
+            raise FloatingPointError("the policy's actions are not finite; go back to an earlier checkpoint")
+        return actions
+
+
+def new_critic(width: int, seed: int) -> nn.Sequential:
+    """Return a critic of ``width`` features whose first answer is its bias, whatever it is shown."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        critic = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 1))
+        nn.init.zeros_(critic[-1].weight)
+    return critic
+
+
+class ActActor(PolicyActor):
     """An ACT policy that explores, with a critic on what its encoder and decoder say."""
 
     def __init__(
@@ -133,24 +175,14 @@ class ActActor(nn.Module):
         Raises:
             ValueError: the policy is no ACT; or see ``PolicyRunner``.
         """
-        super().__init__()
-        self.runner = PolicyRunner(checkpoint, contract, execute_steps)
-        self.policy: Any = self.runner.policy
+        super().__init__(checkpoint, contract, execute_steps)
         if not hasattr(self.policy, "model") or not hasattr(self.policy.model, "action_head"):
             raise ValueError(f"policy '{checkpoint}' is a {self.policy.name}; PPO's Gaussian head needs an ACT")
-        self.contract, self.steps = contract, execute_steps
-        self.policy.eval()  # no dropout: the log-probability of a decision must not depend on chance
         joints = len(contract.joints)
         ends = self.runner.postprocess(torch.stack([torch.zeros(1, joints), torch.ones(1, joints)]))
         per_unit = (ends[1] - ends[0])[0].abs()  # radians of one unit of the normalised action
         self.noise = ChunkNoise(execute_steps, noise_rank, noise_std / per_unit, learn_std)
-        width = self.policy.config.dim_model
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.critic = nn.Sequential(
-                nn.LayerNorm(2 * width), nn.Linear(2 * width, 128), nn.GELU(), nn.Linear(128, 1)
-            )
-            nn.init.zeros_(self.critic[-1].weight)
+        self.critic = new_critic(2 * self.policy.config.dim_model, seed)
         self._encoded: Tensor = torch.zeros(0)
         self._decoded: Tensor = torch.zeros(0)
         self.policy.model.encoder.register_forward_hook(self._keep_encoded)
@@ -193,15 +225,6 @@ class ActActor(nn.Module):
         twin.policy.model.action_head.register_forward_pre_hook(twin._keep_decoded)
         return twin
 
-    def inputs_of(self, observations: Sequence[Observation]) -> Inputs:
-        """Return what the policy sees, normalised: each tensor (n, ...)."""
-        rows = [policy_input(observation, self.contract) for observation in observations]
-        batch: dict[str, Any] = {
-            name: torch.cat([row[name] for row in rows]) for name in rows[0] if name.startswith("observation.")
-        }
-        seen = self.runner.preprocess(batch | {"task": [row["task"][0] for row in rows]})
-        return {name: seen[name] for name in batch}
-
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the mean chunk (n, K, D), normalised, and the value (n,)."""
         from lerobot.utils.constants import OBS_IMAGES
@@ -224,10 +247,7 @@ class ActActor(nn.Module):
         inputs = self.inputs_of(observations)
         mean, value = self(inputs)
         drawn = mean if free is None else self.noise.around(mean, free)
-        actions = self.runner.postprocess(drawn).numpy().astype(np.float32)
-        if not np.isfinite(actions).all():
-            raise FloatingPointError("the policy's actions are not finite; go back to an earlier checkpoint")
-        return Decisions(inputs, drawn, self.noise.log_prob(drawn, mean), value, actions)
+        return Decisions(inputs, drawn, self.noise.log_prob(drawn, mean), value, self.targets(drawn))
 
     @torch.no_grad()
     def value(self, observations: Sequence[Observation]) -> Tensor:
@@ -241,8 +261,60 @@ class ActActor(nn.Module):
         return Opinion(self.noise.log_prob(decisions, mean), self.noise.entropy().expand(len(mean)), value, away)
 
     @torch.no_grad()
-    def means(self, inputs: Inputs, batch: int = 64) -> Tensor:
-        """Return the mean chunks (n, K, D) of many states."""
+    def means(self, inputs: Inputs, decisions: Tensor | None = None, batch: int = 64) -> Tensor:
+        """Return the mean chunks (n, K, D) of many states; they do not depend on what was decided."""
         count = len(next(iter(inputs.values())))
         rows = torch.arange(count).split(batch)
         return torch.cat([self({name: values[some] for name, values in inputs.items()})[0] for some in rows])
+
+
+def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | FlowActor | DiffusionActor:
+    """Load the policy that ``config.checkpoint`` holds as an actor of its kind.
+
+    Raises:
+        ValueError: no actor is built for this policy, or a setting does not fit it; or see ``PolicyRunner``.
+    """
+    from training.ppo_diffusion_actor import DiffusionActor
+    from training.ppo_flow_actor import READERS, FlowActor
+
+    path = Path(config.checkpoint) / "config.json"
+    kind = json.loads(path.read_text())["type"] if path.is_file() else ""  # without one the policy's loader complains
+    if kind != "diffusion" and kind not in READERS:
+        return ActActor(
+            config.checkpoint, contract, config.execute_steps, config.noise_std, config.noise_rank, config.learn_std,
+            config.seed,
+        )  # fmt: skip
+    if config.learn_std:
+        raise ValueError(f"learn_std is for ACT; the noise of a {kind} policy is that of its sampler")
+    if kind == "diffusion":
+        return DiffusionActor(
+            config.checkpoint, contract, config.execute_steps, config.diffusion_steps, config.diffusion_eta,
+            config.diffusion_std, config.seed,
+        )  # fmt: skip
+    return FlowActor(
+        config.checkpoint, contract, config.execute_steps, config.flow_steps, config.flow_noise, config.flow_single,
+        config.seed,
+    )  # fmt: skip
+
+
+def load_player(
+    checkpoint: str | Path, contract: RobotContract, execute_steps: int, noise_std: float
+) -> ActActor | FlowActor | DiffusionActor:
+    """Load a policy to be measured, with the steps of its own sampler if it has one.
+
+    Args:
+        checkpoint: folder of a policy that can be refined.
+        contract: the robot at hand.
+        execute_steps: actions executed of every chunk.
+        noise_std: ACT: deviation of its noise [rad]; 0 where none will be drawn.
+    """
+    return load_actor(
+        RefineConfig(
+            checkpoint=str(checkpoint),
+            execute_steps=execute_steps,
+            noise_std=noise_std or 1.0,
+            flow_steps=0,
+            diffusion_steps=0,
+        ),
+        contract,
+    )

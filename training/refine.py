@@ -28,7 +28,7 @@ from lrm_ros.types import Observation
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch, VectorWorlds, Worlds
 from training.ppo import Experience, advantages, against_group, update
-from training.ppo_actor import ActActor, Decisions
+from training.ppo_actor import Decisions, load_actor
 from training.ppo_films import Film, write_strip
 from training.ppo_watch import warnings_of
 
@@ -85,12 +85,9 @@ class Refinement:
         self.config, self.folder = config, Path(config.run)
         self.contract: RobotContract = load_contract(Path(config.checkpoint))
         self.rewards = rewards or WorldRewards(config)
-        self.actor = ActActor(
-            config.checkpoint, self.contract, config.execute_steps, config.noise_std, config.noise_rank,
-            config.learn_std, config.seed,
-        )  # fmt: skip
-        self.reference = self.actor.reference()
+        self.actor = load_actor(config, self.contract)
         groups = self.actor.parameter_groups(config.ppo.lr, config.ppo.value_lr, config.train)
+        self.reference = self.actor.reference()
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=1e-5)  # upstream's
         self.generator = torch.Generator().manual_seed(config.seed)
         self.iteration = 0
@@ -204,14 +201,15 @@ class Refinement:
         value = torch.stack([decisions.value for decisions in decided])
         advantage = advantages(rollout.rewards, value, rollout.following, rollout.ended, ppo.gamma, ppo.lam)
         inputs = {name: torch.cat([d.inputs[name] for d in decided]) for name in decided[0].inputs}
+        drawn = torch.cat([decisions.drawn for decisions in decided])
         return Experience(
             inputs,
-            torch.cat([decisions.drawn for decisions in decided]),
+            drawn,
             torch.cat([decisions.log_prob for decisions in decided]),
             value.flatten(),
             against_group(advantage, self.config.group).flatten(),
             (advantage + value).flatten(),
-            self.reference.means(inputs) if ppo.kl_beta else None,
+            self.reference.means(inputs, drawn) if ppo.kl_beta else None,
         )
 
     def _seeds(self) -> list[list[int]]:
