@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("reward", "success", "of each training", "against SFT", "gap to env closed", "an iteration takes")
 _WAYS = {
     "success": ("Deterministic", "the policy's own actions"),
-    "sampled": ("Sampled", "with the noise of the training"),
+    "sampled": ("Sampled", "the noise of the training added"),
 }
 _COLOURS = {"sft": BASE, "env": CONTROL}
 _LINES = {"env": CONTROL, "contrastive": BAD, "progress": RESULT, "completion": INK, "tri": MUTED}
