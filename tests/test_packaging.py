@@ -99,7 +99,7 @@ def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
 
 def test_every_program_has_a_main() -> None:
     programs = re.findall(r'"(?:\w+|lrm)(?:": "| = )([\w.]+?)(?::main)?"', (TOP / "setup.py").read_text())
-    modules = [name for name in programs if name.startswith(("lrm_ros.", "sim."))]
+    modules = [name for name in programs if name.startswith(("lrm_ros.", "sim.", "training."))]
     assert len(modules) == len(NODES) + 1
     for module in modules:
         path = TOP / (module.replace(".", "/") + ".py")
