@@ -10,11 +10,11 @@ import sys
 # command -> (module with main(argv), what it does)
 COMMANDS = {
     "doctor": ("lrm_ros.doctor", "check this machine and say how to mend what is missing"),
-    "up": ("lrm_ros.graph", "start the nodes of a graph: self_improve, sim_refine, teleop"),
+    "up": ("lrm_ros.graph_run", "start the nodes of a graph: self_improve, sim_refine, teleop"),
     "collect": ("training.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("training.judge", "judge journals by the completion head"),
     "finetune": ("training.finetune", "train a policy on journals"),
-    "ppo": ("training.refine", "refine a policy in simulated worlds, with the reward model's rewards"),
+    "ppo": ("training.refine_command", "refine a policy in simulated worlds, with the reward model's rewards"),
     "ppo report": ("training.refine_report", "compare refined policies on held-out start poses"),
     "reward data": ("training.reward_data", "gather keyframes for reward models from data sets and simulators"),
     "reward train": ("training.reward_train", "train reward models: LoRA heads of a Qwen3-VL, or the tiny one"),

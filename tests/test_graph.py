@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lrm_ros import graph
-from lrm_ros.graph import CONFIGS, GRAPHS, Graph, NodeSpec, nodes_of, parse_arguments, ros_value
+from lrm_ros import graph_run
+from lrm_ros.graph import CONFIGS, GRAPHS, NodeSpec, nodes_of, parse_arguments, ros_value
+from lrm_ros.graph_run import Graph
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"source": "synthetic", "width": 48, "height": 32, "rate_hz": 10.0}
@@ -151,7 +152,7 @@ def test_what_a_dead_node_had_started_is_stopped_too(tmp_path):
 
 
 _RUN = (
-    "from lrm_ros.graph import NodeSpec, run_graph\n"
+    "from lrm_ros.graph import NodeSpec\nfrom lrm_ros.graph_run import run_graph\n"
     f"raise SystemExit(run_graph([NodeSpec('camera_a', 'lrm_ros.nodes.camera', {SMALL!r})]))\n"
 )
 
@@ -178,7 +179,7 @@ def test_a_killed_program_leaves_no_orphans():
 
 
 def test_up_prints_the_commands_and_explains_a_wrong_argument(capsys):
-    assert graph.main(["self_improve", "seed:=4", "--print"]) == 0
+    assert graph_run.main(["self_improve", "seed:=4", "--print"]) == 0
     assert "sim.twin_node" in capsys.readouterr().out
-    assert graph.main(["self_improve", "sede:=4"]) == 2
+    assert graph_run.main(["self_improve", "sede:=4"]) == 2
     assert "did you mean 'seed'" in capsys.readouterr().err

@@ -22,7 +22,8 @@ from training.finetune import finetune
 from training.ppo import Experience, update
 from training.ppo_actor import ActActor, ChunkNoise
 from training.ppo_watch import warnings_of
-from training.refine import Refinement, main, refine
+from training.refine import Refinement, refine
+from training.refine_command import main
 
 SMALL: dict[str, Any] = {
     "cnn_channels": [8, 8, 16],

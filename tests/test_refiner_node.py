@@ -40,7 +40,7 @@ def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(tmp_path
     refine(alone)
     words = [f"{name}={value}" for name, value in (settings | {"model": "fake", "ppo.lr": 1e-4}).items()]
     command = [
-        sys.executable, "-m", "lrm_ros.graph", "sim_refine", f"checkpoint:={checkpoint}", "reward:=tri",
+        sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={checkpoint}", "reward:=tri",
         f"run:={tmp_path / 'nodes'}", f"settings:={' '.join(words)}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
@@ -60,7 +60,7 @@ def history(run: Path) -> list[dict]:
 
 
 def test_a_graph_that_cannot_refine_says_why_and_ends(tmp_path):
-    command = [sys.executable, "-m", "lrm_ros.graph", "sim_refine", f"checkpoint:={tmp_path / 'none'}"]
+    command = [sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={tmp_path / 'none'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ))
     assert done.returncode == 1
     assert f"'{tmp_path / 'none'}' has no contract.json" in done.stdout and "node 'refiner' died" in done.stderr

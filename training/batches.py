@@ -28,6 +28,7 @@ class TrainingData:
         actions: (S, D) float32 [rad].
         inputs: (F,) step index of each input.
         source: (F,) index of the data set of each input.
+        tasks: what the robot is asked to do at each input, F sentences.
     """
 
     def __init__(self, datasets: Sequence[Sequence[Episode]], contract: RobotContract, label: str = "action") -> None:
@@ -48,6 +49,7 @@ class TrainingData:
         inputs: list[int] = []
         source: list[int] = []
         end: list[int] = []
+        self.tasks: list[str] = []
         images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
         for index, episodes in enumerate(datasets):
             before = len(inputs)
@@ -58,6 +60,7 @@ class TrainingData:
                     if has_images(step, contract):
                         inputs.append(len(states))
                         source.append(index)
+                        self.tasks.append(step.observation.task)
                         for name, stack in images.items():
                             stack.append(step.observation.frames[name].image)
                     states.append(step.observation.state)
@@ -103,7 +106,7 @@ class TrainingData:
 
         Returns:
             ``observation.images.<camera>`` (B, 3, H, W) float32 in [0, 1], ``observation.state`` (B, D), ``action``
-            (B, K, D) with the last action of the episode repeated, ``action_is_pad`` (B, K).
+            (B, K, D) with the last action of the episode repeated, ``action_is_pad`` (B, K), ``task`` B sentences.
         """
         import torch
 
@@ -117,6 +120,7 @@ class TrainingData:
         batch["observation.state"] = torch.from_numpy(self.states[steps])
         batch["action"] = torch.from_numpy(self.actions[np.minimum(wanted, last)])
         batch["action_is_pad"] = torch.from_numpy(wanted > last)
+        batch["task"] = [self.tasks[index] for index in indices]
         return batch
 
     def statistics(self) -> dict[str, dict[str, np.ndarray]]:
@@ -143,7 +147,7 @@ class TrainingData:
         value = 0
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
-        return value
+        return zlib.crc32("\n".join(self.tasks).encode(), value)
 
 
 def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:

@@ -37,10 +37,16 @@ def measure(arguments: Sequence[str], run: Path, nodes: bool, settings: Sequence
     pairs = [*zip(arguments[::2], arguments[1::2], strict=True), ("run", str(run))]
     if nodes:
         words = [f"{name}:={value}" for name, value in pairs] + [f"settings:={' '.join(settings)}"]
-        command = [sys.executable, "-m", "lrm_ros.graph", "sim_refine", *words]
+        command = [sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", *words]
     else:
         options = [word for name, value in pairs for word in (f"--{name}", value)]
-        command = [sys.executable, "-m", "training.refine", *options, *(w for s in settings for w in ("--set", s))]
+        command = [
+            sys.executable,
+            "-m",
+            "training.refine_command",
+            *options,
+            *(w for s in settings for w in ("--set", s)),
+        ]
     # One thread for arithmetic in both: the graph gives each of its nodes one where cores are few.
     env = {"OMP_NUM_THREADS": "1", **os.environ}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)

@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 from lrm_ros.config import EvaluatorConfig
-from lrm_ros.graph import nodes_of, run_graph
+from lrm_ros.graph import nodes_of
+from lrm_ros.graph_run import run_graph
 from training.stats import paired, proportion
 
 

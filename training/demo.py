@@ -14,7 +14,8 @@ import shutil
 import time
 from pathlib import Path
 
-from lrm_ros.graph import nodes_of, run_graph
+from lrm_ros.graph import nodes_of
+from lrm_ros.graph_run import run_graph
 
 # Small enough for five minutes on two CPU cores; too small to show an improvement.
 QUICK = {

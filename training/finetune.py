@@ -23,6 +23,7 @@ from lrm_ros.contract import contract_differences, load_contract, save_contract
 from lrm_ros.progress import progress_bar
 from lrm_ros.types import Episode
 from training.batches import TrainingData, blur_states, vary_colours
+from training.finetune_policy import load_or_create, looks_at_moments, schedule_of
 
 FIGURES_FILE = "finetune.json"
 
@@ -139,7 +140,7 @@ class _Run:
         set_seed(settings["seed"])
         resume = self._resume_point()
         source = resume / "pretrained_model" if resume else settings["init"]
-        self.policy, self.preprocessor, self.postprocessor = _build(data, settings, source)
+        self.policy, self.preprocessor, self.postprocessor = load_or_create(data, settings, source)
         config = self.policy.config
         self.parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         optimizer = config.get_optimizer_preset()
@@ -147,7 +148,7 @@ class _Run:
             dataset=DatasetConfig(repo_id="local/episodes"),
             policy=config,
             optimizer=optimizer,
-            scheduler=_schedule(settings, optimizer.lr),
+            scheduler=schedule_of(settings, optimizer.lr),
             steps=settings["steps"],
             batch_size=settings["batch_size"],
             seed=settings["seed"],
@@ -175,6 +176,9 @@ class _Run:
         if settings["state_noise"] > 0:
             states = batch["observation.state"]
             batch["observation.state"] = blur_states(states, settings["seed"], self.step, settings["state_noise"])
+        if looks_at_moments(self.policy.config):
+            for key in (key for key in batch if key.startswith("observation.")):
+                batch[key] = batch[key][:, None]  # (B, 1, ...)
         batch = self.preprocessor(batch)
         clip = self.config.optimizer.grad_clip_norm
         update_policy(
@@ -251,47 +255,6 @@ def _load(
     if folders:
         from lrm_ros.record.dataset import load_into_ram
     return [load_into_ram(item) if isinstance(item, str | Path) else item for item in datasets], agreed
-
-
-def _build(data: TrainingData, settings: dict[str, Any], source: str | Path | None) -> tuple[Any, Any, Any]:
-    """Return policy, pre-processor and post-processor: loaded from ``source``, or new for the data."""
-    from lerobot.configs.policies import PreTrainedConfig
-    from lerobot.configs.types import FeatureType, PolicyFeature
-    from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
-
-    contract = data.contract
-    if source is not None:
-        config = PreTrainedConfig.from_pretrained(source)
-        for key, value in settings["options"].items():
-            setattr(config, key, value)
-    else:
-        config = make_policy_config(settings["policy"], **settings["options"])
-        joints = (len(contract.joints),)
-        config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, joints)}
-        for camera in contract.cameras:
-            size = (3, camera.height, camera.width)
-            config.input_features[f"observation.images.{camera.name}"] = PolicyFeature(FeatureType.VISUAL, size)
-        config.output_features = {"action": PolicyFeature(FeatureType.ACTION, joints)}
-    if settings["lr"] is not None:
-        config.optimizer_lr = settings["lr"]
-        if hasattr(config, "optimizer_lr_backbone"):  # ACT's second parameter group
-            config.optimizer_lr_backbone = settings["lr"]
-    policy_class = get_policy_class(config.type)
-    if source is not None:
-        policy = policy_class.from_pretrained(source, config=config, strict=True)
-        return policy, *make_pre_post_processors(config, pretrained_path=str(source))
-    return policy_class(config).to(config.device), *make_pre_post_processors(config, dataset_stats=data.statistics())
-
-
-def _schedule(settings: dict[str, Any], lr: float) -> Any:
-    """Return LeRobot's schedule configuration."""
-    from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
-
-    if settings["schedule"] not in ("cosine", "constant"):
-        raise ValueError(f"schedule must be 'cosine' or 'constant', got '{settings['schedule']}'")
-    last = lr / 100 if settings["schedule"] == "cosine" else lr
-    warmup = min(settings["warmup"], settings["steps"] // 10)
-    return CosineDecayWithWarmupSchedulerConfig(warmup, settings["steps"], peak_lr=lr, decay_lr=last)
 
 
 def _check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

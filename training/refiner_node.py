@@ -25,7 +25,8 @@ from lrm_ros.progress import progress_bar
 from sim.reward_env import WorldRewards, engine_config
 from sim.worlds_client import Inbox, RemoteEngine, RemoteWorlds, until
 from sim.worlds_node import JUDGED
-from training.refine import POLICY, read_settings, refine, row
+from training.refine import POLICY, refine
+from training.refine_command import read_settings, row
 
 # From each state one transition nearer to an active node with new parameters.
 _DOWN = {State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_DEACTIVATE,

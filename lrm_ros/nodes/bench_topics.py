@@ -26,7 +26,8 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages
 from lrm_ros.config import CameraSpec, RobotContract, to_dict
-from lrm_ros.graph import Graph, NodeSpec
+from lrm_ros.graph import NodeSpec
+from lrm_ros.graph_run import Graph
 from lrm_ros.nodes.base import set_transport
 from lrm_ros.nodes.camera import read_counter
 from lrm_ros.record import journal

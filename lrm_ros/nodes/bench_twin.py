@@ -24,7 +24,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
-from lrm_ros.graph import Graph, NodeSpec
+from lrm_ros.graph import NodeSpec
+from lrm_ros.graph_run import Graph
 from lrm_ros.nodes.base import IMAGE, STREAM, set_transport
 from lrm_ros.types import ActionChunk
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _watch_lifeline() -> None:
-    """Stop this process when the graph that started it is gone (see ``lrm_ros.graph``)."""
+    """Stop this process when the graph that started it is gone (see ``lrm_ros.graph_run``)."""
     lifeline = os.environ.pop("LRM_LIFELINE", "")
     if not lifeline:
         return

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LeRobot policy that ``lrm finetune`` trains, new or from a checkpoint, and its learning rate's schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.batches import TrainingData
+
+
+def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | Path | None) -> tuple[Any, Any, Any]:
+    """Return policy, pre-processor and post-processor: loaded from ``source``, or new for the data.
+
+    Args:
+        data: what is to be trained on; tells a new policy its inputs, its outputs and their normalisation.
+        settings: those of the training: ``policy`` (LeRobot's type), ``options`` (fields of its configuration), ``lr``.
+        source: checkpoint to start from.
+
+    Raises:
+        ValueError: the policy looks at more than the present.
+    """
+    from lerobot.configs.policies import PreTrainedConfig
+    from lerobot.configs.types import FeatureType, PolicyFeature
+    from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+
+    contract = data.contract
+    if source is not None:
+        config = PreTrainedConfig.from_pretrained(source)
+        for key, value in settings["options"].items():
+            setattr(config, key, value)
+    else:
+        config = make_policy_config(settings["policy"], **settings["options"])
+        joints = (len(contract.joints),)
+        config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, joints)}
+        for camera in contract.cameras:
+            size = (3, camera.height, camera.width)
+            config.input_features[f"observation.images.{camera.name}"] = PolicyFeature(FeatureType.VISUAL, size)
+        config.output_features = {"action": PolicyFeature(FeatureType.ACTION, joints)}
+    if settings["lr"] is not None:
+        config.optimizer_lr = settings["lr"]
+        if hasattr(config, "optimizer_lr_backbone"):  # ACT's second parameter group
+            config.optimizer_lr_backbone = settings["lr"]
+    if looks_at_moments(config) and list(config.observation_delta_indices) != [0]:
+        raise ValueError(
+            f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, but it is asked"
+            " once a chunk and sees one; set its n_obs_steps to 1 (--options '{\"n_obs_steps\": 1}')"
+        )
+    policy_class = get_policy_class(config.type)
+    if source is not None:
+        policy = policy_class.from_pretrained(source, config=config, strict=True)
+        return policy, *make_pre_post_processors(config, pretrained_path=str(source))
+    return policy_class(config).to(config.device), *make_pre_post_processors(config, dataset_stats=data.statistics())
+
+
+def schedule_of(settings: dict[str, Any], lr: float) -> Any:
+    """Return LeRobot's schedule configuration."""
+    from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
+
+    if settings["schedule"] not in ("cosine", "constant"):
+        raise ValueError(f"schedule must be 'cosine' or 'constant', got '{settings['schedule']}'")
+    last = lr / 100 if settings["schedule"] == "cosine" else lr
+    warmup = min(settings["warmup"], settings["steps"] // 10)
+    return CosineDecayWithWarmupSchedulerConfig(warmup, settings["steps"], peak_lr=lr, decay_lr=last)
+
+
+def looks_at_moments(config: Any) -> bool:
+    """Return whether a policy wants its observations with an axis of time (B, T, ...), as LeRobot gives them to it."""
+    return config.observation_delta_indices is not None
