@@ -6,7 +6,7 @@ import pytest
 
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import RewardEngine, combine, episode_frames
-from lrm_ros.reward.models import FakeModel
+from lrm_ros.reward.fake import FakeModel
 from lrm_ros.types import Episode, Frame, Observation, Reward, RewardQuery, Step, Unscored
 
 TASK = "put the toy giraffe in the bowl"

@@ -14,7 +14,8 @@ from PIL import Image
 
 from lrm_ros.config import RefineConfig, RewardConfig
 from lrm_ros.reward.engine import RewardEngine
-from lrm_ros.reward.models import FakeModel, load_model
+from lrm_ros.reward.fake import FakeModel
+from lrm_ros.reward.load import load_model
 from lrm_ros.types import Frame, Observation, RewardQuery
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch

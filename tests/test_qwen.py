@@ -12,7 +12,8 @@ import torch
 
 from lrm_ros.reward import qwen
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import TINY_FOLDER, load_model
+from lrm_ros.reward.load import load_model
+from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.reward.vision import patches_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored

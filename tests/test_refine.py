@@ -14,7 +14,7 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 from lrm_ros.config import PpoConfig, RefineConfig, RewardConfig, RobotContract
 from lrm_ros.policy import PolicyRunner
 from lrm_ros.reward.engine import RewardEngine
-from lrm_ros.reward.models import FakeModel
+from lrm_ros.reward.fake import FakeModel
 from lrm_ros.types import Frame, Observation, Unscored
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch

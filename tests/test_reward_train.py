@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lrm_ros.reward.models import load_model
+from lrm_ros.reward.load import load_model
 from lrm_ros.types import HEADS, Frame, Reward, RewardQuery
 from training.reward_train import main
 from training.shards import COLUMNS, ShardWriter

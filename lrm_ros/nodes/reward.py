@@ -18,7 +18,7 @@ from lrm_ros.config import RewardConfig
 from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM, LrmNode, run
 from lrm_ros.nodes.reward_worlds import WorldQueries
 from lrm_ros.reward.engine import Held, RewardEngine, check_config
-from lrm_ros.reward.models import load_model
+from lrm_ros.reward.load import load_model
 from lrm_ros.types import Frame, Reward
 
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lrm_ros.config import RewardConfig
-from lrm_ros.reward.models import RewardModel, load_model
+from lrm_ros.reward.load import load_model
+from lrm_ros.reward.models import RewardModel
 from lrm_ros.types import HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
 
 MODES = (*HEADS, "tri")
