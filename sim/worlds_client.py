@@ -68,6 +68,11 @@ class Inbox:
                     raise Silence(f"{what}: nothing came for {self._patience_s:.0f} s; look at that node's output")
             return found
 
+    def open(self) -> None:
+        """Let waits be again after ``close``."""
+        with self._changed:
+            self._closed = False
+
     def close(self) -> None:
         """End all waits."""
         with self._changed:
@@ -132,6 +137,16 @@ class RemoteWorlds:
             publisher.publish(messages.from_chunk(chunk, self._contract.joints))
         about = self._next("step")
         return [self._stretch(world, before[world], status) for world, status in enumerate(about)]
+
+    def forget(self) -> None:
+        """Drop what came and was not taken, of an iteration that was broken off."""
+
+        def clear() -> None:
+            self._news.clear()
+            for kept in (*self._images, *self._judged, *self._states, *self._sent):
+                kept.clear()
+
+        self._inbox.deliver(clear)
 
     def close(self) -> None:
         """End all waits; the worlds belong to their node."""
@@ -236,6 +251,10 @@ class RemoteEngine:
     def connected(self) -> bool:
         """Whether the reward node listens."""
         return self._queries.get_subscription_count() > 0
+
+    def forget(self) -> None:
+        """Drop answers that nobody took, of an iteration that was broken off."""
+        self._inbox.deliver(lambda: [answers.clear() for answers in self._answers.values()])
 
     def reset(self, stream: str) -> None:
         """Begin a new episode of a stream with its next frame."""

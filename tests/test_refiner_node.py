@@ -25,30 +25,38 @@ from sim.worlds_client import Inbox, Silence
 from sim.worlds_node import WorldsNode
 from training.finetune import finetune
 from training.refine import refine
+from training.refiner_node import RefinerNode
 
 TASK = "put the red toy pig in the bowl"
 TINY_ACT = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
 
 
-def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(tmp_path):
-    checkpoint = tmp_path / "policy"
-    finetune([square_episodes(3)], checkpoint, 5, batch_size=8, warmup=2, options=TINY_ACT)
-    settings = {"iterations": 2, "worlds": 3, "steps": 32, "max_steps": 12, "interval": 5, "processes": 1}
-    alone = RefineConfig(
-        str(checkpoint), str(tmp_path / "alone"), "tri", "fake", ppo=PpoConfig(lr=1e-4), **settings
+SETTINGS = {"iterations": 2, "worlds": 3, "steps": 32, "max_steps": 12, "interval": 5, "processes": 1}
+WORDS = " ".join(f"{name}={value}" for name, value in (SETTINGS | {"model": "fake", "ppo.lr": 1e-4}).items())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """A policy, and what one process makes of it."""
+    folder = tmp_path_factory.mktemp("one_process")
+    finetune([square_episodes(3)], folder / "policy", 5, batch_size=8, warmup=2, options=TINY_ACT)
+    config = RefineConfig(
+        str(folder / "policy"), str(folder / "alone"), "tri", "fake", ppo=PpoConfig(lr=1e-4), **SETTINGS
     )  # fmt: skip
-    refine(alone)
-    words = [f"{name}={value}" for name, value in (settings | {"model": "fake", "ppo.lr": 1e-4}).items()]
+    refine(config)
+    return folder
+
+
+def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(alone, tmp_path):
     command = [
-        sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={checkpoint}", "reward:=tri",
-        f"run:={tmp_path / 'nodes'}", f"settings:={' '.join(words)}",
+        sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={alone / 'policy'}", "reward:=tri",
+        f"run:={tmp_path / 'nodes'}", f"settings:={WORDS}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stdout + done.stderr
-    one, other = (history(tmp_path / name) for name in ("alone", "nodes"))
+    one, other = history(alone / "alone"), history(tmp_path / "nodes")
     assert len(one) == 2 and one == other and one[0]["queries"] > 0
-    weights = [(tmp_path / name / "policy" / "model.safetensors").read_bytes() for name in ("alone", "nodes")]
-    assert weights[0] == weights[1]
+    assert weights(alone / "alone") == weights(tmp_path / "nodes")
     # What is there goes on: nothing is left to do, and the graph ends as it should.
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
     assert again.returncode == 0 and history(tmp_path / "nodes") == other
@@ -57,6 +65,29 @@ def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(tmp_path
 def history(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "policy" / "model.safetensors").read_bytes()
+
+
+def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activated(alone, tmp_path, spin):
+    for node in (WorldsNode(), RewardNode()):
+        spin.add(node)
+    refiner = RefinerNode(
+        checkpoint=str(alone / "policy"), reward="tri", run=str(tmp_path / "nodes"), settings=WORDS
+    )  # fmt: skip
+    codes: list[int] = []
+    refiner.on_exit = codes.append
+    spin.start(refiner)
+    spin.until(lambda: (tmp_path / "nodes" / "history.jsonl").is_file(), 200)
+    refiner.trigger_deactivate()
+    assert not codes and len(history(tmp_path / "nodes")) == 1
+    refiner.trigger_activate()
+    spin.until(lambda: codes, 200)
+    refiner.close()
+    assert codes == [0] and history(tmp_path / "nodes") == history(alone / "alone")
+    assert weights(tmp_path / "nodes") == weights(alone / "alone")
 
 
 def test_a_graph_that_cannot_refine_says_why_and_ends(tmp_path):

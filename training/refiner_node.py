@@ -83,6 +83,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
     def activate(self) -> None:
         """Start or resume."""
         self._stopping = False
+        self._inbox.open()
         self._thread = threading.Thread(target=self._guard, name="refiner")
         self._thread.start()
 
@@ -100,6 +101,8 @@ class RefinerNode(LrmNode[RefinerConfig]):
         try:
             for name, parameters in self._others.items():
                 self._start(name, parameters)
+            self._worlds.forget()
+            self._engine.forget()
             ready = lambda: self._worlds.connected and self._engine.connected  # noqa: E731
             until("the topics of the worlds and reward nodes", ready, lambda: self._stopping)
             total = settings.iterations * settings.worlds * settings.steps
