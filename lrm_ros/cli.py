@@ -39,7 +39,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code, 130 after Ctrl+C."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -47,7 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     for length in (2, 1):
         name = " ".join(words[:length])
         if name in COMMANDS and len(words) >= length:
-            return int(importlib.import_module(COMMANDS[name][0]).main(words[length:]) or 0)
+            try:
+                return int(importlib.import_module(COMMANDS[name][0]).main(words[length:]) or 0)
+            except KeyboardInterrupt:
+                print(f"\nlrm {name}: interrupted", file=sys.stderr)
+                return 130
     near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
         words[0], [*COMMANDS, *(name.split()[0] for name in COMMANDS)], 1
     )

@@ -29,3 +29,12 @@ def test_the_longest_command_is_taken(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["bench", "topics", "--help"])
     assert stop.value.code == 0 and "lrm bench topics" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.finetune.main", interrupted)
+    assert cli.main(["finetune"]) == 130
+    assert capsys.readouterr().err == "\nlrm finetune: interrupted\n"

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 
 ROOT = Path(__file__).resolve().parents[1]
 # The judge keeps everything (threshold 0), so the walk does not depend on how good model and policy are.
@@ -36,10 +38,16 @@ def _wait_for(path: Path, process: subprocess.Popen, seconds: float) -> None:
 
 
 @pytest.mark.slow
-def test_the_loop_goes_on_after_a_kill_and_ends_with_all_its_results(tmp_path):
+def test_the_loop_goes_on_after_a_stop_and_after_a_kill_and_ends_with_all_its_results(tmp_path, spin, probe):
     run = tmp_path / "run"
     process = _start(run)
     try:
+        _wait_for(run / "demonstrations" / "verdicts.jsonl", process, 240)
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert spin.call(probe, ChangeState, "improver/change_state", request, 60).success
+            if transition == Transition.TRANSITION_DEACTIVATE:
+                assert not (run / "demonstrations" / "dataset").exists(), "it has stopped in the middle"
         _wait_for(run / "iter_001" / "verdicts.jsonl", process, 240)
     finally:
         os.killpg(process.pid, signal.SIGKILL)

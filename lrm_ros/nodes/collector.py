@@ -7,6 +7,7 @@ An attempt with a verdict is never repeated; a journal without one is judged, no
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,6 +42,11 @@ class Collector:
         self._engine = RewardEngine(judge)
 
     # -- collecting --------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Discard the episode that is being recorded, if there is one: of a loop that was stopped in the middle."""
+        with contextlib.suppress(EpisodeError):
+            self._driver.trigger("recorder/discard_episode")
 
     def demonstrate(self, folder: Path) -> int:
         """Record demonstrations of the twin's scripted expert until the judge has kept enough; returns how many.

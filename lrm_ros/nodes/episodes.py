@@ -79,10 +79,15 @@ class EpisodeDriver:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Make every wait raise :class:`Stopped`, now and later."""
+        """Make every wait raise :class:`Stopped`, now and until :meth:`resume`."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def resume(self) -> None:
+        """Let waits be again after :meth:`stop`."""
+        with self._changed:
+            self._stopping = False
 
     @property
     def steps(self) -> int:
@@ -155,15 +160,18 @@ class EpisodeDriver:
                     )
 
     def _call(self, client: Client, request: Any, name: str) -> Any:
-        done = threading.Event()
         if self._stopping:
             raise Stopped
         future = client.call_async(request)
-        future.add_done_callback(lambda _: done.set())
-        if not done.wait(self._timeout_s):
-            client.remove_pending_request(future)
-            raise EpisodeError(f"'{name}' did not answer within {self._timeout_s:.0f} s; is its node still running?")
-        return future.result()
+        future.add_done_callback(lambda _: self.notify())
+        with self._changed:
+            self._changed.wait_for(lambda: future.done() or self._stopping, self._timeout_s)
+        if future.done():
+            return future.result()
+        client.remove_pending_request(future)
+        if self._stopping:  # who stops may be the thread that would take the answer
+            raise Stopped
+        raise EpisodeError(f"'{name}' did not answer within {self._timeout_s:.0f} s; is its node still running?")
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

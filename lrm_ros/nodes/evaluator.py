@@ -47,6 +47,8 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
 
     def activate(self) -> None:
         """With ``once``: begin at once."""
+        assert self._driver is not None
+        self._driver.resume()
         if self.config.once:
             self._begin()
 

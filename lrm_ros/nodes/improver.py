@@ -71,7 +71,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
     def activate(self) -> None:
         """Start or resume the loop."""
+        assert self._driver is not None
         self._stopping = False
+        self._driver.resume()
         self._thread = threading.Thread(target=self._guard, name="improver")
         self._thread.start()
 
@@ -143,6 +145,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         config, run_folder = self.config, self._run
         assert self._driver is not None
         self._driver.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
+        self._collector.abandon()
         demonstrations = run_folder / "demonstrations"
         if not is_complete(demonstrations / "dataset"):
             with self._stage("demonstrations", None) as row:
