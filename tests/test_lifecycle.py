@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every node can be stopped and started again, with and without its parameters read anew."""
+
+import importlib
+from typing import Any
+
+import pytest
+from episodes import square_episodes  # type: ignore[import-not-found]
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from lrm_ros.nodes.base import LrmNode
+from training.finetune import finetune
+
+TINY_ACT = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 8}
+NODES: dict[str, dict[str, Any]] = {
+    "lrm_ros.nodes.camera.CameraNode": {"source": "synthetic"},
+    "lrm_ros.nodes.evaluator.EvaluatorNode": {},
+    "lrm_ros.nodes.improver.ImproverNode": {"model": "fake"},
+    "lrm_ros.nodes.policy.PolicyNode": {},
+    "lrm_ros.nodes.recorder.RecorderNode": {},
+    "lrm_ros.nodes.reward.RewardNode": {"model": "fake"},
+    "sim.twin_node.TwinNode": {"realtime": False},
+    "sim.worlds_node.WorldsNode": {"worlds": 1, "processes": 1},
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up(name, spin, tmp_path):
+    module, _, kind = name.rpartition(".")
+    parameters = dict(NODES[name])
+    if kind == "PolicyNode":
+        finetune([square_episodes(1)], tmp_path / "policy", 1, batch_size=2, warmup=0, options=TINY_ACT)
+        parameters["checkpoint"] = str(tmp_path / "policy")
+    if kind == "ImproverNode":
+        parameters["run"] = str(tmp_path / "run")
+    node: LrmNode[Any] = spin.add(getattr(importlib.import_module(module), kind)(**parameters))
+    for transition in ("configure", *("activate", "deactivate") * 2, "cleanup", "configure", "activate"):
+        assert getattr(node, f"trigger_{transition}")() == TransitionCallbackReturn.SUCCESS, transition
+        spin.executor.spin_once(timeout_sec=0.05)
+    assert node.active and not node.diagnostics.faults
+    node.close()
