@@ -6,6 +6,7 @@ Calls publish and wait, so they belong in another thread than the one that spins
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -143,8 +144,8 @@ class RemoteWorlds:
 
         def clear() -> None:
             self._news.clear()
-            for kept in (*self._images, *self._judged, *self._states, *self._sent):
-                kept.clear()
+            for world in range(self.count):
+                self._forget(world)
 
         self._inbox.deliver(clear)
 
@@ -219,8 +220,8 @@ class RemoteWorlds:
         self._inbox.deliver(partial(self._forget, world, stretch.observation.stamp_ns))
         return stretch
 
-    def _forget(self, world: int, before_ns: int) -> None:
-        """Let go of what a world showed before a stamp."""
+    def _forget(self, world: int, before_ns: float = math.inf) -> None:
+        """Let go of what a world showed, or of what it showed before a stamp."""
         for kept in (self._images, self._judged, self._states, self._sent):
             for stamp in [stamp for stamp in kept[world] if stamp < before_ns]:
                 del kept[world][stamp]
@@ -254,7 +255,12 @@ class RemoteEngine:
 
     def forget(self) -> None:
         """Drop answers that nobody took, of an iteration that was broken off."""
-        self._inbox.deliver(lambda: [answers.clear() for answers in self._answers.values()])
+
+        def clear() -> None:
+            for answers in self._answers.values():
+                answers.clear()
+
+        self._inbox.deliver(clear)
 
     def reset(self, stream: str) -> None:
         """Begin a new episode of a stream with its next frame."""

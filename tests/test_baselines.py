@@ -14,7 +14,8 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from lrm_ros.config import RefineConfig
 from lrm_ros.reward import roboreward
-from lrm_ros.reward.baselines import BASELINES, load_baseline, spread
+from lrm_ros.reward.baselines import BASELINES, load_baseline
+from lrm_ros.reward.clips import spread
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.robometer import HEADS, SPECIAL_TOKENS, Robometer

@@ -15,7 +15,8 @@ from lrm_ros.policy import PolicyRunner
 from sim.reward_env import WorldRewards
 from sim.vector import VectorWorlds
 from training.closed_loop_worlds import evaluate_in_worlds
-from training.ppo_actor import ActActor, load_actor
+from training.load_actor import load_actor
+from training.ppo_actor import ActActor
 from training.ppo_diffusion_actor import Ddim
 from training.refine import Refinement, refine
 

@@ -24,8 +24,8 @@ from denoisers import (  # type: ignore[import-not-found]
 
 from lrm_ros.config import PpoConfig
 from lrm_ros.policy import policy_input
+from training.load_actor import load_actor
 from training.ppo import Experience, update
-from training.ppo_actor import load_actor
 from training.ppo_chain_actor import NOISY
 from training.ppo_diffusion_actor import DiffusionActor
 from training.ppo_flow_actor import FlowActor

@@ -31,7 +31,7 @@ from lrm_ros.commit import source_commit
 from lrm_ros.contract import load_contract
 from lrm_ros.types import Frame
 from sim.vector import EpisodeRules, VectorWorlds
-from training.ppo_actor import load_player
+from training.load_actor import load_player
 
 RECORDING = "recording.json"
 WORKER = "worker_0"

@@ -14,26 +14,21 @@ itself, as with the exploration of arXiv 2005.05719.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lrm_ros.config import RefineConfig, RobotContract
+from lrm_ros.config import RobotContract
 from lrm_ros.policy import PolicyRunner, policy_input
 from lrm_ros.types import Observation
 from training.ppo import Inputs, Opinion
-
-if TYPE_CHECKING:
-    from training.ppo_diffusion_actor import DiffusionActor
-    from training.ppo_flow_actor import FlowActor
 
 
 @dataclass(frozen=True)
@@ -266,55 +261,3 @@ class ActActor(PolicyActor):
         count = len(next(iter(inputs.values())))
         rows = torch.arange(count).split(batch)
         return torch.cat([self({name: values[some] for name, values in inputs.items()})[0] for some in rows])
-
-
-def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | FlowActor | DiffusionActor:
-    """Load the policy that ``config.checkpoint`` holds as an actor of its kind.
-
-    Raises:
-        ValueError: no actor is built for this policy, or a setting does not fit it; or see ``PolicyRunner``.
-    """
-    from training.ppo_diffusion_actor import DiffusionActor
-    from training.ppo_flow_actor import READERS, FlowActor
-
-    path = Path(config.checkpoint) / "config.json"
-    kind = json.loads(path.read_text())["type"] if path.is_file() else ""  # without one the policy's loader complains
-    if kind != "diffusion" and kind not in READERS:
-        return ActActor(
-            config.checkpoint, contract, config.execute_steps, config.noise_std, config.noise_rank, config.learn_std,
-            config.seed,
-        )  # fmt: skip
-    if config.learn_std:
-        raise ValueError(f"learn_std is for ACT; the noise of a {kind} policy is that of its sampler")
-    if kind == "diffusion":
-        return DiffusionActor(
-            config.checkpoint, contract, config.execute_steps, config.diffusion_steps, config.diffusion_eta,
-            config.diffusion_std, config.seed,
-        )  # fmt: skip
-    return FlowActor(
-        config.checkpoint, contract, config.execute_steps, config.flow_steps, config.flow_noise, config.flow_single,
-        config.seed,
-    )  # fmt: skip
-
-
-def load_player(
-    checkpoint: str | Path, contract: RobotContract, execute_steps: int, noise_std: float
-) -> ActActor | FlowActor | DiffusionActor:
-    """Load a policy to be measured, with the steps of its own sampler if it has one.
-
-    Args:
-        checkpoint: folder of a policy that can be refined.
-        contract: the robot at hand.
-        execute_steps: actions executed of every chunk.
-        noise_std: ACT: deviation of its noise [rad]; 0 where none will be drawn.
-    """
-    return load_actor(
-        RefineConfig(
-            checkpoint=str(checkpoint),
-            execute_steps=execute_steps,
-            noise_std=noise_std or 1.0,
-            flow_steps=0,
-            diffusion_steps=0,
-        ),
-        contract,
-    )

@@ -27,8 +27,9 @@ from lrm_ros.contract import load_contract, save_contract
 from lrm_ros.types import Observation
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch, VectorWorlds, Worlds
+from training.load_actor import load_actor
 from training.ppo import Experience, advantages, against_group, update
-from training.ppo_actor import Decisions, load_actor
+from training.ppo_actor import Decisions
 from training.ppo_films import Film, write_strip
 from training.ppo_watch import warnings_of
 

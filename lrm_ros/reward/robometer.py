@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.reward.baselines import Clip, answered, check_weights, resized, spread, torch_device, weight_files
+from lrm_ros.reward.clips import Clip, answered, check_weights, resized, spread, torch_device, weight_files
 from lrm_ros.reward.models import find_model
 from lrm_ros.types import Unscored
 

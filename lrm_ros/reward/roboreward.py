@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lrm_ros.reward.baselines import Clip, answered, load_video_model, resized, spread, video_inputs
+from lrm_ros.reward.clips import Clip, answered, load_video_model, resized, spread, video_inputs
 from lrm_ros.types import Unscored
 
 PROMPT = (

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lrm_ros.reward.baselines import Clip, answered, load_video_model, spread, video_inputs
+from lrm_ros.reward.clips import Clip, answered, load_video_model, spread, video_inputs
 from lrm_ros.types import Unscored
 
 PREFIX = "The above video shows a robot manipulation trajectory that completes the following task: "
