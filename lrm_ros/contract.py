@@ -25,10 +25,12 @@ def load_contract(folder: str | Path) -> RobotContract:
     """Read ``contract.json`` of a data set or checkpoint.
 
     Raises:
-        FileNotFoundError: the folder has none.
+        FileNotFoundError: there is no such folder, or it has none.
         ValueError: the file is damaged or holds unknown keys.
     """
     path = Path(folder) / CONTRACT_FILE
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder '{folder}' does not exist")
     if not path.is_file():
         raise FileNotFoundError(
             f"'{folder}' has no {CONTRACT_FILE}; it was not written by this package: save the robot's contract there"

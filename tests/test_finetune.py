@@ -166,6 +166,32 @@ def test_the_command_line_trains_on_a_data_set_folder_and_writes_its_figures(tmp
 # -- the policy runner on that checkpoint ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"policy": "dance"}, r"policy 'dance' is unknown; .* act, act_small, .*diffusion"),
+        ({"options": {"chunk_sise": 8}}, r"policy 'act_small' has no option 'chunk_sise'; did you mean 'chunk_size'\?"),
+        ({"batch_size": 0}, "steps and batch_size must be at least 1, got 2 and 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_a_cure(tmp_path, arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        finetune([square_episodes(1)], tmp_path / "out", 2, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_a_checkpoint_does_not_have_is_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="has no option 'n_action_step'; did you mean 'n_action_steps'"):
+        finetune([square_episodes(1)], tmp_path / "out", 2, init=checkpoint[0], options={"n_action_step": 4})
+
+
+def test_options_that_are_no_json_object_are_refused(capsys):
+    for text, complaint in (("{a", "{a is no JSON: "), ("[1]", "[1] is no JSON object; write e.g. ")):
+        with pytest.raises(SystemExit):
+            main(["--dataset", "d", "--out", "o", "--steps", "1", "--options", text])
+        assert complaint in capsys.readouterr().err
+
+
 def test_the_runner_gives_the_first_steps_of_what_lerobots_policy_predicts(checkpoint):
     import torch
     from lerobot.policies.factory import make_pre_post_processors

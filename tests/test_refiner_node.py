@@ -94,7 +94,7 @@ def test_a_graph_that_cannot_refine_says_why_and_ends(tmp_path):
     command = [sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={tmp_path / 'none'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ))
     assert done.returncode == 1
-    assert f"'{tmp_path / 'none'}' has no contract.json" in done.stdout and "node 'refiner' died" in done.stderr
+    assert f"folder '{tmp_path / 'none'}' does not exist" in done.stdout and "node 'refiner' died" in done.stderr
 
 
 def test_nodes_that_another_one_sets_up_take_no_arguments_of_the_graph():

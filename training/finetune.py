@@ -81,6 +81,8 @@ def finetune(
     """
     from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
 
+    if min(steps, batch_size) < 1:
+        raise ValueError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}")
     episodes, contract = _load(datasets, contract, init)
     data = TrainingData(episodes, contract, label)
     settings = {
@@ -268,6 +270,19 @@ def _check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path)
         )
 
 
+def _fields(text: str) -> dict[str, Any]:
+    """Read the argument of ``--options``."""
+    import argparse
+
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object; write e.g. '{{\"chunk_size\": 16}}'")
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm finetune``."""
     import argparse
@@ -287,7 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--colour", type=float, default=0.0, help="strength of the random colour variation; 0: off")
     parser.add_argument("--state-noise", type=float, default=0.0, help="noise on the joint states in training [rad]")
     parser.add_argument("--policy", default="act_small", help="LeRobot policy type of a new policy")
-    parser.add_argument("--options", type=json.loads, default={}, help="policy configuration fields as JSON")
+    parser.add_argument("--options", type=_fields, default={}, help="policy configuration fields as JSON")
     parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two resume points; 0: none")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,25 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
         source: checkpoint to start from.
 
     Raises:
-        ValueError: the policy looks at more than the present.
+        ValueError: an unknown type or field, or the policy looks at more than the present.
     """
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.configs.types import FeatureType, PolicyFeature
-    from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
     contract = data.contract
     if source is not None:
         config = PreTrainedConfig.from_pretrained(source)
+        _check_options(config.type, type(config), settings["options"])
         for key, value in settings["options"].items():
             setattr(config, key, value)
     else:
-        config = make_policy_config(settings["policy"], **settings["options"])
+        known = PreTrainedConfig.get_known_choices()
+        kind = settings["policy"]
+        if kind not in known:
+            raise ValueError(f"policy '{kind}' is unknown; LeRobot and this package have {', '.join(sorted(known))}")
+        _check_options(kind, known[kind], settings["options"])
+        config = known[kind](**settings["options"])
         joints = (len(contract.joints),)
         config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, joints)}
         for camera in contract.cameras:
@@ -51,6 +59,16 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
         policy = policy_class.from_pretrained(source, config=config, strict=True)
         return policy, *make_pre_post_processors(config, pretrained_path=str(source))
     return policy_class(config).to(config.device), *make_pre_post_processors(config, dataset_stats=data.statistics())
+
+
+def _check_options(kind: str, config: type, options: dict[str, Any]) -> None:
+    """Raise if a policy's configuration lacks a field; names the nearest one."""
+    fields = [field.name for field in dataclasses.fields(config) if field.init]
+    for name in options:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            cure = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(fields)}"
+            raise ValueError(f"policy '{kind}' has no option '{name}'; {cure}")
 
 
 def schedule_of(settings: dict[str, Any], lr: float) -> Any:
