@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before any participant exists: a private domain on this host only (OFF would cut even one host apart).
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 200))
@@ -95,6 +96,19 @@ def probe(spin: Spinner):
     import rclpy
 
     return spin.add(rclpy.create_node("probe"))
+
+
+@pytest.fixture(scope="session")
+def small_policy(tmp_path_factory) -> Path:
+    """An ACT policy that has learned next to nothing; to be read only."""
+    from episodes import square_episodes  # type: ignore[import-not-found]
+
+    from training.finetune import finetune
+
+    sizes = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
+    out = tmp_path_factory.mktemp("squares") / "policy"
+    finetune([square_episodes(3)], out, 5, batch_size=8, warmup=2, options=sizes)
+    return out
 
 
 @pytest.fixture

@@ -5,13 +5,10 @@ import importlib
 from typing import Any
 
 import pytest
-from episodes import square_episodes  # type: ignore[import-not-found]
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from lrm_ros.nodes.base import LrmNode
-from training.finetune import finetune
 
-TINY_ACT = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 8}
 NODES: dict[str, dict[str, Any]] = {
     "lrm_ros.nodes.camera.CameraNode": {"source": "synthetic"},
     "lrm_ros.nodes.evaluator.EvaluatorNode": {},
@@ -25,12 +22,11 @@ NODES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up(name, spin, tmp_path):
+def test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up(name, spin, small_policy, tmp_path):
     module, _, kind = name.rpartition(".")
     parameters = dict(NODES[name])
     if kind == "PolicyNode":
-        finetune([square_episodes(1)], tmp_path / "policy", 1, batch_size=2, warmup=0, options=TINY_ACT)
-        parameters["checkpoint"] = str(tmp_path / "policy")
+        parameters["checkpoint"] = str(small_policy)
     if kind == "ImproverNode":
         parameters["run"] = str(tmp_path / "run")
     node: LrmNode[Any] = spin.add(getattr(importlib.import_module(module), kind)(**parameters))

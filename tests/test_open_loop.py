@@ -9,7 +9,6 @@ import statistics
 
 import numpy as np
 import pytest
-from episodes import square_episodes  # type: ignore[import-not-found]
 from PIL import Image
 
 from lrm_ros.config import RefineConfig, RewardConfig
@@ -19,14 +18,12 @@ from lrm_ros.reward.load import load_model
 from lrm_ros.types import Frame, Observation, RewardQuery
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch
-from training.finetune import finetune
 from training.open_loop import FORMS, blind, counts, figures, still_pct, upstream_metrics
 from training.open_loop_read import read_scores
 from training.open_loop_record import Played, _write, oracle_rewards, record
 from training.open_loop_score import progress_pairs, read_recording, score
 from training.reward_openloop import main, name_of
 
-TINY_ACT = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
 INDEX, TIME = FORMS
 
 
@@ -375,22 +372,14 @@ def test_the_oracle_pays_what_reward_env_of_a_refinement_pays():
     np.testing.assert_allclose(rewards.score([stretch])[0], oracle_rewards(progress, success), atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A small policy that has learned next to nothing."""
-    out = tmp_path_factory.mktemp("squares") / "policy"
-    finetune([square_episodes(3)], out, 5, batch_size=8, warmup=2, options=TINY_ACT)
-    return out
-
-
 SETTINGS = {"seeds": [20000, 20001, 20002], "worlds": 2, "max_steps": 11, "noise_std": 0.03, "processes": 1}
 WORDS = ["--episodes", "3", "--first-seed", "20000", "--worlds", "2", "--max-steps", "11", "--noise-std", "0.03"]
 
 
 @pytest.fixture(scope="module")
-def recording(policy, tmp_path_factory):
+def recording(small_policy, tmp_path_factory):
     out = tmp_path_factory.mktemp("openloop")
-    assert record(policy, out=out / "squares", **SETTINGS) == 3
+    assert record(small_policy, out=out / "squares", **SETTINGS) == 3
     return out
 
 
@@ -410,29 +399,29 @@ def test_a_recording_has_a_frame_and_a_line_for_every_step(recording):
         assert Image.open(folder / "frame_010.png").size == (96, 96)
 
 
-def test_a_recording_that_was_cut_short_goes_on_the_same_to_the_bit(policy, recording, tmp_path):
+def test_a_recording_that_was_cut_short_goes_on_the_same_to_the_bit(small_policy, recording, tmp_path):
     copy = shutil.copytree(recording / "squares", tmp_path / "copy")
     lost = copy / "worker_0" / "trajectories" / "traj_0001_00"
     shutil.rmtree(lost)
     kept = copy / "worker_0" / "trajectories" / "traj_0000_00" / "frame_000.png"
     before = kept.stat().st_mtime_ns
-    assert record(policy, out=copy, **SETTINGS) == 1
+    assert record(small_policy, out=copy, **SETTINGS) == 1
     whole = recording / "squares" / "worker_0" / "trajectories" / "traj_0001_00"
     for file in sorted(whole.iterdir()):
         assert (lost / file.name).read_bytes() == file.read_bytes(), file.name
     assert kept.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="holds a recording with other max_steps, noise_std"):
-        record(policy, out=copy, **SETTINGS | {"max_steps": 12, "noise_std": 0.0})
+        record(small_policy, out=copy, **SETTINGS | {"max_steps": 12, "noise_std": 0.0})
     (copy / "recording.json").unlink()
     with pytest.raises(ValueError, match=r"no recording.json that says of what"):
-        record(policy, out=copy, **SETTINGS)
+        record(small_policy, out=copy, **SETTINGS)
 
 
 def test_the_command_scores_what_is_recorded_and_writes_tables_figure_and_upstreams_files(
-    policy, recording, tmp_path, capsys
+    small_policy, recording, tmp_path, capsys
 ):
     out = shutil.copytree(recording, tmp_path / "out")
-    words = ["--policy", f"squares={policy}", "--out", str(out), "--model", "fake", "--rounds", "20", *WORDS]
+    words = ["--policy", f"squares={small_policy}", "--out", str(out), "--model", "fake", "--rounds", "20", *WORDS]
     assert main([*words, "--json", str(tmp_path / "report.json")]) == 0
     said = capsys.readouterr().out
     assert "Table V, absolute rewards (index-paired" in said and "Table VI, contrastive reward (time-aligned)" in said
@@ -452,7 +441,7 @@ def test_the_command_scores_what_is_recorded_and_writes_tables_figure_and_upstre
         assert again == metrics | {"meta": metrics["meta"] | {"scores_paths": [str(scores)]}}
 
 
-def test_what_the_command_cannot_do_it_says(policy, tmp_path, capsys):
+def test_what_the_command_cannot_do_it_says(small_policy, tmp_path, capsys):
     def error(*words):
         with pytest.raises(SystemExit) as stop:
             main([*words, "--model", "fake"])
@@ -461,8 +450,11 @@ def test_what_the_command_cannot_do_it_says(policy, tmp_path, capsys):
 
     out = ["--out", str(tmp_path)]
     assert "holds no policy" in error("--policy", str(tmp_path / "none"), *out)
-    assert "--policy needs --out" in error("--policy", str(policy))
-    assert "give NAME=FOLDER" in error("--policy", str(policy), "--policy", str(policy), *out)
+    assert "--policy needs --out" in error("--policy", str(small_policy))
+    assert "give NAME=FOLDER" in error("--policy", str(small_policy), "--policy", str(small_policy), *out)
     assert "does not exist" in error("--scores", str(tmp_path / "none.json"))
-    assert "different seeds, got 0" in error("--policy", str(policy), "--episodes", "0", *out)
-    assert name_of(f"a={policy}") == ("a", policy) and name_of(str(policy))[0] == policy.parent.name
+    assert "different seeds, got 0" in error("--policy", str(small_policy), "--episodes", "0", *out)
+    assert (
+        name_of(f"a={small_policy}") == ("a", small_policy)
+        and name_of(str(small_policy))[0] == small_policy.parent.name
+    )

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from episodes import square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import PpoConfig, RefineConfig, RewardConfig, RobotContract
 from lrm_ros.policy import PolicyRunner
@@ -18,29 +17,13 @@ from lrm_ros.reward.fake import FakeModel
 from lrm_ros.types import Frame, Observation, Unscored
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch
-from training.finetune import finetune
 from training.ppo import Experience, update
 from training.ppo_actor import ActActor, ChunkNoise
 from training.ppo_watch import warnings_of
 from training.refine import Refinement, refine
 from training.refine_command import main
 
-SMALL: dict[str, Any] = {
-    "cnn_channels": [8, 8, 16],
-    "dim_model": 16,
-    "n_heads": 2,
-    "dim_feedforward": 16,
-    "chunk_size": 10,
-}
 TASK = "put the red toy pig in the bowl"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small policy that has learned next to nothing."""
-    out = tmp_path_factory.mktemp("policy") / "squares"
-    finetune([square_episodes(3)], out, 5, batch_size=8, warmup=2, options=SMALL)
-    return out
 
 
 def observation(light: int = 100, stamp: int = 0, pan: float = 0.0) -> Observation:
@@ -117,12 +100,12 @@ def test_the_noise_lasts_over_the_chunk_and_has_the_deviation_asked_for():
         ChunkNoise(8, 9, torch.tensor([0.5]), False)
 
 
-def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_are(checkpoint):
+def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_are(small_policy):
     contract = RobotContract()
-    actor = ActActor(checkpoint, contract, noise_std=0.05)
+    actor = ActActor(small_policy, contract, noise_std=0.05)
     seen = [observation(100), observation(30, pan=0.4)]
     mean = actor.decide(seen, None)
-    runner = PolicyRunner(checkpoint, contract, 8)
+    runner = PolicyRunner(small_policy, contract, 8)
     for row, one in zip(mean.actions, seen, strict=True):
         np.testing.assert_allclose(row, runner.act(one).actions, atol=1e-5)
     drawn = actor.decide(seen, actor.noise.sample(2, torch.Generator().manual_seed(0)))
@@ -134,8 +117,8 @@ def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_
     torch.testing.assert_close(opinion.divergence, torch.zeros(2), atol=1e-5, rtol=0)
 
 
-def test_the_reference_stays_when_the_actor_moves(checkpoint):
-    actor = ActActor(checkpoint, RobotContract())
+def test_the_reference_stays_when_the_actor_moves(small_policy):
+    actor = ActActor(small_policy, RobotContract())
     reference = actor.reference()
     inputs = actor.inputs_of([observation()])
     before = reference.means(inputs)
@@ -282,7 +265,7 @@ def without_time(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in history]
 
 
-def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(small_policy, tmp_path):
     class Killed(Exception):
         pass
 
@@ -290,31 +273,31 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(checkpoint, 
         if line["iteration"] == 0:
             raise Killed
 
-    whole = refine(config(checkpoint, tmp_path / "whole"))
+    whole = refine(config(small_policy, tmp_path / "whole"))
     with pytest.raises(Killed):
-        refine(config(checkpoint, tmp_path / "cut"), show=kill)
-    rest = refine(config(checkpoint, tmp_path / "cut"))
+        refine(config(small_policy, tmp_path / "cut"), show=kill)
+    rest = refine(config(small_policy, tmp_path / "cut"))
     assert len(rest) == 3 and without_time(rest) == without_time(whole)
     one, other = (tmp_path / name / "policy" / "model.safetensors" for name in ("whole", "cut"))
     assert one.read_bytes() == other.read_bytes()
-    assert one.read_bytes() != (checkpoint / "model.safetensors").read_bytes()
+    assert one.read_bytes() != (small_policy / "model.safetensors").read_bytes()
     PolicyRunner(tmp_path / "whole" / "policy", RobotContract(), 8).act(observation())
     assert (tmp_path / "whole" / "iter_002" / "film.jpg").stat().st_size > 1000
     lines = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
     assert without_time(lines) == without_time(whole)
     assert whole[0]["steps"] == 24 and whole[0]["episodes"] == 2 and whole[0]["queries"] > 0
-    more = refine(config(checkpoint, tmp_path / "cut", iterations=4))
+    more = refine(config(small_policy, tmp_path / "cut", iterations=4))
     assert len(more) == 4 and other.read_bytes() != one.read_bytes()  # the result is that of all four
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
         "config.json", "history.jsonl", "iter_002", "iter_003", "iter_004", "policy", "state.pt",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"belongs to another configuration: worlds 2 there, 3 now"):
-        Refinement(replace(config(checkpoint, tmp_path / "cut"), worlds=3))
+        Refinement(replace(config(small_policy, tmp_path / "cut"), worlds=3))
 
 
 @pytest.mark.parametrize("hold", [True, False])
-def test_a_draw_of_the_noise_lasts_as_long_as_asked(checkpoint, tmp_path, hold):
-    run = Refinement(config(checkpoint, tmp_path, steps=32, max_steps=16, hold_noise=hold))
+def test_a_draw_of_the_noise_lasts_as_long_as_asked(small_policy, tmp_path, hold):
+    run = Refinement(config(small_policy, tmp_path, steps=32, max_steps=16, hold_noise=hold))
     try:
         rollout = run._play(None)
     finally:
@@ -329,8 +312,8 @@ def test_a_draw_of_the_noise_lasts_as_long_as_asked(checkpoint, tmp_path, hold):
     assert not torch.allclose(draws[0][0], draws[0][1], atol=1e-2)
 
 
-def test_worlds_of_a_group_start_from_the_same_poses(checkpoint, tmp_path):
-    run = Refinement(config(checkpoint, tmp_path, worlds=4, group=2))
+def test_worlds_of_a_group_start_from_the_same_poses(small_policy, tmp_path):
+    run = Refinement(config(small_policy, tmp_path, worlds=4, group=2))
     run.close()
     first, second, third, fourth = run._seeds()
     assert first == second and third == fourth and first != third
@@ -338,17 +321,26 @@ def test_worlds_of_a_group_start_from_the_same_poses(checkpoint, tmp_path):
     assert run._seeds()[0] != first
 
 
-def test_settings_that_cannot_be_are_refused(checkpoint, tmp_path):
+def test_settings_that_cannot_be_are_refused(small_policy, tmp_path):
     with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
-        Refinement(config(checkpoint, tmp_path, steps=20))
+        Refinement(config(small_policy, tmp_path, steps=20))
     with pytest.raises(ValueError, match=r"worlds \(2\) must be a multiple of group \(4\)"):
-        Refinement(config(checkpoint, tmp_path, group=4))
+        Refinement(config(small_policy, tmp_path, group=4))
     with pytest.raises(ValueError, match="worlds must be at least 1, got 0"):
-        Refinement(config(checkpoint, tmp_path, worlds=0))
+        Refinement(config(small_policy, tmp_path, worlds=0))
 
 
-def test_the_command_refines_and_explains_what_it_refuses(checkpoint, tmp_path, capsys):
-    common = ["--checkpoint", str(checkpoint), "--run", str(tmp_path / "run"), "--set", "worlds=1", "--set", "steps=8"]
+def test_the_command_refines_and_explains_what_it_refuses(small_policy, tmp_path, capsys):
+    common = [
+        "--checkpoint",
+        str(small_policy),
+        "--run",
+        str(tmp_path / "run"),
+        "--set",
+        "worlds=1",
+        "--set",
+        "steps=8",
+    ]
     done = ["--reward", "env", "--set", "iterations=1", "--set", "ppo.epochs=1", "--json", str(tmp_path / "f.json")]
     assert main([*common, *done]) == 0
     found = json.loads((tmp_path / "f.json").read_text())
@@ -364,9 +356,9 @@ def test_the_command_refines_and_explains_what_it_refuses(checkpoint, tmp_path, 
         assert message in capsys.readouterr().err
 
 
-def test_the_actor_learns_where_to_go(checkpoint):
+def test_the_actor_learns_where_to_go(small_policy):
     """A bandit: the chunk's mean shoulder pan is paid for being near a target that depends on the state."""
-    actor = ActActor(checkpoint, RobotContract(), noise_std=0.1)
+    actor = ActActor(small_policy, RobotContract(), noise_std=0.1)
     ppo = PpoConfig(lr=3e-4, value_lr=3e-3, epochs=4, batch_size=64, micro_batch=64, clip_low=0.2, clip_high=0.2)
     ppo = replace(ppo, kl_beta=0.0, value_clip=10.0, max_gradient=1.0)
     optimiser = torch.optim.Adam(actor.parameter_groups(ppo.lr, ppo.value_lr), betas=(0.9, 0.95), eps=1e-5)

@@ -18,8 +18,6 @@ from training.refine_report import figures, main, table, write_report
 from training.refine_stats import against, gap_closed, pooled
 from training.stats import mcnemar
 
-TINY_ACT = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
-
 
 def outcomes(*rates: float, poses: int = 200, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
@@ -128,14 +126,6 @@ def test_no_clear_gain_is_called_that(tmp_path):
 # ---- runs on disk ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small policy that has learned next to nothing."""
-    out = tmp_path_factory.mktemp("policy") / "squares"
-    finetune([square_episodes(3)], out, 5, batch_size=8, warmup=2, options=TINY_ACT)
-    return out
-
-
 def finished(
     folder: Path, checkpoint: Path, reward: str = "env", seed: int = 0, iterations: int = 2, **settings
 ) -> Path:
@@ -149,24 +139,24 @@ def finished(
     return folder
 
 
-def test_runs_that_cannot_be_compared_are_refused(checkpoint, tmp_path):
-    one = finished(tmp_path / "one", checkpoint)
+def test_runs_that_cannot_be_compared_are_refused(small_policy, tmp_path):
+    one = finished(tmp_path / "one", small_policy)
     with pytest.raises(FileNotFoundError, match=r"has no config.json; give run folders of 'lrm ppo'"):
         read_runs([tmp_path])
     with pytest.raises(ValueError, match="has 1 of 2 iterations; run 'lrm ppo' again to finish it"):
-        read_runs([finished(tmp_path / "half", checkpoint, iterations=1)])
+        read_runs([finished(tmp_path / "half", small_policy, iterations=1)])
     with pytest.raises(ValueError, match="are both reward 'env' with seed 0; give one"):
-        read_runs([one, finished(tmp_path / "again", checkpoint)])
+        read_runs([one, finished(tmp_path / "again", small_policy)])
     with pytest.raises(ValueError, match=r"differs from .* in worlds; compare like runs"):
-        read_runs([one, finished(tmp_path / "wide", checkpoint, seed=1, worlds=5)])
+        read_runs([one, finished(tmp_path / "wide", small_policy, seed=1, worlds=5)])
     other = tmp_path / "other"
-    finetune([square_episodes(3)], other, 6, batch_size=8, warmup=2, options=TINY_ACT)
+    finetune([square_episodes(3)], other, 1, batch_size=8, warmup=0, init=small_policy)
     with pytest.raises(ValueError, match="does not start from the policy that"):
         read_runs([one, finished(tmp_path / "else", other, reward="tri")])
 
 
-def test_policies_are_measured_once_and_again_when_they_have_changed(checkpoint, tmp_path, capsys):
-    folder = finished(tmp_path / "env_s0", checkpoint)
+def test_policies_are_measured_once_and_again_when_they_have_changed(small_policy, tmp_path, capsys):
+    folder = finished(tmp_path / "env_s0", small_policy)
     out = tmp_path / "report" / "evaluations"
     said: list[str] = []
     found = evaluate_all(read_runs([folder]), [7, 8], out, worlds=2, max_steps=8, say=said.append)
@@ -190,8 +180,8 @@ def test_policies_are_measured_once_and_again_when_they_have_changed(checkpoint,
     assert (out.parent / "ppo_report.html").is_file()
 
 
-def test_a_policy_that_is_gone_is_named(checkpoint, tmp_path, capsys):
-    folder = finished(tmp_path / "gone", checkpoint)
+def test_a_policy_that_is_gone_is_named(small_policy, tmp_path, capsys):
+    folder = finished(tmp_path / "gone", small_policy)
     (folder / "policy" / "model.safetensors").unlink()
     with pytest.raises(SystemExit):
         main([str(folder), "--out", str(tmp_path / "out"), "--episodes", "1", "--worlds", "1", "--max-steps", "8"])

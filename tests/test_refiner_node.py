@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from episodes import square_episodes  # type: ignore[import-not-found]
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -23,12 +22,10 @@ from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 from sim.worlds_client import Inbox, Silence
 from sim.worlds_node import WorldsNode
-from training.finetune import finetune
 from training.refine import refine
 from training.refiner_node import RefinerNode
 
 TASK = "put the red toy pig in the bowl"
-TINY_ACT = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
 
 
 SETTINGS = {"iterations": 2, "worlds": 3, "steps": 32, "max_steps": 12, "interval": 5, "processes": 1}
@@ -36,27 +33,26 @@ WORDS = " ".join(f"{name}={value}" for name, value in (SETTINGS | {"model": "fak
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Path:
-    """A policy, and what one process makes of it."""
+def alone(small_policy, tmp_path_factory) -> Path:
+    """What one process makes of the policy."""
     folder = tmp_path_factory.mktemp("one_process")
-    finetune([square_episodes(3)], folder / "policy", 5, batch_size=8, warmup=2, options=TINY_ACT)
     config = RefineConfig(
-        str(folder / "policy"), str(folder / "alone"), "tri", "fake", ppo=PpoConfig(lr=1e-4), **SETTINGS
+        str(small_policy), str(folder), "tri", "fake", ppo=PpoConfig(lr=1e-4), **SETTINGS
     )  # fmt: skip
     refine(config)
     return folder
 
 
-def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(alone, tmp_path):
+def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(alone, small_policy, tmp_path):
     command = [
-        sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={alone / 'policy'}", "reward:=tri",
+        sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={small_policy}", "reward:=tri",
         f"run:={tmp_path / 'nodes'}", f"settings:={WORDS}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
     assert done.returncode == 0, done.stdout + done.stderr
-    one, other = history(alone / "alone"), history(tmp_path / "nodes")
+    one, other = history(alone), history(tmp_path / "nodes")
     assert len(one) == 2 and one == other and one[0]["queries"] > 0
-    assert weights(alone / "alone") == weights(tmp_path / "nodes")
+    assert weights(alone) == weights(tmp_path / "nodes")
     # What is there goes on: nothing is left to do, and the graph ends as it should.
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
     assert again.returncode == 0 and history(tmp_path / "nodes") == other
@@ -71,11 +67,13 @@ def weights(run: Path) -> bytes:
     return (run / "policy" / "model.safetensors").read_bytes()
 
 
-def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activated(alone, tmp_path, spin):
+def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activated(
+    alone, small_policy, tmp_path, spin
+):
     for node in (WorldsNode(), RewardNode()):
         spin.add(node)
     refiner = RefinerNode(
-        checkpoint=str(alone / "policy"), reward="tri", run=str(tmp_path / "nodes"), settings=WORDS
+        checkpoint=str(small_policy), reward="tri", run=str(tmp_path / "nodes"), settings=WORDS
     )  # fmt: skip
     codes: list[int] = []
     refiner.on_exit = codes.append
@@ -86,8 +84,8 @@ def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activ
     refiner.trigger_activate()
     spin.until(lambda: codes, 200)
     refiner.close()
-    assert codes == [0] and history(tmp_path / "nodes") == history(alone / "alone")
-    assert weights(tmp_path / "nodes") == weights(alone / "alone")
+    assert codes == [0] and history(tmp_path / "nodes") == history(alone)
+    assert weights(tmp_path / "nodes") == weights(alone)
 
 
 def test_a_graph_that_cannot_refine_says_why_and_ends(tmp_path):

@@ -47,29 +47,62 @@ def evaluate_in_worlds(
     Raises:
         ValueError: no seed, or one twice.
     """
+    _check(seeds)
+    contract = load_contract(Path(checkpoint))
+    with VectorWorlds(
+        min(worlds, len(seeds)), EpisodeRules(max_steps), execute_steps, processes, contract
+    ) as vector:  # fmt: skip
+        return play_seeds(vector, checkpoint, seeds, noise_std, noise_seed, progress)
+
+
+def play_seeds(
+    worlds: VectorWorlds,
+    checkpoint: str | Path,
+    seeds: Sequence[int],
+    noise_std: float = 0.0,
+    noise_seed: int = 0,
+    progress: Callable[[int], Any] | None = None,
+) -> dict[int, bool]:
+    """Measure one of several policies in the same worlds; the result does not depend on what was played before.
+
+    Args:
+        worlds: at most one a seed; their chunk is what is executed of every chunk.
+        checkpoint: see ``evaluate_in_worlds``, also for the others and what is returned.
+        seeds: one episode each.
+        noise_std: deviation of the targets [rad].
+        noise_seed: of that noise.
+        progress: called with the number of episodes that ended.
+
+    Raises:
+        ValueError: no seed, one twice, or fewer than worlds.
+    """
+    _check(seeds)
+    count = worlds.count
+    if len(seeds) < count:
+        raise ValueError(f"{count} worlds need at least as many seeds, got {len(seeds)}")
+    actor = load_player(checkpoint, worlds.contract, worlds.chunk, noise_std)
+    generator = torch.Generator().manual_seed(noise_seed)
+    found: dict[int, bool] = {}
+    left = [len(seeds[world::count]) for world in range(count)]
+    observations = worlds.reset([list(seeds[world::count]) for world in range(count)], rebuild=True)
+    playing = [int(seeds[world]) for world in range(count)]
+    free = actor.noise.sample(count, generator)
+    while any(left):
+        active = [world for world in range(count) if left[world]]
+        seen = [observations[world] for world in active]
+        decisions = actor.decide(seen, free[active] if noise_std else None)
+        for world, stretch in zip(active, worlds.advance(list(decisions.actions), active), strict=True):
+            observations[world] = stretch.observation
+            if stretch.ended:
+                free[world] = actor.noise.sample(1, generator)[0]
+                found[playing[world]] = bool(stretch.success.any())
+                playing[world] = stretch.seed
+                left[world] -= 1
+                if progress:
+                    progress(1)
+    return {seed: found[seed] for seed in seeds}
+
+
+def _check(seeds: Sequence[int]) -> None:
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"the evaluation needs different seeds, got {len(seeds)}, {len(set(seeds))} of them different")
-    contract = load_contract(Path(checkpoint))
-    actor = load_player(checkpoint, contract, execute_steps, noise_std)
-    generator = torch.Generator().manual_seed(noise_seed)
-    worlds = min(worlds, len(seeds))
-    found: dict[int, bool] = {}
-    with VectorWorlds(worlds, EpisodeRules(max_steps), execute_steps, processes, contract) as vector:
-        left = [len(seeds[world::worlds]) for world in range(worlds)]
-        observations = vector.reset([list(seeds[world::worlds]) for world in range(worlds)], rebuild=True)
-        playing = [int(seeds[world]) for world in range(worlds)]
-        free = actor.noise.sample(worlds, generator)
-        while any(left):
-            active = [world for world in range(worlds) if left[world]]
-            seen = [observations[world] for world in active]
-            decisions = actor.decide(seen, free[active] if noise_std else None)
-            for world, stretch in zip(active, vector.advance(list(decisions.actions), active), strict=True):
-                observations[world] = stretch.observation
-                if stretch.ended:
-                    free[world] = actor.noise.sample(1, generator)[0]
-                    found[playing[world]] = bool(stretch.success.any())
-                    playing[world] = stretch.seed
-                    left[world] -= 1
-                    if progress:
-                        progress(1)
-    return {seed: found[seed] for seed in seeds}

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +18,9 @@ from numpy.typing import NDArray
 
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, from_dict, to_dict
-from training.closed_loop_worlds import evaluate_in_worlds
+from lrm_ros.contract import load_contract
+from sim.vector import EpisodeRules, VectorWorlds
+from training.closed_loop_worlds import play_seeds
 from training.refine import CONFIG, HISTORY, POLICY
 
 WAYS = ("deterministic", "sampled")
@@ -114,8 +118,9 @@ def evaluate_all(
     policies = [(SFT, 0, Path(first["checkpoint"]), SFT)]
     policies += [(run.reward, run.config["seed"], run.folder / POLICY, run.folder.name) for run in runs]
     found: dict[str, dict[str, dict[int, NDArray[np.bool_]]]] = {way: {} for way in WAYS}
-    for reward, seed, policy, name in policies:
-        for way in WAYS:
+    with contextlib.ExitStack() as stack:
+        vector: VectorWorlds | None = None
+        for (reward, seed, policy, name), way in itertools.product(policies, WAYS):
             about = {
                 "policy": name,
                 "weights": _weights(policy),
@@ -128,9 +133,15 @@ def evaluate_all(
             path = out / f"{name}.{way}.json"
             success = _kept(path, about)
             if success is None:
-                outcome = evaluate_in_worlds(
-                    policy, seeds, worlds, max_steps, first["execute_steps"], noise_std=about["noise_std"]
+                vector = vector or stack.enter_context(
+                    VectorWorlds(
+                        min(worlds, len(seeds)),
+                        EpisodeRules(max_steps),
+                        first["execute_steps"],
+                        contract=load_contract(first["checkpoint"]),
+                    )
                 )
+                outcome = play_seeds(vector, policy, seeds, about["noise_std"])
                 success = [outcome[s] for s in seeds]
                 _write(path, about | {"success": success, "commit": source_commit()})
             say(f"{name}, {way}: {sum(success)} of {len(success)}")
