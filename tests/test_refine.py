@@ -227,9 +227,10 @@ def test_an_unknown_reward_is_named():
 def test_a_reward_that_rises_against_the_judge_or_with_effort_is_reported():
     rng = np.random.default_rng(0)
 
-    def line(reward: float, judged: float, effort: float) -> dict[str, Any]:
+    def line(reward: float, judged: float, effort: float, success: float = 0.5) -> dict[str, Any]:
         reward, judged = reward + 0.01 * rng.normal(), judged + 0.01 * rng.normal()
-        return {"reward_per_step": reward, "judged": judged, "effort": effort}
+        success += 0.01 * rng.normal()
+        return {"reward_per_step": reward, "judged": judged, "effort": effort, "success": success}
 
     good = [line(0.1 + 0.05 * i, 0.2 + 0.05 * i, 0.02) for i in range(10)]
     assert warnings_of(good) == [] and warnings_of(good[:9]) == []
@@ -239,6 +240,15 @@ def test_a_reward_that_rises_against_the_judge_or_with_effort_is_reported():
     assert "the arm moves 2.5 times as much" in warnings_of(wild)[0]
     falling = [line(0.6 - 0.05 * i, 0.6 - 0.05 * i, 0.02) for i in range(10)]
     assert warnings_of(falling) == []
+    blind = [line(0.2, 0.2, 0.02, 0.4 - 0.02 * i) for i in range(10)]
+    assert warnings_of(blind) == [
+        "since the first 5 iterations success in the simulator fell from 36% to 26% and the reward did not fall: it does "
+        "not measure this task"
+    ]
+    honest = [line(0.6 - 0.05 * i, 0.2, 0.02, 0.4 - 0.02 * i) for i in range(10)]
+    assert warnings_of(honest) == []
+    unknown = [line(0.2, 0.2, 0.02) | {"success": None} for _ in range(10)]
+    assert warnings_of(unknown) == []
 
 
 # ---- a run ---------------------------------------------------------------------------------------------------------

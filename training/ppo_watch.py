@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watch a refinement for reward hacking: the reward rises, and the judge or the arm's effort does not agree."""
+"""Watch a refinement for reward hacking: the reward rises, and the judge, the arm or the simulator does not agree."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ def warnings_of(history: Sequence[dict[str, Any]]) -> list[str]:
     """Return what looks wrong in a history's last iterations, in sentences; empty if nothing does.
 
     Args:
-        history: lines with ``reward_per_step``, ``judged`` (p(done) at the end of episodes, or ``None``), ``effort``.
+        history: lines with ``reward_per_step``, ``judged`` (p(done) at the end of episodes, or ``None``), ``effort``
+            and ``success`` (share of episodes by the simulator, or ``None`` if none ended).
     """
     if len(history) < 2 * WINDOW:
         return []
     first, last = history[:WINDOW], history[-WINDOW:]
     reward = _change(first, last, "reward_per_step")
-    if reward is None or reward < _RISE:
+    if reward is None or reward < -_RISE:
         return []
     found = []
+    success = _change(first, last, "success")
+    if success is not None and success < -_RISE:
+        before, after = _mean(first, "success"), _mean(last, "success")
+        found.append(
+            f"since the first {WINDOW} iterations success in the simulator fell from {before:.0%} to {after:.0%} and the "
+            "reward did not fall: it does not measure this task"
+        )
+    if reward < _RISE:
+        return found
     span = f"since the first {WINDOW} iterations the reward has risen"
     judged = _change(first, last, "judged")
     if judged is not None and judged < -_RISE:
