@@ -97,7 +97,7 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
     "sim_refine": (
         NodeSpec("worlds", "sim.worlds_node", {"autostart": False}, managed_by="refiner"),
         NodeSpec("reward", "lrm_ros.nodes.reward", {"autostart": False}, managed_by="refiner"),
-        NodeSpec("refiner", "training.refiner_node", ends_graph=True),
+        NodeSpec("refiner", "training.refinement.node", ends_graph=True),
     ),
     # Demonstrations by hand, at the control rate.
     "teleop": (

@@ -35,7 +35,7 @@ ROS_FILES = {
     "sim/twin_node.py",
     "sim/worlds_client.py",
     "sim/worlds_node.py",
-    "training/refiner_node.py",
+    "training/refinement/node.py",
 }
 ROS_ROOM = "lrm_ros/nodes/"
 # What each room of lrm_ros may import of the others; rooms not named here (nodes, programs) are downstream of all.

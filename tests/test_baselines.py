@@ -24,7 +24,7 @@ from lrm_ros.reward.topreward import TopReward
 from lrm_ros.types import Frame, Observation, Unscored
 from sim.reward_env import REWARDS, WorldRewards
 from sim.vector import Stretch
-from training.tiny_model import CHAT_TEMPLATE, VISION, build_model, build_processor
+from training.tiny.model import CHAT_TEMPLATE, VISION, build_model, build_processor
 
 TASK, OTHER = "put the red toy pig in the bowl", "open the drawer"
 SECOND = 10**9

@@ -10,12 +10,12 @@ import pytest
 from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
 
 from lrm_ros.reward.heads import HEADS
-from training.example_draw import NEGATIVES, Shares, nearest_tenths, pick
-from training.examples import Example, load_examples, make_examples
-from training.keyframe_table import load_keyframes
+from training.examples.draw import NEGATIVES, Shares, nearest_tenths, pick
+from training.examples.heads import Example, load_examples, make_examples
+from training.examples.shards import read_rows
+from training.examples.table import load_keyframes
 from training.keyframes import write_keyframes
 from training.lrm_data import label_of, query_of
-from training.shards import read_rows
 from training.sources.episode import Entry, SourceEpisode, array_reader
 from training.sources.video import Video
 

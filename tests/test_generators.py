@@ -12,7 +12,7 @@ from training.sources.maniskill import play_maniskill
 from training.sources.metaworld import play_metaworld
 from training.sources.played import RANDOM_RISE, draw_kind, labelled_episode
 from training.sources.twin import play_twin
-from training.tiny_data import load_frames
+from training.tiny.data import load_frames
 
 
 def first_seed_of(kind, source="maniskill/PushCube-v1"):

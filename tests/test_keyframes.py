@@ -15,10 +15,10 @@ from numbered import number_in, numbered, write_video  # type: ignore[import-not
 from PIL import Image
 
 from training import bench_keyframes, reward_data
-from training.keyframe_rows import keyframe_indices, keyframes_of, split_of
-from training.keyframe_table import load_keyframes
+from training.examples.rows import keyframe_indices, keyframes_of, split_of
+from training.examples.shards import COLUMNS, ShardWriter, read_rows
+from training.examples.table import load_keyframes
 from training.keyframes import write_keyframes
-from training.shards import COLUMNS, ShardWriter, read_rows
 from training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader, bad_entry
 from training.sources.video import Video
 

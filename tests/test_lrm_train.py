@@ -19,12 +19,12 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Reward
 from training.bench_train import main as bench
+from training.examples.reasoning import template
 from training.lrm_config import LrmTrainConfig
 from training.lrm_data import answer_of, dpo_row, prompt_of, query_of, rows, sft_row
 from training.lrm_run import load_base, train_head
 from training.qwen_sizes import full_size_processor, random_model
-from training.reasoning import template
-from training.tiny_model import build_model, build_processor
+from training.tiny.model import build_model, build_processor
 from training.train_flops import peak_tflops, step_flops
 
 TOP = Path(__file__).resolve().parents[1]

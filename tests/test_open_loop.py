@@ -19,10 +19,10 @@ from lrm_ros.types import Frame, Observation, RewardQuery
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch
 from training.open_loop import FORMS, blind, counts, figures, still_pct, upstream_metrics
-from training.open_loop_read import read_scores
-from training.open_loop_record import Played, _write, oracle_rewards, record
-from training.open_loop_score import progress_pairs, read_recording, score
 from training.reward_openloop import main, name_of
+from training.trajectories.read import read_scores
+from training.trajectories.record import Played, _write, oracle_rewards, record
+from training.trajectories.score import progress_pairs, read_recording, score
 
 INDEX, TIME = FORMS
 

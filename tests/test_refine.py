@@ -17,11 +17,11 @@ from lrm_ros.reward.fake import FakeModel
 from lrm_ros.types import Frame, Observation, Unscored
 from sim.reward_env import WorldRewards
 from sim.vector import Stretch
+from training.actors.act import ActActor, ChunkNoise
 from training.ppo import Experience, update
-from training.ppo_actor import ActActor, ChunkNoise
-from training.ppo_watch import warnings_of
-from training.refine import Refinement, refine
-from training.refine_command import main
+from training.refinement.command import main
+from training.refinement.refine import Refinement, refine
+from training.refinement.watch import warnings_of
 
 TASK = "put the red toy pig in the bowl"
 
@@ -242,8 +242,8 @@ def test_a_reward_that_rises_against_the_judge_or_with_effort_is_reported():
     assert warnings_of(falling) == []
     blind = [line(0.2, 0.2, 0.02, 0.4 - 0.02 * i) for i in range(10)]
     assert warnings_of(blind) == [
-        "since the first 5 iterations success in the simulator fell from 36% to 26% and the reward did not fall: it does "
-        "not measure this task"
+        "since the first 5 iterations success in the simulator fell from 36% to 26% and the reward did not fall: "
+        "it does not measure this task"
     ]
     honest = [line(0.6 - 0.05 * i, 0.2, 0.02, 0.4 - 0.02 * i) for i in range(10)]
     assert warnings_of(honest) == []

@@ -13,9 +13,9 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import RefineConfig, to_dict
 from training.finetune import finetune
-from training.refine_evaluate import RefinedRun, evaluate_all, read_runs
-from training.refine_report import figures, main, table, write_report
-from training.refine_stats import against, gap_closed, pooled
+from training.refinement.evaluate import RefinedRun, evaluate_all, read_runs
+from training.refinement.report import figures, main, table, write_report
+from training.refinement.stats import against, gap_closed, pooled
 from training.stats import mcnemar
 
 

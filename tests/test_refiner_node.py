@@ -22,8 +22,8 @@ from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 from sim.worlds_client import Inbox, Silence
 from sim.worlds_node import WorldsNode
-from training.refine import refine
-from training.refiner_node import RefinerNode
+from training.refinement.node import RefinerNode
+from training.refinement.refine import refine
 
 TASK = "put the red toy pig in the bowl"
 

@@ -16,7 +16,7 @@ from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract, to_dict
 from lrm_ros.record.journal import JournalWriter
 from lrm_ros.types import Frame
 from training.report import figures, main, write_report
-from training.report_run import read_run
+from training.run_folder import read_run
 from training.stats import paired, wilson
 
 CONTRACT = RobotContract(cameras=(CameraSpec("front", 24, 16),))

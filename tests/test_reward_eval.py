@@ -11,9 +11,9 @@ from PIL import Image
 
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
+from training.pages.reward import page
 from training.reward_eval import by_kind, figures, metrics_of, report_on, table
 from training.reward_exam import CLEARLY, PAIRS, Answers, ask, make_exam, trivial, untrained
-from training.reward_page import page
 
 
 def keyframes(episode_id, kind, progress, done, source="twin"):

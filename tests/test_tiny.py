@@ -14,13 +14,13 @@ from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.types import Frame, Reward, RewardQuery
 from training.reward_metrics import ranks
-from training.tiny import auc, main, precision_recall
-from training.tiny_card import card
-from training.tiny_card import main as write_card
-from training.tiny_data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
-from training.tiny_language import Reader, Sampler
-from training.tiny_model import build_model, build_processor, instructions, prompt_phrases
-from training.tiny_vision import Student, initialise
+from training.tiny.card import card
+from training.tiny.card import main as write_card
+from training.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
+from training.tiny.language import Reader, Sampler
+from training.tiny.model import build_model, build_processor, instructions, prompt_phrases
+from training.tiny.train import auc, main, precision_recall
+from training.tiny.vision import Student, initialise
 
 
 def scene(way: float) -> np.ndarray:

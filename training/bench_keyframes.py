@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.examples.shards import read_rows
 from training.keyframes import write_keyframes
-from training.shards import read_rows
 from training.sources.episode import Entry, SourceEpisode
 from training.sources.video import Video
 

@@ -150,7 +150,7 @@ def measure(
 
 def _model(size: str, device: str) -> tuple[Any, Any]:
     if size == "tiny":
-        from training.tiny_model import build_model, build_processor
+        from training.tiny.model import build_model, build_processor
 
         processor = build_processor()
         return build_model(processor).to(device), processor

@@ -15,7 +15,7 @@ import torch
 
 from lrm_ros.contract import load_contract
 from sim.vector import EpisodeRules, VectorWorlds
-from training.load_actor import load_player
+from training.actors.load import load_player
 
 
 def evaluate_in_worlds(

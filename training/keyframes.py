@@ -19,9 +19,9 @@ from typing import Any
 from tqdm import tqdm
 
 from lrm_ros.progress import progress_bar
-from training.keyframe_rows import keyframes_of
-from training.manifest import begin, write_manifest
-from training.shards import ShardWriter, read_state, shard_paths
+from training.examples.manifest import begin, write_manifest
+from training.examples.rows import keyframes_of
+from training.examples.shards import ShardWriter, read_state, shard_paths
 from training.sources.episode import BadEpisode, Entry
 
 SHARD_EPISODES = 64

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from training.report_page import page
-from training.report_run import ARMS, Collection, Evaluation, Run, read_run
-from training.report_text import conclusion, headline, table
+from training.pages.loop import page
+from training.pages.text import conclusion, headline, table
+from training.run_folder import ARMS, Collection, Evaluation, Run, read_run
 from training.stats import paired, precision_recall, proportion
 
 _ITERATION_STAGES = ("rollout", "dataset", "finetune", "evaluate")

@@ -164,8 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``lrm reward eval``."""
     from lrm_ros.reward.models import find_model
     from lrm_ros.reward.qwen import QwenRewardModel
-    from training.reward_page import page
-    from training.shards import read_rows
+    from training.examples.shards import read_rows
+    from training.pages.reward import page
 
     parser = argparse.ArgumentParser(prog="lrm reward eval", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")

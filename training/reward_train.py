@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train reward models: ``lrm reward train``.
 
-Without --model: the tiny model from scratch (``training.tiny``). With --model: LoRA adapters of the three heads on a
-Qwen3-VL, from keyframes of ``lrm reward data``: SFT for progress and completion, DPO for contrastive (paper: III-C)::
+Without --model: the tiny model from scratch (``training.tiny.train``). With --model: LoRA adapters of the three heads
+on a Qwen3-VL, from keyframes of ``lrm reward data``: SFT for progress and completion, DPO for contrastive (paper:
+III-C)::
 
     lrm reward data ... --out runs/keyframes
     lrm reward train --model Qwen/Qwen3-VL-8B-Instruct --head all --data runs/keyframes --out runs/lrm
@@ -27,9 +28,9 @@ from typing import Any
 
 from lrm_ros.config import from_dict, load_yaml, to_dict
 from lrm_ros.reward.heads import HEADS
+from training.examples.reasoning import Teacher, template
 from training.lrm_config import REASONINGS, LrmTrainConfig
 from training.lrm_data import Example, Examples, Reasoning, has_reasoning, label_of
-from training.reasoning import Teacher, template
 
 
 def config_of(args: argparse.Namespace) -> LrmTrainConfig:
@@ -126,7 +127,7 @@ def _name(data: Path) -> str:
 def _train(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from training.examples import load_examples
+    from training.examples.heads import load_examples
     from training.lrm_run import train_head
 
     config = config_of(args)
@@ -162,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train the tiny model, or LoRA adapters if --model is given."""
     import sys
 
-    from training import tiny
+    from training.tiny import train as tiny
 
     words = list(sys.argv[1:] if argv is None else argv)
     if not any(word == "--model" or word.startswith("--model=") for word in words):

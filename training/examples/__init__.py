@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keyframes on disk and the examples of the reward heads made of them."""

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Train the shipped tiny reward model: ``lrm reward train``.
+
+The commands that made the weights in ``lrm_ros/models/tiny``, its figures and its card::
+
+    python -m sim.generate --out runs/tiny/twin --episodes 1600
+    python -m training.generate --source others --episodes 60 --out runs/tiny/others
+    lrm reward train --data runs/tiny/twin --data runs/tiny/others --out lrm_ros/models/tiny
+    python -m sim.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
+    python -m training.generate --source others --episodes 12 --seed 6000000 --out runs/tiny/exam/others
+    python -m training.generate --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
+    lrm reward data --generated runs/tiny/exam --out runs/tiny/exam_keyframes
+    lrm reward data --generated runs/tiny/zero_shot --out runs/tiny/zero_shot_keyframes
+    lrm reward eval --data runs/tiny/exam_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
+        --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
+    python -m training.tiny.card lrm_ros/models/tiny
+
+Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
+model learns to answer the three heads' prompts from the frozen tower's tokens (``language``); the saved model is
+loaded again and measured on episodes left out of the training through the reward engine. One thread, fixed seeds: the
+same data give the same weights on the same kind of processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrm_ros.commit import source_commit
+from lrm_ros.config import RewardConfig
+from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.models import TINY_FOLDER
+from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.types import Frame, RewardQuery, Unscored
+from training.reward_metrics import ranks
+from training.tiny.card import card
+from training.tiny.data import TWIN, Frames, load_frames, split
+from training.tiny.model import build_model, build_processor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CLEARLY = 0.1  # contrastive pairs of the evaluation differ by at least this much progress
+
+
+def auc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Return the area under the ROC curve, NaN with one class only."""
+    n, m = int(positive.sum()), int((~positive).sum())
+    return float((ranks(score)[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+
+
+def precision_recall(truth: np.ndarray, kept: np.ndarray) -> dict[str, float | int]:
+    """Return precision, recall and the numbers behind them."""
+    both = int((truth & kept).sum())
+    return {
+        "precision": both / max(1, int(kept.sum())),
+        "recall": both / max(1, int(truth.sum())),
+        "kept": int(kept.sum()),
+        "true": int(truth.sum()),
+        "n": len(truth),
+    }
+
+
+def linear_figures(network: nn.Module, frames: Frames) -> str:
+    """Return in one line how well a teacher or student does on ``frames``."""
+    from training.tiny.vision import outputs_of
+
+    progress, done = outputs_of(network, frames)
+    seen = frames.decided
+    found = precision_recall(frames.success[seen], done[seen] > 0.5)
+    return (
+        f"progress MAE {np.abs(progress - frames.progress).mean():.3f}  "
+        f"done AUC {auc(frames.success[seen], done[seen]):.3f} "
+        f"precision {found['precision']:.2f} recall {found['recall']:.2f}"
+    )
+
+
+def score_all(engine: RewardEngine, queries: Sequence[RewardQuery], batch: int = 64) -> np.ndarray:
+    """Return the values of queries; every one must be answered."""
+    values = []
+    for at in range(0, len(queries), batch):
+        for answer in engine.score(queries[at : at + batch]):
+            if isinstance(answer, Unscored):
+                raise RuntimeError(f"head '{answer.head}' gave no answer: {answer.reason}")
+            values.append(answer.value)
+    return np.array(values)
+
+
+def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames: int = 4) -> dict[str, Any]:
+    """Measure a model on frames with known truth, through the reward engine.
+
+    Returns:
+        Progress MAE and Spearman, share of right contrastive answers (pairs of one episode that differ by at least 0.1
+        progress), completion per frame, and the judge per episode (mean p(done) of the last frames against the truth
+        at the end), overall and by behaviour.
+    """
+    rng = np.random.default_rng(seed)
+    config = RewardConfig(mode="completion", judge_frames=judge_frames)
+    engine = RewardEngine(config, model)
+    shown = [Frame(i, "front", image) for i, image in enumerate(frames.images)]
+    tasks = [frames.tasks[int(episode)] for episode in frames.episode]
+    progress = score_all(engine, [RewardQuery(t, "progress", (f,)) for t, f in zip(tasks, shown, strict=True)])
+    done = score_all(engine, [RewardQuery(t, "completion", (f,)) for t, f in zip(tasks, shown, strict=True)])
+    pairs = []
+    for row in rng.permutation(len(shown)):
+        other = int(rng.choice(np.flatnonzero(frames.episode == frames.episode[row])))
+        if abs(frames.progress[row] - frames.progress[other]) >= _CLEARLY:
+            pairs.append((other, int(row)))
+        if len(pairs) == 1000:
+            break
+    contrastive = score_all(engine, [RewardQuery(tasks[b], "contrastive", (shown[a], shown[b])) for a, b in pairs])
+    gains = np.array([frames.progress[b] - frames.progress[a] for a, b in pairs])
+    ends, truth, kinds = [], [], []
+    for episode in np.unique(frames.episode):
+        rows = np.flatnonzero(frames.episode == episode)[-judge_frames:]
+        ends.append(float(done[rows].mean()))
+        truth.append(bool(frames.success[rows[-1]]))
+        kinds.append(int(frames.kind[rows[-1]]))
+    end, success, kind = np.array(ends), np.array(truth), np.array(kinds)
+    seen, keep = frames.decided, end >= config.judge_threshold
+    return {
+        "frames": len(shown),
+        "progress_mae": float(np.abs(progress - frames.progress).mean()),
+        "progress_spearman": float(np.corrcoef(ranks(progress), ranks(frames.progress))[0, 1]),
+        "contrastive_accuracy": float(((contrastive > 0) == (gains > 0)).mean()),
+        "contrastive_pairs": len(pairs),
+        "completion_auc": auc(frames.success[seen], done[seen]),
+        "completion_frames": precision_recall(frames.success[seen], done[seen] > 0.5),
+        "judge_episodes": precision_recall(success, keep),
+        "judge_by_kind": {str(k): precision_recall(success[kind == k], keep[kind == k]) for k in np.unique(kind)},
+    }
+
+
+def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Train, save and measure the tiny model.
+
+    Args:
+        data: folders of shards by ``sim.generate`` and ``training.generate``.
+        out: folder that receives model, processor, training.json and the model card (README.md).
+        scale: factor on all numbers of training steps (below 1: a quick trial).
+        seed: seed of everything.
+
+    Returns:
+        What is written to training.json: the data, the time, and the figures on the episodes that were left out, of
+        the twin if it is among the sources.
+    """
+    import torch
+
+    from training.tiny.language import WORD_NOISE, Reader, encode_all, train_language
+    from training.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
+    from training.tiny.vision import train as train_vision
+
+    torch.set_num_threads(1)
+    start, commit = time.monotonic(), source_commit()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        seconds[name] = time.monotonic() - start - sum(seconds.values())
+
+    training, held_out = split(load_frames(data))
+    print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
+    count = len(training.sources)
+    twin = (
+        held_out.source == training.sources.index(TWIN)
+        if TWIN in training.sources
+        else np.ones(len(held_out.source), bool)
+    )
+    judged = held_out.select(np.flatnonzero(twin))
+    source = torch.from_numpy(training.source)
+    torch.manual_seed(seed)
+    teacher = Teacher(count)
+    train_vision(
+        teacher,
+        lambda x, r: label_loss(teacher(x, source[r])[0], training, r),
+        training,
+        _steps(1800, scale),
+        48,
+        2e-3,
+        seed + 1,
+        "teacher ",
+        lambda: linear_figures(teacher, held_out),
+    )
+    lap("teacher")
+    processor = build_processor()
+    model = build_model(processor, seed)
+    student = Student(model.model.visual, sources=count)
+    initialise(student)
+
+    def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            taught = teacher(images, source[rows])
+        outputs, features = student(images, source[rows])
+        return 0.5 * label_loss(outputs, training, rows) + imitation_loss(outputs, features, taught)
+
+    train_vision(
+        student,
+        student_loss,
+        training,
+        _steps(2800, scale),
+        48,
+        1e-3,
+        seed + 2,
+        "vision  ",
+        lambda: linear_figures(student, held_out),
+    )
+    lap("vision")
+    tokens = encode_all(student, training, seed + 3, copies=2)
+    held_out_tokens = encode_all(student, held_out, seed, copies=1)[0]
+    lap("encode")
+    checker = Reader(model, processor, held_out, seed)
+    train_language(
+        Reader(model, processor, training, seed + 4, WORD_NOISE),
+        tokens,
+        _steps(3000, scale),
+        batch=32,
+        rate=1e-3,
+        check=lambda: checker.figures(held_out_tokens),
+    )
+    lap("language")
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor.save_pretrained(out)
+    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), judged)
+    lap("measure")
+    about = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
+        "training_frames": len(training.images),
+        "training_episodes": len(np.unique(training.episode)),
+        "seed": seed,
+        "scale": scale,
+        "commit": commit,
+        "left_out": figures,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
+    (out / "README.md").write_text(card(about, None))
+    return about
+
+
+def _steps(full: int, scale: float) -> int:
+    return max(1, round(full * scale))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train the tiny reward model."""
+    parser = argparse.ArgumentParser(
+        prog="lrm reward train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder of shards by 'python -m sim.generate' or 'python -m training.generate'; several times for several",
+    )
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args(argv)
+    figures = train(args.data, args.out, args.scale, args.seed)
+    print(json.dumps(figures, indent=1))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
