@@ -12,10 +12,11 @@ and ``next.success`` where known.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,14 @@ def journals_to_dataset(
 
     if not journals:
         raise ValueError(f"no journals for data set '{root}'; record episodes first")
-    contract = read_info(journals[0]).contract
-    for path in journals:
-        if differences := contract_differences(read_info(path).contract, contract):
+    about = [read_info(path) for path in journals]
+    contract = about[0].contract
+    for path, info in zip(journals, about, strict=True):
+        if differences := contract_differences(info.contract, contract):
             raise ValueError(f"journal '{path}' is of another robot than '{journals[0]}': {'; '.join(differences)}")
-    return write_dataset((read_journal(path) for path in journals), root, contract, storage, progress=progress)
+    judged = all(info.outcome is not None for info in about)
+    episodes = (read_journal(path) for path in journals)  # one in memory at a time
+    return write_dataset(episodes, root, contract, storage, judged=judged, progress=progress)
 
 
 def write_dataset(
@@ -69,6 +73,7 @@ def write_dataset(
     contract: RobotContract,
     storage: str = "image",
     reward_head: str | None = None,
+    judged: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write episodes as a LeRobotDataset v3.
@@ -80,6 +85,8 @@ def write_dataset(
         storage: ``"image"`` (PNG in parquet: exact, 3 KB for a 96x96 frame of the twin, and faster to write) or
             ``"video"`` (h264: 0.8 KB, but only 33 dB, and a small red toy loses its colour first).
         reward_head: write this head's answers as ``next.reward``; every step must have one.
+        judged: write ``next.success``; every episode must have an outcome. ``None``: if they all have one, for which
+            all of them are held in memory.
         progress: called with the number of episodes written.
 
     Returns:
@@ -101,8 +108,9 @@ def write_dataset(
     writing = root.with_name(root.name + ".writing")
     shutil.rmtree(writing, ignore_errors=True)
     writing.parent.mkdir(parents=True, exist_ok=True)
-    episodes = list(episodes)
-    judged = bool(episodes) and all(episode.outcome is not None for episode in episodes)
+    if judged is None:
+        episodes = list(episodes)
+        judged = bool(episodes) and all(episode.outcome is not None for episode in episodes)
     dataset = LeRobotDataset.create(
         repo_id=f"local/{root.name}",
         fps=round(contract.control_hz),
@@ -124,7 +132,8 @@ def write_dataset(
         for key in ("next.reward", "next.success"):
             if key in dataset.episode_buffer:  # numpy >= 2.4 refuses to make scalars of LeRobot's arrays of shape (1,)
                 dataset.episode_buffer[key] = [value[0] for value in dataset.episode_buffer[key]]
-        dataset.save_episode()
+        with _quiet_bars():
+            dataset.save_episode()
         about.append({"id": episode.episode_id, "source": episode.source, "outcome": episode.outcome})
         if progress:
             progress(len(about))
@@ -137,6 +146,20 @@ def write_dataset(
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
     os.rename(writing, root)
     return root
+
+
+@contextlib.contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Keep the datasets library from drawing a bar of its own for every episode."""
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    before = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            enable_progress_bar()
 
 
 def _mend_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
