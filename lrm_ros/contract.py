@@ -30,7 +30,10 @@ def load_contract(folder: str | Path) -> RobotContract:
     """
     path = Path(folder) / CONTRACT_FILE
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder '{folder}' does not exist")
+        raise FileNotFoundError(
+            f"folder '{folder}' does not exist; give a data set of 'lrm dataset' or a policy of 'lrm finetune' or "
+            "'lrm ppo'"
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"'{folder}' has no {CONTRACT_FILE}; it was not written by this package: save the robot's contract there"

@@ -74,6 +74,14 @@ def test_a_folder_without_shards_and_a_shard_without_labels_are_named(tmp_path):
         load_frames([tmp_path])
 
 
+def test_wrong_data_for_the_training_is_a_message_without_a_traceback(tmp_path, capsys):
+    (tmp_path / "shard-00000.parquet").touch()
+    with pytest.raises(SystemExit) as stopped:
+        main(["--data", str(tmp_path), "--out", str(tmp_path / "model")])
+    assert stopped.value.code == 1
+    assert f"'{tmp_path}' holds keyframes, which train adapters" in capsys.readouterr().err
+
+
 def test_episodes_of_two_folders_keep_their_numbers_tasks_and_sources_apart(shards, tmp_path):
     frames = load_frames([shards, write_shards(tmp_path / "more", ("maniskill/a", "metaworld/b"))])
     assert frames.sources == ("twin", "maniskill/a", "metaworld/b")

@@ -312,21 +312,21 @@ def main(argv: list[str] | None = None) -> int:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    with progress_bar(arguments.steps, "train " + "/".join(Path(arguments.out).parts[-2:]), "step") as bar:
+    try:
+        with progress_bar(arguments.steps, "train " + "/".join(Path(arguments.out).parts[-2:]), "step") as bar:
 
-        def show(step: int, steps: int, loss: float) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            def show(step: int, steps: int, loss: float) -> None:
+                bar.update(step - bar.n)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
-        try:
             figures = finetune(
                 arguments.dataset, arguments.out, arguments.steps, arguments.init, arguments.seed, arguments.lr,
                 arguments.batch_size, arguments.schedule, arguments.warmup, arguments.weight, arguments.label,
                 arguments.colour, arguments.state_noise, arguments.policy, arguments.options,
                 checkpoint_every=arguments.checkpoint_every, progress=show,
             )  # fmt: skip
-        except (ValueError, FileNotFoundError, FloatingPointError) as error:
-            parser.exit(1, f"lrm finetune: {error}\n")
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        parser.exit(1, f"lrm finetune: {error}\n")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1))
     print(

@@ -95,6 +95,11 @@ def load_frames(folders: Sequence[Path]) -> Frames:
     sources: dict[str, int] = {}
     for folder in folders:
         paths = sorted(folder.glob("*.npz"))
+        if not paths and any(folder.glob("shard-*.parquet")):
+            raise FileNotFoundError(
+                f"'{folder}' holds keyframes, which train adapters of a Qwen3-VL: give --model, too; the tiny model "
+                "trains on shards (*.npz) of 'python -m sim.generate'"
+            )
         if not paths:
             raise FileNotFoundError(
                 f"'{folder}' holds no shards (*.npz); make them with 'python -m sim.generate --out {folder}'"

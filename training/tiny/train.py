@@ -267,7 +267,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     args = parser.parse_args(argv)
-    figures = train(args.data, args.out, args.scale, args.seed)
+    try:
+        figures = train(args.data, args.out, args.scale, args.seed)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"lrm reward train: {error}\n")
     print(json.dumps(figures, indent=1))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
