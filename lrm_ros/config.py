@@ -355,7 +355,10 @@ def load_yaml(path: str | Path, cls: type[T]) -> T:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"configuration file '{path}' does not exist")
-    data = yaml.safe_load(path.read_text()) or {}
+    try:
+        data = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"'{path}' is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected 'key: value' lines, got {type(data).__name__}")
     return from_dict(cls, data, str(path))

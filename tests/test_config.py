@@ -14,3 +14,6 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
     path.write_text("lr: fast\n")
     with pytest.raises(ValueError, match=r"lr: expected float, got 'fast'"):
         load_yaml(path, PpoConfig)
+    path.write_text("lr: [1\nother: {")
+    with pytest.raises(ValueError, match=rf"'{path}' is no YAML: while parsing"):
+        load_yaml(path, PpoConfig)

@@ -101,6 +101,7 @@ def test_errors_name_what_is_wrong(folder, tmp_path, capsys):
     no_verdicts = tmp_path / "other.json"
     no_verdicts.write_text("[]")
     assert f"'{no_verdicts}' is no file of 'lrm judge --json'" in error(str(folder), "--verdicts", str(no_verdicts))
+    assert "write it with 'lrm judge" in error(str(folder), "--verdicts", str(tmp_path / "none.json"))
     twice = tmp_path / "twice.json"
     twice.write_text(json.dumps({"episodes": [{"episode_id": "good", "keep": keep} for keep in (True, False)]}))
     assert "has 2 episodes named 'good'" in error(str(folder), "--verdicts", str(twice))

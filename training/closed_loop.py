@@ -29,12 +29,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=defaults.episodes)
     parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
     parser.add_argument("--max-steps", type=int, default=defaults.max_steps, help="control steps an episode")
-    parser.add_argument("--json", type=Path, default=Path("evaluation.json"), help="result file; resumed if cut short")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="result file (default: CHECKPOINT.evaluation.json); through the nodes resumed if cut short",
+    )
     parser.add_argument("--against", type=Path, metavar="FILE", help="result file of another policy to compare with")
     parser.add_argument("--worlds", type=int, default=0, help="play in so many worlds at once instead of the nodes")
     parser.add_argument("--noise-std", type=float, default=0.0, help="with --worlds: explored targets, deviation [rad]")
     parser.add_argument("--noise-seed", type=int, default=0, help="with --worlds: seed of that noise")
     args = parser.parse_args(argv)
+    if args.json is None:
+        folder = Path(args.checkpoint)
+        args.json = folder.with_name(folder.name + ".evaluation.json")
     if args.worlds:
         try:
             _in_worlds(args)
@@ -90,6 +97,7 @@ def _tell(args: argparse.Namespace) -> int:
     figures = proportion(sum(result["success"]), len(result["success"]))
     low, high = figures["ci95"]
     print(f"success {figures['rate']:.1%} ({figures['count']}/{figures['n']}), 95 % interval {low:.1%} to {high:.1%}")
+    print(f"written to {args.json}")
     if args.against:
         try:
             other = json.loads(args.against.read_text())

@@ -185,8 +185,8 @@ def main(argv: list[str] | None = None) -> int:
     def load(name: str) -> QwenRewardModel:
         return QwenRewardModel(find_model(name), name, args.device)
 
-    model = load(args.model)
     try:
+        model = load(args.model)
         base = load(args.base) if args.base else untrained(partial(load, args.model), args.seed)
         folders = {"in_domain": (args.data, None if args.split == "all" else args.split)}
         if args.zero_shot:

@@ -45,14 +45,16 @@ class EpisodeDriver:
     )
     _NODES = ("twin", "policy", "recorder")
 
-    def __init__(self, node: LrmNode, timeout_s: float = 60.0) -> None:
+    def __init__(self, node: LrmNode, timeout_s: float = 60.0, load_s: float = 600.0) -> None:
         """Create the clients.
 
         Args:
             node: who asks; must be spinning in another thread when the driver is used.
             timeout_s: how long a service may take, and the arm may stand still in an episode [s].
+            load_s: how long a policy may take to load: the first one imports LeRobot, half a minute on a busy machine,
+                and a large one comes from a slow disk [s].
         """
-        self._node, self._timeout_s = node, timeout_s
+        self._node, self._timeout_s, self._load_s = node, timeout_s, load_s
         self._clients: dict[str, Client] = {name: node.create_client(Trigger, name) for name in self._TRIGGERS}
         self._parameters: dict[str, Client] = {
             name: node.create_client(SetParametersAtomically, f"{name}/set_parameters_atomically")
@@ -162,16 +164,17 @@ class EpisodeDriver:
     def _call(self, client: Client, request: Any, name: str) -> Any:
         if self._stopping:
             raise Stopped
+        timeout_s = self._load_s if name == "policy/reload" else self._timeout_s
         future = client.call_async(request)
         future.add_done_callback(lambda _: self.notify())
         with self._changed:
-            self._changed.wait_for(lambda: future.done() or self._stopping, self._timeout_s)
+            self._changed.wait_for(lambda: future.done() or self._stopping, timeout_s)
         if future.done():
             return future.result()
         client.remove_pending_request(future)
         if self._stopping:  # who stops may be the thread that would take the answer
             raise Stopped
-        raise EpisodeError(f"'{name}' did not answer within {self._timeout_s:.0f} s; is its node still running?")
+        raise EpisodeError(f"'{name}' did not answer within {timeout_s:.0f} s; is its node still running?")
 
     def _pause(self, seconds: float) -> None:
         with self._changed:

@@ -36,6 +36,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         self._worker: threading.Thread | None = None
         self._driver: EpisodeDriver | None = None
         self._truth: dict[str, str] = {}
+        self._ended: list[tuple[str, Path, int]] = []  # recorded episodes that wait for their truth
 
     def configure(self) -> None:
         """Listen to the truth and to the recorder."""
@@ -61,23 +62,35 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
             self._worker = None
 
     def _on_truth(self, message: DiagnosticStatus) -> None:
-        self._truth = messages.status_values(message)
+        before, self._truth = self._truth, messages.status_values(message)
+        if self._ended and int(self._truth["steps"]) < int(before.get("steps", 0)):
+            names = ", ".join(name for name, *_ in self._ended)
+            self.get_logger().error(f"the simulator said nothing of the end of {names}; truth.jsonl leaves it out")
+            self._ended.clear()
+        self._settle()
         if self._driver is not None:
             self._driver.notify()
 
     def _on_episode(self, message: DiagnosticStatus) -> None:
-        """Write what the simulator says of a recorded episode beside the folder of its journal."""
-        if message.message != "ended" or not self._truth:
-            return
-        path = Path(messages.status_values(message)["path"])
-        row = {
-            "episode_id": message.name,
-            "seed": int(self._truth["seed"]),
-            "success": self._truth["success"] == "true",
-            "steps": int(self._truth["steps"]),
-        }
-        with (path.parent.parent / "truth.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Note that a recorded episode has ended; the simulator's word of its last step may come later."""
+        if message.message == "ended" and self._truth:
+            values = messages.status_values(message)
+            self._ended.append((message.name, Path(values["path"]), int(values.get("joint_command_sent", 0))))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Write what the simulator says of recorded episodes beside the folders of their journals."""
+        truth = self._truth
+        while self._ended and int(truth["steps"]) >= self._ended[0][2]:
+            name, path, _ = self._ended.pop(0)
+            row = {
+                "episode_id": name,
+                "seed": int(truth["seed"]),
+                "success": truth["success"] == "true",
+                "steps": int(truth["steps"]),
+            }
+            with (path.parent.parent / "truth.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
 
     def _on_evaluate(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Begin an evaluation with the parameters as they are now."""

@@ -11,7 +11,10 @@ from training.pages.reward_plots import LABELS, gap_bars, reliability_curve, tol
 from training.pages.style import STYLE
 
 SETS = {
-    "in_domain": ("Tasks it was trained on", "Episodes it never saw, failures included."),
+    "in_domain": (
+        "Tasks it was trained on",
+        "Episodes left out of its training, if they were chosen so; failures included.",
+    ),
     "zero_shot": ("Tasks it never saw", "No training episode comes from these tasks; failures included."),
 }
 _COLUMNS = (
@@ -89,7 +92,10 @@ def _set(metrics: Mapping[str, Any], name: str) -> str:
     text += _table(["predictor", *names], rows) + f'<div class="plots">{plots}</div>'
     if failures:
         head = ["behaviour", "Spearman with the state", "of the time index", "said at the end", "true", "episodes"]
-        text += "<h3>Episodes that are no success</h3>" + _table(head, failures)
+        text += "<h3>Episodes by what happens in them</h3>"
+        text += "<p>Some end well all the same, e.g. where the expert halted when all was done.</p>" + _table(
+            head, failures
+        )
     if len(sources) > 1:
         text += "<h3>By source</h3>" + _table(["source", *names], sources)
     return text

@@ -19,7 +19,7 @@ import yaml
 from lrm_ros.config import RefineConfig, from_dict, load_yaml, to_dict
 from lrm_ros.progress import progress_bar
 from sim.reward_env import REWARDS
-from training.refinement.refine import POLICY, refine
+from training.refinement.refine import HISTORY, POLICY, refine
 
 
 def read_settings(path: str | Path | None, items: Sequence[str], given: Mapping[str, str]) -> RefineConfig:
@@ -56,9 +56,10 @@ def row(line: dict[str, Any]) -> str:
 
     rate = "-" if line["success"] is None else f"{100 * line['success']:.0f} %"
     judged = "-" if line["judged"] is None else f"{line['judged']:.2f}"
+    away = "" if line["divergence"] is None else f"from start {line['divergence']:.3f}  "
     return (
         f"{line['iteration'] + 1:4d}  reward/step {line['reward_per_step']:+.4f}  success {rate:>5s}  judge {judged}  "
-        f"kl {line['step_kl']:.4f}  from start {line['divergence']:.3f}  foreseen {line['explained']:+.2f}  "
+        f"kl {line['step_kl']:.4f}  {away}foreseen {line['explained']:+.2f}  "
         f"{line['steps'] / seconds['all']:.0f} steps/s ({share('worlds')}, {share('reward')}, {share('update')} s)"
     )
 
@@ -84,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.threads:
             torch.set_num_threads(args.threads)
         total = config.iterations * config.worlds * config.steps
-        with progress_bar(total, f"ppo {config.reward}", "step") as bar:
+        history_file = Path(config.run) / HISTORY
+        before = len(history_file.read_text().splitlines()) if history_file.is_file() else 0
+        done = min(total, before * config.worlds * config.steps)
+        with progress_bar(total, f"ppo {config.reward}", "step", done) as bar:
             history = refine(config, lambda line: bar.write(row(line)), bar.update)
     except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
         parser.exit(1, f"lrm ppo: {error}\n")

@@ -136,6 +136,7 @@ class Refinement:
             "steps": rollout.steps,
             "queries": tally.queries,
             **figures,
+            "divergence": figures["divergence"] if config.ppo.kl_beta else None,  # without it nobody asks the reference
             "seconds": {
                 "worlds": played - started - tally.seconds,
                 "reward": tally.seconds,
