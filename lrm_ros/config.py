@@ -143,6 +143,26 @@ class PpoConfig:
     target_kl: float = _opt(0.0, "leave the policy once it has moved by more in an update; 0: never")
     critic_warmup: int = _opt(0, "iterations in which only the critic learns")
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give at least 1")
+        for name in ("gamma", "lam", "clip_low"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a number from 0 to 1")
+        for name in (
+            "lr",
+            "value_lr",
+            "clip_high",
+            "value_clip",
+            "huber_delta",
+            "max_gradient",
+            "target_kl",
+            "kl_beta",
+        ):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number, at least 0")
+
 
 @dataclass(frozen=True)
 class RefineConfig:

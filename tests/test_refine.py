@@ -2,6 +2,7 @@
 """Refinement by PPO: the noise's density, what a step is worth, a killed run that ends as if nothing had happened."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,20 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(small_policy
         Refinement(replace(config(small_policy, tmp_path / "cut"), worlds=3))
 
 
+def test_a_kill_between_the_state_and_the_words_is_mended_and_other_weights_are_refused(small_policy, tmp_path):
+    start, run = tmp_path / "start", tmp_path / "run"
+    shutil.copytree(small_policy, start)
+    whole = refine(config(start, run, iterations=1))
+    (run / "history.jsonl").write_text("")
+    (run / "config.json").unlink()
+    refine(config(start, run, iterations=1))
+    assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == whole
+    assert json.loads((run / "config.json").read_text())["config"]["checkpoint"] == str(start)
+    shutil.copy(run / "policy" / "model.safetensors", start / "model.safetensors")
+    with pytest.raises(ValueError, match=r"run' began from weights that '.*start' no longer has"):
+        refine(config(start, run, iterations=2))
+
+
 @pytest.mark.parametrize("hold", [True, False])
 def test_a_draw_of_the_noise_lasts_as_long_as_asked(small_policy, tmp_path, hold):
     run = Refinement(config(small_policy, tmp_path, steps=32, max_steps=16, hold_noise=hold))
@@ -338,6 +353,9 @@ def test_settings_that_cannot_be_are_refused(small_policy, tmp_path):
         Refinement(config(small_policy, tmp_path, group=4))
     with pytest.raises(ValueError, match="worlds must be at least 1, got 0"):
         Refinement(config(small_policy, tmp_path, worlds=0))
+    for name, value in (("epochs", 0), ("batch_size", 0), ("gamma", float("nan")), ("gamma", 5.0), ("lr", -1.0)):
+        with pytest.raises(ValueError, match=rf"ppo\.{name} is {value}; give"):
+            PpoConfig(**{name: value})
 
 
 def test_the_command_refines_and_explains_what_it_refuses(small_policy, tmp_path, capsys):

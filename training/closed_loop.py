@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.json is None:
         folder = Path(args.checkpoint)
         args.json = folder.with_name(folder.name + ".evaluation.json")
+    if args.noise_std and not args.worlds:
+        parser.error("--noise-std needs --worlds: through the nodes the policy plays without noise")
     if args.worlds:
         try:
             _in_worlds(args)
@@ -101,8 +103,11 @@ def _tell(args: argparse.Namespace) -> int:
     if args.against:
         try:
             other = json.loads(args.against.read_text())
+            for name in ("max_steps", "noise_std"):
+                if name in other and name in result and other[name] != result[name]:
+                    raise ValueError(f"{name} is {other[name]} there and {result[name]} here; compare like evaluations")
             found = paired(*(dict(zip(r["seeds"], r["success"], strict=True)) for r in (result, other)))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             print(f"lrm evaluate: '{args.against}': {error}", file=sys.stderr)
             return 1
         print(

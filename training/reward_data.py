@@ -192,7 +192,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of that draw, and the simulators' first start pose")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the manifest and the figures here")
     args = parser.parse_args(argv)
-    settings = {key: value for key, value in vars(args).items() if key not in ("out", "json", "per_source") and value}
+    settings = {key: value for key, value in vars(args).items() if key not in ("out", "json", "per_source")}
+    settings = {key: value for key, value in settings.items() if value or key == "seed"}
     try:
         manifest = write_keyframes(sources_of(args), args.out, args.per_source, {"options": settings})
     except (ValueError, FileNotFoundError, ImportError) as error:

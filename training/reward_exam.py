@@ -64,7 +64,9 @@ def make_exam(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> Exam:
     """
     rows = list(rows)
     if not rows:
-        raise ValueError("no keyframes to evaluate on; write some with 'lrm reward data'")
+        raise ValueError(
+            "no keyframes to evaluate on; write some with 'lrm reward data', or take those of all episodes: --split all"
+        )
     numbers: dict[tuple[str, str], int] = {}
     episode = np.array([numbers.setdefault((r["source"], r["episode_id"]), len(numbers)) for r in rows])
     progress = np.array([np.nan if r["progress"] is None else r["progress"] for r in rows], float)

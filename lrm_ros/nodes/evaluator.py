@@ -142,7 +142,8 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(path.suffix + ".part")
         rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
-        rows = [row for row in rows if row["policy"] == config.checkpoint]
+        mine = (config.checkpoint, config.max_steps, _changed_at(config.checkpoint))
+        rows = [row for row in rows if (row["policy"], row.get("max_steps"), row.get("changed")) == mine]
         done = {row["seed"]: row for row in rows}
         driver = self._driver
         driver.wait_ready(("twin/reset", "policy/reset", "policy/reload"))
@@ -160,6 +161,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
                 self._publish("running", config, done=len(done), successes=wins)
         result = {
             "policy": config.checkpoint,
+            "max_steps": config.max_steps,
             "seeds": list(seeds),
             "success": [int(done[seed]["success"]) for seed in seeds],
             "steps": [done[seed]["steps"] for seed in seeds],
@@ -188,6 +190,8 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         truth = dict(self._truth)
         return {
             "policy": config.checkpoint,
+            "max_steps": config.max_steps,
+            "changed": _changed_at(config.checkpoint),
             "seed": seed,
             "success": truth["success"] == "true",
             "steps": int(truth["steps"]),
@@ -199,6 +203,12 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         level = DiagnosticStatus.ERROR if event == "failed" else DiagnosticStatus.OK
         about = {"checkpoint": config.checkpoint, "episodes": config.episodes, "file": config.file}
         self._report.publish(messages.status(level, "evaluation", event, {**about, **values}))
+
+
+def _changed_at(checkpoint: str) -> int | None:
+    """Return when a policy's weights were written [ns], ``None`` if there are none."""
+    path = Path(checkpoint) / "model.safetensors"
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the figures of a reward model's evaluation: accuracy by tolerance, calibration, accuracy by frame gap."""
+"""Draw the figures of a reward model's evaluation: accuracy by tolerance, calibration, accuracy by gap of progress."""
 
 from __future__ import annotations
 

@@ -40,7 +40,10 @@ def read_settings(path: str | Path | None, items: Sequence[str], given: Mapping[
         if not equals:
             raise ValueError(f"setting '{item}': give NAME=VALUE")
         section = values["ppo"] if name.startswith("ppo.") else values
-        section[name.removeprefix("ppo.")] = yaml.safe_load(text)
+        try:
+            section[name.removeprefix("ppo.")] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"setting '{item}': '{text}' is no YAML value") from error
     config = from_dict(RefineConfig, values | {k: v for k, v in given.items() if v}, str(path or "settings"))
     if not config.checkpoint:
         raise ValueError("no policy to refine; give a checkpoint (one of 'lrm finetune', or runs/demo/iter_000/policy)")

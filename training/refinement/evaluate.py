@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -21,7 +20,7 @@ from lrm_ros.config import RefineConfig, from_dict, to_dict
 from lrm_ros.contract import load_contract
 from sim.vector import EpisodeRules, VectorWorlds
 from training.closed_loop_worlds import play_seeds
-from training.refinement.refine import CONFIG, HISTORY, POLICY
+from training.refinement.refine import CONFIG, HISTORY, POLICY, weights_of
 
 WAYS = ("deterministic", "sampled")
 SFT = "sft"
@@ -79,7 +78,7 @@ def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
             )
         seen[key] = run.folder
     for run in runs:
-        _weights(run.folder / POLICY)
+        weights_of(run.folder / POLICY)
     free = {"run", "reward", "model", "seed", "processes", "ray", "device", "tensorboard", "checkpoint"}
     first = runs[0]
     for run in runs[1:]:
@@ -88,7 +87,7 @@ def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
             raise ValueError(
                 f"'{run.folder}' differs from '{first.folder}' in {', '.join(differing)}; compare like runs"
             )
-        if _weights(Path(run.config["checkpoint"])) != _weights(Path(first.config["checkpoint"])):
+        if weights_of(Path(run.config["checkpoint"])) != weights_of(Path(first.config["checkpoint"])):
             raise ValueError(f"'{run.folder}' does not start from the policy that '{first.folder}' starts from")
     return runs
 
@@ -123,7 +122,7 @@ def evaluate_all(
         for (reward, seed, policy, name), way in itertools.product(policies, WAYS):
             about = {
                 "policy": name,
-                "weights": _weights(policy),
+                "weights": weights_of(policy),
                 "max_steps": max_steps,
                 "worlds": worlds,
                 "noise_std": first["noise_std"] if way == "sampled" else 0.0,
@@ -155,14 +154,6 @@ def _kept(path: Path, about: dict[str, Any]) -> list[bool] | None:
         return None
     before = json.loads(path.read_text())
     return before["success"] if all(before.get(name) == value for name, value in about.items()) else None
-
-
-def _weights(policy: Path) -> str:
-    """Return a hash of a policy's weights."""
-    path = policy / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"policy '{policy}' has no model.safetensors; where has it gone?")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

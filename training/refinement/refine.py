@@ -8,6 +8,7 @@ not (on the same kind of processor and number of threads).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -183,7 +184,9 @@ class Refinement:
         done = torch.tensor(ended)
         later = torch.stack([*(decisions.value for decisions in decided[1:]), actor.value(observations)])
         values = torch.where(done, torch.stack(following), later)
-        return Rollout(decided, torch.tensor(rewards), values, done, steps, float(np.mean(efforts)), film)
+        return Rollout(
+            decided, torch.tensor(rewards), values, done, steps, float(np.mean(efforts)) if efforts else 0.0, film
+        )
 
     def _values_at_ends(self, stretches: list[Stretch]) -> Tensor:
         """Return (N,) the value of the last state of episodes that were cut off; 0 where one was done or goes on."""
@@ -251,13 +254,21 @@ class Refinement:
             "generator": self.generator.get_state(),
             "history": self.history,
             "config": to_dict(self.config),
+            "start": weights_of(Path(self.config.checkpoint)),
         }
         temporary = self.folder / f"{STATE}.part"
         torch.save(state, temporary)
         os.replace(temporary, self.folder / STATE)
-        (self.folder / HISTORY).write_text("".join(json.dumps(line) + "\n" for line in self.history))
+        self._save_words()
+
+    def _save_words(self) -> None:
+        """Write what people and the report read; the state knows it, too."""
         about = {"config": to_dict(self.config), "commit": source_commit()}
-        (self.folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n")
+        history = "".join(json.dumps(line) + "\n" for line in self.history)
+        for name, text in ((HISTORY, history), (CONFIG, json.dumps(about, indent=1) + "\n")):
+            temporary = self.folder / f"{name}.part"
+            temporary.write_text(text)
+            os.replace(temporary, self.folder / name)
 
     def _resume(self) -> None:
         """Take up the state of the run folder, if there is one."""
@@ -272,10 +283,29 @@ class Refinement:
         if differing:
             what = "; ".join(f"{name} {its.get(name)!r} there, {mine[name]!r} now" for name in differing)
             raise ValueError(f"'{self.folder}' belongs to another configuration: {what}. Choose another --run")
+        start = weights_of(Path(self.config.checkpoint))
+        if state.get("start", start) != start:
+            raise ValueError(f"'{self.folder}' began from weights that '{self.config.checkpoint}' no longer has")
         self.actor.load_state_dict(state["actor"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.iteration, self.history = state["iteration"], state["history"]
+        history = self.folder / HISTORY
+        written = len(history.read_text().splitlines()) if history.is_file() else 0
+        if written != self.iteration or not (self.folder / CONFIG).is_file():
+            self._save_words()  # killed between the state and these files
+
+
+def weights_of(policy: Path) -> str:
+    """Return a hash of a policy's weights.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    path = policy / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"policy '{policy}' has no model.safetensors; where has it gone?")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def refine(

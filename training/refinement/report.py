@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare refinements on held-out start poses: ``lrm ppo report`` (paper Tables III and IV, in kind).
 
-Every policy meets the same start poses, deterministic and sampled as in training, beside the policy that all
-refinements started from. What is measured already is not measured again.
+Every policy meets the same start poses, deterministic and sampled with the noise_std of the training (its other noise
+settings are the defaults), beside the policy that all refinements started from. What is measured already is not
+measured again.
 """
 
 from __future__ import annotations
