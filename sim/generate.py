@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,13 +59,36 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
     }
 
 
+def claim_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Make a folder for shards, or go on in one that was made with the same settings.
+
+    Raises:
+        ValueError: it holds shards made with other settings, or nobody wrote with which.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    if not path.exists() and not any(out.glob("*.npz")):
+        path.write_text(json.dumps(settings, indent=1) + "\n")
+    found = json.loads(path.read_text()) if path.exists() else {}
+    differing = [
+        f"{name} {found.get(name)!r} there, {value!r} now"
+        for name, value in settings.items()
+        if found.get(name) != value
+    ]
+    if differing:
+        raise ValueError(f"'{out}' holds shards of other settings ({'; '.join(differing)}); choose another --out")
+
+
 def generate(out: Path, episodes: int, seed: int = FIRST_SEED, stride: int = 2) -> int:
     """Write shards of labelled episodes; finished shards are kept when it is run again.
 
     Returns:
         Number of frames written.
+
+    Raises:
+        ValueError: the folder holds shards of other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    claim_folder(out, {"source": "twin", "episodes": episodes, "seed": seed, "stride": stride})
     world, written, start = World(), 0, time.monotonic()
     kinds = np.array(KINDS)
     weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
@@ -101,7 +125,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=FIRST_SEED)
     parser.add_argument("--stride", type=int, default=2, help="keep every N-th control step")
     args = parser.parse_args(argv)
-    generate(args.out, args.episodes, args.seed, args.stride)
+    try:
+        generate(args.out, args.episodes, args.seed, args.stride)
+    except ValueError as error:
+        parser.exit(1, f"sim.generate: {error}\n")
     return 0
 
 

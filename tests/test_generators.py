@@ -133,7 +133,7 @@ def test_an_unknown_behaviour_is_refused():
 def test_shards_of_several_sources_are_written_once_and_read_by_the_training(tmp_path, capsys):
     names = ("maniskill/PushCube-v1", "twin")
     total = generate(names, tmp_path, 2, seed=5_000_000)
-    assert [path.name for path in tmp_path.iterdir()] == ["shard_0000.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "shard_0000.npz"]
     with np.load(tmp_path / "shard_0000.npz") as shard:
         about = [json.loads(str(line)) for line in shard["tasks"]]
         numbers = shard["episode"]
@@ -144,6 +144,11 @@ def test_shards_of_several_sources_are_written_once_and_read_by_the_training(tmp
     assert frames.tasks[about[0]["episode"]] == about[0]["task"]
     written = (tmp_path / "shard_0000.npz").stat().st_mtime_ns
     assert not generate(names, tmp_path, 2, seed=5_000_000)
+    with pytest.raises(ValueError, match=r"holds shards of other settings \(seed 5000000 there, 6000000 now\); choose"):
+        generate(names, tmp_path, 2, seed=6_000_000)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(ValueError, match="holds shards of other settings"):
+        generate(names, tmp_path, 2, seed=5_000_000)
     assert (tmp_path / "shard_0000.npz").stat().st_mtime_ns == written
     assert capsys.readouterr().out.startswith("shard_0000.npz: ")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sim.expert import KINDS as TWIN_KINDS
+from sim.generate import claim_folder
 from sim.maniskill_tasks import TASKS as MANISKILL
 from sim.metaworld_tasks import TASKS as METAWORLD
 from training.sources.episode import BadEpisode, Entry
@@ -73,9 +74,9 @@ def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_S
         How many episodes of each kind were written, and ``"frames"``; unusable ones are counted by their reason.
 
     Raises:
-        ValueError: unknown source.
+        ValueError: unknown source, or the folder holds shards of other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed})
     numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed) for name in names))
     start, total = time.monotonic(), Counter[str]()
     for shard in range(-(-len(names) * episodes // SHARD)):
@@ -137,7 +138,10 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in names if name not in SOURCES]
     if unknown:
         parser.error(f"no generated source '{unknown[0]}'; there are: {', '.join(SOURCES)}")
-    total = generate(names, args.out, args.episodes, args.seed)
+    try:
+        total = generate(names, args.out, args.episodes, args.seed)
+    except ValueError as error:
+        parser.exit(1, f"training.generate: {error}\n")
     for name, count in sorted(total.items()):
         print(f"{count:8d}  {name}")
     return 0
