@@ -137,9 +137,10 @@ def test_keyframes_without_a_validation_split_are_refused_with_the_cure(keyframe
     assert "no validation examples for head 'completion'" in error and "--set eval_examples=0" in error
 
 
-def test_without_a_model_the_tiny_one_is_trained_as_before(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no shards"):
+def test_without_a_model_the_tiny_one_is_trained_as_before(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
         main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 1 and "holds no shards (*.npz); make them" in capsys.readouterr().err
 
 
 def test_help_tells_of_both_ways(capsys):
