@@ -7,7 +7,7 @@ They look at the state while they are followed: an object that slips in the grip
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +18,16 @@ from sim.maniskill_arms import CLOSED, OPEN, Waypoint
 if TYPE_CHECKING:
     from sim.maniskill_world import ManiSkillWorld
 
+Place = Callable[[], NDArray[np.float64]]
+
 
 def up(height: float) -> NDArray[np.float64]:
     """Return a vertical offset (3,) [m]."""
     return np.array([0.0, 0.0, height])
 
 
-def _grasp(world: ManiSkillWorld, name: str, miss: NDArray, hover: float, yaw: float) -> Iterator[Waypoint]:
+def grasp(world: ManiSkillWorld, name: str, miss: NDArray, hover: float, yaw: float) -> Iterator[Waypoint]:
+    """Open the fingers above a thing, go down and close them."""
     at = world.at(name) + miss + up(world.arm.grip_height)
     yield Waypoint(at + up(hover), yaw, OPEN)
     yield Waypoint(at, yaw, OPEN)
@@ -35,72 +38,91 @@ def _grasp(world: ManiSkillWorld, name: str, miss: NDArray, hover: float, yaw: f
 def pick_cube(world: ManiSkillWorld, miss: NDArray) -> Iterator[Waypoint]:
     """Grasp the cube, carry it to the green ball and stay there."""
     yaw = world.square_on("cube")
-    yield from _grasp(world, "cube", miss, world.arm.hover, yaw)
+    yield from grasp(world, "cube", miss, world.arm.hover, yaw)
     grip = world.arm.tool - world.at("cube") if world.holds("cube") else np.zeros(3)
     yield Waypoint(world.at("goal_site") + grip, yaw, CLOSED)
     grip = world.arm.tool - world.at("cube") if world.holds("cube") else grip
     yield Waypoint(world.at("goal_site") + grip, yaw, CLOSED, steps=14)
 
 
+def put(
+    world: ManiSkillWorld, name: str, miss: NDArray, yaw: float, place: Place, turned: Callable[[], float] | None = None
+) -> Iterator[Waypoint]:
+    """Grasp a thing, carry it over a place, lower it, let go and leave upwards.
+
+    Args:
+        world: where.
+        name: the thing's actor.
+        miss: error in where it is believed to be (3,) [m].
+        yaw: direction in which the fingers close on it [rad].
+        place: gives where its centre has to go (3,) [m]; asked anew on the way.
+        turned: gives the direction of the fingers over the place; ``None``: as they grasped.
+    """
+    yield from grasp(world, name, miss, 0.10, yaw)
+    yield Waypoint(world.arm.tool + up(0.10), yaw, CLOSED)
+    turn = yaw if turned is None else turned()
+    grip = world.arm.tool - world.at(name) if world.holds(name) else np.zeros(3)
+    yield Waypoint(place() + grip + up(0.05), turn, CLOSED)
+    grip = world.arm.tool - world.at(name) if world.holds(name) else grip
+    end = place() + grip
+    yield Waypoint(end, turn, CLOSED)
+    yield Waypoint(end, turn, CLOSED, steps=2)
+    yield Waypoint(end, turn, OPEN, steps=5)
+    yield Waypoint(end + up(0.12), turn, OPEN)
+    yield Waypoint(end + up(0.12), turn, OPEN, steps=6)
+
+
 def stack_cube(world: ManiSkillWorld, miss: NDArray) -> Iterator[Waypoint]:
     """Grasp the first cube, put it on the green one, let go and leave upwards."""
-    yaw = world.square_on("cubeA")
-    yield from _grasp(world, "cubeA", miss, 0.10, yaw)
-    yield Waypoint(world.arm.tool + up(0.10), yaw, CLOSED)
-    turned = world.square_on("cubeB")
-    grip = world.arm.tool - world.at("cubeA") if world.holds("cubeA") else np.zeros(3)
-    yield Waypoint(world.at("cubeB") + grip + up(0.09), turned, CLOSED)
-    grip = world.arm.tool - world.at("cubeA") if world.holds("cubeA") else grip
-    top = world.at("cubeB") + grip + up(0.041)
-    yield Waypoint(top, turned, CLOSED)
-    yield Waypoint(top, turned, CLOSED, steps=2)
-    yield Waypoint(top, turned, OPEN, steps=4)
-    yield Waypoint(top + up(0.12), turned, OPEN)
-    yield Waypoint(top + up(0.12), turned, OPEN, steps=6)
+    yield from put(
+        world,
+        "cubeA",
+        miss,
+        world.square_on("cubeA"),
+        lambda: world.at("cubeB") + up(0.041),
+        lambda: world.square_on("cubeB"),
+    )
 
 
 def place_sphere(world: ManiSkillWorld, miss: NDArray) -> Iterator[Waypoint]:
     """Grasp the ball, let go of it in the shallow bin and leave upwards."""
-    yaw = math.pi / 2
-    yield from _grasp(world, "obj", miss, 0.10, yaw)
-    yield Waypoint(world.arm.tool + up(0.08), yaw, CLOSED)
-    grip = world.arm.tool - world.at("obj") if world.holds("obj") else np.zeros(3)
-    yield Waypoint(world.at("bin") + grip + up(0.08), yaw, CLOSED)
-    grip = world.arm.tool - world.at("obj") if world.holds("obj") else grip
-    inside = world.at("bin") + grip + up(0.0245)
-    yield Waypoint(inside, yaw, CLOSED)
-    yield Waypoint(inside, yaw, CLOSED, steps=2)
-    yield Waypoint(inside, yaw, OPEN, steps=5)
-    yield Waypoint(inside + up(0.12), yaw, OPEN)
-    yield Waypoint(inside + up(0.12), yaw, OPEN, steps=6)
+    yield from put(world, "obj", miss, math.pi / 2, lambda: world.at("bin") + up(0.0245))
 
 
-def _aside(miss: NDArray) -> NDArray[np.float64]:
-    """Return a miss as long, but across the way of the push: an error along it would not matter."""
-    return np.array([0.0, math.copysign(float(np.linalg.norm(miss)), miss[1]), 0.0])
+def push(
+    world: ManiSkillWorld, name: str, goal: str, heading: float, radius: float, miss: NDArray
+) -> Iterator[Waypoint]:
+    """Put the closed fingers behind a thing, push it along the table into a round target, leave upwards.
+
+    Args:
+        world: where.
+        name: the thing's actor.
+        goal: the target's actor.
+        heading: direction of the push in the horizontal plane, 0 away from the robot, pi towards it [rad].
+        radius: of the target [m].
+        miss: error in where the thing is believed to be (3,) [m]; it is turned across the push, along it an error
+            would not matter.
+    """
+    ahead = np.array([math.cos(heading), math.sin(heading), 0.0])
+    across = np.array([-ahead[1], ahead[0], 0.0])
+    miss = across * math.copysign(float(np.linalg.norm(miss)), float(miss @ across))
+    yaw, start = heading + math.pi / 2, world.at(name) + miss - 0.07 * ahead
+    yield Waypoint(start + up(0.10), yaw, CLOSED)
+    yield Waypoint(start, yaw, CLOSED)
+    end = world.at(goal) + miss - (radius - 0.01) * ahead + up(0.02)
+    tilt = float(np.clip((end[0] - 0.05) * 3, 0, 0.5))  # far from the base the arm reaches only with a tilted gripper
+    yield Waypoint(end, yaw, CLOSED, tilt)
+    yield Waypoint(end - 0.05 * ahead + up(0.08), yaw, CLOSED, tilt)
 
 
 def push_cube(world: ManiSkillWorld, miss: NDArray) -> Iterator[Waypoint]:
-    """Put the closed fingers behind the cube, push it into the target away from the robot, leave upwards."""
-    miss = _aside(miss)
-    yaw, start = math.pi / 2, world.at("obj") + miss - np.array([0.07, 0, 0])
-    yield Waypoint(start + up(0.10), yaw, CLOSED)
-    yield Waypoint(start, yaw, CLOSED)
-    end = world.at("goal_region") + miss + np.array([-0.09, 0, 0.02])
-    tilt = float(np.clip((end[0] - 0.05) * 3, 0, 0.5))  # far from the base the arm reaches only with a tilted gripper
-    yield Waypoint(end, yaw, CLOSED, tilt)
-    yield Waypoint(end + np.array([-0.05, 0, 0.08]), yaw, CLOSED, tilt)
+    """Push the cube into the target away from the robot."""
+    yield from push(world, "obj", "goal_region", 0.0, 0.10, miss)
 
 
 def pull_cube(world: ManiSkillWorld, miss: NDArray) -> Iterator[Waypoint]:
-    """Put the closed fingers beyond the cube, pull it into the target towards the robot, leave upwards."""
-    miss = _aside(miss)
-    yaw, start = math.pi / 2, world.at("obj") + miss + np.array([0.06, 0, 0])
-    yield Waypoint(start + up(0.10), yaw, CLOSED)
-    yield Waypoint(start, yaw, CLOSED)
-    end = world.at("goal_region") + miss + np.array([0.08, 0, 0.02])
-    yield Waypoint(end, yaw, CLOSED)
-    yield Waypoint(end + np.array([0.05, 0, 0.10]), yaw, CLOSED)
+    """Pull the cube into the target towards the robot."""
+    yield from push(world, "obj", "goal_region", math.pi, 0.10, miss)
 
 
 def poke_cube(world: ManiSkillWorld, miss: NDArray) -> Iterator[Waypoint]:

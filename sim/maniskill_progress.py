@@ -27,7 +27,7 @@ def gap(a: NDArray, b: NDArray) -> float:
     return float(np.linalg.norm(a - b))
 
 
-def _carried(world: ManiSkillWorld, name: str, goal: NDArray, start: NDArray) -> float:
+def carried(world: ManiSkillWorld, name: str, goal: NDArray, start: NDArray) -> float:
     """Way to the thing to 0.3, holding it 0.4, carrying it to the goal to 0.9; not held, only the way to it counts."""
     thing = world.at(name)
     if world.holds(name):
@@ -40,7 +40,7 @@ def pick_cube(world: ManiSkillWorld) -> float:
     goal = world.at("goal_site")
     if gap(world.at("cube"), goal) <= world.task_env.goal_thresh:
         return 1.0
-    return _carried(world, "cube", goal, world.first["goal_site"])
+    return carried(world, "cube", goal, world.first["goal_site"])
 
 
 def stack_cube(world: ManiSkillWorld) -> float:
@@ -49,7 +49,7 @@ def stack_cube(world: ManiSkillWorld) -> float:
     offset = world.at("cubeA") - other
     if np.hypot(*offset[:2]) <= 0.033 and abs(offset[2] - 0.04) <= 0.005 and not world.holds("cubeA"):
         return 1.0
-    return _carried(world, "cubeA", other + up(0.04), world.first["cubeB"] + up(0.04))
+    return carried(world, "cubeA", other + up(0.04), world.first["cubeB"] + up(0.04))
 
 
 def place_sphere(world: ManiSkillWorld) -> float:
@@ -57,10 +57,10 @@ def place_sphere(world: ManiSkillWorld) -> float:
     place = world.at("bin") + up(0.0225)
     if gap(world.at("obj"), place) <= 0.006 and not world.holds("obj"):
         return 1.0
-    return _carried(world, "obj", place, world.first["bin"] + up(0.0225))
+    return carried(world, "obj", place, world.first["bin"] + up(0.0225))
 
 
-def _pushed(world: ManiSkillWorld, name: str, goal: str, radius: float, behind: NDArray) -> float:
+def pushed(world: ManiSkillWorld, name: str, goal: str, radius: float, behind: NDArray) -> float:
     """Way to the place behind the thing to 0.4, the thing's way to the goal to 0.95, in the goal 1."""
     left = gap(world.at(name)[:2], world.at(goal)[:2])
     if left < radius:
@@ -74,12 +74,12 @@ def _pushed(world: ManiSkillWorld, name: str, goal: str, radius: float, behind: 
 
 def push_cube(world: ManiSkillWorld) -> float:
     """Way to the place behind the cube to 0.4, the cube's way to the target to 0.95, in the target 1."""
-    return _pushed(world, "obj", "goal_region", 0.10, np.array([-0.04, 0, 0]))
+    return pushed(world, "obj", "goal_region", 0.10, np.array([-0.04, 0, 0]))
 
 
 def pull_cube(world: ManiSkillWorld) -> float:
     """Way to the place beyond the cube to 0.4, the cube's way to the target to 0.95, in the target 1."""
-    return _pushed(world, "obj", "goal_region", 0.10, np.array([0.04, 0, 0]))
+    return pushed(world, "obj", "goal_region", 0.10, np.array([0.04, 0, 0]))
 
 
 def poke_cube(world: ManiSkillWorld) -> float:

@@ -25,6 +25,8 @@ FIELD_OF_VIEW = 0.75  # [rad]
 class ManiSkillWorld:
     """A ManiSkill task whose arm is driven by absolute joint targets at 20 Hz."""
 
+    so100 = False  # else a Panda
+
     def __init__(self, task: str, size: int = 96) -> None:
         """Build the world.
 
@@ -32,17 +34,21 @@ class ManiSkillWorld:
             task: a name in ``sim.maniskill_tasks.TASKS``.
             size: width and height of the pictures [pixels].
         """
+        self.task = TASKS[task]
+        self.so100 = task.endswith("SO100-v1")
+        self._build(task, size)
+
+    def _build(self, name: str, size: int) -> None:
+        """Build ManiSkill's environment of a name."""
         use_software_vulkan()
         import gymnasium as gym
         import mani_skill.envs  # noqa: F401  (registers the tasks)
 
         from sim.shaders import quick_shaders
 
-        self.task = TASKS[task]
-        self.so100 = task.endswith("SO100-v1")
         camera = {"width": size, "height": size, "fov": FIELD_OF_VIEW, "shader_config": quick_shaders()}
         self.task_env: Any = gym.make(
-            task,
+            name,
             num_envs=1,
             obs_mode="none",
             sim_backend="physx_cpu",
@@ -77,6 +83,10 @@ class ManiSkillWorld:
         self.instruction = str(rng.choice(self.task.words)).format(colour=colour)
         self._noise = rng.uniform(0.0, 0.006)
         self._look(np.array(self.task.eye) + rng.uniform(-0.02, 0.02, 3), np.array(self.task.target))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take the arm as it stands, and remember where everything is."""
         self._send(self.arm.reset())  # without a step the contacts would still be those of the last episode
         self.arm.reset()
         self.first = {name: self.at(name) for name in self._actors()} | {"tool": self.arm.tool}

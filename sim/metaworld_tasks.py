@@ -15,11 +15,13 @@ class Task:
         enough: ``info["obj_to_target"]`` from which the task is done (Farama-Foundation/Metaworld:
             metaworld/envs/sawyer_*_v3.py, ``evaluate_state``).
         reach: whether the hand has to reach an object first.
+        springs: whether it springs back when the hand stops pressing, so that the policy goes on when the task is done.
     """
 
     words: tuple[str, ...]
     enough: float
     reach: bool = True
+    springs: bool = False
 
 
 TASKS = {
@@ -43,10 +45,15 @@ TASKS = {
     "drawer-open-v3": Task(("open the drawer", "pull the drawer out"), 0.03),
     "faucet-close-v3": Task(("close the faucet", "turn the handle of the faucet to shut it"), 0.07),
     "faucet-open-v3": Task(("open the faucet", "turn the handle of the faucet on"), 0.07),
+    "hand-insert-v3": Task(("put the block into the hole in the table", "push the brown block down the hole"), 0.05),
+    "handle-press-side-v3": Task(
+        ("press the handle down from the side", "push the handle on the side down"), 0.02, springs=True
+    ),
     "handle-pull-side-v3": Task(("pull the handle up from the side", "lift the handle on the side"), 0.08),
     "handle-pull-v3": Task(("pull the handle up", "lift the handle"), 0.05),
     "peg-insert-side-v3": Task(("insert the peg into the hole", "put the green peg into the box sideways"), 0.07),
     "peg-unplug-side-v3": Task(("unplug the peg from the box", "pull the peg out of the hole"), 0.07),
+    "pick-out-of-hole-v3": Task(("pick the puck out of the hole", "lift the puck out of the hole to the target"), 0.07),
     "pick-place-v3": Task(("pick up the red puck and bring it to the target", "lift the puck to the goal"), 0.07),
     "pick-place-wall-v3": Task(
         ("lift the puck over the wall to the target", "carry the red puck over the wall to the goal"), 0.07
@@ -63,6 +70,9 @@ TASKS = {
     "reach-wall-v3": Task(("reach the target point behind the wall", "move the hand over the wall"), 0.05, reach=False),
     "shelf-place-v3": Task(("put the block on the shelf", "pick up the blue block and place it on the shelf"), 0.07),
     "soccer-v3": Task(("kick the ball into the goal", "push the soccer ball into the goal"), 0.07),
+    "stick-push-v3": Task(
+        ("push the thermos with the stick", "take the blue stick and push the bottle to the target with it"), 0.12
+    ),
     "sweep-into-v3": Task(("sweep the block into the hole", "push the block into the hole in the table"), 0.05),
     "sweep-v3": Task(("sweep the block off the table", "push the block off the table"), 0.05),
     "window-close-v3": Task(("close the window", "slide the window shut"), 0.05),

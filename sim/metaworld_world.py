@@ -47,9 +47,9 @@ class MetaWorldWorld:
         """
         use_headless_mujoco()
         try:
-            import mujoco  # type: ignore[import-not-found]
-            from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # type: ignore[import-not-found]
-            from metaworld.policies import ENV_POLICY_MAP  # type: ignore[import-not-found]
+            import mujoco
+            from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+            from metaworld.policies import ENV_POLICY_MAP
         except ImportError as error:
             raise ImportError(f"Meta-World tasks need 'pip install metaworld packaging' ({error})") from error
         if os.environ["MUJOCO_GL"] == "egl":  # MuJoCo reads it when it is imported, and ManiSkill may have done that
@@ -132,11 +132,15 @@ class MetaWorldWorld:
         self._observation, _, _, _, self._info = self._env.step(action)
 
     def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
-        """Follow the scripted policy until the task is done, then stay."""
-        for _ in range(LONGEST):
-            if self.done:
+        """Follow the scripted policy until the task is done, then stay, or go on pressing what springs back."""
+        left = LONGEST
+        while left > 0:
+            left -= 1
+            if self.done and not self.task.springs:
                 yield from self.hold(int(rng.integers(5, 14)))
                 return
+            if self.done:
+                left = min(left, 20)
             seen = self._observation.copy()
             seen[4:7] += miss
             action = np.clip(np.asarray(self._policy.get_action(seen), np.float64), -1, 1)

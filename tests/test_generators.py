@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
 
 from sim.behaviour import KINDS, behave
+from sim.tabletop_scenes import FAMILIES, PULL, SHAPES, draw_scene
 from training.generate import generate, main, play_source
 from training.sources.episode import BadEpisode
 from training.sources.maniskill import play_maniskill
 from training.sources.metaworld import play_metaworld
 from training.sources.played import RANDOM_RISE, draw_kind, labelled_episode
+from training.sources.tabletop import play_tabletop
 from training.sources.twin import play_twin
 from training.tiny.data import load_frames
 
@@ -45,9 +49,9 @@ def test_entries_are_numbered_by_seed_before_anything_is_simulated():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("play", [play_maniskill, play_metaworld])
+@pytest.mark.parametrize("play", [play_maniskill, play_metaworld, play_tabletop])
 def test_an_unknown_task_is_refused_with_the_known_ones(play):
-    with pytest.raises(ValueError, match=r"'NoSuch-v1'; there are: .*-v"):
+    with pytest.raises(ValueError, match=r"'NoSuch-v1'.*; there are: .*"):
         next(play("NoSuch-v1", 1))
 
 
@@ -123,6 +127,52 @@ def test_a_failure_that_succeeds_is_no_failure_and_a_failed_expert_no_success():
     assert failed.kind == "failed" and failed.success is False
     with pytest.raises(BadEpisode, match="fewer than 8 frames"):
         labelled_episode("s", "0", "t", 5.0, "halted", frames[:3], np.zeros(3, np.float32), np.zeros(3, bool))
+
+
+def test_the_tabletop_never_shows_the_tasks_that_are_held_out():
+    scenes = [draw_scene(family, np.random.default_rng(seed)) for family in FAMILIES for seed in range(400)]
+    assert {scene.family for scene in scenes} == set(FAMILIES)
+    for scene in scenes:
+        assert (scene.family, scene.thing, scene.base) != ("stack", "cube", "other_cube")
+        assert not (scene.family == "slide" and scene.thing == "cube" and abs(scene.heading) > PULL)
+        assert "{" not in scene.instruction and len(set(scene.paints.values())) == len(scene.paints)
+        named = [word for word in ("pull", "back") if word in scene.instruction.split()]
+        assert bool(named) == (scene.family == "slide" and abs(scene.heading) > PULL)
+        lying = [(scene.places[part], SHAPES[part]) for part in scene.places if part in SHAPES]
+        assert all(place[2] == shape.half[2] for place, shape in lying)
+        for (a, first), (b, second) in itertools.combinations(lying, 2):
+            assert math.dist(a[:2], b[:2]) > math.hypot(*first.half[:2]) / 2 + math.hypot(*second.half[:2]) / 2
+    assert len({scene.instruction for scene in scenes}) > 400
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_arm_does_what_the_instruction_says_and_the_labels_follow_it(family):
+    entries = list(play_tabletop(family, 60))
+    episode = entries[first_seed_of("success", f"tabletop/{family}")].open()
+    check(episode, f"tabletop/{family}")
+    assert episode.kind == "success" and episode.success
+    assert episode.progress[0] == 0.0 and episode.progress[-1] == 1.0
+    assert np.diff(episode.progress).min() > -0.1
+    for entry in entries:  # what is dropped may still end where it belongs; such an episode is refused
+        if draw_kind(entry.source, int(entry.episode_id)) == "dropped":
+            with contextlib.suppress(BadEpisode):
+                dropped = entry.open()
+                break
+    check(dropped, f"tabletop/{family}")
+    assert not dropped.success and dropped.progress.max() > 0.4
+
+
+def test_a_share_of_the_frames_is_kept_and_its_labels_are_those_of_the_whole():
+    number = first_seed_of("success", "tabletop/lift")
+    whole, part = (next(play_tabletop("lift", 1, number, keep)).open() for keep in (1.0, 0.4))
+    assert 0.2 < part.length / whole.length < 0.65 and part.fps == pytest.approx(0.4 * whole.fps)
+    everything = list(whole.frames())
+    for frame, progress in zip(part.frames(), part.progress, strict=True):
+        same = [at for at, other in enumerate(everything) if np.array_equal(frame, other)]
+        assert any(abs(whole.progress[at] - progress) < 1e-3 for at in same)
+    for keep in (0.0, 1.1):
+        with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
+            next(play_tabletop("lift", 1, 0, keep))
 
 
 def test_an_unknown_behaviour_is_refused():

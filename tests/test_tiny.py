@@ -2,6 +2,7 @@
 """The training of the tiny reward model, on a few frames: a disc that moves into a ring."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from training.reward_metrics import ranks
 from training.tiny.card import card
 from training.tiny.card import main as write_card
 from training.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
+from training.tiny.label_head import LONGEST, LabelHead, words_of
 from training.tiny.language import Reader, Sampler
 from training.tiny.model import build_model, build_processor, instructions, prompt_phrases
 from training.tiny.train import auc, main, precision_recall
@@ -97,7 +99,8 @@ def test_sources_are_drawn_by_their_share_not_by_their_number_of_frames(shards, 
     frames = load_frames([shards, write_shards(tmp_path / "more", ("maniskill/a",) * 3 + ("metaworld/b",))])
     assert np.bincount(frames.source).tolist() == [120, 90, 30]
     drawn = np.bincount(frames.source[FairDraw(frames)(np.random.default_rng(0), 20000)]) / 20000
-    np.testing.assert_allclose(drawn, [TWIN_SHARE, (1 - TWIN_SHARE) / 2, (1 - TWIN_SHARE) / 2], atol=0.02)
+    others = (1 - TWIN_SHARE) * np.array([15, 5]) / 20  # by their episodes
+    np.testing.assert_allclose(drawn, [TWIN_SHARE, *others], atol=0.02)
     done = np.flatnonzero(frames.success & (frames.source == 1))
     assert set(FairDraw(frames, done)(np.random.default_rng(0), 100)) == set(done)
     never = frames.select(np.flatnonzero(~frames.success))
@@ -127,7 +130,28 @@ def test_made_up_words_change_the_instruction_and_nothing_else(shards):
 def test_the_tokenizer_knows_the_words_of_the_trained_tasks_only():
     texts = instructions()
     assert "put the red toy giraffe in the bowl" in texts and "open the window" in texts
-    assert not any("faucet to shut" in text or "stack the" in text for text in texts)
+    assert not any("faucet to shut" in text or "button from the top" in text for text in texts)
+
+
+def test_the_label_head_reads_the_words_of_the_task_in_their_order(shards):
+    frames = load_frames([shards])
+    tokenizer = build_processor().tokenizer
+    words = words_of(frames, tokenizer)
+    assert words.shape == (120, LONGEST) and words.min() == 0
+    assert tokenizer.decode((words[0][words[0] > 0] - 1).tolist()) == frames.tasks[int(frames.episode[0])]
+    torch.manual_seed(0)
+    head = LabelHead(16, 4, len(tokenizer)).eval()
+    torch.nn.init.normal_(head.gain.weight)
+    vectors = torch.randn(1, 4, 16).expand(2, -1, -1)
+
+    def said(*tasks: str) -> torch.Tensor:
+        asked = frames.select(np.array([0, 6]))
+        return head(vectors, words_of(replace(asked, tasks=dict(enumerate(tasks))), tokenizer))
+
+    first, second = said("put the red can on the green cube", "put the green can on the red cube")
+    assert (first - second).abs().max() > 1e-3
+    first, second = said("lift the can", "lift the can")
+    torch.testing.assert_close(first, second)
 
 
 def test_a_progress_label_is_shared_by_its_two_neighbours():
@@ -138,7 +162,7 @@ def test_a_progress_label_is_shared_by_its_two_neighbours():
 
 def test_the_batched_tower_equals_transformers_own_forward():
     processor = build_processor()
-    student = Student(build_model(processor).model.visual).eval()
+    student = Student(build_model(processor).model.visual, len(processor.tokenizer)).eval()
     initialise(student)
     images = np.stack([scene(0.2), scene(0.9)])
     inputs = processor.image_processor(images=list(images), return_tensors="pt")

@@ -21,9 +21,11 @@ from sim.expert import KINDS as TWIN_KINDS
 from sim.generate import claim_folder
 from sim.maniskill_tasks import TASKS as MANISKILL
 from sim.metaworld_tasks import TASKS as METAWORLD
+from sim.tabletop_scenes import FAMILIES
 from training.sources.episode import BadEpisode, Entry
 from training.sources.maniskill import play_maniskill
 from training.sources.metaworld import play_metaworld
+from training.sources.tabletop import play_tabletop
 from training.sources.twin import play_twin
 
 FIRST_SEED = 5_000_000  # as in sim.generate
@@ -35,18 +37,24 @@ HELD_OUT = (
     "metaworld/button-press-topdown-v3",
     "metaworld/faucet-close-v3",
 )
-SOURCES = ("twin", *(f"maniskill/{task}" for task in MANISKILL), *(f"metaworld/{task}" for task in METAWORLD))
+SOURCES = (
+    "twin",
+    *(f"maniskill/{task}" for task in MANISKILL),
+    *(f"tabletop/{family}" for family in FAMILIES),
+    *(f"metaworld/{task}" for task in METAWORLD),
+)
 # Index of a behaviour in the shards' array ``kind``; the first are sim.generate's.
 KINDS = (*TWIN_KINDS, "failed")
 
 
-def play_source(name: str, episodes: int, seed: int) -> Iterator[Entry]:
+def play_source(name: str, episodes: int, seed: int, keep: float = 1.0) -> Iterator[Entry]:
     """Return the entries of a generated source.
 
     Args:
         name: one of ``SOURCES``.
         episodes: how many.
         seed: first seed, >= 0.
+        keep: share of the frames to keep; the twin keeps all.
 
     Raises:
         ValueError: unknown source.
@@ -55,13 +63,15 @@ def play_source(name: str, episodes: int, seed: int) -> Iterator[Entry]:
     if name == "twin":
         return play_twin(episodes, seed)
     if room == "maniskill":
-        return play_maniskill(task, episodes, seed)
+        return play_maniskill(task, episodes, seed, keep)
+    if room == "tabletop":
+        return play_tabletop(task, episodes, seed, keep)
     if room == "metaworld":
-        return play_metaworld(task, episodes, seed)
+        return play_metaworld(task, episodes, seed, keep)
     raise ValueError(f"no generated source '{name}'; there are: {', '.join(SOURCES)}")
 
 
-def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED) -> Counter[str]:
+def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED, keep: float = 1.0) -> Counter[str]:
     """Write shards of labelled episodes; finished shards are kept when it is called again with the same arguments.
 
     Args:
@@ -69,6 +79,7 @@ def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_S
         out: folder of the shards.
         episodes: how many of each source, unusable ones included.
         seed: first seed of each source.
+        keep: share of the frames to keep; the twin keeps all.
 
     Returns:
         How many episodes of each kind were written, and ``"frames"``; unusable ones are counted by their reason.
@@ -76,8 +87,8 @@ def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_S
     Raises:
         ValueError: unknown source, or the folder holds shards of other settings.
     """
-    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed})
-    numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed) for name in names))
+    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep})
+    numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed, keep) for name in names))
     start, total = time.monotonic(), Counter[str]()
     for shard in range(-(-len(names) * episodes // SHARD)):
         entries = list(itertools.islice(numbered, SHARD))
@@ -127,19 +138,25 @@ def main(argv: list[str] | None = None) -> int:
         required=True,
         metavar="NAME",
         help="a source, several times for several; 'train': all but those held out, 'others': these without the twin, "
-        f"'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
+        f"'tabletop': its families, 'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
     )
     parser.add_argument("--episodes", type=int, default=80, help="of each source")
     parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
     args = parser.parse_args(argv)
     trained = [name for name in SOURCES if name not in HELD_OUT]
-    groups = {"train": trained, "others": [name for name in trained if name != "twin"], "zero-shot": list(HELD_OUT)}
+    groups = {
+        "train": trained,
+        "others": [name for name in trained if name != "twin"],
+        "tabletop": [name for name in trained if name.startswith("tabletop/")],
+        "zero-shot": list(HELD_OUT),
+    }
     names = [name for asked in args.source for name in groups.get(asked, [asked])]
     unknown = [name for name in names if name not in SOURCES]
     if unknown:
         parser.error(f"no generated source '{unknown[0]}'; there are: {', '.join(SOURCES)}")
     try:
-        total = generate(names, args.out, args.episodes, args.seed)
+        total = generate(names, args.out, args.episodes, args.seed, args.keep)
     except ValueError as error:
         parser.exit(1, f"training.generate: {error}\n")
     for name, count in sorted(total.items()):

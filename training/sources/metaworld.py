@@ -13,7 +13,7 @@ from training.sources.played import played_entries
 STRIDE = 4  # of 80 control steps a second
 
 
-def play_metaworld(task: str, episodes: int, seed: int = 0) -> Iterator[Entry]:
+def play_metaworld(task: str, episodes: int, seed: int = 0, keep: float = 1.0) -> Iterator[Entry]:
     """Yield labelled episodes of a Meta-World task; each is played when it is opened.
 
     Progress is the one of ``sim.metaworld_world``, done the task's own success.
@@ -22,6 +22,7 @@ def play_metaworld(task: str, episodes: int, seed: int = 0) -> Iterator[Entry]:
         task: a name in ``sim.metaworld_tasks.TASKS``, e.g. ``"drawer-open-v3"``.
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
+        keep: share of the frames to keep, see ``training.sources.played``.
 
     Raises:
         ValueError: unknown task.
@@ -29,4 +30,4 @@ def play_metaworld(task: str, episodes: int, seed: int = 0) -> Iterator[Entry]:
     """
     if task not in TASKS:
         raise ValueError(f"no instruction for Meta-World task '{task}'; there are: {', '.join(TASKS)}")
-    yield from played_entries(f"metaworld/{task}", lambda: MetaWorldWorld(task), episodes, seed, STRIDE)
+    yield from played_entries(f"metaworld/{task}", lambda: MetaWorldWorld(task), episodes, seed, STRIDE, keep)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 HELD_OUT = 10  # every tenth episode is for validation
 SHIFT = 3  # largest random shift of an image [pixels]
 TWIN = "twin"
-TWIN_SHARE = 0.35  # of the frames that are drawn, where there are other sources: the demo's task
+TWIN_SHARE = 0.30  # of the frames that are drawn, where there are other sources: the demo's task
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Frames:
 class FairDraw:
     """Draws frames so that every source comes up by its share, however many frames it has.
 
-    The twin has ``TWIN_SHARE`` where there are other sources; these share the rest equally.
+    The twin has ``TWIN_SHARE`` where there are other sources; these share the rest by their numbers of episodes.
     """
 
     def __init__(self, frames: Frames, rows: NDArray[np.intp] | None = None) -> None:
@@ -67,7 +67,8 @@ class FairDraw:
         self._rows = np.arange(len(frames.images)) if rows is None else rows
         source = frames.source[self._rows]
         counts = np.bincount(source, minlength=len(frames.sources))
-        share = (counts > 0).astype(float)
+        _, first = np.unique(frames.episode[self._rows], return_index=True)
+        share = np.bincount(source[first], minlength=len(frames.sources)).astype(float)
         twin = np.array([name == TWIN for name in frames.sources])
         others = share[~twin].sum()
         if others and share[twin].any():

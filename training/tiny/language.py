@@ -22,10 +22,10 @@ from training.tiny.data import FairDraw, Frames, augment, progress_target, to_te
 from training.tiny.vision import Student
 
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
-_WITH_FIRST = 0.25  # share of progress queries that show the first frame
+_WITH_FIRST = 0.4  # share of progress queries that show the first frame
 _WITH_GOAL = 0.15  # share of progress queries that show a goal image
 _DONE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
-_SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one source
+_SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
 _CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
 WORD_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
 
@@ -85,11 +85,18 @@ def _grouped(labels: np.ndarray, rows: np.ndarray | None = None) -> dict[int, np
     return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
 
 
+def _same_instruction(frames: Frames) -> np.ndarray:
+    """Return a number for each frame (N,): equal where source and instruction are."""
+    numbers: dict[tuple[int, str], int] = {}
+    pairs = zip(frames.source.tolist(), frames.episode.tolist(), strict=True)
+    return np.array([numbers.setdefault((source, frames.tasks[episode]), len(numbers)) for source, episode in pairs])
+
+
 class Sampler:
     """Draws labelled queries as rows of frames."""
 
     def __init__(self, frames: Frames, seed: int) -> None:
-        """Index the frames by episode and source.
+        """Index the frames by episode and instruction.
 
         Raises:
             ValueError: no frame shows a finished task.
@@ -99,8 +106,9 @@ class Sampler:
         self.frames = frames
         self.rng = np.random.default_rng(seed)
         self.rows_of = _grouped(frames.episode)
-        self.rows_from = _grouped(frames.source)
-        self.done_from = _grouped(frames.source, np.flatnonzero(frames.success))
+        self.same = _same_instruction(frames)
+        self.rows_from = _grouped(self.same)
+        self.done_from = _grouped(self.same, np.flatnonzero(frames.success))
         self.any = FairDraw(frames)
         self.done = FairDraw(frames, np.flatnonzero(frames.success))
         self.decided = FairDraw(frames, np.flatnonzero(frames.decided))
@@ -114,7 +122,7 @@ class Sampler:
             return [row], False, torch.tensor([1 - done, done])
         if head == "progress":
             row = int(self.any(rng, 1)[0])
-            finished = self.done_from.get(int(frames.source[row]), ())
+            finished = self.done_from.get(int(self.same[row]), ())
             rows, goal = [row], len(finished) > 0 and rng.uniform() < _WITH_GOAL
             if rng.uniform() < _WITH_FIRST:
                 rows.insert(0, int(self.rows_of[int(frames.episode[row])][0]))
@@ -124,7 +132,7 @@ class Sampler:
         while True:
             row = int(self.any(rng, 1)[0])
             same = rng.uniform() < _SAME_EPISODE
-            near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(frames.source[row])]
+            near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(self.same[row])]
             other = int(rng.choice(near))
             gain = float(frames.progress[row] - frames.progress[other])
             if abs(gain) > _CLEARLY:

@@ -58,6 +58,7 @@ def instructions() -> list[str]:
     """Return the instructions of all tasks the model is trained on; those held out give no words to the tokenizer."""
     from sim.maniskill_tasks import TASKS as MANISKILL
     from sim.metaworld_tasks import TASKS as METAWORLD
+    from sim.tabletop_scenes import FAMILIES, draw_scene
     from sim.tasks.toys import ANIMALS, COLOURS, instruction
     from training.generate import HELD_OUT
 
@@ -66,6 +67,8 @@ def instructions() -> list[str]:
         for name, task in tasks.items():
             if f"{room}/{name}" not in HELD_OUT:
                 texts += [words.replace("{colour}", colour) for words in task.words for colour in COLOURS]
+    for family in FAMILIES:
+        texts += [draw_scene(family, np.random.default_rng([seed, 2])).instruction for seed in range(200)]
     return texts
 
 

@@ -44,6 +44,7 @@ from training.tiny.data import TWIN, Frames, load_frames, split
 from training.tiny.model import build_model, build_processor
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _CLEARLY = 0.1  # contrastive pairs of the evaluation differ by at least this much progress
@@ -67,11 +68,11 @@ def precision_recall(truth: np.ndarray, kept: np.ndarray) -> dict[str, float | i
     }
 
 
-def linear_figures(network: nn.Module, frames: Frames) -> str:
-    """Return in one line how well a teacher or student does on ``frames``."""
+def label_figures(network: nn.Module, frames: Frames, words: torch.Tensor) -> str:
+    """Return in one line how well the labels of a teacher or student are on ``frames``."""
     from training.tiny.vision import outputs_of
 
-    progress, done = outputs_of(network, frames)
+    progress, done = outputs_of(network, frames, words)
     seen = frames.decided
     found = precision_recall(frames.success[seen], done[seen] > 0.5)
     return (
@@ -152,6 +153,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     """
     import torch
 
+    from training.tiny.label_head import words_of
     from training.tiny.language import WORD_NOISE, Reader, encode_all, train_language
     from training.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
     from training.tiny.vision import train as train_vision
@@ -165,49 +167,48 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
 
     training, held_out = split(load_frames(data))
     print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
-    count = len(training.sources)
     twin = (
         held_out.source == training.sources.index(TWIN)
         if TWIN in training.sources
         else np.ones(len(held_out.source), bool)
     )
     judged = held_out.select(np.flatnonzero(twin))
-    source = torch.from_numpy(training.source)
+    processor = build_processor()
+    words, held_out_words = (words_of(frames, processor.tokenizer) for frames in (training, held_out))
     torch.manual_seed(seed)
-    teacher = Teacher(count)
+    teacher = Teacher(len(processor.tokenizer))
     train_vision(
         teacher,
-        lambda x, r: label_loss(teacher(x, source[r])[0], training, r),
+        lambda x, r: label_loss(teacher(x, words[r])[0], training, r),
         training,
-        _steps(1800, scale),
+        _steps(4000, scale),
         48,
         2e-3,
         seed + 1,
         "teacher ",
-        lambda: linear_figures(teacher, held_out),
+        lambda: label_figures(teacher, held_out, held_out_words),
     )
     lap("teacher")
-    processor = build_processor()
     model = build_model(processor, seed)
-    student = Student(model.model.visual, sources=count)
+    student = Student(model.model.visual, len(processor.tokenizer))
     initialise(student)
 
     def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
-            taught = teacher(images, source[rows])
-        outputs, features = student(images, source[rows])
+            taught = teacher(images, words[rows])
+        outputs, features = student(images, words[rows])
         return 0.5 * label_loss(outputs, training, rows) + imitation_loss(outputs, features, taught)
 
     train_vision(
         student,
         student_loss,
         training,
-        _steps(2800, scale),
+        _steps(6000, scale),
         48,
         1e-3,
         seed + 2,
         "vision  ",
-        lambda: linear_figures(student, held_out),
+        lambda: label_figures(student, held_out, held_out_words),
     )
     lap("vision")
     tokens = encode_all(student, training, seed + 3, copies=2)
@@ -217,7 +218,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     train_language(
         Reader(model, processor, training, seed + 4, WORD_NOISE),
         tokens,
-        _steps(3000, scale),
+        _steps(8000, scale),
         batch=32,
         rate=1e-3,
         check=lambda: checker.figures(held_out_tokens),

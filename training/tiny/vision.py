@@ -3,9 +3,8 @@
 
 A transformer that starts from noise needs far more frames than there are to find objects; a convolutional network does
 not. Its 6 x 6 feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
-The teacher and the label heads are thrown away afterwards: the tower stays transformers' own. These heads know which
-source a frame is from, since one scene can serve two tasks ("open the window", "close the window"); the language model
-has the instruction for that.
+The teacher and the label heads, which read the instruction, are thrown away afterwards: the tower stays transformers'
+own.
 """
 
 from __future__ import annotations
@@ -21,30 +20,14 @@ from torch.nn import functional
 
 from lrm_ros.reward.vision import encode, positions_of
 from training.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
-
-OUTPUTS = 12  # 11 progress answers and one completion logit
-
-
-class LabelHead(nn.Module):
-    """Labels from a vector whose entries count more or less by the source of the frame."""
-
-    def __init__(self, width: int, sources: int) -> None:
-        """Build the head for vectors of ``width`` entries from so many sources."""
-        super().__init__()
-        self.gain = nn.Embedding(sources, width)
-        self.out = nn.Linear(width, OUTPUTS)
-        nn.init.zeros_(self.gain.weight)
-
-    def forward(self, vectors: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        """Return outputs (N, 12) of vectors (N, D) from sources (N,)."""
-        return self.out(vectors * (1 + self.gain(source)))
+from training.tiny.label_head import LabelHead
 
 
 class Teacher(nn.Module):
-    """Four convolutions with stride 2, a feature map of 128 x 6 x 6 for 96 x 96 pixels, and a small head."""
+    """Four convolutions with stride 2, a feature map of 128 x 6 x 6 for 96 x 96 pixels, and a label head."""
 
-    def __init__(self, sources: int = 1) -> None:
-        """Build the network for frames of so many sources."""
+    def __init__(self, vocabulary: int) -> None:
+        """Build the network for instructions of so many different tokens."""
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -53,30 +36,25 @@ class Teacher(nn.Module):
             layers += [nn.Conv2d(channels, width, kernel, 2, kernel // 2), nn.GroupNorm(8, width), nn.ReLU()]
             channels = width
         self.features = nn.Sequential(*layers)
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(36 * channels, 128), nn.ReLU())
-        self.head = LabelHead(128, sources)
+        self.head = LabelHead(channels, 36, vocabulary)
 
-    def forward(self, images: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, 12) and features (N, 36, 128) of images (N, 3, 96, 96) from sources (N,)."""
-        features = self.features(images)
-        return self.head(self.hidden(features), source), features.flatten(2).transpose(1, 2)
+    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return outputs (N, 12) and features (N, 36, 128) of images (N, 3, 96, 96) and their tasks' words (N, W)."""
+        features = self.features(images).flatten(2).transpose(1, 2)
+        return self.head(features, words), features
 
 
 class Student(nn.Module):
-    """The vision tower with small heads: on its visual tokens for the labels, on its patches for the teacher's map.
+    """The vision tower with small heads: on its visual tokens for the labels, on its patches for the teacher's map."""
 
-    The label head sees the mean of the tokens, so that what the language model needs is in every token, wherever it
-    looks.
-    """
-
-    def __init__(self, visual: Any, size: int = 96, sources: int = 1) -> None:
-        """Wrap a Qwen3VLVisionModel for square images of ``size`` pixels from so many sources."""
+    def __init__(self, visual: Any, vocabulary: int, size: int = 96) -> None:
+        """Wrap a Qwen3VLVisionModel for square images of ``size`` pixels."""
         super().__init__()
         self.visual = visual
         config = visual.config
         self.side = size // config.patch_size
         self.merge = config.spatial_merge_size
-        self.label_head = LabelHead(config.out_hidden_size, sources)
+        self.label_head = LabelHead(config.out_hidden_size, (self.side // self.merge) ** 2, vocabulary)
         self.map_head = nn.Linear(config.hidden_size, 128)
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
@@ -96,10 +74,10 @@ class Student(nn.Module):
         tokens, _, states = encode(self.visual, self.patches(images), positions)
         return tokens, states
 
-    def forward(self, images: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return outputs (N, 12) and imitated features in rows (N, 36, 128)."""
         tokens, states = self.encode(images)
-        return self.label_head(tokens.mean(1), source), self.in_rows(self.map_head(states))
+        return self.label_head(tokens, words), self.in_rows(self.map_head(states))
 
 
 def initialise(student: Student) -> None:
@@ -179,12 +157,13 @@ def train(
 
 
 @torch.inference_mode()
-def outputs_of(network: nn.Module, frames: Frames, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def outputs_of(
+    network: nn.Module, frames: Frames, words: torch.Tensor, batch: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
     """Return expected progress (N,) and p(done) (N,) of a teacher or student."""
-    parts = []
-    for at in range(0, len(frames.images), batch):
-        source = torch.from_numpy(frames.source[at : at + batch])
-        parts.append(network(to_tensor(frames.images[at : at + batch]), source)[0])
-    outputs = torch.cat(parts)
+    starts = range(0, len(frames.images), batch)
+    outputs = torch.cat(
+        [network(to_tensor(frames.images[at : at + batch]), words[at : at + batch])[0] for at in starts]
+    )
     progress = (outputs[:, :11].softmax(-1) * torch.arange(11) / 10).sum(-1)
     return progress.numpy(), outputs[:, 11].sigmoid().numpy()

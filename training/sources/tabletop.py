@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources ``tabletop/FAMILY``: a scripted Panda and its failures in tasks that are drawn anew for every episode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.tabletop_scenes import FAMILIES
+from sim.tabletop_world import TabletopWorld
+from training.sources.episode import Entry
+from training.sources.played import played_entries
+
+STRIDE = 2  # of 20 control steps a second
+
+
+def play_tabletop(family: str, episodes: int, seed: int = 0, keep: float = 1.0) -> Iterator[Entry]:
+    """Yield labelled episodes of a family of tasks; each is played when it is opened.
+
+    Progress and done are those of ``sim.tabletop_world``.
+
+    Args:
+        family: one of ``sim.tabletop_scenes.FAMILIES``, e.g. ``"stack"``.
+        episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
+        seed: first seed, >= 0.
+        keep: share of the frames to keep, see ``training.sources.played``.
+
+    Raises:
+        ValueError: unknown family.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"no family '{family}' of tabletop tasks; there are: {', '.join(FAMILIES)}")
+    yield from played_entries(f"tabletop/{family}", lambda: TabletopWorld(family), episodes, seed, STRIDE, keep)
