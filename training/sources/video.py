@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +67,8 @@ class Video:
 
     def read(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames of ascending indices, each (H, W, 3) uint8 RGB, all of one size.
+
+        Colours follow the matrix and the range that the video tells; if it tells none, BT.601 and limited.
 
         Raises:
             BadEpisode: the file cannot be read, or a frame of it.
@@ -180,17 +182,18 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 def _decode(index: _Index, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     """Yield frames by ascending index in the file."""
-    from av.video.reformatter import VideoReformatter
+    from av.video.reformatter import Colorspace, VideoReformatter
 
     times = index.times[wanted]
     keys = np.maximum(np.searchsorted(index.keys, times, side="right") - 1, 0)
     # A run is decoded in one go; a new one starts where a key frame lets frames be left out.
     starts = 1 + np.flatnonzero(index.keys[keys[1:]] > index.times[np.minimum(wanted[:-1] + 1, len(index.times) - 1)])
-    convert = VideoReformatter().reformat
+    # PyAV heeds the matrix and the range that a frame tells only where others are asked for; for RGB, any will do.
+    convert = partial(VideoReformatter().reformat, format="rgb24", dst_colorspace=Colorspace.ITU601)
     with _reading(), _lent(index.file) as (container, stream):
         for run, key in zip(np.split(times, starts), keys[[0, *starts]], strict=True):
             for frame in _decode_run(container, stream, index.keys, int(key), run):
-                yield np.asarray(convert(frame, format="rgb24").to_ndarray(), np.uint8)
+                yield np.asarray(convert(frame, src_color_range=frame.color_range).to_ndarray(), np.uint8)
 
 
 def _decode_run(
