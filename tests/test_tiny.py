@@ -118,7 +118,7 @@ def test_made_up_words_change_the_instruction_and_nothing_else(shards):
     embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     for noise in (0.0, 1.0):
         reader = Reader(model, processor, frames, 0, noise)
-        reader.loss("completion", 1, tokens)
+        reader.loss("completion", 1, lambda rows: tokens[rows])
     plain, noisy = (ids[0].tolist() for ids in seen)
     words = range(256, processor.tokenizer.vocab_size)
     for a, b in zip(plain, noisy, strict=True):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sim.behaviour import KINDS as PLAYED
 from sim.expert import KINDS as TWIN_KINDS
 from sim.generate import claim_folder
 from sim.maniskill_tasks import TASKS as MANISKILL
@@ -47,7 +48,7 @@ SOURCES = (
 KINDS = (*TWIN_KINDS, "failed")
 
 
-def play_source(name: str, episodes: int, seed: int, keep: float = 1.0) -> Iterator[Entry]:
+def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Return the entries of a generated source.
 
     Args:
@@ -55,23 +56,26 @@ def play_source(name: str, episodes: int, seed: int, keep: float = 1.0) -> Itera
         episodes: how many.
         seed: first seed, >= 0.
         keep: share of the frames to keep; the twin keeps all.
+        kind: the behaviour of all episodes; empty: drawn, which is all that the twin does.
 
     Raises:
-        ValueError: unknown source.
+        ValueError: unknown source or kind.
     """
     room, _, task = name.partition("/")
     if name == "twin":
         return play_twin(episodes, seed)
     if room == "maniskill":
-        return play_maniskill(task, episodes, seed, keep)
+        return play_maniskill(task, episodes, seed, keep, kind)
     if room == "tabletop":
-        return play_tabletop(task, episodes, seed, keep)
+        return play_tabletop(task, episodes, seed, keep, kind)
     if room == "metaworld":
-        return play_metaworld(task, episodes, seed, keep)
+        return play_metaworld(task, episodes, seed, keep, kind)
     raise ValueError(f"no generated source '{name}'; there are: {', '.join(SOURCES)}")
 
 
-def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED, keep: float = 1.0) -> Counter[str]:
+def generate(
+    names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED, keep: float = 1.0, kind: str = ""
+) -> Counter[str]:
     """Write shards of labelled episodes; finished shards are kept when it is called again with the same arguments.
 
     Args:
@@ -80,6 +84,7 @@ def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_S
         episodes: how many of each source, unusable ones included.
         seed: first seed of each source.
         keep: share of the frames to keep; the twin keeps all.
+        kind: the behaviour of all episodes; empty: drawn, which is all that the twin does.
 
     Returns:
         How many episodes of each kind were written, and ``"frames"``; unusable ones are counted by their reason.
@@ -87,8 +92,8 @@ def generate(names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_S
     Raises:
         ValueError: unknown source, or the folder holds shards of other settings.
     """
-    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep})
-    numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed, keep) for name in names))
+    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep, "kind": kind})
+    numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed, keep, kind) for name in names))
     start, total = time.monotonic(), Counter[str]()
     for shard in range(-(-len(names) * episodes // SHARD)):
         entries = list(itertools.islice(numbered, SHARD))
@@ -143,6 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=80, help="of each source")
     parser.add_argument("--seed", type=int, default=FIRST_SEED)
     parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
+    parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(PLAYED)}")
     args = parser.parse_args(argv)
     trained = [name for name in SOURCES if name not in HELD_OUT]
     groups = {
@@ -156,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no generated source '{unknown[0]}'; there are: {', '.join(SOURCES)}")
     try:
-        total = generate(names, args.out, args.episodes, args.seed, args.keep)
+        total = generate(names, args.out, args.episodes, args.seed, args.keep, args.kind)
     except ValueError as error:
         parser.exit(1, f"training.generate: {error}\n")
     for name, count in sorted(total.items()):

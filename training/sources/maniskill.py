@@ -13,7 +13,7 @@ from training.sources.played import played_entries
 STRIDE = 2  # of 20 control steps a second
 
 
-def play_maniskill(task: str, episodes: int, seed: int = 0, keep: float = 1.0) -> Iterator[Entry]:
+def play_maniskill(task: str, episodes: int, seed: int = 0, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Yield labelled episodes of a ManiSkill task; each is played when it is opened.
 
     Progress is the one of ``sim.maniskill_progress``, done the task's own success.
@@ -23,10 +23,11 @@ def play_maniskill(task: str, episodes: int, seed: int = 0, keep: float = 1.0) -
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
         keep: share of the frames to keep, see ``training.sources.played``.
+        kind: the behaviour of all episodes; empty: drawn.
 
     Raises:
         ValueError: unknown task.
     """
     if task not in TASKS:
         raise ValueError(f"no expert for ManiSkill task '{task}'; there are: {', '.join(TASKS)}")
-    yield from played_entries(f"maniskill/{task}", lambda: ManiSkillWorld(task), episodes, seed, STRIDE, keep)
+    yield from played_entries(f"maniskill/{task}", lambda: ManiSkillWorld(task), episodes, seed, STRIDE, keep, kind)

@@ -13,7 +13,7 @@ from training.sources.played import played_entries
 STRIDE = 4  # of 80 control steps a second
 
 
-def play_metaworld(task: str, episodes: int, seed: int = 0, keep: float = 1.0) -> Iterator[Entry]:
+def play_metaworld(task: str, episodes: int, seed: int = 0, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Yield labelled episodes of a Meta-World task; each is played when it is opened.
 
     Progress is the one of ``sim.metaworld_world``, done the task's own success.
@@ -23,6 +23,7 @@ def play_metaworld(task: str, episodes: int, seed: int = 0, keep: float = 1.0) -
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
         keep: share of the frames to keep, see ``training.sources.played``.
+        kind: the behaviour of all episodes; empty: drawn.
 
     Raises:
         ValueError: unknown task.
@@ -30,4 +31,4 @@ def play_metaworld(task: str, episodes: int, seed: int = 0, keep: float = 1.0) -
     """
     if task not in TASKS:
         raise ValueError(f"no instruction for Meta-World task '{task}'; there are: {', '.join(TASKS)}")
-    yield from played_entries(f"metaworld/{task}", lambda: MetaWorldWorld(task), episodes, seed, STRIDE, keep)
+    yield from played_entries(f"metaworld/{task}", lambda: MetaWorldWorld(task), episodes, seed, STRIDE, keep, kind)

@@ -82,7 +82,13 @@ def labelled_episode(
 
 
 def played_entries(
-    source: str, build: Callable[[], PlayedWorld], episodes: int, seed: int, stride: int, keep: float = 1.0
+    source: str,
+    build: Callable[[], PlayedWorld],
+    episodes: int,
+    seed: int,
+    stride: int,
+    keep: float = 1.0,
+    kind: str = "",
 ) -> Iterator[Entry]:
     """Yield entries that play one episode each in a world that is built when the first of them is opened.
 
@@ -94,20 +100,26 @@ def played_entries(
         stride: look at every this-many-th control step.
         keep: share of these of which a picture is taken, drawn from the seed; the first always. Neighbours look nearly
             the same, so that a third of the pictures of three times the episodes teach more.
+        kind: the behaviour of all episodes, of ``sim.behaviour.KINDS``; empty: drawn from each seed.
 
     Raises:
-        ValueError: ``episodes`` or ``seed`` is negative, ``stride`` is below 1, or ``keep`` is not in (0, 1].
+        ValueError: ``episodes`` or ``seed`` is negative, ``stride`` is below 1, ``keep`` is not in (0, 1], or the kind
+            is unknown.
     """
     if episodes < 0 or seed < 0 or stride < 1:
         raise ValueError(f"episodes {episodes} and seed {seed} must be >= 0 and stride {stride} >= 1")
     if not 0 < keep <= 1:
         raise ValueError(f"share of frames to keep must be in (0, 1], got {keep}")
+    if kind and kind not in KINDS:
+        raise ValueError(f"no behaviour '{kind}'; there are: {', '.join(KINDS)}")
     world = functools.cache(build)
     for number in range(seed, seed + episodes):
-        yield Entry(source, str(number), functools.partial(_play, source, world, number, stride, keep))
+        yield Entry(source, str(number), functools.partial(_play, source, world, number, stride, keep, kind))
 
 
-def _play(source: str, build: Callable[[], PlayedWorld], seed: int, stride: int, keep: float) -> SourceEpisode:
+def _play(
+    source: str, build: Callable[[], PlayedWorld], seed: int, stride: int, keep: float, kind: str
+) -> SourceEpisode:
     """Play the episode of a seed.
 
     Raises:
@@ -115,7 +127,7 @@ def _play(source: str, build: Callable[[], PlayedWorld], seed: int, stride: int,
     """
     world = build()
     rng, kept = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 4])
-    kind = draw_kind(source, seed)
+    kind = kind or draw_kind(source, seed)
     world.reset(seed)
     frames, progress, done = [world.image()], [world.progress], [world.done]
     if progress[0] > ALREADY:

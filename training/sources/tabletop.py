@@ -13,7 +13,7 @@ from training.sources.played import played_entries
 STRIDE = 2  # of 20 control steps a second
 
 
-def play_tabletop(family: str, episodes: int, seed: int = 0, keep: float = 1.0) -> Iterator[Entry]:
+def play_tabletop(family: str, episodes: int, seed: int = 0, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Yield labelled episodes of a family of tasks; each is played when it is opened.
 
     Progress and done are those of ``sim.tabletop_world``.
@@ -23,10 +23,11 @@ def play_tabletop(family: str, episodes: int, seed: int = 0, keep: float = 1.0) 
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
         keep: share of the frames to keep, see ``training.sources.played``.
+        kind: the behaviour of all episodes; empty: drawn.
 
     Raises:
         ValueError: unknown family.
     """
     if family not in FAMILIES:
         raise ValueError(f"no family '{family}' of tabletop tasks; there are: {', '.join(FAMILIES)}")
-    yield from played_entries(f"tabletop/{family}", lambda: TabletopWorld(family), episodes, seed, STRIDE, keep)
+    yield from played_entries(f"tabletop/{family}", lambda: TabletopWorld(family), episodes, seed, STRIDE, keep, kind)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Teach the language model of the tiny reward model to answer the three heads' prompts from visual tokens.
 
-The vision tower is done and frozen, so every frame is encoded once. The loss is the model's own next-token loss on the
-assistant's turn; at the answer itself the target is the label's distribution over the candidate answers (progress lies
-between two tenths more often than on one).
+First the vision tower is frozen, so that every frame is encoded once; at last both learn together. The loss is the
+model's own next-token loss on the assistant's turn; at the answer itself the target is the label's distribution over
+the candidate answers (progress lies between two tenths more often than on one).
 """
 
 from __future__ import annotations
@@ -28,6 +28,21 @@ _DONE = 0.15  # share of completion queries drawn from finished frames on top of
 _SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
 _CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
 WORD_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
+
+
+Eyes = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their visual tokens (R, T, D)
+
+
+def looking(student: Student, frames: Frames, seed: int) -> Eyes:
+    """Return eyes that encode augmented frames anew each time, with gradients to the tower."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda rows: student.encode(augment(to_tensor(frames.images[rows]), generator))[0]
+
+
+def remembering(tokens: torch.Tensor, seed: int) -> Eyes:
+    """Return eyes that know the tokens (copies, N, T, D) of all frames, and take those of a copy drawn at each look."""
+    rng = np.random.default_rng(seed)
+    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows]
 
 
 @torch.inference_mode()
@@ -154,13 +169,13 @@ class Reader:
         self.prompts = Prompts(processor, model)
         self.sampler = Sampler(frames, seed)
 
-    def loss(self, head: str, batch: int, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def loss(self, head: str, batch: int, see: Eyes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Draw queries of one head and answer them.
 
         Args:
             head: which head.
             batch: number of queries.
-            tokens: (N, T, D) visual tokens of the frames.
+            see: gives the visual tokens of the frames.
 
         Returns:
             The loss, the probabilities of the candidate answers (batch, C) and their targets (batch, C).
@@ -179,7 +194,7 @@ class Reader:
             before = torch.arange(ids.shape[1])[None] < torch.tensor([row[2] for row in rows])[:, None] - 1
             ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), made_up, ids)
         visual = (ids == model.config.image_token_id)[..., None]
-        seen = tokens[[row for images, _, _ in drawn for row in images]].flatten(0, 1)
+        seen = see([row for images, _, _ in drawn for row in images]).flatten(0, 1)
         embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)
         # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
         hidden = model.model.language_model(
@@ -196,12 +211,12 @@ class Reader:
         return -(target * log_probs).sum(-1).mean() + 0.1 * turn, log_probs.softmax(-1), target
 
     @torch.inference_mode()
-    def figures(self, tokens: torch.Tensor, batch: int = 256) -> str:
+    def figures(self, see: Eyes, batch: int = 256) -> str:
         """Return in one line how well the heads do on drawn queries."""
         errors = []
         for head in HEADS:
             values = torch.tensor(HEADS[head].values)
-            _, found, target = self.loss(head, batch, tokens)
+            _, found, target = self.loss(head, batch, see)
             errors.append(((found @ values) - (target @ values)).abs())
         right = (errors[0] < 1).float().mean()
         done = (errors[2] < 0.5).float().mean()
@@ -209,31 +224,39 @@ class Reader:
 
 
 def train_language(
-    reader: Reader, tokens: torch.Tensor, steps: int, batch: int, rate: float, check: Callable[[], str]
+    reader: Reader,
+    see: Eyes,
+    learning: nn.Module,
+    steps: int,
+    batch: int,
+    rate: float,
+    check: Callable[[], str],
+    name: str = "language",
 ) -> None:
-    """Train the language model; the vision tower is not touched.
+    """Train the language model, or the whole model.
 
     Args:
         reader: model and training frames.
-        tokens: (copies, N, T, D) visual tokens of the training frames.
+        see: gives the visual tokens of the training frames.
+        learning: what is trained: the language model, or the model with its vision tower if ``see`` uses that.
         steps: number of updates.
         batch: queries in an update, all of one head.
         rate: highest learning rate.
         check: measures the model; called eight times.
+        name: shown in the progress lines.
     """
-    language = reader.model.model.language_model
-    optimiser = torch.optim.AdamW(language.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
     rng = reader.sampler.rng
     start = time.monotonic()
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
         head = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
-        loss, _, _ = reader.loss(head, batch, tokens[int(rng.integers(len(tokens)))])
+        loss, _, _ = reader.loss(head, batch, see)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(language.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
         optimiser.step()
         if (step + 1) % max(1, steps // 8) == 0 or step + 1 == steps:
             seconds = time.monotonic() - start
-            print(f"language {step + 1:5d}/{steps} {seconds:5.0f} s  loss {loss.item():.3f}  {check()}", flush=True)
+            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {loss.item():.3f}  {check()}", flush=True)

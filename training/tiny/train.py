@@ -4,8 +4,12 @@ r"""Train the shipped tiny reward model: ``lrm reward train``.
 The commands that made the weights in ``lrm_ros/models/tiny``, its figures and its card::
 
     python -m sim.generate --out runs/tiny/twin --episodes 1600
-    python -m training.generate --source others --episodes 60 --out runs/tiny/others
-    lrm reward train --data runs/tiny/twin --data runs/tiny/others --out lrm_ros/models/tiny
+    python -m training.generate --source others --episodes 150 --keep 0.4 --out runs/tiny/others
+    python -m training.generate --source tabletop --episodes 900 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
+    python -m training.generate --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random \
+        --out runs/tiny/random
+    lrm reward train --data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random \
+        --out lrm_ros/models/tiny
     python -m sim.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
     python -m training.generate --source others --episodes 12 --seed 6000000 --out runs/tiny/exam/others
     python -m training.generate --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
@@ -16,9 +20,9 @@ The commands that made the weights in ``lrm_ros/models/tiny``, its figures and i
     python -m training.tiny.card lrm_ros/models/tiny
 
 Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
-model learns to answer the three heads' prompts from the frozen tower's tokens (``language``); the saved model is
-loaded again and measured on episodes left out of the training through the reward engine. One thread, fixed seeds: the
-same data give the same weights on the same kind of processor.
+model learns to answer the three heads' prompts from the frozen tower's tokens, then both together (``language``); the
+saved model is loaded again and measured on episodes left out of the training through the reward engine. One thread,
+fixed seeds: the same data give the same weights on the same kind of processor.
 """
 
 from __future__ import annotations
@@ -154,7 +158,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     import torch
 
     from training.tiny.label_head import words_of
-    from training.tiny.language import WORD_NOISE, Reader, encode_all, train_language
+    from training.tiny.language import WORD_NOISE, Reader, encode_all, looking, remembering, train_language
     from training.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
     from training.tiny.vision import train as train_vision
 
@@ -181,7 +185,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         teacher,
         lambda x, r: label_loss(teacher(x, words[r])[0], training, r),
         training,
-        _steps(3500, scale),
+        _steps(3000, scale),
         48,
         2e-3,
         seed + 1,
@@ -203,7 +207,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         student,
         student_loss,
         training,
-        _steps(5000, scale),
+        _steps(4000, scale),
         48,
         1e-3,
         seed + 2,
@@ -211,19 +215,33 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         lambda: label_figures(student, held_out, held_out_words),
     )
     lap("vision")
-    tokens = encode_all(student, training, seed + 3, copies=2)
-    held_out_tokens = encode_all(student, held_out, seed, copies=1)[0]
+    tokens = encode_all(student, training, seed + 3, copies=1)
+    held_out_tokens = encode_all(student, held_out, seed, copies=1)
     lap("encode")
     checker = Reader(model, processor, held_out, seed)
+    reader = Reader(model, processor, training, seed + 4, WORD_NOISE)
     train_language(
-        Reader(model, processor, training, seed + 4, WORD_NOISE),
-        tokens,
-        _steps(7000, scale),
+        reader,
+        remembering(tokens, seed),
+        model.model.language_model,
+        _steps(5000, scale),
         batch=32,
         rate=1e-3,
-        check=lambda: checker.figures(held_out_tokens),
+        check=lambda: checker.figures(remembering(held_out_tokens, seed)),
     )
     lap("language")
+    student.train()
+    train_language(
+        reader,
+        looking(student, training, seed + 5),
+        model,
+        _steps(2000, scale),
+        batch=32,
+        rate=3e-4,
+        check=lambda: checker.figures(looking(student, held_out, seed)),
+        name="together",
+    )
+    lap("together")
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
