@@ -46,19 +46,21 @@ processor, trained from scratch. It answers the three reward heads' prompts (con
 96 x 96 frames. It takes the same path as the 8B models: chat template, processor, forward pass or generate, LoRA.
 
 **Use**: reward and judge of the demo on a CPU, and tests. **Not for** tasks that `training.json` does not list (the
-second table says how little it knows of them), real cameras or other viewpoints: it has seen drawn scenes only, each
-from one camera, and its language is the few instructions of these tasks.
+second table says how much it knows of them), real cameras or other viewpoints: it has seen drawn scenes only, each task
+from one camera but for the tabletop's, and its language is the instructions of these tasks.
 
 **Data**: {about["training_frames"]} frames of {about["training_episodes"]} simulated episodes from {len(sources)}
-sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks, played by scripted experts that succeed
-or fail in every way they can (halted, still held, dropped, put beside, missed, pushed, random, reversed). Labels are
-functions of the simulator's state, not of time. Frames in which the task has only just been done are not used for
-completion: that cannot be seen in one image. Instructions of other tasks were not shown as negatives.
+sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks and five families of drawn tabletop tasks
+(`sim/tabletop_scenes.py`), played by scripted experts that succeed or fail in every way they can (halted, still held,
+dropped, put beside, missed, pushed, random, reversed). Labels are functions of the simulator's state, not of time.
+Frames in which the task has only just been done are not used for completion: that cannot be seen in one image.
+Instructions of other tasks were not shown as negatives. Held out, in no episode of the training: StackCube, PullCube,
+button-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube or a cube drawn towards the robot.
 
 **Training**: the commands are in `training/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
 {about["commit"]}, {sum(about["seconds"].values()) / 60:.0f} minutes on one core that other work shared). A small
 convolutional network learns the labels, the vision tower imitates its features and answers, then the language model
-learns to answer from the frozen tower's tokens. Stored in bfloat16.
+learns to answer from the frozen tower's tokens, at last together with the tower. Stored in bfloat16.
 
 **Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
 precision {judge["precision"]:.3f}, recall {judge["recall"]:.3f}. These are hard cases, not a policy's episodes: half of
