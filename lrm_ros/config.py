@@ -155,13 +155,18 @@ class PpoConfig:
             "value_lr",
             "clip_high",
             "value_clip",
-            "huber_delta",
-            "max_gradient",
+            "value_weight",
             "target_kl",
             "kl_beta",
+            "entropy_bonus",
         ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number, at least 0")
+        for name in ("huber_delta", "max_gradient"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number above 0")
+        if not self.dual_clip >= 1:
+            raise ValueError(f"ppo.dual_clip is {self.dual_clip}; give a number, at least 1")
 
 
 @dataclass(frozen=True)
