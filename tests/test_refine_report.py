@@ -15,9 +15,9 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 from lrm_ros.config import RefineConfig, to_dict
 from training.finetune import finetune
 from training.refinement.evaluate import WAYS, RefinedRun, evaluate_all, read_runs
-from training.refinement.refine import weights_of
 from training.refinement.report import figures, main, table, write_report
 from training.refinement.stats import against, gap_closed, pooled
+from training.refinement.weights import weights_of
 from training.stats import mcnemar
 
 

@@ -22,7 +22,8 @@ from lrm_ros.reward.baselines import BASELINES
 from lrm_ros.reward.engine import MODES
 from sim.vector import EpisodeRules, VectorWorlds
 from training.closed_loop_worlds import play_seeds
-from training.refinement.refine import CONFIG, HISTORY, POLICY, weights_of
+from training.refinement.refine import CONFIG, HISTORY, POLICY
+from training.refinement.weights import weights_of
 
 WAYS = ("deterministic", "sampled")
 SFT = "sft"
