@@ -155,13 +155,18 @@ class PpoConfig:
             "value_lr",
             "clip_high",
             "value_clip",
-            "huber_delta",
-            "max_gradient",
+            "value_weight",
             "target_kl",
             "kl_beta",
+            "entropy_bonus",
         ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number, at least 0")
+        for name in ("huber_delta", "max_gradient"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number above 0")
+        if not self.dual_clip >= 1:
+            raise ValueError(f"ppo.dual_clip is {self.dual_clip}; give a number, at least 1")
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,7 @@ class RefineConfig:
     train: str = _opt("all", "what learns: all of the policy, its decoder with the head, or the head alone")
     save_every: int = _opt(10, "iterations between two kept policies and film strips")
     seed: int = _opt(0, "seed of everything")
-    processes: int = _opt(0, "processes that share the worlds; 0: one a core")
+    processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
     ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
     device: str = _opt("auto", "torch device of the reward model")
     tensorboard: bool = _opt(False, "write TensorBoard events, too")
@@ -247,7 +252,7 @@ class WorldsConfig:
 
     task: str = _opt(TwinConfig.task, "ManiSkill task")
     worlds: int = _opt(12, "simulated worlds")
-    processes: int = _opt(0, "processes that share the worlds; 0: one a core")
+    processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
     ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
     execute_steps: int = _opt(8, "most actions of a command")
     max_steps: int = _opt(40, "control steps after which an episode is cut off")

@@ -102,24 +102,27 @@ class VectorWorlds:
             count: number of worlds.
             rules: when episodes end and which frames are judged.
             chunk: most actions a call of ``advance`` brings.
-            processes: how many processes or actors share the worlds; default: one a core of this machine, at most one
-                a world.
+            processes: how many processes or actors share the worlds; default: one a core of this machine, or with
+                ``ray`` one a CPU of the cluster; at most one a world.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
             task: name of a ManiSkill task in ``sim.tasks``.
             ray: address of a Ray cluster that simulates, see ``sim.vector_ray``; empty: processes of this machine.
 
         Raises:
             ValueError: a number below 1.
-            RuntimeError: a world could not be built; says why.
+            RuntimeError: a world could not be built, or the cluster has not that many CPUs free; says why.
         """
-        processes = min(count, processes or len(os.sched_getaffinity(0)))
-        if min(count, chunk, processes) < 1:
+        if min(count, chunk, processes or 1) < 1:
             raise ValueError(f"worlds, chunk and processes must be at least 1, got {count}, {chunk}, {processes}")
         self.contract = contract or RobotContract()
         self.count, self.rules, self.chunk = count, rules, chunk
         self._camera = self.contract.cameras[0].name
-        about = (count, processes, slots_of(rules, chunk), rules, task, self.contract)
-        self._crew: Crew = RayActors(*about, address=ray) if ray else Processes(*about)
+        about = (slots_of(rules, chunk), rules, task, self.contract)
+        self._crew: Crew = (
+            RayActors(count, processes, *about, address=ray)
+            if ray
+            else Processes(count, min(count, processes or len(os.sched_getaffinity(0))), *about)
+        )
 
     def reset(self, seeds: Sequence[Sequence[int]], rebuild: bool = False) -> list[Observation]:
         """Start a new episode in every world.

@@ -71,8 +71,11 @@ class Processes:
         """
         if not self._crew:
             raise RuntimeError("the worlds are closed")
-        for worlds, _, pipe in self._crew:
-            pipe.send([orders[world] for world in worlds])
+        for worlds, process, pipe in self._crew:
+            try:
+                pipe.send([orders[world] for world in worlds])
+            except ConnectionError as error:
+                raise _death(worlds, process) from error
         return [answer for _, _, pipe in self._crew for answer in self._answer(pipe)]
 
     def picture(self, world: int, slot: int) -> NDArray[np.uint8]:
@@ -99,14 +102,19 @@ class Processes:
             answer = pipe.recv()
         except (EOFError, ConnectionError) as error:
             worlds, process, _ = next(member for member in self._crew if member[2] is pipe)
-            process.join(timeout=5)
-            raise RuntimeError(
-                f"the process of worlds {worlds.start} to {worlds.stop - 1} died with code {process.exitcode}; "
-                "'lrm doctor' tells whether the simulator runs here"
-            ) from error
+            raise _death(worlds, process) from error
         if isinstance(answer, str):
             raise RuntimeError(answer)
         return answer
+
+
+def _death(worlds: range, process: Any) -> RuntimeError:
+    """Return what to say about a process that has ended."""
+    process.join(timeout=5)
+    return RuntimeError(
+        f"the process of worlds {worlds.start} to {worlds.stop - 1} died with code {process.exitcode}; "
+        "'lrm doctor' tells whether the simulator runs here"
+    )
 
 
 def _work(

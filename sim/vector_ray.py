@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,7 @@ from lrm_ros.config import RobotContract
 from sim.vector_place import NEXT, EpisodeRules, Order, Place
 
 LOCAL = "local"
+PATIENCE_S = 5.0  # for CPUs that are still taken [s]
 
 
 class RayActors:
@@ -28,25 +30,37 @@ class RayActors:
     def __init__(
         self,
         count: int,
-        actors: int,
+        actors: int | None,
         slots: int,
         rules: EpisodeRules,
         task: str,
         contract: RobotContract,
         address: str,
     ) -> None:
-        """Start the actors and build the worlds; see ``sim.vector_processes.Processes``.
+        """Start the actors and build the worlds.
+
+        Args:
+            count: number of worlds.
+            actors: that share them, at most one a world; ``None``: one a CPU of the cluster.
+            slots: pictures a world can have to show at once.
+            rules: when episodes end and which frames are judged.
+            task: name of a ManiSkill task in ``sim.tasks``.
+            contract: joints, limits, cameras and control rate.
+            address: of the cluster.
 
         Raises:
-            RuntimeError: Ray is not installed or not there, or a world could not be built; says why.
+            RuntimeError: Ray is not installed or not there, it has fewer CPUs free than actors, or a world could not be
+                built; says why.
         """
         self._ray, self._started = _connect(address)
-        edges = np.linspace(0, count, actors + 1).astype(int).tolist()
-        self._ranges = [range(first, end) for first, end in pairwise(edges)]
         self._pictures: list[dict[int, NDArray[np.uint8]]] = [{} for _ in range(count)]
         actor = self._ray.remote(num_cpus=1)(_Actor)
         self._actors: list[Any] = []
         try:
+            actors = min(count, actors or max(1, int(self._ray.cluster_resources().get("CPU", 0))))
+            _wait_for_cpus(self._ray, actors)
+            edges = np.linspace(0, count, actors + 1).astype(int).tolist()
+            self._ranges = [range(first, end) for first, end in pairwise(edges)]
             self._actors = [actor.remote(worlds, slots, rules, task, contract) for worlds in self._ranges]
             self._get([one.ready.remote() for one in self._actors])
         except BaseException:
@@ -128,6 +142,22 @@ class _Actor:
                 shown |= {answer["final"]["slot"]} if answer["final"] else set()
             found.append((answer, {slot: own[slot].copy() for slot in shown}))
         return found
+
+
+def _wait_for_cpus(ray: Any, actors: int) -> None:
+    """Return when every actor can have a CPU; those of actors that have just ended come back after a moment.
+
+    Raises:
+        RuntimeError: they are taken; Ray itself would wait for ever.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while (free := int(ray.available_resources().get("CPU", 0))) < actors:
+        if time.monotonic() > until:
+            raise RuntimeError(
+                f"{actors} Ray actors need a CPU each, the cluster has {free} free; set processes to {max(free, 1)} at "
+                "most or free some ('ray status' tells who has them)"
+            )
+        time.sleep(0.1)
 
 
 def _connect(address: str) -> tuple[Any, bool]:

@@ -2,7 +2,9 @@
 """Refinement by PPO: the noise's density, what a step is worth, a killed run that ends as if nothing had happened."""
 
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from sim.reward_env import WorldRewards
 from sim.vector import Stretch
 from training.actors.act import ActActor, ChunkNoise
 from training.ppo import Experience, update
-from training.refinement.command import main
+from training.refinement.command import main, outcome, run_bar
+from training.refinement.events import Events
 from training.refinement.refine import Refinement, refine
 from training.refinement.watch import warnings_of
 
@@ -74,8 +77,21 @@ def test_the_density_of_the_noise_is_that_of_torchs_distributions():
         drawn = noise.around(mean, noise.sample(4, torch.Generator().manual_seed(1)))
         torch.testing.assert_close(noise.log_prob(drawn, mean), around(mean).log_prob(noise.dual @ drawn))
         torch.testing.assert_close(noise.entropy().expand(4), around(mean).entropy())
-        expected = torch.distributions.kl_divergence(around(mean), around(other))
+        reference = around(other)
+        expected = torch.distributions.kl_divergence(around(mean), reference)
         torch.testing.assert_close(noise.divergence(mean, other), expected)
+        assert torch.equal(noise.divergence(mean, other), 0.5 * noise._apart(mean, other).square().sum((1, 2)))
+        # Deviations that have moved: the reference keeps those of the start, and to grow is not free.
+        moved = ChunkNoise(6, rank, std, learn=True)
+        moved.log_std.data += torch.tensor([0.7, -0.4, 0.1])
+        grown = torch.distributions.Independent(
+            torch.distributions.Normal(moved.dual @ mean, moved.log_std.exp().expand(rank, 3)), 2
+        )
+        expected = torch.distributions.kl_divergence(grown, reference)
+        torch.testing.assert_close(moved.divergence(mean, other), expected)
+        moved.divergence(mean, mean).sum().backward()
+        assert moved.log_std.grad is not None and (moved.log_std.grad.sign() == torch.tensor([1, -1, 1])).all()
+        assert set(moved.state_dict()) == {"basis", "dual", "log_std"}  # the states of runs stay readable
 
 
 def test_noise_of_full_rank_is_white_noise_on_the_chunk():
@@ -356,6 +372,56 @@ def test_settings_that_cannot_be_are_refused(small_policy, tmp_path):
     for name, value in (("epochs", 0), ("batch_size", 0), ("gamma", float("nan")), ("gamma", 5.0), ("lr", -1.0)):
         with pytest.raises(ValueError, match=rf"ppo\.{name} is {value}; give"):
             PpoConfig(**{name: value})
+
+
+def test_a_run_without_its_tensorboard_says_so_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RuntimeError, match=r"tensorboard is true, but .* pip install 'lrm_ros\[train\]'"):
+        refine(config(tmp_path / "no_policy", tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_the_numbers_of_every_iteration(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = Events(str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    for iteration in range(2):
+        events.add({"iteration": iteration, "success": 0.25 * iteration, "judged": None, "warnings": []})
+    events.close()
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("success")] == [(0, 0.0), (1, 0.25)]
+
+
+@pytest.mark.parametrize(
+    "error", [FloatingPointError("the loss is nan; lower the learning rate (1)"), RuntimeError("world 0: no answer")]
+)
+def test_an_iteration_that_fails_says_how_to_go_on(small_policy, tmp_path, monkeypatch, error):
+    class Nowhere:
+        def close(self):
+            pass
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Refinement, "step", fail)
+    settings = config(small_policy, tmp_path / "run")
+    with pytest.raises(RuntimeError, match=rf"{re.escape(str(error))}.* another --run; .* {small_policy}$"):
+        refine(settings, worlds=Nowhere())
+    for iteration in (999, 1000):
+        (tmp_path / "run" / f"iter_{iteration}" / "policy").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match=rf"--checkpoint {tmp_path}/run/iter_1000/policy$"):
+        refine(settings, worlds=Nowhere())
+
+
+def test_a_resumed_runs_bar_begins_where_it_stopped_and_its_last_line_tells_of_fewer_steps(tmp_path):
+    settings = config(tmp_path, tmp_path, execute_steps=4)
+    (tmp_path / "history.jsonl").write_text("{}\n{}\n")
+    with run_bar(settings) as bar:
+        assert (bar.n, bar.total) == (64, 96)
+    assert outcome(settings).endswith("evaluate with --execute-steps 4")
+    assert outcome(replace(settings, execute_steps=8)).endswith("3 iterations with reward 'progress'")
 
 
 def test_the_command_refines_and_explains_what_it_refuses(small_policy, tmp_path, capsys):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The comparison of refinements: its statistics, what it refuses, its report, and that nothing is measured twice."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,9 +14,10 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import RefineConfig, to_dict
 from training.finetune import finetune
-from training.refinement.evaluate import RefinedRun, evaluate_all, read_runs
+from training.refinement.evaluate import WAYS, RefinedRun, evaluate_all, read_runs
 from training.refinement.report import figures, main, table, write_report
 from training.refinement.stats import against, gap_closed, pooled
+from training.refinement.weights import weights_of
 from training.stats import mcnemar
 
 
@@ -63,7 +65,22 @@ def test_a_share_of_a_gap_needs_a_gap():
     found = gap_closed(half[None], base, top[None])
     assert found is not None and found["value"] == pytest.approx(0.5, abs=0.1)
     assert found["ci95"][0] < found["value"] < found["ci95"][1]
-    assert gap_closed(half[None], base, base[None]) is None
+    assert found["left_out"] == 0 and gap_closed(half[None], base, base[None]) is None
+
+
+def test_bootstrap_samples_without_a_gap_do_not_count_in_a_share_of_it():
+    base = np.zeros(40, bool)
+    top = base.copy()
+    top[:4] = True  # about one sample in seventy holds none of these poses: gap 0, gain 0
+    found = gap_closed(top[None], base, top[None])
+    assert found is not None and found["ci95"] == [1, 1] and 0 < found["left_out"] <= 250
+    base[30:32] = True  # in some samples the gap is negative, and so is the share
+    top[:10] = True
+    half = top.copy()
+    half[:3] = False
+    found = gap_closed(half[None], base, top[None])
+    assert found is not None and 0 < found["left_out"] <= 250
+    assert json.dumps(found, allow_nan=False) and found["ci95"][1] <= 1
 
 
 def test_nothing_to_count_is_an_error():
@@ -106,6 +123,16 @@ def test_the_report_says_who_improved_and_what_did_not_run(tmp_path):
     assert "| progress (blind) |" in text and "not run: contrastive, completion, tri" in text
     assert "1 of 2 rewards from frames improved the policy" in html and html.count("<svg") == 3
     assert "http" not in html.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+
+
+def test_the_simulators_row_stands_whatever_model_judged_how_episodes_ended():
+    runs = [run(reward, 0, model="models/big") for reward in ("env", "progress")]
+    assert [one.reward for one in runs] == ["env", "progress (big)"]
+    rates = {"sft": 0.3, "env": 0.8, "progress (big)": 0.6}
+    found = {way: {reward: {0: outcomes(rate)[0]} for reward, rate in rates.items()} for way in WAYS}
+    report = figures(runs, found, range(200))
+    assert report["success"]["progress (big)"]["gap_closed"] is not None
+    assert not {"env", "progress"} & set(report["missing"]) and "robometer" in report["missing"]
 
 
 def numbered(found: dict) -> dict:
@@ -155,6 +182,40 @@ def test_runs_that_cannot_be_compared_are_refused(small_policy, tmp_path):
         read_runs([one, finished(tmp_path / "else", other, reward="tri")])
 
 
+def test_baselines_are_compared_with_the_others_and_with_other_weights_of_their_own(small_policy, tmp_path):
+    folders = [
+        finished(tmp_path / "env", small_policy),
+        finished(tmp_path / "r4", small_policy, reward="robometer", baseline="robometer/Robometer-4B"),
+        finished(tmp_path / "r8", small_policy, reward="robometer", baseline="models/own", model="fake"),
+    ]
+    names = [found.reward for found in read_runs(folders)]
+    assert names == ["env", "robometer (Robometer-4B)", "robometer (own)"]
+    twice = finished(tmp_path / "r", small_policy, reward="robometer", baseline="models/own")
+    with pytest.raises(ValueError, match=r"are both reward 'robometer \(own\)' with seed 0; give one"):
+        read_runs([*folders, twice])
+
+
+def test_runs_whose_folders_are_called_alike_keep_their_measurements(small_policy, tmp_path, monkeypatch):
+    played: list[str] = []
+
+    def play(vector, policy, seeds, noise):
+        played.append(str(policy))
+        return dict.fromkeys(seeds, policy.parent.parent.name == "a")
+
+    monkeypatch.setattr("training.refinement.evaluate.play_seeds", play)
+    monkeypatch.setattr("training.refinement.evaluate.VectorWorlds", lambda *_, **__: contextlib.nullcontext())
+    folders = [
+        finished(tmp_path / "a" / "sft", small_policy),
+        finished(tmp_path / "b" / "sft", small_policy, reward="tri"),
+    ]
+    for folder in folders:
+        (folder / "policy" / "model.safetensors").write_text(str(folder))
+    for _ in range(2):
+        found = evaluate_all(read_runs(folders), [7, 8], tmp_path / "out")["sampled"]
+        assert found["env"][0].all() and not found["tri"][0].any() and not found["sft"][0].any()
+    assert len(played) == 6
+
+
 def test_policies_are_measured_once_and_again_when_they_have_changed(small_policy, tmp_path, capsys):
     folder = finished(tmp_path / "env_s0", small_policy)
     out = tmp_path / "report" / "evaluations"
@@ -162,8 +223,9 @@ def test_policies_are_measured_once_and_again_when_they_have_changed(small_polic
     found = evaluate_all(read_runs([folder]), [7, 8], out, worlds=2, max_steps=8, say=said.append)
     assert found["deterministic"]["env"][0].shape == (2,) and len(said) == 4
     files = sorted(out.iterdir())
+    weights = weights_of(small_policy)[:8]
     assert [file.name for file in files] == [
-        f"{name}.{way}.json" for name in ("env_s0", "sft") for way in ("deterministic", "sampled")
+        f"{name}-{weights}.{way}.json" for name in ("env_s0", "sft") for way in ("deterministic", "sampled")
     ]
     kept = json.loads(files[0].read_text())
     assert kept["seeds"] == [7, 8] and kept["noise_std"] == 0 and json.loads(files[1].read_text())["noise_std"] > 0
@@ -171,6 +233,10 @@ def test_policies_are_measured_once_and_again_when_they_have_changed(small_polic
     files[0].write_text(json.dumps(kept | {"success": [True, True]}))
     again = evaluate_all(read_runs([folder]), [7, 8], out, worlds=2, max_steps=8)
     assert again["deterministic"]["env"][0].all()
+    before = files[0].rename(out / "env_s0.deterministic.json")  # a name without the weights counts, too
+    again = evaluate_all(read_runs([folder]), [7, 8], out, worlds=2, max_steps=8)
+    assert again["deterministic"]["env"][0].all() and not files[0].exists()
+    before.unlink()
     files[0].write_text(json.dumps(kept | {"success": [True, True], "weights": "of another policy"}))
     anew = evaluate_all(read_runs([folder]), [7, 8], out, worlds=2, max_steps=8)
     assert anew["deterministic"]["env"][0].tolist() == found["deterministic"]["env"][0].tolist()

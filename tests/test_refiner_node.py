@@ -22,6 +22,7 @@ from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 from sim.worlds_client import Inbox, Silence
 from sim.worlds_node import WorldsNode
+from training.refinement.command import run_bar
 from training.refinement.node import RefinerNode
 from training.refinement.refine import refine
 
@@ -68,8 +69,15 @@ def weights(run: Path) -> bytes:
 
 
 def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activated(
-    alone, small_policy, tmp_path, spin
+    alone, small_policy, tmp_path, spin, monkeypatch
 ):
+    begun: list[int] = []
+
+    def bar(settings):
+        begun.append(run_bar(settings).n)
+        return run_bar(settings)
+
+    monkeypatch.setattr("training.refinement.node.run_bar", bar)
     for node in (WorldsNode(), RewardNode()):
         spin.add(node)
     refiner = RefinerNode(
@@ -84,7 +92,7 @@ def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activ
     refiner.trigger_activate()
     spin.until(lambda: codes, 200)
     refiner.close()
-    assert codes == [0] and history(tmp_path / "nodes") == history(alone)
+    assert codes == [0] and history(tmp_path / "nodes") == history(alone) and begun == [0, 96]
     assert weights(tmp_path / "nodes") == weights(alone)
 
 

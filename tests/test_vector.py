@@ -76,10 +76,14 @@ def test_a_wrong_chunk_is_refused_and_says_which_world(worlds):
         worlds.reset([[1], [2]])
 
 
-def test_a_process_that_dies_is_named():
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_process_that_dies_is_named(idle):
     with VectorWorlds(1, EpisodeRules(), processes=1) as vector:
         vector.reset([[1]])
-        os.kill(vector._crew._crew[0][1].pid, signal.SIGKILL)
+        process = vector._crew._crew[0][1]
+        os.kill(process.pid, signal.SIGKILL)
+        if idle:
+            process.join()
         with pytest.raises(RuntimeError, match="worlds 0 to 0 died with code -9"):
             vector.advance([chunk()])
 

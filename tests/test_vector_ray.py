@@ -41,6 +41,31 @@ def test_worlds_on_a_cluster_are_those_of_this_machine_to_the_bit():
         there.reset([[1], [2]])
 
 
+def test_a_cluster_gives_an_actor_a_cpu_and_is_not_waited_for(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    class Idle:  # an actor without worlds
+        def __init__(self, *_):
+            pass
+
+        def ready(self):
+            return True
+
+    monkeypatch.setattr("sim.vector_ray._Actor", Idle)
+    monkeypatch.setattr("sim.vector_ray.PATIENCE_S", 1.0)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(RuntimeError, match="3 Ray actors need a CPU each, the cluster has 2 free; set processes"):
+            VectorWorlds(4, RULES, processes=3, ray="auto")
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})  # the learner's own machine does not count
+        with VectorWorlds(4, RULES, ray="auto") as worlds:
+            assert [len(own) for own in worlds._crew._ranges] == [2, 2]
+            with pytest.raises(RuntimeError, match="1 Ray actors need a CPU each, the cluster has 0 free"):
+                VectorWorlds(1, RULES, ray="auto")
+    finally:
+        ray.shutdown()
+
+
 def test_a_task_that_does_not_exist_is_named():
     with pytest.raises(RuntimeError, match="NoSuchTask"):
         VectorWorlds(1, RULES, processes=1, task="NoSuchTask-v1", ray="local")

@@ -15,7 +15,7 @@ import random
 import sys
 from pathlib import Path
 
-from lrm_ros.config import EvaluatorConfig
+from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.graph import nodes_of
 from lrm_ros.graph_run import run_graph
 from training.stats import paired, proportion
@@ -29,6 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=defaults.episodes)
     parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
     parser.add_argument("--max-steps", type=int, default=defaults.max_steps, help="control steps an episode")
+    parser.add_argument(
+        "--execute-steps",
+        type=int,
+        default=PolicyConfig.execute_steps,
+        help="actions executed of every chunk, as the policy was refined with (default %(default)s)",
+    )
     parser.add_argument(
         "--json",
         type=Path,
@@ -55,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = {
         "evaluator.checkpoint": args.checkpoint,
         "policy.checkpoint": args.checkpoint,
+        "policy.execute_steps": args.execute_steps,
         "file": str(args.json),
         "first_seed": args.first_seed,
         "evaluator.episodes": args.episodes,
@@ -76,6 +83,7 @@ def _in_worlds(args: argparse.Namespace) -> None:
             seeds,
             args.worlds,
             args.max_steps,
+            args.execute_steps,
             noise_std=args.noise_std,
             noise_seed=args.noise_seed,
             progress=bar.update,
@@ -83,6 +91,7 @@ def _in_worlds(args: argparse.Namespace) -> None:
     result = {
         "checkpoint": args.checkpoint,
         "max_steps": args.max_steps,
+        "execute_steps": args.execute_steps,
         "worlds": args.worlds,
         "noise_std": args.noise_std,
         "noise_seed": args.noise_seed,
@@ -102,8 +111,8 @@ def _tell(args: argparse.Namespace) -> int:
     print(f"written to {args.json}")
     if args.against:
         try:
-            other = json.loads(args.against.read_text())
-            for name in ("max_steps", "noise_std"):
+            other = {"execute_steps": PolicyConfig.execute_steps} | json.loads(args.against.read_text())
+            for name in ("max_steps", "execute_steps", "noise_std"):
                 if name in other and name in result and other[name] != result[name]:
                     raise ValueError(f"{name} is {other[name]} there and {result[name]} here; compare like evaluations")
             found = paired(*(dict(zip(r["seeds"], r["success"], strict=True)) for r in (result, other)))

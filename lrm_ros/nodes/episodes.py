@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.srv import SetParametersAtomically
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.client import Client
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -60,6 +60,7 @@ class EpisodeDriver:
             name: node.create_client(SetParametersAtomically, f"{name}/set_parameters_atomically")
             for name in self._NODES
         }
+        self._policy_parameters = node.create_client(GetParameters, "policy/get_parameters")
         self._changed = threading.Condition()
         self._stopping = False
         self._steps = 0
@@ -142,6 +143,16 @@ class EpisodeDriver:
         response = self._call(self._parameters[node], request, f"parameters of '{node}'")
         if not response.result.successful:
             raise EpisodeError(f"node '{node}' refuses {dict(values)}: {response.result.reason}")
+
+    def policy_parameter(self, name: str) -> Any:
+        """Return a parameter of the policy node.
+
+        Raises:
+            EpisodeError: it did not answer.
+        """
+        request = GetParameters.Request(names=[name])
+        values = self._call(self._policy_parameters, request, f"parameter '{name}' of 'policy'").values
+        return parameter_value_to_python(values[0])
 
     def wait_until(self, condition: Any, what: str) -> None:
         """Wait until ``condition()`` holds; the time-out starts anew whenever the arm moves on.

@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages
-from lrm_ros.config import EvaluatorConfig
+from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.nodes.base import EVENTS, STREAM, LrmNode, run
 from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
 
@@ -141,12 +141,17 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         path = Path(config.file)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(path.suffix + ".part")
-        rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
-        mine = (config.checkpoint, config.max_steps, _changed_at(config.checkpoint))
-        rows = [row for row in rows if (row["policy"], row.get("max_steps"), row.get("changed")) == mine]
-        done = {row["seed"]: row for row in rows}
         driver = self._driver
         driver.wait_ready(("twin/reset", "policy/reset", "policy/reload"))
+        about = {
+            "policy": config.checkpoint,
+            "max_steps": config.max_steps,
+            "execute_steps": driver.policy_parameter("execute_steps"),
+            "changed": _changed_at(config.checkpoint),
+        }
+        rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
+        rows = [{"execute_steps": PolicyConfig.execute_steps} | row for row in rows]  # before they told
+        done = {row["seed"]: row for row in rows if all(row.get(name) == value for name, value in about.items())}
         driver.set("policy", {"checkpoint": config.checkpoint, "explore_std": 0.0})
         driver.trigger("policy/reload")
         driver.set("twin", {"max_steps": config.max_steps, "frame_every": 0})
@@ -154,7 +159,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         with part.open("a") as file:
             for seed in seeds:
                 if seed not in done:
-                    done[seed] = self._episode(driver, seed, config)
+                    done[seed] = about | self._episode(driver, seed, config)
                     file.write(json.dumps(done[seed]) + "\n")
                     file.flush()
                 wins = sum(row["success"] for row in done.values())
@@ -162,6 +167,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         result = {
             "policy": config.checkpoint,
             "max_steps": config.max_steps,
+            "execute_steps": about["execute_steps"],
             "seeds": list(seeds),
             "success": [int(done[seed]["success"]) for seed in seeds],
             "steps": [done[seed]["steps"] for seed in seeds],
@@ -189,9 +195,6 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         driver.wait_until(finished, f"the end of the episode with seed {seed}")
         truth = dict(self._truth)
         return {
-            "policy": config.checkpoint,
-            "max_steps": config.max_steps,
-            "changed": _changed_at(config.checkpoint),
             "seed": seed,
             "success": truth["success"] == "true",
             "steps": int(truth["steps"]),

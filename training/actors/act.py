@@ -75,6 +75,7 @@ class ChunkNoise(nn.Module):
         waves = torch.cos(math.pi * j * t[:, None] / steps) * torch.where(j > 0, math.sqrt(2), 1.0)
         self.register_buffer("basis", waves / math.sqrt(rank))  # (K, R), columns orthogonal
         self.register_buffer("dual", waves.T * math.sqrt(rank) / steps)  # (R, K): dual @ basis is the identity
+        self.register_buffer("start", std.log(), persistent=False)  # where log_std begins: the reference's
         self.log_std = nn.Parameter(std.log(), requires_grad=learn)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -94,8 +95,11 @@ class ChunkNoise(nn.Module):
         return self._volume() + 0.5 * self.dual.shape[0] * len(self.log_std)
 
     def divergence(self, mean: Tensor, other: Tensor) -> Tensor:
-        """Return the KL divergence (n,) between this noise around two means (n, K, D)."""
-        return 0.5 * self._apart(mean, other).square().sum((1, 2))
+        """Return the KL divergence (n,) from this noise around means (n, K, D) to that of the start around others."""
+        apart = self.dual @ ((mean - other) / self.start.exp())
+        grown = self.log_std - self.start
+        wider = self.dual.shape[0] * (0.5 * torch.expm1(2 * grown) - grown).sum()
+        return 0.5 * apart.square().sum((1, 2)) + wider
 
     def _apart(self, one: Tensor, other: Tensor) -> Tensor:
         """Return how many deviations apart the coefficients of two chunks are: (n, R, D)."""

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 import yaml
+from tqdm import tqdm
 
-from lrm_ros.config import RefineConfig, from_dict, load_yaml, to_dict
+from lrm_ros.config import PolicyConfig, RefineConfig, from_dict, load_yaml, to_dict
 from lrm_ros.progress import progress_bar
 from sim.reward_env import REWARDS
 from training.refinement.refine import HISTORY, POLICY, refine
@@ -67,6 +68,23 @@ def row(line: dict[str, Any]) -> str:
     )
 
 
+def run_bar(config: RefineConfig) -> tqdm:
+    """Return the progress bar of a run, in control steps; it begins where the run folder stopped."""
+    each = config.worlds * config.steps
+    history = Path(config.run) / HISTORY
+    before = len(history.read_text().splitlines()) if history.is_file() else 0
+    total = config.iterations * each
+    return progress_bar(total, f"ppo {config.reward}", "step", min(total, before * each))
+
+
+def outcome(config: RefineConfig) -> str:
+    """Return what a finished run has made, in a line."""
+    words = f"{Path(config.run) / POLICY}: {config.iterations} iterations with reward '{config.reward}'"
+    if config.execute_steps == PolicyConfig.execute_steps:
+        return words
+    return f"{words}; it acts {config.execute_steps} steps a look: evaluate with --execute-steps {config.execute_steps}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm ppo``."""
     parser = argparse.ArgumentParser(
@@ -87,11 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         config = read_settings(args.config, args.set, given)
         if args.threads:
             torch.set_num_threads(args.threads)
-        total = config.iterations * config.worlds * config.steps
-        history_file = Path(config.run) / HISTORY
-        before = len(history_file.read_text().splitlines()) if history_file.is_file() else 0
-        done = min(total, before * config.worlds * config.steps)
-        with progress_bar(total, f"ppo {config.reward}", "step", done) as bar:
+        with run_bar(config) as bar:
             history = refine(config, lambda line: bar.write(row(line)), bar.update)
     except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
         parser.exit(1, f"lrm ppo: {error}\n")
@@ -100,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         args.json.write_text(json.dumps({"config": to_dict(config), "history": history}, indent=1) + "\n")
     for text in dict.fromkeys(text for line in history for text in line["warnings"]):
         print(f"watch: {text}")
-    print(f"{Path(config.run) / POLICY}: {config.iterations} iterations with reward '{config.reward}'")
+    print(outcome(config))
     return 0
 
 

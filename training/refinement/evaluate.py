@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, from_dict, to_dict
 from lrm_ros.contract import load_contract
+from lrm_ros.reward.baselines import BASELINES
+from lrm_ros.reward.engine import MODES
 from sim.vector import EpisodeRules, VectorWorlds
 from training.closed_loop_worlds import play_seeds
-from training.refinement.refine import CONFIG, HISTORY, POLICY, weights_of
+from training.refinement.refine import CONFIG, HISTORY, POLICY
+from training.refinement.weights import weights_of
 
 WAYS = ("deterministic", "sampled")
 SFT = "sft"
@@ -44,9 +47,13 @@ class RefinedRun:
 
     @property
     def reward(self) -> str:
-        """Name of its reward in tables: with the reward model if that is not the shipped one."""
-        model = self.config["model"]
-        return self.config["reward"] if model == "tiny" else f"{self.config['reward']} ({Path(model).name})"
+        """Name of its reward in tables: with the reward model that pays it if that is not the shipped one.
+
+        The simulator's reward and the baselines ask ``model`` only how episodes ended.
+        """
+        reward = self.config["reward"]
+        payer = self.config["model"] if reward in MODES else self.config["baseline"] if reward in BASELINES else ""
+        return reward if payer in ("", RefineConfig.model) else f"{reward} ({Path(payer).name})"
 
 
 def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
@@ -54,7 +61,8 @@ def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
 
     Raises:
         FileNotFoundError: no run there, or its policy is gone.
-        ValueError: one is unfinished, two are the same training, or they differ in more than reward, model and seed.
+        ValueError: one is unfinished, two are the same training, or they differ in more than what pays the reward and
+            the seed.
     """
     runs = []
     for folder in folders:
@@ -79,7 +87,7 @@ def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
         seen[key] = run.folder
     for run in runs:
         weights_of(run.folder / POLICY)
-    free = {"run", "reward", "model", "seed", "processes", "ray", "device", "tensorboard", "checkpoint"}
+    free = {"run", "reward", "model", "baseline", "seed", "processes", "ray", "device", "tensorboard", "checkpoint"}
     first = runs[0]
     for run in runs[1:]:
         differing = [k for k in first.config if k not in free and run.config.get(k) != first.config[k]]
@@ -105,7 +113,7 @@ def evaluate_all(
     Args:
         runs: finished refinements from one policy.
         seeds: of the start poses.
-        out: folder of the results; one file a policy and way.
+        out: folder of the results; one file a policy and way, named by the run's folder and the policy's weights.
         worlds: simulated at once.
         max_steps: control steps of an episode.
         say: called with a line after each measurement.
@@ -129,8 +137,8 @@ def evaluate_all(
                 "execute_steps": first["execute_steps"],
                 "seeds": list(map(int, seeds)),
             }
-            path = out / f"{name}.{way}.json"
-            success = _kept(path, about)
+            path = out / f"{name}-{about['weights'][:8]}.{way}.json"
+            success = _kept(path, about) or _kept(out / f"{name}.{way}.json", about)  # the name it had before
             if success is None:
                 vector = vector or stack.enter_context(
                     VectorWorlds(

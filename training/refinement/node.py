@@ -21,12 +21,11 @@ from rclpy.parameter import Parameter
 from lrm_ros.config import RefinerConfig, WorldsConfig, to_dict
 from lrm_ros.contract import CONTRACT_FILE, load_contract
 from lrm_ros.nodes.base import LrmNode, run
-from lrm_ros.progress import progress_bar
 from sim.reward_env import WorldRewards, engine_config
 from sim.worlds_client import Inbox, RemoteEngine, RemoteWorlds, until
 from sim.worlds_node import JUDGED
-from training.refinement.command import read_settings, row
-from training.refinement.refine import POLICY, refine
+from training.refinement.command import outcome, read_settings, row, run_bar
+from training.refinement.refine import refine
 
 # From each state one transition nearer to an active node with new parameters.
 _DOWN = {State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_DEACTIVATE,
@@ -105,8 +104,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
             self._engine.forget()
             ready = lambda: self._worlds.connected and self._engine.connected  # noqa: E731
             until("the topics of the worlds and reward nodes", ready, lambda: self._stopping)
-            total = settings.iterations * settings.worlds * settings.steps
-            with progress_bar(total, f"ppo {settings.reward}", "step") as bar:
+            with run_bar(settings) as bar:
                 refine(settings, lambda line: bar.write(row(line)), bar.update, self._rewards, self._worlds)
         except Exception as error:  # whatever it is, the graph must end with it
             if self._stopping:
@@ -115,8 +113,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
             print(f"error: {error}\nfinished iterations are kept in '{settings.run}'; start again to go on", flush=True)
             self.exit(1)
         else:
-            result = Path(settings.run) / POLICY
-            print(f"{result}: {settings.iterations} iterations with reward '{settings.reward}'", flush=True)
+            print(outcome(settings), flush=True)
             self.exit(0)
 
     # ---- the other nodes ---------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ not (on the same kind of processor and number of threads).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -31,8 +30,10 @@ from sim.vector import Stretch, VectorWorlds, Worlds
 from training.actors.act import Decisions
 from training.actors.load import load_actor
 from training.ppo import Experience, advantages, against_group, update
+from training.refinement.events import Events
 from training.refinement.films import Film, write_strip
 from training.refinement.watch import warnings_of
+from training.refinement.weights import weights_of
 
 STATE, HISTORY, CONFIG, POLICY = "state.pt", "history.jsonl", "config.json", "policy"
 FIRST_SEED = 3_000_000  # start poses of the training; evaluations never use them
@@ -244,6 +245,15 @@ class Refinement:
         os.rename(part, folder)
         shutil.rmtree(old, ignore_errors=True)
 
+    def ways_on(self) -> str:
+        """Return what can be done when an iteration fails, in sentences."""
+        kept = list(self.folder.glob(f"iter_*/{POLICY}"))
+        last = max(kept, key=lambda path: int(path.parent.name.removeprefix("iter_")), default=self.config.checkpoint)
+        return (
+            f"'{self.folder}' keeps its {self.iteration} finished iterations, and the same command tries again. Other "
+            f"settings, as a lower ppo.lr or another seed, need another --run; it can start from --checkpoint {last}"
+        )
+
     def _save(self) -> None:
         """Write the state; the file is whole or the old one."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -296,18 +306,6 @@ class Refinement:
             self._save_words()  # killed between the state and these files
 
 
-def weights_of(policy: Path) -> str:
-    """Return a hash of a policy's weights.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    path = policy / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"policy '{policy}' has no model.safetensors; where has it gone?")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def refine(
     config: RefineConfig,
     show: Callable[[dict[str, Any]], Any] | None = None,
@@ -326,25 +324,25 @@ def refine(
 
     Returns:
         The history, one line an iteration.
-    """
-    run = Refinement(config, rewards, worlds)
-    writer = None
-    try:
-        if config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
 
-            writer = SummaryWriter(config.run)
+    Raises:
+        RuntimeError: an iteration failed; says why and how to go on.
+    """
+    events = Events(config.run) if config.tensorboard else None
+    run = Refinement(config, rewards, worlds)
+    try:
         while run.iteration < config.iterations:
-            line = run.step(progress)
-            if writer:
-                for name, value in line.items():
-                    if isinstance(value, float):
-                        writer.add_scalar(name, value, line["iteration"])
+            try:
+                line = run.step(progress)
+            except (FloatingPointError, RuntimeError) as error:
+                raise RuntimeError(f"{error}. {run.ways_on()}") from error
+            if events:
+                events.add(line)
             if show:
                 show(line)
         run.save_policy(Path(config.run) / POLICY)
     finally:
         run.close()
-        if writer:
-            writer.close()
+        if events:
+            events.close()
     return run.history

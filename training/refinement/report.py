@@ -52,7 +52,7 @@ def figures(runs: Sequence[RefinedRun], found: Mapping[str, Outcomes], seeds: Se
         "success": _successes(found["deterministic"], rewards),
         "sampled": _successes(found["sampled"], rewards),
         "seconds_per_iteration": seconds,
-        "missing": [reward for reward in ORDER if reward not in rewards],
+        "missing": [reward for reward in ORDER if reward not in {run.config["reward"] for run in runs}],
         "curves": {
             reward: {
                 run.config["seed"]: [line["success"] for line in run.history] for run in runs if run.reward == reward

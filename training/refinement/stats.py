@@ -77,14 +77,20 @@ def gap_closed(outcomes: Outcomes, base: Outcomes, top: Outcomes) -> dict[str, A
         top: (S', P) with the reward that knows most.
 
     Returns:
-        ``{value, ci95}``; ``None`` when the gap may be nothing (its interval holds 0), for then a share of it has no
-        meaning.
+        ``{value, ci95, left_out}``; ``None`` when the gap may be nothing (its interval holds 0), for then a share of
+        it has no meaning. ``left_out`` is the number of bootstrap samples without a gap (2.5 % at most), of which the
+        interval knows nothing.
     """
     gain, gap = outcomes.mean(0) - base, top.mean(0) - base
     gains, gaps = _means(np.stack([gain, gap], axis=1)).T
     if _interval(gaps)[0] <= 0:
         return None
-    return {"value": float(gain.mean() / gap.mean()), "ci95": _interval(gains / gaps)}
+    there = gaps > 0
+    return {
+        "value": float(gain.mean() / gap.mean()),
+        "ci95": _interval(gains[there] / gaps[there]),
+        "left_out": int((~there).sum()),
+    }
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
