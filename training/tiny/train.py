@@ -142,6 +142,97 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
     }
 
 
+def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Train tower and language model of a tiny model on together, save and measure the result.
+
+    Args:
+        start: folder of the model to begin with, by :func:`train`.
+        data: folders of shards.
+        out: folder that receives what :func:`train` writes.
+        scale: factor on the number of training steps.
+        seed: seed of what is drawn.
+
+    Returns:
+        What is written to training.json; ``before`` is that of the model it began with.
+
+    Raises:
+        FileNotFoundError: no such model there.
+    """
+    import torch
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    from training.tiny.language import WORD_NOISE, Reader, looking, train_language
+    from training.tiny.vision import Student
+
+    if not (start / "training.json").is_file():
+        raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
+    torch.set_num_threads(1)
+    began, commit = time.monotonic(), source_commit()
+    before = json.loads((start / "training.json").read_text())
+    training, held_out = split(load_frames(data))
+    processor = AutoProcessor.from_pretrained(start)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32).train()
+    student = Student(model.model.visual, len(processor.tokenizer))
+    checker = Reader(model, processor, held_out, seed)
+    train_language(
+        Reader(model, processor, training, seed + 6, WORD_NOISE),
+        looking(student, training, seed + 7),
+        model,
+        _steps(1500, scale),
+        batch=32,
+        rate=3e-4,
+        check=lambda: checker.figures(looking(student, held_out, seed)),
+        name="together",
+    )
+    seconds = {"together": time.monotonic() - began}
+    return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds, before)
+
+
+def _finish(
+    model: Any,
+    processor: Any,
+    training: Frames,
+    held_out: Frames,
+    out: Path,
+    seed: int,
+    scale: float,
+    commit: str,
+    seconds: dict[str, float],
+    before: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Save and measure a model; returns what is written to training.json."""
+    import torch
+
+    twin = (
+        held_out.source == training.sources.index(TWIN)
+        if TWIN in training.sources
+        else np.ones(len(held_out.source), bool)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor.save_pretrained(out)
+    begun = time.monotonic()
+    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), held_out.select(np.flatnonzero(twin)))
+    seconds = {**seconds, "measure": time.monotonic() - begun}
+    about = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
+        "training_frames": len(training.images),
+        "training_episodes": len(np.unique(training.episode)),
+        "seed": seed,
+        "scale": scale,
+        "commit": commit,
+        "left_out": figures,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    if before is not None:
+        about["before"] = {name: before[name] for name in ("training_frames", "seed", "scale", "commit", "seconds")}
+    (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
+    (out / "README.md").write_text(card(about, None))
+    return about
+
+
 def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
     """Train, save and measure the tiny model.
 
@@ -171,12 +262,6 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
 
     training, held_out = split(load_frames(data))
     print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
-    twin = (
-        held_out.source == training.sources.index(TWIN)
-        if TWIN in training.sources
-        else np.ones(len(held_out.source), bool)
-    )
-    judged = held_out.select(np.flatnonzero(twin))
     processor = build_processor()
     words, held_out_words = (words_of(frames, processor.tokenizer) for frames in (training, held_out))
     torch.manual_seed(seed)
@@ -242,26 +327,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         name="together",
     )
     lap("together")
-    out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(out)
-    processor.save_pretrained(out)
-    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), judged)
-    lap("measure")
-    about = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
-        "training_frames": len(training.images),
-        "training_episodes": len(np.unique(training.episode)),
-        "seed": seed,
-        "scale": scale,
-        "commit": commit,
-        "left_out": figures,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-    }
-    (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
-    (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
-    (out / "README.md").write_text(card(about, None))
-    return about
+    return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds)
 
 
 def _steps(full: int, scale: float) -> int:
@@ -284,10 +350,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, metavar="MODEL", help="go on from this tiny model: the last step only")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     args = parser.parse_args(argv)
     try:
-        figures = train(args.data, args.out, args.scale, args.seed)
+        if args.start:
+            figures = go_on(args.start, args.data, args.out, args.scale, args.seed)
+        else:
+            figures = train(args.data, args.out, args.scale, args.seed)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"lrm reward train: {error}\n")
     print(json.dumps(figures, indent=1))
