@@ -27,7 +27,7 @@ _WITH_GOAL = 0.15  # share of progress queries that show a goal image
 _DONE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
 _SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
 _CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
-_STILL = 0.15  # share of the pairs of one episode in which nothing happens: neither frame is nearer
+_STILL = 0.12  # share of contrastive pairs in which nothing happens: neither frame is nearer
 _NOTHING = 0.005  # largest difference of progress in these
 WORD_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
 
@@ -146,16 +146,16 @@ class Sampler:
             if goal:
                 rows.insert(0, int(rng.choice(finished)))
             return rows, goal, progress_target(frames.progress[[row]])[0]
+        still = rng.uniform() < _STILL
         while True:
             row = int(self.any(rng, 1)[0])
-            same = rng.uniform() < _SAME_EPISODE
+            same = still or rng.uniform() < _SAME_EPISODE
             near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(self.same[row])]
             other = int(rng.choice(near))
             gain = float(frames.progress[row] - frames.progress[other])
-            if same and rng.uniform() < _STILL:
-                if abs(gain) <= _NOTHING:
-                    return [other, row], False, torch.tensor([0.5, 0.5])
-            elif abs(gain) > _CLEARLY:
+            if still and abs(gain) <= _NOTHING:
+                return [other, row], False, torch.tensor([0.5, 0.5])
+            if not still and abs(gain) > _CLEARLY:
                 return [other, row], False, torch.tensor([float(gain < 0), float(gain > 0)])
 
     def task(self, row: int) -> str:
