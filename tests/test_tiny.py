@@ -222,6 +222,32 @@ def test_training_from_shards_gives_a_model_that_loads_and_answers_and_figures(s
     assert isinstance(answer, Reward) and 0 <= answer.value <= 1
 
 
+def test_a_trained_model_is_trained_on_and_the_card_tells_of_both(shards, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    arguments = ["--data", str(shards), "--scale", "0.002"]
+    assert main([*arguments, "--out", str(first)]) == 0
+    assert main([*arguments, "--out", str(second), "--start", str(first)]) == 0
+    about, before = (json.loads((folder / "training.json").read_text()) for folder in (second, first))
+    assert about["before"]["seconds"] == before["seconds"] and set(about["seconds"]) == {"together", "measure"}
+    assert "went on from a model" in (second / "README.md").read_text()
+    assert (first / "model.safetensors").read_bytes() != (second / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--out", str(tmp_path / "third"), "--start", str(tmp_path)])
+    assert stopped.value.code == 1 and "is no tiny model" in capsys.readouterr().err
+
+
+def test_a_part_of_the_pairs_shows_that_nothing_happens_and_is_even(shards):
+    sampler = Sampler(load_frames([shards]), 0)
+    drawn = [sampler.draw("contrastive") for _ in range(400)]
+    frames = sampler.frames
+    even = [rows for rows, _, target in drawn if target.tolist() == [0.5, 0.5]]
+    assert 20 < len(even) < 90
+    assert all(abs(frames.progress[a] - frames.progress[b]) <= 0.005 for a, b in even)
+    for (a, b), _, target in drawn:
+        if target[0] != 0.5:
+            assert bool(target[1] == 1) == bool(frames.progress[b] > frames.progress[a])
+
+
 def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
     about = json.loads((TINY_FOLDER / "training.json").read_text())
     metrics = json.loads((TINY_FOLDER / "metrics.json").read_text())

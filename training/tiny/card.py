@@ -60,7 +60,7 @@ button-press-topdown, faucet-close; nor does the tabletop show a cube put on a c
 **Training**: the commands are in `training/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
 {about["commit"]}, {sum(about["seconds"].values()) / 60:.0f} minutes on one core that other work shared). A small
 convolutional network learns the labels, the vision tower imitates its features and answers, then the language model
-learns to answer from the frozen tower's tokens, at last together with the tower. Stored in bfloat16.
+learns to answer from the frozen tower's tokens, at last together with the tower. {_before(about)}Stored in bfloat16.
 
 **Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
 precision {judge["precision"]:.3f}, recall {judge["recall"]:.3f}. These are hard cases, not a policy's episodes: half of
@@ -68,6 +68,14 @@ them go on with a random motion after the behaviour.
 
 {_tables(metrics) if metrics else "Not measured yet: `lrm reward eval` writes metrics.json, and then this card again."}
 """
+
+
+def _before(about: dict[str, Any]) -> str:
+    """Return a sentence on the model that the training went on from, if there was one."""
+    if "before" not in about:
+        return ""
+    minutes = sum(about["before"]["seconds"].values()) / 60
+    return f"It went on from a model of commit {about['before']['commit']}, trained for {minutes:.0f} minutes before. "
 
 
 def _tables(metrics: dict[str, Any]) -> str:

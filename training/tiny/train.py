@@ -8,8 +8,9 @@ The commands that made the weights in ``lrm_ros/models/tiny``, its figures and i
     python -m training.generate --source tabletop --episodes 900 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
     python -m training.generate --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random \
         --out runs/tiny/random
-    lrm reward train --data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random \
-        --out lrm_ros/models/tiny
+    DATA="--data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random"
+    lrm reward train $DATA --out runs/tiny/first
+    lrm reward train $DATA --start runs/tiny/first --out lrm_ros/models/tiny
     python -m sim.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
     python -m training.generate --source others --episodes 12 --seed 6000000 --out runs/tiny/exam/others
     python -m training.generate --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
@@ -18,6 +19,8 @@ The commands that made the weights in ``lrm_ros/models/tiny``, its figures and i
     lrm reward eval --data runs/tiny/exam_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
         --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
     python -m training.tiny.card lrm_ros/models/tiny
+
+The first of the two trainings was made at commit 3df103d, when no pair was even (``language``).
 
 Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
 model learns to answer the three heads' prompts from the frozen tower's tokens, then both together (``language``); the
