@@ -20,8 +20,9 @@ from training.tiny.card import main as write_card
 from training.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
 from training.tiny.label_head import LONGEST, LabelHead, words_of
 from training.tiny.language import Reader, Sampler
+from training.tiny.measure import auc, precision_recall
 from training.tiny.model import build_model, build_processor, instructions, prompt_phrases
-from training.tiny.train import auc, main, precision_recall
+from training.tiny.train import main
 from training.tiny.vision import Student, initialise
 
 
