@@ -14,6 +14,7 @@ from sim.maniskill_experts import grasp, push, put, up
 from sim.maniskill_progress import carried, gap, pushed
 from sim.maniskill_world import ManiSkillWorld
 from sim.tabletop_scenes import BOX, LIFTED, PAINTS, SHAPES, TARGETS, Scene, draw_scene, height_of
+from sim.world import use_software_vulkan
 
 BESIDE = 0.065  # distance from the other thing at which it is let go [m]
 NEAR = (0.045, 0.09)  # distances that count as beside [m]
@@ -35,6 +36,7 @@ class TabletopWorld(ManiSkillWorld):
         """
         self._family = family
         self.scene: Scene = draw_scene(family, np.random.default_rng(0))
+        use_software_vulkan()
         import sim.tasks.tabletop  # noqa: F401  (registers the task)
 
         self._build("Tabletop-v1", size)

@@ -14,7 +14,6 @@ from mani_skill.utils import sapien_utils
 from mani_skill.utils.building import actors
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.scene_builder.table import TableSceneBuilder
-from mani_skill.utils.structs.types import SimConfig
 
 from sim.tabletop_scenes import BOX, SHAPES, TARGETS, Shape
 
@@ -36,10 +35,6 @@ class TabletopEnv(BaseEnv):
         """Build the task."""
         self.parts: list[str] = []
         super().__init__(*args, robot_uids=robot_uids, **kwargs)
-
-    @property
-    def _default_sim_config(self) -> SimConfig:
-        return SimConfig()
 
     @property
     def _default_sensor_configs(self) -> list[CameraConfig]:
