@@ -87,8 +87,9 @@ class TabletopWorld(ManiSkillWorld):
         if scene.family == "slide":
             return gap(thing[:2], self.at(scene.base)[:2]) < TARGETS[scene.base]
         if scene.family == "lift":
-            at_goal = gap(thing, self.at("goal")) <= GOAL_RADIUS if scene.base else True
-            return held and at_goal and (bool(scene.base) or thing[2] >= height_of(scene.thing) + LIFTED)
+            if scene.base:
+                return held and gap(thing, self.at("goal")) <= GOAL_RADIUS
+            return held and bool(thing[2] >= height_of(scene.thing) + LIFTED)
         if held:
             return False
         if scene.family == "beside":
