@@ -14,7 +14,7 @@ setup: ## set up .venv and, without a GPU driver, software Vulkan (again only wh
 	@tools/setup.sh
 
 demo: setup ## run the whole self-improvement loop in the twin; QUICK=1: smaller, at most 5 minutes
-	@$(PYTHON_OF_VENV) -m training.demo $(if $(QUICK),--quick)
+	@$(PYTHON_OF_VENV) -m lrm_ros.training.demo $(if $(QUICK),--quick)
 
 test: setup lint ## check style and types, then run the tests; ARGS='-k twin' chooses some
 	@$(PYTHON_OF_VENV) -m pytest $(ARGS)

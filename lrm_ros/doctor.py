@@ -125,7 +125,7 @@ def check_dds() -> Finding:
 def check_vulkan() -> Finding:
     """Render a picture with SAPIEN, which the twin needs."""
     drivers = sorted(Path(path).stem for folder in ICD_FOLDERS for path in glob(f"{folder}/*.json"))
-    code, output, error = _run([sys.executable, "-m", "sim.render_check"], 180)
+    code, output, error = _run([sys.executable, "-m", "lrm_ros.sim.render_check"], 180)
     if code == 0:
         return Finding("vulkan", OK, f"SAPIEN renders on {output}")
     found = f"drivers found: {', '.join(drivers) or 'none'}; SAPIEN: {error}"

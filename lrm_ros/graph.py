@@ -80,7 +80,7 @@ CONFIGS: dict[str, type] = {
 GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
     # Collect, judge, fine-tune, evaluate (paper IV-C), in lock-step: nothing waits for wall time.
     "self_improve": (
-        NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0}),
+        NodeSpec("twin", "lrm_ros.sim.twin_node", {"realtime": False, "frame_every": 0}),
         NodeSpec("reward", "lrm_ros.nodes.reward"),
         NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
         NodeSpec("recorder", "lrm_ros.nodes.recorder"),
@@ -89,19 +89,19 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
     ),
     # One policy on fixed seeds: `lrm evaluate`.
     "evaluate": (
-        NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0}),
+        NodeSpec("twin", "lrm_ros.sim.twin_node", {"realtime": False, "frame_every": 0}),
         NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
         NodeSpec("evaluator", "lrm_ros.nodes.evaluator", {"once": True}, ends_graph=True),
     ),
     # PPO in many twins, in lock-step: the refiner sets up the others and starts them (paper IV-B).
     "sim_refine": (
-        NodeSpec("worlds", "sim.worlds_node", {"autostart": False}, managed_by="refiner"),
+        NodeSpec("worlds", "lrm_ros.sim.worlds_node", {"autostart": False}, managed_by="refiner"),
         NodeSpec("reward", "lrm_ros.nodes.reward", {"autostart": False}, managed_by="refiner"),
-        NodeSpec("refiner", "training.refinement.node", ends_graph=True),
+        NodeSpec("refiner", "lrm_ros.training.refinement.node", ends_graph=True),
     ),
     # Demonstrations by hand, at the control rate.
     "teleop": (
-        NodeSpec("twin", "sim.twin_node", {"realtime": True}),
+        NodeSpec("twin", "lrm_ros.sim.twin_node", {"realtime": True}),
         NodeSpec("recorder", "lrm_ros.nodes.recorder", {"source": "teleop"}),
         NodeSpec("teleop", "lrm_ros.nodes.teleop", foreground=True, ends_graph=True),
     ),

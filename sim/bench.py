@@ -8,8 +8,8 @@ import json
 import time
 from pathlib import Path
 
-from sim.expert import expert_targets
-from sim.world import World
+from lrm_ros.sim.expert import expert_targets
+from lrm_ros.sim.world import World
 
 CHUNK = 8
 
@@ -48,7 +48,7 @@ def measure(world: World, steps: int) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m sim.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lrm_ros.sim.bench", description=__doc__)
     parser.add_argument("--steps", type=int, default=1000, help="control steps (default 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)

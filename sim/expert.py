@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.robot.kinematics import Unreachable, inverse
-from sim.world import World
+from lrm_ros.sim.world import World
 
 GRIPPER_OPEN = 0.35  # [rad]
 GRIPPER_CLOSED = -0.95

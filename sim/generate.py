@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.robot.kinematics import Unreachable
-from sim.expert import KINDS, behaviour_targets, wander
-from sim.world import World
+from lrm_ros.sim.expert import KINDS, behaviour_targets, wander
+from lrm_ros.sim.world import World
 
 FIRST_SEED = 5_000_000
 SHARD = 100  # episodes a file
@@ -29,7 +29,7 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
 
     Args:
         world: the world to play in.
-        kind: one of ``sim.expert.KINDS``.
+        kind: one of ``lrm_ros.sim.expert.KINDS``.
         seed: fixes the scene and the behaviour.
         stride: keep every this-many-th control step.
     """
@@ -118,7 +118,7 @@ def generate(out: Path, episodes: int, seed: int = FIRST_SEED, stride: int = 2) 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: ``python -m sim.generate --out DIR --episodes N``."""
+    """Command line: ``python -m lrm_ros.sim.generate --out DIR --episodes N``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument("--episodes", type=int, default=1500)
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         generate(args.out, args.episodes, args.seed, args.stride)
     except ValueError as error:
-        parser.exit(1, f"sim.generate: {error}\n")
+        parser.exit(1, f"lrm_ros.sim.generate: {error}\n")
     return 0
 
 

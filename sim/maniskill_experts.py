@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.maniskill_arms import CLOSED, OPEN, Waypoint
+from lrm_ros.sim.maniskill_arms import CLOSED, OPEN, Waypoint
 
 if TYPE_CHECKING:
-    from sim.maniskill_world import ManiSkillWorld
+    from lrm_ros.sim.maniskill_world import ManiSkillWorld
 
 Place = Callable[[], NDArray[np.float64]]
 

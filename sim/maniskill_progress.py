@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a state of a ManiSkill task is, from the simulator and relative to the start of the episode.
 
-The stages are those of ``sim.behaviour``: the way to the object counts to 0.3, touching or holding it 0.4, moving it to
-0.9 or 0.95, where it belongs 1. Time plays no part.
+The stages are those of ``lrm_ros.sim.behaviour``: the way to the object counts to 0.3, touching or holding it 0.4,
+moving it to 0.9 or 0.95, where it belongs 1. Time plays no part.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.behaviour import TOUCHED, closer
-from sim.maniskill_experts import up
+from lrm_ros.sim.behaviour import TOUCHED, closer
+from lrm_ros.sim.maniskill_experts import up
 
 if TYPE_CHECKING:
-    from sim.maniskill_world import ManiSkillWorld
+    from lrm_ros.sim.maniskill_world import ManiSkillWorld
 
 REACHED = 0.3
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import maniskill_experts as experts
-from sim import maniskill_progress as progress
-from sim.maniskill_arms import Waypoint
+from lrm_ros.sim import maniskill_experts as experts
+from lrm_ros.sim import maniskill_progress as progress
+from lrm_ros.sim.maniskill_arms import Waypoint
 
 if TYPE_CHECKING:
-    from sim.maniskill_world import ManiSkillWorld
+    from lrm_ros.sim.maniskill_world import ManiSkillWorld
 
 Expert = Callable[["ManiSkillWorld", NDArray[np.float64]], Iterator[Waypoint]]
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.coarse import coarsen
-from sim.maniskill_arms import CLOSED, OPEN, PandaArm, SO100Arm, Waypoint
-from sim.maniskill_tasks import COLOURS, TASKS
-from sim.world import use_software_vulkan
+from lrm_ros.sim.coarse import coarsen
+from lrm_ros.sim.maniskill_arms import CLOSED, OPEN, PandaArm, SO100Arm, Waypoint
+from lrm_ros.sim.maniskill_tasks import COLOURS, TASKS
+from lrm_ros.sim.world import use_software_vulkan
 
 HOLDING = 0.5  # force on an object from which a finger holds it [N]
 STILL = 0.04  # speed of the tool below which the SO-100 stands still [m/s]
@@ -31,7 +31,7 @@ class ManiSkillWorld:
         """Build the world.
 
         Args:
-            task: a name in ``sim.maniskill_tasks.TASKS``.
+            task: a name in ``lrm_ros.sim.maniskill_tasks.TASKS``.
             size: width and height of the pictures [pixels].
         """
         self.task = TASKS[task]
@@ -44,7 +44,7 @@ class ManiSkillWorld:
         import gymnasium as gym
         import mani_skill.envs  # noqa: F401  (registers the tasks)
 
-        from sim.shaders import quick_shaders
+        from lrm_ros.sim.shaders import quick_shaders
 
         camera = {"width": size, "height": size, "fov": FIELD_OF_VIEW, "shader_config": quick_shaders()}
         self.task_env: Any = gym.make(
@@ -70,7 +70,7 @@ class ManiSkillWorld:
     def reset(self, seed: int) -> None:
         """Start a new episode; the seed fixes scene, camera, colour, words and noise.
 
-        What follows from the same actions may still differ in the last digits (see ``sim.world.World.reset``).
+        What follows from the same actions may still differ in the last digits (see ``lrm_ros.sim.world.World.reset``).
         """
         rng = np.random.default_rng([seed, 2])
         self._noise_of = np.random.default_rng([seed, 3])
@@ -128,7 +128,7 @@ class ManiSkillWorld:
 
     @property
     def progress(self) -> float:
-        """How far the state is, in [0, 1]; see the task's function in ``sim.maniskill_progress``."""
+        """How far the state is, in [0, 1]; see the task's function in ``lrm_ros.sim.maniskill_progress``."""
         return self.task.progress(self)
 
     @property
@@ -168,7 +168,7 @@ class ManiSkillWorld:
     # --- motion --------------------------------------------------------------------------------------------------
 
     def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
-        """Do the task by the way-points of ``sim.maniskill_experts``."""
+        """Do the task by the way-points of ``lrm_ros.sim.maniskill_experts``."""
         for point in self.task.expert(self, miss):
             yield from self._go(point)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.behaviour import TOUCHED, closer
-from sim.metaworld_tasks import TASKS
+from lrm_ros.sim.behaviour import TOUCHED, closer
+from lrm_ros.sim.metaworld_tasks import TASKS
 
 LONGEST = 180  # control steps the policy has; a tenth more than the slowest needs in 19 of 20 episodes
 REACHED = 0.05  # distance of the fingers to the object from which they touch it, about [m]
@@ -39,7 +39,7 @@ class MetaWorldWorld:
         """Build the world.
 
         Args:
-            task: a name in ``sim.metaworld_tasks.TASKS``.
+            task: a name in ``lrm_ros.sim.metaworld_tasks.TASKS``.
             size: width and height of the pictures [pixels].
 
         Raises:

@@ -3,7 +3,7 @@
 
 import sys
 
-from sim.world import use_software_vulkan
+from lrm_ros.sim.world import use_software_vulkan
 
 
 def render() -> str:

@@ -22,9 +22,9 @@ from lrm_ros.config import RefineConfig, RewardConfig
 from lrm_ros.reward.baselines import BASELINES
 from lrm_ros.reward.engine import MODES, Held, RewardEngine
 from lrm_ros.reward.models import RewardModel
+from lrm_ros.sim.baseline_rewards import BaselineRewards
+from lrm_ros.sim.vector import EpisodeRules, Stretch
 from lrm_ros.types import Frame, Observation, Reward, Unscored
-from sim.baseline_rewards import BaselineRewards
-from sim.vector import EpisodeRules, Stretch
 
 ENV = "env"
 REWARDS = (ENV, *MODES, *BASELINES)

@@ -2,8 +2,8 @@
 """What is to be done at the table in an episode: drawn things, places, colours and words of five families of tasks.
 
 So many tasks in one scene make a reward model read the instruction instead of guessing it from the furniture. Two tasks
-of ManiSkill's are kept out of them, since they are held out (``training.generate.HELD_OUT``): no cube is ever put on
-a cube, and no cube is pushed towards the robot.
+of ManiSkill's are kept out of them, since they are held out (``lrm_ros.training.generate.HELD_OUT``): no cube is ever
+put on a cube, and no cube is pushed towards the robot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.maniskill_tasks import COLOURS
+from lrm_ros.sim.maniskill_tasks import COLOURS
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.maniskill_arms import CLOSED, Waypoint
-from sim.maniskill_experts import grasp, push, put, up
-from sim.maniskill_progress import carried, gap, pushed
-from sim.maniskill_world import ManiSkillWorld
-from sim.tabletop_scenes import BOX, LIFTED, PAINTS, SHAPES, TARGETS, Scene, draw_scene, height_of
-from sim.world import use_software_vulkan
+from lrm_ros.sim.maniskill_arms import CLOSED, Waypoint
+from lrm_ros.sim.maniskill_experts import grasp, push, put, up
+from lrm_ros.sim.maniskill_progress import carried, gap, pushed
+from lrm_ros.sim.maniskill_world import ManiSkillWorld
+from lrm_ros.sim.tabletop_scenes import BOX, LIFTED, PAINTS, SHAPES, TARGETS, Scene, draw_scene, height_of
+from lrm_ros.sim.world import use_software_vulkan
 
 BESIDE = 0.065  # distance from the other thing at which it is let go [m]
 NEAR = (0.045, 0.09)  # distances that count as beside [m]
@@ -22,13 +22,13 @@ GOAL_RADIUS = 0.025  # of the green ball [m]
 
 
 class TabletopWorld(ManiSkillWorld):
-    """A family of tasks of ``sim.tabletop_scenes``; every seed draws another task."""
+    """A family of tasks of ``lrm_ros.sim.tabletop_scenes``; every seed draws another task."""
 
     def __init__(self, family: str, size: int = 96) -> None:
         """Build the world.
 
         Args:
-            family: one of ``sim.tabletop_scenes.FAMILIES``.
+            family: one of ``lrm_ros.sim.tabletop_scenes.FAMILIES``.
             size: width and height of the pictures [pixels].
 
         Raises:
@@ -37,7 +37,7 @@ class TabletopWorld(ManiSkillWorld):
         self._family = family
         self.scene: Scene = draw_scene(family, np.random.default_rng(0))
         use_software_vulkan()
-        import sim.tasks.tabletop  # noqa: F401  (registers the task)
+        import lrm_ros.sim.tasks.tabletop  # noqa: F401  (registers the task)
 
         self._build("Tabletop-v1", size)
 

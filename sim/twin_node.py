@@ -27,7 +27,7 @@ from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM, LrmNode, run
 from lrm_ros.types import ActionChunk
 
 if TYPE_CHECKING:
-    from sim.world import World
+    from lrm_ros.sim.world import World
 
 
 class TwinNode(LrmNode[TwinConfig]):
@@ -56,7 +56,7 @@ class TwinNode(LrmNode[TwinConfig]):
         """Build the world and start the first episode."""
         import torch
 
-        from sim.world import World
+        from lrm_ros.sim.world import World
 
         torch.set_num_threads(1)  # tensors of six numbers: more threads only wait for each other
         if len(self.contract.cameras) != 1:
@@ -123,7 +123,7 @@ class TwinNode(LrmNode[TwinConfig]):
     def _on_demonstrate(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Command what the scripted expert would do from here, in place of a teleoperator; replies with its steps."""
         from lrm_ros.robot.kinematics import Unreachable
-        from sim.expert import expert_targets
+        from lrm_ros.sim.expert import expert_targets
 
         world = self._world
         if world is None or not self.active:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
+from lrm_ros.sim.vector_place import NEXT, EpisodeRules, Order, slots_of
+from lrm_ros.sim.vector_processes import Processes
+from lrm_ros.sim.vector_ray import RayActors
 from lrm_ros.types import Frame, Observation
-from sim.vector_place import NEXT, EpisodeRules, Order, slots_of
-from sim.vector_processes import Processes
-from sim.vector_ray import RayActors
 
 __all__ = ["EpisodeRules", "Stretch", "VectorWorlds", "Worlds"]
 
@@ -105,8 +105,8 @@ class VectorWorlds:
             processes: how many processes or actors share the worlds; default: one a core of this machine, or with
                 ``ray`` one a CPU of the cluster; at most one a world.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
-            task: name of a ManiSkill task in ``sim.tasks``.
-            ray: address of a Ray cluster that simulates, see ``sim.vector_ray``; empty: processes of this machine.
+            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
+            ray: address of a Ray cluster that simulates (``lrm_ros.sim.vector_ray``); empty: processes of this machine.
 
         Raises:
             ValueError: a number below 1.

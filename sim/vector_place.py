@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sim.world import World
+    from lrm_ros.sim.world import World
 
 NEXT = -1  # slot of the policy's next observation; the slots before it hold the judged frames of a chunk
 

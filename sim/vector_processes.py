@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from sim.vector_place import EpisodeRules, Order, Place
+from lrm_ros.sim.vector_place import EpisodeRules, Order, Place
 
 
 class Processes:
@@ -36,7 +36,7 @@ class Processes:
             processes: that share them.
             slots: pictures a world can have to show at once.
             rules: when episodes end and which frames are judged.
-            task: name of a ManiSkill task in ``sim.tasks``.
+            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
             contract: joints, limits, cameras and control rate.
 
         Raises:
@@ -137,7 +137,7 @@ def _work(
     try:
         import torch
 
-        from sim.world import World
+        from lrm_ros.sim.world import World
 
         torch.set_num_threads(1)
         shared = SharedMemory(name=memory)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from sim.vector_place import NEXT, EpisodeRules, Order, Place
+from lrm_ros.sim.vector_place import NEXT, EpisodeRules, Order, Place
 
 LOCAL = "local"
 PATIENCE_S = 5.0  # for CPUs that are still taken [s]
@@ -44,7 +44,7 @@ class RayActors:
             actors: that share them, at most one a world; ``None``: one a CPU of the cluster.
             slots: pictures a world can have to show at once.
             rules: when episodes end and which frames are judged.
-            task: name of a ManiSkill task in ``sim.tasks``.
+            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
             contract: joints, limits, cameras and control rate.
             address: of the cluster.
 
@@ -120,7 +120,7 @@ class _Actor:
         os.environ.setdefault("LP_NUM_THREADS", "1")  # the software renderer's threads
         import torch
 
-        from sim.world import World
+        from lrm_ros.sim.world import World
 
         torch.set_num_threads(1)
         camera = contract.cameras[0]

@@ -43,13 +43,13 @@ class World:
         """Build the world.
 
         Args:
-            task: name of a ManiSkill task in ``sim.tasks``.
+            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
         """
         use_software_vulkan()
         import gymnasium as gym
 
-        import sim.tasks.place_toy_in_bowl  # noqa: F401  (registers the task)
+        import lrm_ros.sim.tasks.place_toy_in_bowl  # noqa: F401  (registers the task)
 
         self.contract = contract or RobotContract()
         self.camera = self.contract.cameras[0]

@@ -26,9 +26,9 @@ from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.transport import IMAGE, STREAM
 from lrm_ros.reward.engine import Held
+from lrm_ros.sim.vector import Stretch
+from lrm_ros.sim.worlds_node import JUDGED
 from lrm_ros.types import ActionChunk, Frame, Observation, Reward, Unscored
-from sim.vector import Stretch
-from sim.worlds_node import JUDGED
 
 PATIENCE_S = 300.0  # the first picture may compile shaders on a busy machine
 
@@ -82,7 +82,7 @@ class Inbox:
 
 
 class RemoteWorlds:
-    """The worlds of a worlds node; see ``sim.vector.VectorWorlds``."""
+    """The worlds of a worlds node; see ``lrm_ros.sim.vector.VectorWorlds``."""
 
     def __init__(self, node: Node, inbox: Inbox, count: int, contract: RobotContract) -> None:
         """Subscribe.
@@ -228,7 +228,7 @@ class RemoteWorlds:
 
 
 class RemoteEngine:
-    """The reward node's engine; what ``sim.reward_env.WorldRewards`` asks of a ``RewardEngine``."""
+    """The reward node's engine; what ``lrm_ros.sim.reward_env.WorldRewards`` asks of a ``RewardEngine``."""
 
     def __init__(self, node: Node, inbox: Inbox, count: int, mode: str, scale: float) -> None:
         """Subscribe.

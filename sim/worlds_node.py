@@ -26,8 +26,8 @@ from trajectory_msgs.msg import JointTrajectory
 from lrm_ros import messages
 from lrm_ros.config import WorldsConfig
 from lrm_ros.nodes.base import IMAGE, STREAM, LrmNode, run
+from lrm_ros.sim.vector import EpisodeRules, Stretch, VectorWorlds
 from lrm_ros.types import ActionChunk, Frame, Observation
-from sim.vector import EpisodeRules, Stretch, VectorWorlds
 
 JUDGED = "judged"  # topic of the frames that the reward node judges
 

@@ -13,8 +13,8 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.contract import save_contract
+from lrm_ros.training.batches import TrainingData
 from lrm_ros.types import Frame, Observation
-from training.batches import TrainingData
 
 CONTRACT, JOINTS = RobotContract(), 6
 

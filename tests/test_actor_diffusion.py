@@ -12,13 +12,13 @@ from denoisers import CONTRACT, JOINTS, SEEN, diffusion_folder, draw, settings  
 
 from lrm_ros.config import PpoConfig
 from lrm_ros.policy import PolicyRunner
-from sim.reward_env import WorldRewards
-from sim.vector import VectorWorlds
-from training.actors.act import ActActor
-from training.actors.diffusion import Ddim
-from training.actors.load import load_actor
-from training.closed_loop_worlds import evaluate_in_worlds
-from training.refinement.refine import Refinement, refine
+from lrm_ros.sim.reward_env import WorldRewards
+from lrm_ros.sim.vector import VectorWorlds
+from lrm_ros.training.actors.act import ActActor
+from lrm_ros.training.actors.diffusion import Ddim
+from lrm_ros.training.actors.load import load_actor
+from lrm_ros.training.closed_loop_worlds import evaluate_in_worlds
+from lrm_ros.training.refinement.refine import Refinement, refine
 
 
 @pytest.fixture(scope="module")

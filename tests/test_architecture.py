@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[1]
-OURS = ("lrm_ros", "sim", "training")
-SOURCES = sorted(path for room in OURS for path in (TOP / room).rglob("*.py"))
+# sim and training stand at the top level; lrm_ros/sim and lrm_ros/training are links to them, for their names.
+ROOMS = ("lrm_ros", "sim", "training")
+OURS = ("lrm_ros", "lrm_ros.sim", "lrm_ros.training")
+SOURCES = sorted(path for room in ROOMS for path in (TOP / room).rglob("*.py") if TOP / room in path.resolve().parents)
 EVERY = SOURCES + sorted(path for room in ("tests", "launch", "tools") for path in (TOP / room).glob("*.py"))
 
 # Heavy libraries: only inside the function or constructor that needs them. cv2 takes 0.1 s and is left alone.
@@ -99,9 +101,19 @@ def test_lrm_ros_never_imports_sim_or_training() -> None:
         for path in SOURCES
         if name_of(path).startswith("lrm_ros/")
         for module, line in imports(tree_of(path))
-        if module.split(".")[0] in ("sim", "training")
+        if module.startswith(OURS[1:])
     ]
     assert not found, found
+
+
+def test_sim_and_training_are_known_by_their_installed_names_only() -> None:
+    found = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in EVERY
+        for module, line in imports(tree_of(path))
+        if module.split(".")[0] in ("sim", "training")
+    ]
+    assert not found, f"a user's own folder 'sim' or 'training' would be taken for ours: {found}"
 
 
 def test_imports_go_one_way_along_the_walk() -> None:

@@ -21,10 +21,10 @@ from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.robometer import HEADS, SPECIAL_TOKENS, Robometer
 from lrm_ros.reward.roboreward import RoboReward, parse
 from lrm_ros.reward.topreward import TopReward
+from lrm_ros.sim.reward_env import REWARDS, WorldRewards
+from lrm_ros.sim.vector import Stretch
+from lrm_ros.training.tiny.model import CHAT_TEMPLATE, VISION, build_model, build_processor
 from lrm_ros.types import Frame, Observation, Unscored
-from sim.reward_env import REWARDS, WorldRewards
-from sim.vector import Stretch
-from training.tiny.model import CHAT_TEMPLATE, VISION, build_model, build_processor
 
 TASK, OTHER = "put the red toy pig in the bowl", "open the drawer"
 SECOND = 10**9

@@ -11,8 +11,8 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
-from training.batches import TrainingData
-from training.finetune import finetune, main
+from lrm_ros.training.batches import TrainingData
+from lrm_ros.training.finetune import finetune, main
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {

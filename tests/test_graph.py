@@ -180,6 +180,6 @@ def test_a_killed_program_leaves_no_orphans():
 
 def test_up_prints_the_commands_and_explains_a_wrong_argument(capsys):
     assert graph_run.main(["self_improve", "seed:=4", "--print"]) == 0
-    assert "sim.twin_node" in capsys.readouterr().out
+    assert "lrm_ros.sim.twin_node" in capsys.readouterr().out
     assert graph_run.main(["self_improve", "sede:=4"]) == 2
     assert "did you mean 'seed'" in capsys.readouterr().err

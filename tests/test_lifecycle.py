@@ -16,8 +16,8 @@ NODES: dict[str, dict[str, Any]] = {
     "lrm_ros.nodes.policy.PolicyNode": {},
     "lrm_ros.nodes.recorder.RecorderNode": {},
     "lrm_ros.nodes.reward.RewardNode": {"model": "fake"},
-    "sim.twin_node.TwinNode": {"realtime": False},
-    "sim.worlds_node.WorldsNode": {"worlds": 1, "processes": 1},
+    "lrm_ros.sim.twin_node.TwinNode": {"realtime": False},
+    "lrm_ros.sim.worlds_node.WorldsNode": {"worlds": 1, "processes": 1},
 }
 
 

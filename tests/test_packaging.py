@@ -81,9 +81,9 @@ def paths_of(prefix: Path) -> dict[str, str]:
 def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
-        path.relative_to(TOP).as_posix()
+        (f"lrm_ros/{name}" if room != "lrm_ros" else name)
         for room in ("lrm_ros", "sim", "training")
-        for path in TOP.glob(f"{room}/**/*.py")
+        for name in (path.relative_to(TOP).as_posix() for path in (TOP / room).rglob("*.py"))
     }
     assert not modules - names, f"setup.py leaves out {sorted(modules - names)}"
     tiny = {path.relative_to(TOP).as_posix() for path in TOP.glob("lrm_ros/models/tiny/*")}
@@ -94,12 +94,14 @@ def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
     ]
     shipped += ["share/lrm_ros/package.xml", "share/ament_index/resource_index/packages/lrm_ros"]
     assert not {f"{data}/{path}" for path in shipped} - names
-    assert not [name for name in names if name.startswith(("tests/", "launch/", "config/", "tools/"))]
+    assert not [
+        name for name in names if name.startswith(("tests/", "launch/", "config/", "tools/", "sim/", "training/"))
+    ]
 
 
 def test_every_program_has_a_main() -> None:
     programs = re.findall(r'"(?:\w+|lrm)(?:": "| = )([\w.]+?)(?::main)?"', (TOP / "setup.py").read_text())
-    modules = [name for name in programs if name.startswith(("lrm_ros.", "sim.", "training."))]
+    modules = [name for name in programs if name.startswith("lrm_ros.")]
     assert len(modules) == len(NODES) + 1
     for module in modules:
         path = TOP / (module.replace(".", "/") + ".py")

@@ -16,8 +16,8 @@ from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
 from lrm_ros.reward.vision import patches_of
+from lrm_ros.training.tiny.model import VISION, build_model, build_processor
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
-from training.tiny.model import VISION, build_model, build_processor
 
 TASKS = ("put the red toy giraffe in the bowl", "put the blue toy walrus into the big green box")
 

@@ -17,15 +17,15 @@ from lrm_ros.config import PpoConfig, RefineConfig, RewardConfig, RobotContract
 from lrm_ros.policy import PolicyRunner
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
+from lrm_ros.sim.reward_env import WorldRewards
+from lrm_ros.sim.vector import Stretch
+from lrm_ros.training.actors.act import ActActor, ChunkNoise
+from lrm_ros.training.ppo import Experience, update
+from lrm_ros.training.refinement.command import main, outcome, run_bar
+from lrm_ros.training.refinement.events import Events
+from lrm_ros.training.refinement.refine import Refinement, refine
+from lrm_ros.training.refinement.watch import warnings_of
 from lrm_ros.types import Frame, Observation, Unscored
-from sim.reward_env import WorldRewards
-from sim.vector import Stretch
-from training.actors.act import ActActor, ChunkNoise
-from training.ppo import Experience, update
-from training.refinement.command import main, outcome, run_bar
-from training.refinement.events import Events
-from training.refinement.refine import Refinement, refine
-from training.refinement.watch import warnings_of
 
 TASK = "put the red toy pig in the bowl"
 

@@ -19,12 +19,12 @@ from lrm_ros.config import PpoConfig, RefineConfig, RobotContract
 from lrm_ros.graph import nodes_of
 from lrm_ros.nodes.base import IMAGE, STREAM
 from lrm_ros.nodes.reward import RewardNode
+from lrm_ros.sim.worlds_client import Inbox, Silence
+from lrm_ros.sim.worlds_node import WorldsNode
+from lrm_ros.training.refinement.command import run_bar
+from lrm_ros.training.refinement.node import RefinerNode
+from lrm_ros.training.refinement.refine import refine
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
-from sim.worlds_client import Inbox, Silence
-from sim.worlds_node import WorldsNode
-from training.refinement.command import run_bar
-from training.refinement.node import RefinerNode
-from training.refinement.refine import refine
 
 TASK = "put the red toy pig in the bowl"
 
@@ -77,7 +77,7 @@ def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activ
         begun.append(run_bar(settings).n)
         return run_bar(settings)
 
-    monkeypatch.setattr("training.refinement.node.run_bar", bar)
+    monkeypatch.setattr("lrm_ros.training.refinement.node.run_bar", bar)
     for node in (WorldsNode(), RewardNode()):
         spin.add(node)
     refiner = RefinerNode(

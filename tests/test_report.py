@@ -14,10 +14,10 @@ import pytest
 
 from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract, to_dict
 from lrm_ros.record.journal import JournalWriter
+from lrm_ros.training.report import figures, main, write_report
+from lrm_ros.training.run_folder import read_run
+from lrm_ros.training.stats import paired, wilson
 from lrm_ros.types import Frame
-from training.report import figures, main, write_report
-from training.run_folder import read_run
-from training.stats import paired, wilson
 
 CONTRACT = RobotContract(cameras=(CameraSpec("front", 24, 16),))
 TASK = "put the <toy> in the bowl"

@@ -11,9 +11,9 @@ from PIL import Image
 
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
-from training.pages.reward import page
-from training.reward_eval import by_kind, figures, metrics_of, report_on, table
-from training.reward_exam import CLEARLY, PAIRS, Answers, ask, make_exam, trivial, untrained
+from lrm_ros.training.pages.reward import page
+from lrm_ros.training.reward_eval import by_kind, figures, metrics_of, report_on, table
+from lrm_ros.training.reward_exam import CLEARLY, PAIRS, Answers, ask, make_exam, trivial, untrained
 
 
 def keyframes(episode_id, kind, progress, done, source="twin"):

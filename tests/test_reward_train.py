@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from lrm_ros.reward.load import load_model
+from lrm_ros.training.examples.shards import COLUMNS, ShardWriter
+from lrm_ros.training.reward_train import main
 from lrm_ros.types import HEADS, Frame, Reward, RewardQuery
-from training.examples.shards import COLUMNS, ShardWriter
-from training.reward_train import main
 
 SMALL = ("max_steps=2", "batch_size=2", "gradient_accumulation=1", "eval_examples=2", "workers=0", "train_vision=[]")
 TASKS = ("put the red toy pig in the bowl", "push the blue cube to the left")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numbered import number_in, numbered  # type: ignore[import-not-found]
 
-from training.sources.episode import BadEpisode
-from training.sources.libero import read_libero
-from training.sources.robocasa import read_robocasa
-from training.sources.robomimic import read_robomimic, success_flags
+from lrm_ros.training.sources.episode import BadEpisode
+from lrm_ros.training.sources.libero import read_libero
+from lrm_ros.training.sources.robocasa import read_robocasa
+from lrm_ros.training.sources.robomimic import read_robomimic, success_flags
 
 
 def images(first: int, count: int) -> np.ndarray:

@@ -9,9 +9,9 @@ from numbered import number_in, numbered  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.journal import JournalWriter
+from lrm_ros.training.sources.episode import BadEpisode
+from lrm_ros.training.sources.journals import read_journals
 from lrm_ros.types import Frame
-from training.sources.episode import BadEpisode
-from training.sources.journals import read_journals
 
 CAMERAS = (CameraSpec("front", 64, 48), CameraSpec("wrist", 64, 48))
 CONTRACT = RobotContract(

@@ -19,9 +19,9 @@ from PIL import Image
 
 from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import write_dataset
-from training.sources.episode import BadEpisode
-from training.sources.lerobot import read_lerobot
-from training.sources.robocasa import read_robocasa
+from lrm_ros.training.sources.episode import BadEpisode
+from lrm_ros.training.sources.lerobot import read_lerobot
+from lrm_ros.training.sources.robocasa import read_robocasa
 
 FPS = 20
 TASKS = ["put the cup on the shelf", "close the drawer", "put the cup on the shelf"]
@@ -238,7 +238,7 @@ def test_what_lerobot_converts_from_v21_to_v3_gives_the_same_episodes(tmp_path, 
 def test_neither_torch_nor_lerobot_is_needed_to_read(tmp_path):
     root = write_v21(tmp_path / "old")
     code = (
-        "import sys; from pathlib import Path; from training.sources.lerobot import read_lerobot\n"
+        "import sys; from pathlib import Path; from lrm_ros.training.sources.lerobot import read_lerobot\n"
         f"episodes = [entry.open() for entry in read_lerobot(Path({str(root)!r}))]\n"
         "assert sum(1 for episode in episodes for _ in episode.frames()) == 36\n"
         "print(sorted({'torch', 'lerobot', 'datasets'} & set(sys.modules)))"

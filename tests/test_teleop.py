@@ -243,7 +243,7 @@ def recorder(spin, tmp_path) -> Iterator[RecorderNode]:
 
 
 def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, person, recorder, tmp_path):
-    from sim.twin_node import TwinNode
+    from lrm_ros.sim.twin_node import TwinNode
 
     twin = spin.start(TwinNode(realtime=True))
     node = spin.start(TeleopNode(person.slave, seed=3))

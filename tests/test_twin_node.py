@@ -15,8 +15,8 @@ from trajectory_msgs.msg import JointTrajectory
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM
+from lrm_ros.sim.twin_node import TwinNode
 from lrm_ros.types import ActionChunk
-from sim.twin_node import TwinNode
 
 JOINTS = RobotContract().joints
 DT_NS = 100_000_000

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
 
-from training.sources.episode import BadEpisode, SourceEpisode, array_reader, one_size, success_labels
-from training.sources.video import Video
+from lrm_ros.training.sources.episode import BadEpisode, SourceEpisode, array_reader, one_size, success_labels
+from lrm_ros.training.sources.video import Video
 
 CODINGS = {
     "long GOP": {"g": 250},

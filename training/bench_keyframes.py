@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.examples.shards import read_rows
-from training.keyframes import write_keyframes
-from training.sources.episode import Entry, SourceEpisode
-from training.sources.video import Video
+from lrm_ros.training.examples.shards import read_rows
+from lrm_ros.training.keyframes import write_keyframes
+from lrm_ros.training.sources.episode import Entry, SourceEpisode
+from lrm_ros.training.sources.video import Video
 
 FPS = 30
 

@@ -43,7 +43,7 @@ def measure(arguments: Sequence[str], run: Path, nodes: bool, settings: Sequence
         command = [
             sys.executable,
             "-m",
-            "training.refinement.command",
+            "lrm_ros.training.refinement.command",
             *options,
             *(w for s in settings for w in ("--set", s)),
         ]

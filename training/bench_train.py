@@ -3,7 +3,7 @@
 
 The model has a published size and random weights (nothing is downloaded; speed and memory do not depend on the
 values), the trainer is the real one, images and texts are random. Tokens are text and image tokens of the language
-model, without padding; MFU is the needed operations (``training.train_flops``) over time and the GPU's peak in
+model, without padding; MFU is the needed operations (``lrm_ros.training.train_flops``) over time and the GPU's peak in
 bfloat16. A step is one batch and one step of the optimiser.
 """
 
@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import load_yaml
 from lrm_ros.reward.heads import HEADS
-from training.lrm_config import LrmTrainConfig
-from training.lrm_data import rows
-from training.qwen_sizes import SIZES, full_size_processor, random_model
-from training.train_flops import peak_tflops, step_flops
+from lrm_ros.training.lrm_config import LrmTrainConfig
+from lrm_ros.training.lrm_data import rows
+from lrm_ros.training.qwen_sizes import SIZES, full_size_processor, random_model
+from lrm_ros.training.train_flops import peak_tflops, step_flops
 
 _HEADS = {"sft": "progress", "dpo": "contrastive"}
 _WORD = " bowl"  # one token
@@ -109,9 +109,9 @@ def measure(
     examples = _Examples(head, config.batch_size * (steps + 2), height, width, words)
     data = rows(examples, head, processor, (lambda example, value: reasoning) if reasoning_tokens else None)
     if method == "dpo":
-        from training.lrm_dpo import dpo_trainer as make
+        from lrm_ros.training.lrm_dpo import dpo_trainer as make
     else:
-        from training.lrm_sft import sft_trainer as make
+        from lrm_ros.training.lrm_sft import sft_trainer as make
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +150,7 @@ def measure(
 
 def _model(size: str, device: str) -> tuple[Any, Any]:
     if size == "tiny":
-        from training.tiny.model import build_model, build_processor
+        from lrm_ros.training.tiny.model import build_model, build_processor
 
         processor = build_processor()
         return build_model(processor).to(device), processor
@@ -160,7 +160,7 @@ def _model(size: str, device: str) -> tuple[Any, Any]:
 
 def _fixed_tokens(head: str, processor: Any) -> int:
     """Return how many text tokens a prompt has before its task is lengthened."""
-    from training.lrm_data import prompt_of
+    from lrm_ros.training.lrm_data import prompt_of
 
     image = np.zeros((32, 32, 3), np.uint8)
     text = prompt_of(_Random(head, "x", (image,) * HEADS[head].max_frames, 0.0), processor)

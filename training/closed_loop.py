@@ -18,7 +18,7 @@ from pathlib import Path
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.graph import nodes_of
 from lrm_ros.graph_run import run_graph
-from training.stats import paired, proportion
+from lrm_ros.training.stats import paired, proportion
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 def _in_worlds(args: argparse.Namespace) -> None:
     """Evaluate without the nodes and write the result file."""
     from lrm_ros.progress import progress_bar
-    from training.closed_loop_worlds import evaluate_in_worlds
+    from lrm_ros.training.closed_loop_worlds import evaluate_in_worlds
 
     seeds = list(range(args.first_seed, args.first_seed + args.episodes))
     with progress_bar(len(seeds), "evaluate", "ep") as bar:

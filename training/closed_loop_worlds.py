@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from lrm_ros.contract import load_contract
-from sim.vector import EpisodeRules, VectorWorlds
-from training.actors.load import load_player
+from lrm_ros.sim.vector import EpisodeRules, VectorWorlds
+from lrm_ros.training.actors.load import load_player
 
 
 def evaluate_in_worlds(

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.sim.world import World
 from lrm_ros.types import ActionChunk
-from sim.world import World
 
 
 def record_episode(
@@ -71,14 +71,14 @@ def collect(
         out: folder of the journals, named ``KIND_SEED.mcap``.
         episodes: number of start poses.
         seed: seed of the first start pose; each next one is one higher.
-        kind: ``"success"`` (the expert) or a way to fail (``sim.expert.KINDS``).
+        kind: ``"success"`` (the expert) or a way to fail (``lrm_ros.sim.expert.KINDS``).
         disturbance_std: noise on the executed targets [rad].
 
     Returns:
         Figures: episodes recorded now, there before, out of reach, control steps, seconds.
     """
     from lrm_ros.robot.kinematics import Unreachable
-    from sim.expert import behaviour_targets
+    from lrm_ros.sim.expert import behaviour_targets
 
     out = Path(out)
     figures = {"recorded": 0, "there_before": 0, "out_of_reach": 0, "steps": 0}
@@ -109,7 +109,7 @@ def collect(
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm collect``."""
-    from sim.expert import KINDS
+    from lrm_ros.sim.expert import KINDS
 
     parser = argparse.ArgumentParser(prog="lrm collect", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, help="folder of the journals; an interrupted collection goes on")

@@ -32,7 +32,7 @@ QUICK = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns the graph's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lrm_ros.training.demo", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller numbers, same code: under five minutes")
     parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
     parser.add_argument("--run", type=Path, help="run folder (default runs/demo, with --quick runs/demo_quick)")
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     if code != 0:
         print(f"the demo stopped with code {code}; all output is in {run / 'nodes.log'}")
         return code
-    from training import report
+    from lrm_ros.training import report
 
     code = report.main([str(run)])
     print(f"{time.monotonic() - started:.0f} s in all")

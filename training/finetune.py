@@ -21,9 +21,9 @@ import numpy as np
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract, save_contract
 from lrm_ros.progress import progress_bar
+from lrm_ros.training.batches import TrainingData, blur_states, vary_colours
+from lrm_ros.training.finetune_policy import load_or_create, looks_at_moments, schedule_of
 from lrm_ros.types import Episode
-from training.batches import TrainingData, blur_states, vary_colours
-from training.finetune_policy import load_or_create, looks_at_moments, schedule_of
 
 FIGURES_FILE = "finetune.json"
 

@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from training.batches import TrainingData
+from lrm_ros.training.batches import TrainingData
 
 
 def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | Path | None) -> tuple[Any, Any, Any]:

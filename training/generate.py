@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled frames of generated sources on disk: ``python -m training.generate --source NAME ... --out DIR``.
+"""Labelled frames of generated sources on disk: ``python -m lrm_ros.training.generate --source NAME ... --out DIR``.
 
-The shards are those of ``sim.generate`` (``shard_0000.npz``: frames, progress, success, episode, kind, tasks), with the
-source of each episode beside its task. A finished shard is kept when the command is run again.
+The shards are those of ``lrm_ros.sim.generate`` (``shard_0000.npz``: frames, progress, success, episode, kind, tasks),
+with the source of each episode beside its task. A finished shard is kept when the command is run again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.behaviour import KINDS as PLAYED
-from sim.expert import KINDS as TWIN_KINDS
-from sim.generate import claim_folder
-from sim.maniskill_tasks import TASKS as MANISKILL
-from sim.metaworld_tasks import TASKS as METAWORLD
-from sim.tabletop_scenes import FAMILIES
-from training.sources.episode import BadEpisode, Entry
-from training.sources.maniskill import play_maniskill
-from training.sources.metaworld import play_metaworld
-from training.sources.tabletop import play_tabletop
-from training.sources.twin import play_twin
+from lrm_ros.sim.behaviour import KINDS as PLAYED
+from lrm_ros.sim.expert import KINDS as TWIN_KINDS
+from lrm_ros.sim.generate import claim_folder
+from lrm_ros.sim.maniskill_tasks import TASKS as MANISKILL
+from lrm_ros.sim.metaworld_tasks import TASKS as METAWORLD
+from lrm_ros.sim.tabletop_scenes import FAMILIES
+from lrm_ros.training.sources.episode import BadEpisode, Entry
+from lrm_ros.training.sources.maniskill import play_maniskill
+from lrm_ros.training.sources.metaworld import play_metaworld
+from lrm_ros.training.sources.tabletop import play_tabletop
+from lrm_ros.training.sources.twin import play_twin
 
-FIRST_SEED = 5_000_000  # as in sim.generate
+FIRST_SEED = 5_000_000  # as in lrm_ros.sim.generate
 SHARD = 100  # episodes a file
 # Tasks that no training episode may come from: what the model says about them is zero-shot.
 HELD_OUT = (
@@ -44,7 +44,7 @@ SOURCES = (
     *(f"tabletop/{family}" for family in FAMILIES),
     *(f"metaworld/{task}" for task in METAWORLD),
 )
-# Index of a behaviour in the shards' array ``kind``; the first are sim.generate's.
+# Index of a behaviour in the shards' array ``kind``; the first are lrm_ros.sim.generate's.
 KINDS = (*TWIN_KINDS, "failed")
 
 
@@ -134,7 +134,7 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line: ``python -m training.generate --source maniskill/PickCube-v1 --episodes N --out DIR``."""
+    """Command line: ``python -m lrm_ros.training.generate --source maniskill/PickCube-v1 --episodes N --out DIR``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument(
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         total = generate(names, args.out, args.episodes, args.seed, args.keep, args.kind)
     except ValueError as error:
-        parser.exit(1, f"training.generate: {error}\n")
+        parser.exit(1, f"lrm_ros.training.generate: {error}\n")
     for name, count in sorted(total.items()):
         print(f"{count:8d}  {name}")
     return 0

@@ -19,10 +19,10 @@ from typing import Any
 from tqdm import tqdm
 
 from lrm_ros.progress import progress_bar
-from training.examples.manifest import begin, write_manifest
-from training.examples.rows import keyframes_of
-from training.examples.shards import ShardWriter, read_state, shard_paths
-from training.sources.episode import BadEpisode, Entry
+from lrm_ros.training.examples.manifest import begin, write_manifest
+from lrm_ros.training.examples.rows import keyframes_of
+from lrm_ros.training.examples.shards import ShardWriter, read_state, shard_paths
+from lrm_ros.training.sources.episode import BadEpisode, Entry
 
 SHARD_EPISODES = 64
 _REASONS = 50  # different reasons counted for one source

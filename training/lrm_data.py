@@ -22,7 +22,7 @@ E = TypeVar("E", covariant=True)
 
 
 class Example(Protocol):
-    """What a training example must tell; ``training.examples.heads`` makes them from keyframes.
+    """What a training example must tell; ``lrm_ros.training.examples.heads`` makes them from keyframes.
 
     Attributes:
         head: one of ``lrm_ros.types.HEADS``.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.lrm_config import LrmTrainConfig, arguments_of, lora_of
-from training.lrm_optimiser import with_vision_rate
+from lrm_ros.training.lrm_config import LrmTrainConfig, arguments_of, lora_of
+from lrm_ros.training.lrm_optimiser import with_vision_rate
 
 
 def dpo_trainer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.lrm_config import LrmTrainConfig
+from lrm_ros.training.lrm_config import LrmTrainConfig
 
 
 def with_vision_rate(trainer_class: Any, config: LrmTrainConfig) -> Any:

@@ -15,10 +15,10 @@ from typing import Any
 from lrm_ros.config import to_dict
 from lrm_ros.reward.adapters import load_qwen
 from lrm_ros.reward.models import find_model
+from lrm_ros.training.lrm_config import LrmTrainConfig
+from lrm_ros.training.lrm_data import Example, Examples, Reasoning, rows
+from lrm_ros.training.lrm_folder import claim, drop_incomplete, finish, finished, last_checkpoint
 from lrm_ros.types import HEADS
-from training.lrm_config import LrmTrainConfig
-from training.lrm_data import Example, Examples, Reasoning, rows
-from training.lrm_folder import claim, drop_incomplete, finish, finished, last_checkpoint
 
 
 def train_head(
@@ -91,9 +91,9 @@ def train_head(
             range(min(config.eval_examples, len(held_out)))
         )
     if head == "contrastive":
-        from training.lrm_dpo import dpo_trainer as make
+        from lrm_ros.training.lrm_dpo import dpo_trainer as make
     else:
-        from training.lrm_sft import sft_trainer as make
+        from lrm_ros.training.lrm_sft import sft_trainer as make
     trainer = make(model, processor, train, check, head, config, part, device, [*(callbacks or []), _watch()])
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

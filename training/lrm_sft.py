@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.lrm_config import LrmTrainConfig, arguments_of, lora_of
-from training.lrm_optimiser import with_vision_rate
+from lrm_ros.training.lrm_config import LrmTrainConfig, arguments_of, lora_of
+from lrm_ros.training.lrm_optimiser import with_vision_rate
 
 
 def sft_trainer(
@@ -23,7 +23,7 @@ def sft_trainer(
     Args:
         model: the base model; it gets the head's LoRA matrices.
         processor: its processor.
-        train: rows by ``training.lrm_data.rows``.
+        train: rows by ``lrm_ros.training.lrm_data.rows``.
         held_out: rows whose loss is computed at every resume point, or ``None``.
         head: ``"progress"`` or ``"completion"``.
         config: hyper-parameters.

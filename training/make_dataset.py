@@ -19,7 +19,7 @@ from typing import Any
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import journals_to_dataset
 from lrm_ros.record.journal import JournalError, read_info
-from training.judge import find_journals
+from lrm_ros.training.judge import find_journals
 
 
 def kept_by_judge(verdicts: Path) -> dict[str, bool]:

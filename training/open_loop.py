@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.reward_metrics import bootstrap, roc_auc
-from training.trajectories.read import COMPARISON, Scored
+from lrm_ros.training.reward_metrics import bootstrap, roc_auc
+from lrm_ros.training.trajectories.read import COMPARISON, Scored
 
 FORMS = ("index_paired", "time_aligned")
 _FLAT = 1e-8  # a series with a smaller deviation has no correlation (upstream's bound)

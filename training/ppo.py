@@ -4,7 +4,7 @@
 One decision is one chunk of actions; its reward is the sum over the control steps it was executed for ("chunk level" in
 RLinf and upstream, Large-Reward-Models:config/*.yaml). Sources: PPO, arXiv 1707.06347, eq. 7 and 9; GAE, arXiv
 1506.02438, eq. 16; dual clip, arXiv 1912.09729, eq. 5. Nothing here knows of robots, simulators or reward models: the
-actor says how likely a decision is and what a state is worth (``training.actors.act``).
+actor says how likely a decision is and what a state is worth (``lrm_ros.training.actors.act``).
 """
 
 from __future__ import annotations

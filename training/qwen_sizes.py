@@ -93,7 +93,7 @@ def random_model(size: str, processor: Any, device: str, seed: int = 0) -> Any:
 
 def full_size_processor() -> Any:
     """Return a processor that cuts images as the published one does (its defaults), with the tiny model's tokenizer."""
-    from training.tiny.model import build_processor
+    from lrm_ros.training.tiny.model import build_processor
 
     processor = build_processor()
     images = processor.image_processor

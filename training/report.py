@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from training.pages.loop import page
-from training.pages.text import conclusion, headline, table
-from training.run_folder import ARMS, Collection, Evaluation, Run, read_run
-from training.stats import paired, precision_recall, proportion
+from lrm_ros.training.pages.loop import page
+from lrm_ros.training.pages.text import conclusion, headline, table
+from lrm_ros.training.run_folder import ARMS, Collection, Evaluation, Run, read_run
+from lrm_ros.training.stats import paired, precision_recall, proportion
 
 _ITERATION_STAGES = ("rollout", "dataset", "finetune", "evaluate")
 

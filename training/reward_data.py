@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from training.keyframes import write_keyframes
-from training.sources.episode import Entry
-from training.sources.generated import generated_sources, read_generated
+from lrm_ros.training.keyframes import write_keyframes
+from lrm_ros.training.sources.episode import Entry
+from lrm_ros.training.sources.generated import generated_sources, read_generated
 
 PATHS = {
     "lerobot": "a LeRobotDataset, v2.0 to v3.0; the source is named after its folder",
@@ -35,7 +35,7 @@ PATHS = {
     "roboreward": "a split of RoboReward, e.g. its folder train",
     "robometer": "a folder of data sets in Robometer's form",
 }
-GENERATED = "a folder of shards of 'python -m sim.generate' or 'python -m training.generate'; each source in it is one"
+GENERATED = "a folder of shards of 'python -m lrm_ros.sim.generate' or 'python -m lrm_ros.training.generate'"
 NAMED = ("lerobot", "robocasa", "journals")  # their sources can be given a name
 SIMULATORS = ("twin", "maniskill", "metaworld")
 
@@ -54,38 +54,38 @@ def read(option: str, path: Path, name: str) -> Iterable[Entry]:
         ImportError: it needs a package that is not installed.
     """
     if option == "lerobot":
-        from training.sources.lerobot import read_lerobot
+        from lrm_ros.training.sources.lerobot import read_lerobot
 
         return read_lerobot(path, source=name)
     if option == "libero":
-        from training.sources.libero import read_libero
+        from lrm_ros.training.sources.libero import read_libero
 
         return read_libero(path)
     if option == "robocasa":
-        from training.sources.robocasa import read_robocasa
+        from lrm_ros.training.sources.robocasa import read_robocasa
 
         return read_robocasa(path, source=name)
     if option == "oxe":
-        from training.sources.oxe import read_oxe
+        from lrm_ros.training.sources.oxe import read_oxe
 
         return read_oxe(path)
     if option == "journals":
-        from training.sources.journals import read_journals
+        from lrm_ros.training.sources.journals import read_journals
 
         return read_journals(path, source=name)
     if option == "hoi4d":
-        from training.sources.hoi4d import read_hoi4d
+        from lrm_ros.training.sources.hoi4d import read_hoi4d
 
         return read_hoi4d(path)
     if option == "egodex":
-        from training.sources.egodex import read_egodex
+        from lrm_ros.training.sources.egodex import read_egodex
 
         return read_egodex(path)
     if option == "roboreward":
-        from training.sources.roboreward import read_roboreward
+        from lrm_ros.training.sources.roboreward import read_roboreward
 
         return read_roboreward(path)
-    from training.sources.robometer import read_robometer
+    from lrm_ros.training.sources.robometer import read_robometer
 
     return read_robometer(path)
 
@@ -129,14 +129,14 @@ def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
         # A shard is read as a whole, so its episodes stay together; their order is drawn already.
         add(name, chain.from_iterable(parts), 1)
     for path, task in args.robomimic:
-        from training.sources.robomimic import read_robomimic
+        from lrm_ros.training.sources.robomimic import read_robomimic
 
         name = f"robomimic_{Path(path).resolve().with_suffix('').name}"
         add(name, read_robomimic(Path(path), task, source=name), args.shuffle)
     for simulator in SIMULATORS:
         episodes = getattr(args, simulator)
         if episodes:
-            from training.generate import FIRST_SEED, HELD_OUT, SOURCES, play_source
+            from lrm_ros.training.generate import FIRST_SEED, HELD_OUT, SOURCES, play_source
 
             names = [name for name in SOURCES if name.split("/")[0] == simulator]
             names = [name for name in names if (name in HELD_OUT) == args.zero_shot]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.reward_exam import Answers, Exam, ask, make_exam, trivial, untrained
-from training.reward_metrics import (
+from lrm_ros.training.reward_exam import Answers, Exam, ask, make_exam, trivial, untrained
+from lrm_ros.training.reward_metrics import (
     bootstrap,
     completion_figures,
     contrastive_figures,
@@ -164,8 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``lrm reward eval``."""
     from lrm_ros.reward.models import find_model
     from lrm_ros.reward.qwen import QwenRewardModel
-    from training.examples.shards import read_rows
-    from training.pages.reward import page
+    from lrm_ros.training.examples.shards import read_rows
+    from lrm_ros.training.pages.reward import page
 
     parser = argparse.ArgumentParser(prog="lrm reward eval", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")

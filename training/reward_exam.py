@@ -57,7 +57,7 @@ class Answers:
 
 
 def make_exam(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> Exam:
-    """Return the exam of keyframe rows (see ``training.keyframes``), with pairs drawn by ``seed``.
+    """Return the exam of keyframe rows (see ``lrm_ros.training.keyframes``), with pairs drawn by ``seed``.
 
     Raises:
         ValueError: no rows.

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.open_loop import FORMS, blind, counts, figures, still_pct, upstream_metrics
-from training.pages.open_loop import page, text
-from training.reward_metrics import cumulative_accuracy, progress_figures
-from training.stats import proportion
-from training.trajectories.read import COMPARISON, Scored, read_scores
-from training.trajectories.score import ANSWERS, MODES, Trajectory, progress_pairs, read_recording, score
+from lrm_ros.training.open_loop import FORMS, blind, counts, figures, still_pct, upstream_metrics
+from lrm_ros.training.pages.open_loop import page, text
+from lrm_ros.training.reward_metrics import cumulative_accuracy, progress_figures
+from lrm_ros.training.stats import proportion
+from lrm_ros.training.trajectories.read import COMPARISON, Scored, read_scores
+from lrm_ros.training.trajectories.score import ANSWERS, MODES, Trajectory, progress_pairs, read_recording, score
 
 SCORES = "vlm_scores.json"
 METRICS = "openloop_metrics.json"
@@ -84,7 +84,7 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     from lrm_ros.config import RewardConfig
     from lrm_ros.progress import progress_bar
     from lrm_ros.reward.engine import RewardEngine
-    from training.trajectories.record import record
+    from lrm_ros.training.trajectories.record import record
 
     if args.threads:
         torch.set_num_threads(args.threads)

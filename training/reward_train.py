@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train reward models: ``lrm reward train``.
 
-Without --model: the tiny model from scratch (``training.tiny.train``). With --model: LoRA adapters of the three heads
-on a Qwen3-VL, from keyframes of ``lrm reward data``: SFT for progress and completion, DPO for contrastive (paper:
+Without --model: the tiny model from scratch (``lrm_ros.training.tiny.train``). With --model: LoRA adapters of the three
+heads on a Qwen3-VL, from keyframes of ``lrm reward data``: SFT for progress and completion, DPO for contrastive (paper:
 III-C)::
 
     lrm reward data ... --out runs/keyframes
@@ -11,7 +11,8 @@ III-C)::
 
 OUT then holds contrastive/, progress/ and completion/, as the published adapters do; upstream's server and
 ``lrm_ros.reward`` load them. An interrupted training goes on when the same command is given again. Several GPUs:
-``accelerate launch [--multi_gpu | --config_file config/lrm_fsdp.yaml] -m training.reward_train`` with the same options.
+``accelerate launch [--multi_gpu | --config_file config/lrm_fsdp.yaml] -m lrm_ros.training.reward_train`` and the same
+options.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from typing import Any
 
 from lrm_ros.config import from_dict, load_yaml, to_dict
 from lrm_ros.reward.heads import HEADS
-from training.examples.reasoning import Teacher, template
-from training.lrm_config import REASONINGS, LrmTrainConfig
-from training.lrm_data import Example, Examples, Reasoning, has_reasoning, label_of
+from lrm_ros.training.examples.reasoning import Teacher, template
+from lrm_ros.training.lrm_config import REASONINGS, LrmTrainConfig
+from lrm_ros.training.lrm_data import Example, Examples, Reasoning, has_reasoning, label_of
 
 
 def config_of(args: argparse.Namespace) -> LrmTrainConfig:
@@ -127,8 +128,8 @@ def _name(data: Path) -> str:
 def _train(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from training.examples.heads import load_examples
-    from training.lrm_run import train_head
+    from lrm_ros.training.examples.heads import load_examples
+    from lrm_ros.training.lrm_run import train_head
 
     config = config_of(args)
     if package := _missing(config):
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train the tiny model, or LoRA adapters if --model is given."""
     import sys
 
-    from training.tiny import train as tiny
+    from lrm_ros.training.tiny import train as tiny
 
     words = list(sys.argv[1:] if argv is None else argv)
     if not any(word == "--model" or word.startswith("--model=") for word in words):

@@ -102,7 +102,7 @@ def through_nodes(steps: int, log: Path | None = None) -> float:
     """Return control steps a second of the twin node in lock-step."""
     client = _Client()
     try:
-        with Graph([NodeSpec("twin", "sim.twin_node", {"realtime": False, "frame_every": 0})], log=log):
+        with Graph([NodeSpec("twin", "lrm_ros.sim.twin_node", {"realtime": False, "frame_every": 0})], log=log):
             client.reset()
             client.run(10 * CHUNK)
             client.reset()
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as folder:
         file = Path(folder) / "world.json"
         # A process of its own: this package does not import the simulator, and the two must not share a processor.
-        command = [sys.executable, "-m", "sim.bench", "--steps", str(options.steps), "--json", str(file)]
+        command = [sys.executable, "-m", "lrm_ros.sim.bench", "--steps", str(options.steps), "--json", str(file)]
         code = subprocess.run(command, check=False).returncode
         if code:
             print(f"error: '{' '.join(command[1:4])}' ended with code {code}; 'lrm doctor' may know why")

@@ -223,7 +223,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         if not waiting:
             return
         threads = max(1, (os.cpu_count() or 1) // len(waiting))
-        command = [sys.executable, "-m", "training.finetune", "--threads", str(threads)]
+        command = [sys.executable, "-m", "lrm_ros.training.finetune", "--threads", str(threads)]
         with self._stage(stage, iteration):
             self._children = [subprocess.Popen([*command, *training.words]) for training in waiting]
             try:
@@ -279,7 +279,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
 @dataclass(frozen=True)
 class _Training:
-    """A training of the loop: where its checkpoint goes and the options of ``training.finetune``."""
+    """A training of the loop: where its checkpoint goes and the options of ``lrm_ros.training.finetune``."""
 
     out: Path
     words: list[str]

@@ -26,9 +26,9 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from transforms3d.euler import euler2quat
 
-from sim.coarse import coarsen
-from sim.shaders import quick_shaders
-from sim.tasks.toys import ANIMALS, COLOURS, instruction
+from lrm_ros.sim.coarse import coarsen
+from lrm_ros.sim.shaders import quick_shaders
+from lrm_ros.sim.tasks.toys import ANIMALS, COLOURS, instruction
 
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], dtype=np.float32)
 BOWL_CENTRE = (0.205, -0.145)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ManiSkill task: a Panda at a table with whatever things an episode needs (``sim.tabletop_scenes``); no reward."""
+"""ManiSkill task: a Panda at a table with the things an episode needs (``lrm_ros.sim.tabletop_scenes``); no reward."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mani_skill.utils.building import actors
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.scene_builder.table import TableSceneBuilder
 
-from sim.tabletop_scenes import BOX, SHAPES, TARGETS, Shape
+from lrm_ros.sim.tabletop_scenes import BOX, SHAPES, TARGETS, Shape
 
 _WHITE = (1.0, 1.0, 1.0, 1.0)
 

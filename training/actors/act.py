@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from lrm_ros.config import RobotContract
 from lrm_ros.policy import PolicyRunner, policy_input
+from lrm_ros.training.ppo import Inputs, Opinion
 from lrm_ros.types import Observation
-from training.ppo import Inputs, Opinion
 
 
 @dataclass(frozen=True)

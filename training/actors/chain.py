@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lrm_ros.config import RobotContract
+from lrm_ros.training.actors.act import Decisions, PolicyActor, new_critic
+from lrm_ros.training.actors.sampling import NoisyChain, Predict, Sampler
+from lrm_ros.training.ppo import Inputs, Opinion
 from lrm_ros.types import Observation
-from training.actors.act import Decisions, PolicyActor, new_critic
-from training.actors.sampling import NoisyChain, Predict, Sampler
-from training.ppo import Inputs, Opinion
 
 NOISY = "noisy_steps"  # beside what the policy saw: which steps of a decision's chain had noise, (n, M)
 

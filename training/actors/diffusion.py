@@ -6,7 +6,7 @@ there would be neither exploration nor a ratio that stays near 1; DPPO gives it 
 (dppo:model/diffusion/diffusion_vpg.py, ``min_sampling_denoising_std`` and ``min_logprob_denoising_std``, here one
 number, so that what counts is what was drawn). DPPO takes each denoising step for a decision of its own, with ratios
 averaged over the chunk and clipped at a hundredth; here the chain is one decision, counted as for flows
-(``training.actors.sampling``).
+(``lrm_ros.training.actors.sampling``).
 
 A policy trained with DDPM of 100 steps samples by DDIM with few of them, without training for it; the refined
 checkpoint says so in its configuration.
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from lrm_ros.config import RobotContract
-from training.actors.chain import ChainActor
-from training.actors.sampling import Predict
-from training.ppo import Inputs
+from lrm_ros.training.actors.chain import ChainActor
+from lrm_ros.training.actors.sampling import Predict
+from lrm_ros.training.ppo import Inputs
 
 
 class Ddim:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's flow policies as PPO actors: SmolVLA, pi0 and pi0.5, sampled by Flow-SDE (``training.actors.sampling``).
+"""LeRobot's flow policies as PPO actors: SmolVLA, pi0, pi0.5, by Flow-SDE (``lrm_ros.training.actors.sampling``).
 
 The vision-language model reads image and task once a decision; the action expert then denoises with its keys and
 values. The critic sees the mean of what the vision-language model says at its tokens (RLinf's ``value_after_vlm``,
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lrm_ros.config import RobotContract
+from lrm_ros.training.actors.chain import ChainActor
+from lrm_ros.training.actors.sampling import FlowSde, Predict
+from lrm_ros.training.ppo import Inputs
 from lrm_ros.types import Observation
-from training.actors.chain import ChainActor
-from training.actors.sampling import FlowSde, Predict
-from training.ppo import Inputs
 
 # Names of the parameters that read, as against those that denoise.
 READERS = {

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from lrm_ros.config import RefineConfig, RobotContract
-from training.actors.act import ActActor
-from training.actors.diffusion import DiffusionActor
-from training.actors.flow import READERS, FlowActor
+from lrm_ros.training.actors.act import ActActor
+from lrm_ros.training.actors.diffusion import DiffusionActor
+from lrm_ros.training.actors.flow import READERS, FlowActor
 
 
 def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | FlowActor | DiffusionActor:

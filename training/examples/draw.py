@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-from training.examples.table import Keyframes
-from training.examples.wrong_task import WrongTask
+from lrm_ros.training.examples.table import Keyframes
+from lrm_ros.training.examples.wrong_task import WrongTask
 
 CLEARLY = 0.1  # progress by which the frames of a pair differ at least
 NEGATIVES = ("wrong_task", "reversed_clip", "stopped_clip")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training and evaluation examples of the three heads, from the keyframes of a folder.
 
-What they are and how they are drawn: ``training.examples.draw``. The same folder, head, split, seed, count and shares
-give the same examples in the same order.
+What they are and how they are drawn: ``lrm_ros.training.examples.draw``. The same folder, head, split, seed, count and
+shares give the same examples in the same order.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-from training.examples.draw import Drawn, Shares, draw
-from training.examples.table import Keyframes, load_keyframes
+from lrm_ros.training.examples.draw import Drawn, Shares, draw
+from lrm_ros.training.examples.table import Keyframes, load_keyframes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Example:
             current); completion (current,).
         value: the label, one of the head's values.
         source: name of the source of the images.
-        kind: what happens in their episode, or one of ``training.examples.draw.NEGATIVES``.
+        kind: what happens in their episode, or one of ``lrm_ros.training.examples.draw.NEGATIVES``.
     """
 
     head: str

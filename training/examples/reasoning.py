@@ -24,7 +24,7 @@ import cv2
 
 from lrm_ros.progress import progress_bar
 from lrm_ros.reward.heads import HEADS
-from training.lrm_data import Example, query_of
+from lrm_ros.training.lrm_data import Example, query_of
 
 
 def template(example: Example, value: float) -> str:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode, one_size
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, one_size
 
 TENTHS = 10
 QUALITY = 95  # of the JPEG images
@@ -46,7 +46,7 @@ def jpeg_of(image: NDArray[np.uint8]) -> bytes:
 
 
 def keyframes_of(entry: Entry) -> dict[str, list[Any]]:
-    """Open an episode and return the columns of its keyframes, see ``training.examples.shards.COLUMNS``.
+    """Open an episode and return the columns of its keyframes, see ``lrm_ros.training.examples.shards.COLUMNS``.
 
     Labels, where the source does not know them from the state: in an episode that succeeded, and in a demonstration of
     which nobody said how it ended, progress is the time, and the task is done at the end, not known at 8/10 and 9/10,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.examples.shards import LABELS, check_split, complete_shards, opened
+from lrm_ros.training.examples.shards import LABELS, check_split, complete_shards, opened
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.examples.table import Keyframes
+from lrm_ros.training.examples.table import Keyframes
 
 OWN_SOURCE = 0.5  # share of the texts that come from the row's own source, where it has other tasks
 

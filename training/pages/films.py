@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrm_ros.record.journal import JournalError, iter_frames
-from training.run_folder import Attempt, Collection
+from lrm_ros.training.run_folder import Attempt, Collection
 
 STRIPS = 6
 FRAMES = 8

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from training.pages.films import FRAMES, STRIPS, WRONG_AT_LEAST, Film, choose, film
-from training.pages.plots import loss_curves, outcome_bars, score_histogram, stage_bars, success_bars
-from training.pages.style import STYLE
-from training.pages.text import duration, percent, span
-from training.run_folder import Run
+from lrm_ros.training.pages.films import FRAMES, STRIPS, WRONG_AT_LEAST, Film, choose, film
+from lrm_ros.training.pages.plots import loss_curves, outcome_bars, score_histogram, stage_bars, success_bars
+from lrm_ros.training.pages.style import STYLE
+from lrm_ros.training.pages.text import duration, percent, span
+from lrm_ros.training.run_folder import Run
 
 ARM_WORDS = {
     "baseline": ("Before (baseline)", "trained on the demonstrations only (SFT)"),

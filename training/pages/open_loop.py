@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from training.open_loop import ABSOLUTE, RELATIVE
-from training.pages.reward_plots import tolerance_curves
-from training.pages.style import STYLE
-from training.pages.text import percent, span
-from training.trajectories.read import COMPARISON
+from lrm_ros.training.open_loop import ABSOLUTE, RELATIVE
+from lrm_ros.training.pages.reward_plots import tolerance_curves
+from lrm_ros.training.pages.style import STYLE
+from lrm_ros.training.pages.text import percent, span
+from lrm_ros.training.trajectories.read import COMPARISON
 
 LABELS = {
     "roc_auc": "ROC-AUC",

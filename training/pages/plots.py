@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.pages.text import STAGES, duration, percent
+from lrm_ros.training.pages.text import STAGES, duration, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

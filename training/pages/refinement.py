@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.pages.plots import BAD, BASE, CONTROL, INK, MUTED, RESULT, SOFT, drawing
-from training.pages.style import STYLE
-from training.pages.text import duration, p_value, percent, span
+from lrm_ros.training.pages.plots import BAD, BASE, CONTROL, INK, MUTED, RESULT, SOFT, drawing
+from lrm_ros.training.pages.style import STYLE
+from lrm_ros.training.pages.text import duration, p_value, percent, span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from training.pages.reward_plots import LABELS, gap_bars, reliability_curve, tolerance_curves
-from training.pages.style import STYLE
+from lrm_ros.training.pages.reward_plots import LABELS, gap_bars, reliability_curve, tolerance_curves
+from lrm_ros.training.pages.style import STYLE
 
 SETS = {
     "in_domain": (

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.pages.plots import BAD, BASE, CONTROL, GRID, INK, MUTED, RESULT, drawing
-from training.reward_metrics import TOLERANCES
+from lrm_ros.training.pages.plots import BAD, BASE, CONTROL, GRID, INK, MUTED, RESULT, drawing
+from lrm_ros.training.reward_metrics import TOLERANCES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from lrm_ros.config import PolicyConfig, RefineConfig, from_dict, load_yaml, to_dict
 from lrm_ros.progress import progress_bar
-from sim.reward_env import REWARDS
-from training.refinement.refine import HISTORY, POLICY, refine
+from lrm_ros.sim.reward_env import REWARDS
+from lrm_ros.training.refinement.refine import HISTORY, POLICY, refine
 
 
 def read_settings(path: str | Path | None, items: Sequence[str], given: Mapping[str, str]) -> RefineConfig:

@@ -20,10 +20,10 @@ from lrm_ros.config import RefineConfig, from_dict, to_dict
 from lrm_ros.contract import load_contract
 from lrm_ros.reward.baselines import BASELINES
 from lrm_ros.reward.engine import MODES
-from sim.vector import EpisodeRules, VectorWorlds
-from training.closed_loop_worlds import play_seeds
-from training.refinement.refine import CONFIG, HISTORY, POLICY
-from training.refinement.weights import weights_of
+from lrm_ros.sim.vector import EpisodeRules, VectorWorlds
+from lrm_ros.training.closed_loop_worlds import play_seeds
+from lrm_ros.training.refinement.refine import CONFIG, HISTORY, POLICY
+from lrm_ros.training.refinement.weights import weights_of
 
 WAYS = ("deterministic", "sampled")
 SFT = "sft"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.vector import Stretch
 from lrm_ros.types import Observation
-from sim.vector import Stretch
 
 WORLDS = 4
 _END = (60, 160, 60)  # colour of the bar between episodes

@@ -21,11 +21,11 @@ from rclpy.parameter import Parameter
 from lrm_ros.config import RefinerConfig, WorldsConfig, to_dict
 from lrm_ros.contract import CONTRACT_FILE, load_contract
 from lrm_ros.nodes.base import LrmNode, run
-from sim.reward_env import WorldRewards, engine_config
-from sim.worlds_client import Inbox, RemoteEngine, RemoteWorlds, until
-from sim.worlds_node import JUDGED
-from training.refinement.command import outcome, read_settings, row, run_bar
-from training.refinement.refine import refine
+from lrm_ros.sim.reward_env import WorldRewards, engine_config
+from lrm_ros.sim.worlds_client import Inbox, RemoteEngine, RemoteWorlds, until
+from lrm_ros.sim.worlds_node import JUDGED
+from lrm_ros.training.refinement.command import outcome, read_settings, row, run_bar
+from lrm_ros.training.refinement.refine import refine
 
 # From each state one transition nearer to an active node with new parameters.
 _DOWN = {State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_DEACTIVATE,

@@ -24,16 +24,16 @@ from torch import Tensor
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, RobotContract, from_dict, to_dict
 from lrm_ros.contract import load_contract, save_contract
+from lrm_ros.sim.reward_env import WorldRewards
+from lrm_ros.sim.vector import Stretch, VectorWorlds, Worlds
+from lrm_ros.training.actors.act import Decisions
+from lrm_ros.training.actors.load import load_actor
+from lrm_ros.training.ppo import Experience, advantages, against_group, update
+from lrm_ros.training.refinement.events import Events
+from lrm_ros.training.refinement.films import Film, write_strip
+from lrm_ros.training.refinement.watch import warnings_of
+from lrm_ros.training.refinement.weights import weights_of
 from lrm_ros.types import Observation
-from sim.reward_env import WorldRewards
-from sim.vector import Stretch, VectorWorlds, Worlds
-from training.actors.act import Decisions
-from training.actors.load import load_actor
-from training.ppo import Experience, advantages, against_group, update
-from training.refinement.events import Events
-from training.refinement.films import Film, write_strip
-from training.refinement.watch import warnings_of
-from training.refinement.weights import weights_of
 
 STATE, HISTORY, CONFIG, POLICY = "state.pt", "history.jsonl", "config.json", "policy"
 FIRST_SEED = 3_000_000  # start poses of the training; evaluations never use them

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.pages.text import p_value, percent, span
-from training.refinement.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
-from training.refinement.stats import against, gap_closed, pooled
-from training.stats import mcnemar, wilson
+from lrm_ros.training.pages.text import p_value, percent, span
+from lrm_ros.training.refinement.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
+from lrm_ros.training.refinement.stats import against, gap_closed, pooled
+from lrm_ros.training.stats import mcnemar, wilson
 
 ENV = "env"
 ORDER = (ENV, "contrastive", "progress", "completion", "tri", "roboreward", "robometer", "topreward")
@@ -129,7 +129,7 @@ def write_report(
     runs: Sequence[RefinedRun], found: Mapping[str, Outcomes], seeds: Sequence[int], out: Path
 ) -> dict[str, Any]:
     """Write ``ppo_report.json`` and ``ppo_report.html`` and return the content of the first."""
-    from training.pages.refinement import page
+    from lrm_ros.training.pages.refinement import page
 
     report = figures(runs, found, seeds)
     out.mkdir(parents=True, exist_ok=True)

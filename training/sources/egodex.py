@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode
-from training.sources.video import Video
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode
+from lrm_ros.training.sources.video import Video
 
 
 def read_egodex(folder: Path) -> Iterator[Entry]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes that a generator has written as shards (``python -m sim.generate``), with labels from simulator state."""
+"""Episodes that a generator wrote as shards (``python -m lrm_ros.sim.generate``), with labels from simulator state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
 _UNNAMED = "twin"  # shards of one source do not name it
 
@@ -50,7 +50,7 @@ def read_generated(folder: Path, source: str | None = None, fps: float = 5.0) ->
 def _paths(folder: Path) -> list[Path]:
     paths = sorted(folder.rglob("*.npz"))
     if not paths:
-        raise FileNotFoundError(f"'{folder}' holds no shards (*.npz); make them with 'python -m sim.generate'")
+        raise FileNotFoundError(f"'{folder}' holds no shards (*.npz); make them with 'python -m lrm_ros.sim.generate'")
     return paths
 
 

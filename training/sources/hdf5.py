@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Entry, Reader, SourceEpisode, bad_entry
+from lrm_ros.training.sources.episode import BadEpisode, Entry, Reader, SourceEpisode, bad_entry
 
 BLACK_SHARE = 0.99  # RoboCasa has episodes that are black but for a few pixels (robocasa/robocasa issue 49)
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode
-from training.sources.video import Video
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode
+from lrm_ros.training.sources.video import Video
 
 SEQUENCES = "ZY*/H*/C*/N*/S*/s*/T*"
 IDLE = "rest"  # the event before and after the action

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode, bad_entry, one_size
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, bad_entry, one_size
 
 DEMONSTRATORS = ("teleop", "expert")  # what a policy did is no demonstration unless somebody says that it succeeded
 

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode, success_labels
-from training.sources.lerobot_rows import image_reader, read_rows
-from training.sources.video import Video
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, success_labels
+from lrm_ros.training.sources.lerobot_rows import image_reader, read_rows
+from lrm_ros.training.sources.video import Video
 
 
 @dataclass(frozen=True)

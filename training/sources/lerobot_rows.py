@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Reader, one_size
+from lrm_ros.training.sources.episode import BadEpisode, Reader, one_size
 
 SUCCESS = ("next.success", "success")
 BATCH = 16  # images of a page that are copied at a time

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.sources.episode import Entry, SourceEpisode
-from training.sources.hdf5 import (
+from lrm_ros.training.sources.episode import Entry, SourceEpisode
+from lrm_ros.training.sources.hdf5 import (
     control_hz,
     demo_entries,
     demo_in,

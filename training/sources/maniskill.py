@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.maniskill_tasks import TASKS
-from sim.maniskill_world import ManiSkillWorld
-from training.sources.episode import Entry
-from training.sources.played import played_entries
+from lrm_ros.sim.maniskill_tasks import TASKS
+from lrm_ros.sim.maniskill_world import ManiSkillWorld
+from lrm_ros.training.sources.episode import Entry
+from lrm_ros.training.sources.played import played_entries
 
 STRIDE = 2  # of 20 control steps a second
 
@@ -16,13 +16,13 @@ STRIDE = 2  # of 20 control steps a second
 def play_maniskill(task: str, episodes: int, seed: int = 0, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Yield labelled episodes of a ManiSkill task; each is played when it is opened.
 
-    Progress is the one of ``sim.maniskill_progress``, done the task's own success.
+    Progress is the one of ``lrm_ros.sim.maniskill_progress``, done the task's own success.
 
     Args:
-        task: a name in ``sim.maniskill_tasks.TASKS``, e.g. ``"PickCube-v1"``.
+        task: a name in ``lrm_ros.sim.maniskill_tasks.TASKS``, e.g. ``"PickCube-v1"``.
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
-        keep: share of the frames to keep, see ``training.sources.played``.
+        keep: share of the frames to keep, see ``lrm_ros.training.sources.played``.
         kind: the behaviour of all episodes; empty: drawn.
 
     Raises:

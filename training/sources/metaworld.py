@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.metaworld_tasks import TASKS
-from sim.metaworld_world import MetaWorldWorld
-from training.sources.episode import Entry
-from training.sources.played import played_entries
+from lrm_ros.sim.metaworld_tasks import TASKS
+from lrm_ros.sim.metaworld_world import MetaWorldWorld
+from lrm_ros.training.sources.episode import Entry
+from lrm_ros.training.sources.played import played_entries
 
 STRIDE = 4  # of 80 control steps a second
 
@@ -16,13 +16,13 @@ STRIDE = 4  # of 80 control steps a second
 def play_metaworld(task: str, episodes: int, seed: int = 0, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Yield labelled episodes of a Meta-World task; each is played when it is opened.
 
-    Progress is the one of ``sim.metaworld_world``, done the task's own success.
+    Progress is the one of ``lrm_ros.sim.metaworld_world``, done the task's own success.
 
     Args:
-        task: a name in ``sim.metaworld_tasks.TASKS``, e.g. ``"drawer-open-v3"``.
+        task: a name in ``lrm_ros.sim.metaworld_tasks.TASKS``, e.g. ``"drawer-open-v3"``.
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
-        keep: share of the frames to keep, see ``training.sources.played``.
+        keep: share of the frames to keep, see ``lrm_ros.training.sources.played``.
         kind: the behaviour of all episodes; empty: drawn.
 
     Raises:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode
-from training.sources.oxe_tables import BGR, LANGUAGE_KEYS, LAYOUTS
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode
+from lrm_ros.training.sources.oxe_tables import BGR, LANGUAGE_KEYS, LAYOUTS
 
 
 def read_oxe(

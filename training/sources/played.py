@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.robot.kinematics import Unreachable
-from sim.behaviour import KINDS, PlayedWorld, behave
-from training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
+from lrm_ros.sim.behaviour import KINDS, PlayedWorld, behave
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
 SHORTEST = 8  # frames
 ALREADY = 0.3  # progress at the start from which an episode shows nothing
@@ -100,7 +100,7 @@ def played_entries(
         stride: look at every this-many-th control step.
         keep: share of these of which a picture is taken, drawn from the seed; the first always. Neighbours look nearly
             the same, so that a third of the pictures of three times the episodes teach more.
-        kind: the behaviour of all episodes, of ``sim.behaviour.KINDS``; empty: drawn from each seed.
+        kind: the behaviour of all episodes, of ``lrm_ros.sim.behaviour.KINDS``; empty: drawn from each seed.
 
     Raises:
         ValueError: ``episodes`` or ``seed`` is negative, ``stride`` is below 1, ``keep`` is not in (0, 1], or the kind

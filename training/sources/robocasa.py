@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from training.sources.episode import Entry, SourceEpisode, success_labels
-from training.sources.hdf5 import (
+from lrm_ros.training.sources.episode import Entry, SourceEpisode, success_labels
+from lrm_ros.training.sources.hdf5 import (
     control_hz,
     demo_entries,
     demo_in,
@@ -22,7 +22,7 @@ from training.sources.hdf5 import (
     opened,
     per_step,
 )
-from training.sources.lerobot import read_lerobot
+from lrm_ros.training.sources.lerobot import read_lerobot
 
 CONTROL_HZ = 20.0  # of robosuite's environments
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode
-from training.sources.video import Video
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode
+from lrm_ros.training.sources.video import Video
 
 NEEDED = ("id", "task", "data_source", "frames", "quality_label")
 # Labels of dataset_upload/validate_dataset.py and the older ones that robometer/data/scripts/preprocess_datasets.py

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, Entry, SourceEpisode, success_labels
-from training.sources.hdf5 import (
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, success_labels
+from lrm_ros.training.sources.hdf5 import (
     control_hz,
     demo_entries,
     demo_in,

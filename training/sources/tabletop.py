@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.tabletop_scenes import FAMILIES
-from sim.tabletop_world import TabletopWorld
-from training.sources.episode import Entry
-from training.sources.played import played_entries
+from lrm_ros.sim.tabletop_scenes import FAMILIES
+from lrm_ros.sim.tabletop_world import TabletopWorld
+from lrm_ros.training.sources.episode import Entry
+from lrm_ros.training.sources.played import played_entries
 
 STRIDE = 2  # of 20 control steps a second
 
@@ -16,13 +16,13 @@ STRIDE = 2  # of 20 control steps a second
 def play_tabletop(family: str, episodes: int, seed: int = 0, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
     """Yield labelled episodes of a family of tasks; each is played when it is opened.
 
-    Progress and done are those of ``sim.tabletop_world``.
+    Progress and done are those of ``lrm_ros.sim.tabletop_world``.
 
     Args:
-        family: one of ``sim.tabletop_scenes.FAMILIES``, e.g. ``"stack"``.
+        family: one of ``lrm_ros.sim.tabletop_scenes.FAMILIES``, e.g. ``"stack"``.
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
-        keep: share of the frames to keep, see ``training.sources.played``.
+        keep: share of the frames to keep, see ``lrm_ros.training.sources.played``.
         kind: the behaviour of all episodes; empty: drawn.
 
     Raises:

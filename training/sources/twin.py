@@ -6,18 +6,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 
-from sim.expert import KINDS
-from sim.generate import FIRST_SEED, record_episode
-from sim.world import World
-from training.sources.episode import BadEpisode, Entry, SourceEpisode
-from training.sources.played import draw_kind, labelled_episode
+from lrm_ros.sim.expert import KINDS
+from lrm_ros.sim.generate import FIRST_SEED, record_episode
+from lrm_ros.sim.world import World
+from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode
+from lrm_ros.training.sources.played import draw_kind, labelled_episode
 
 SOURCE = "twin"
 STRIDE = 2
 
 
 def play_twin(episodes: int, seed: int = FIRST_SEED) -> Iterator[Entry]:
-    """Yield labelled episodes of the task ``PlaceToyInBowl-v1``, as ``sim.generate`` plays them.
+    """Yield labelled episodes of the task ``PlaceToyInBowl-v1``, as ``lrm_ros.sim.generate`` plays them.
 
     Progress is ``PlaceToyInBowlEnv.progress``: reaching to 0.35, holding 0.4, carrying to 0.85, in the bowl 0.9,
     lying there released 1; done means at rest for three control steps.

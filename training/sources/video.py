@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sources.episode import BadEpisode, one_size
+from lrm_ros.training.sources.episode import BadEpisode, one_size
 
 OPEN_FILES = 16  # kept open, and their indices kept in memory
 

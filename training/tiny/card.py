@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model card of the tiny reward model, from its own figures: ``python -m training.tiny.card FOLDER``.
+"""The model card of the tiny reward model, from its own figures: ``python -m lrm_ros.training.tiny.card FOLDER``.
 
 Reads ``training.json`` (written by the training) and ``metrics.json`` (written by ``lrm reward eval --json``).
 """
@@ -28,7 +28,7 @@ def card(about: dict[str, Any], metrics: dict[str, Any] | None) -> str:
     """Return the model card as Markdown.
 
     Args:
-        about: what ``training.tiny.train.train`` wrote to training.json.
+        about: what ``lrm_ros.training.tiny.train.train`` wrote to training.json.
         metrics: what ``lrm reward eval`` wrote to metrics.json; ``None``: not measured yet.
     """
     judge = about["left_out"]["judge_episodes"]
@@ -124,7 +124,9 @@ def _value(figures: dict[str, Any], head: str, key: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Write README.md of a model's folder from the two files beside it."""
-    parser = argparse.ArgumentParser(prog="python -m training.tiny.card", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m lrm_ros.training.tiny.card", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("folder", type=Path, help="the model's folder, with training.json and metrics.json")
     args = parser.parse_args(argv)
     try:

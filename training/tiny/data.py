@@ -82,7 +82,7 @@ class FairDraw:
 
 
 def load_frames(folders: Sequence[Path]) -> Frames:
-    """Read the shards that ``python -m sim.generate`` and ``python -m training.generate`` wrote.
+    """Read the shards that ``python -m lrm_ros.sim.generate`` and ``python -m lrm_ros.training.generate`` wrote.
 
     Episodes of different folders are different episodes, whatever their numbers.
 
@@ -99,11 +99,11 @@ def load_frames(folders: Sequence[Path]) -> Frames:
         if not paths and any(folder.glob("shard-*.parquet")):
             raise FileNotFoundError(
                 f"'{folder}' holds keyframes, which train adapters of a Qwen3-VL: give --model, too; the tiny model "
-                "trains on shards (*.npz) of 'python -m sim.generate'"
+                "trains on shards (*.npz) of 'python -m lrm_ros.sim.generate'"
             )
         if not paths:
             raise FileNotFoundError(
-                f"'{folder}' holds no shards (*.npz); make them with 'python -m sim.generate --out {folder}'"
+                f"'{folder}' holds no shards (*.npz); make them with 'python -m lrm_ros.sim.generate --out {folder}'"
             )
         first = max(tasks, default=-1) + 1
         for path in paths:
@@ -111,7 +111,7 @@ def load_frames(folders: Sequence[Path]) -> Frames:
                 missing = [name for name in needed if name not in shard]
                 if missing:
                     raise ValueError(
-                        f"shard '{path}' has no {', '.join(missing)}; write it anew with 'python -m sim.generate'"
+                        f"shard '{path}' has no {', '.join(missing)}; again: 'python -m lrm_ros.sim.generate'"
                     )
                 source_of = {}
                 for line in shard["tasks"]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.tiny.data import Frames
+from lrm_ros.training.tiny.data import Frames
 
 OUTPUTS = 12  # 11 progress answers and one completion logit
 LONGEST = 24  # words (tokens) of an instruction that are read

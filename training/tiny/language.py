@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.training.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
+from lrm_ros.training.tiny.vision import Student
 from lrm_ros.types import Frame, RewardQuery
-from training.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
-from training.tiny.vision import Student
 
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
 _WITH_FIRST = 0.4  # share of progress queries that show the first frame

@@ -11,9 +11,9 @@ import numpy as np
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.training.reward_metrics import ranks
+from lrm_ros.training.tiny.data import Frames
 from lrm_ros.types import Frame, RewardQuery, Unscored
-from training.reward_metrics import ranks
-from training.tiny.data import Frames
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def precision_recall(truth: np.ndarray, kept: np.ndarray) -> dict[str, float | i
 
 def label_figures(network: nn.Module, frames: Frames, words: torch.Tensor) -> str:
     """Return in one line how well the labels of a teacher or student are on ``frames``."""
-    from training.tiny.vision import outputs_of
+    from lrm_ros.training.tiny.vision import outputs_of
 
     progress, done = outputs_of(network, frames, words)
     seen = frames.decided

@@ -56,11 +56,11 @@ _QWEN_SPLIT = (
 
 def instructions() -> list[str]:
     """Return the instructions of all tasks the model is trained on; those held out give no words to the tokenizer."""
-    from sim.maniskill_tasks import TASKS as MANISKILL
-    from sim.metaworld_tasks import TASKS as METAWORLD
-    from sim.tabletop_scenes import FAMILIES, draw_scene
-    from sim.tasks.toys import ANIMALS, COLOURS, instruction
-    from training.generate import HELD_OUT
+    from lrm_ros.sim.maniskill_tasks import TASKS as MANISKILL
+    from lrm_ros.sim.metaworld_tasks import TASKS as METAWORLD
+    from lrm_ros.sim.tabletop_scenes import FAMILIES, draw_scene
+    from lrm_ros.sim.tasks.toys import ANIMALS, COLOURS, instruction
+    from lrm_ros.training.generate import HELD_OUT
 
     texts = [instruction(colour, animal) for colour in COLOURS for animal in ANIMALS]
     for room, tasks in (("maniskill", MANISKILL), ("metaworld", METAWORLD)):

@@ -3,22 +3,23 @@ r"""Train the shipped tiny reward model: ``lrm reward train``.
 
 The commands that made the weights in ``lrm_ros/models/tiny``, its figures and its card::
 
-    python -m sim.generate --out runs/tiny/twin --episodes 1600
-    python -m training.generate --source others --episodes 150 --keep 0.4 --out runs/tiny/others
-    python -m training.generate --source tabletop --episodes 900 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
-    python -m training.generate --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random \
+    python -m lrm_ros.sim.generate --out runs/tiny/twin --episodes 1600
+    python -m lrm_ros.training.generate --source others --episodes 150 --keep 0.4 --out runs/tiny/others
+    python -m lrm_ros.training.generate --source tabletop --episodes 900 --seed 7000000 --keep 0.4 \
+        --out runs/tiny/tabletop
+    python -m lrm_ros.training.generate --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random \
         --out runs/tiny/random
     DATA="--data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random"
     lrm reward train $DATA --out runs/tiny/first
     lrm reward train $DATA --start runs/tiny/first --out lrm_ros/models/tiny
-    python -m sim.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
-    python -m training.generate --source others --episodes 12 --seed 6000000 --out runs/tiny/exam/others
-    python -m training.generate --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
+    python -m lrm_ros.sim.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
+    python -m lrm_ros.training.generate --source others --episodes 12 --seed 6000000 --out runs/tiny/exam/others
+    python -m lrm_ros.training.generate --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
     lrm reward data --generated runs/tiny/exam --out runs/tiny/exam_keyframes
     lrm reward data --generated runs/tiny/zero_shot --out runs/tiny/zero_shot_keyframes
     lrm reward eval --data runs/tiny/exam_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
         --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
-    python -m training.tiny.card lrm_ros/models/tiny
+    python -m lrm_ros.training.tiny.card lrm_ros/models/tiny
 
 The first of the two trainings was made at commit 3df103d, when no pair was even (``language``).
 
@@ -42,10 +43,10 @@ import numpy as np
 from lrm_ros.commit import source_commit
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
-from training.tiny.card import card
-from training.tiny.data import TWIN, Frames, load_frames, split
-from training.tiny.measure import label_figures, measure
-from training.tiny.model import build_model, build_processor
+from lrm_ros.training.tiny.card import card
+from lrm_ros.training.tiny.data import TWIN, Frames, load_frames, split
+from lrm_ros.training.tiny.measure import label_figures, measure
+from lrm_ros.training.tiny.model import build_model, build_processor
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +71,8 @@ def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int)
     import torch
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-    from training.tiny.language import WORD_NOISE, Reader, looking, train_language
-    from training.tiny.vision import Student
+    from lrm_ros.training.tiny.language import WORD_NOISE, Reader, looking, train_language
+    from lrm_ros.training.tiny.vision import Student
 
     if not (start / "training.json").is_file():
         raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
@@ -146,7 +147,7 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     """Train, save and measure the tiny model.
 
     Args:
-        data: folders of shards by ``sim.generate`` and ``training.generate``.
+        data: folders of shards by ``lrm_ros.sim.generate`` and ``lrm_ros.training.generate``.
         out: folder that receives model, processor, training.json and the model card (README.md).
         scale: factor on all numbers of training steps (below 1: a quick trial).
         seed: seed of everything.
@@ -157,10 +158,10 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     """
     import torch
 
-    from training.tiny.label_head import words_of
-    from training.tiny.language import WORD_NOISE, Reader, encode_all, looking, remembering, train_language
-    from training.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
-    from training.tiny.vision import train as train_vision
+    from lrm_ros.training.tiny.label_head import words_of
+    from lrm_ros.training.tiny.language import WORD_NOISE, Reader, encode_all, looking, remembering, train_language
+    from lrm_ros.training.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
+    from lrm_ros.training.tiny.vision import train as train_vision
 
     torch.set_num_threads(1)
     start, commit = time.monotonic(), source_commit()
@@ -254,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         required=True,
         metavar="DIR",
-        help="folder of shards by 'python -m sim.generate' or 'python -m training.generate'; several times for several",
+        help="shards by 'python -m lrm_ros.sim.generate' or '... lrm_ros.training.generate'; more than once for more",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")

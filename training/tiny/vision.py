@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from lrm_ros.reward.vision import encode, positions_of
-from training.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
-from training.tiny.label_head import LabelHead
+from lrm_ros.training.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
+from lrm_ros.training.tiny.label_head import LabelHead
 
 
 class Teacher(nn.Module):

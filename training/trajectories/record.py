@@ -29,9 +29,9 @@ from PIL import Image
 
 from lrm_ros.commit import source_commit
 from lrm_ros.contract import load_contract
+from lrm_ros.sim.vector import EpisodeRules, VectorWorlds
+from lrm_ros.training.actors.load import load_player
 from lrm_ros.types import Frame
-from sim.vector import EpisodeRules, VectorWorlds
-from training.actors.load import load_player
 
 RECORDING = "recording.json"
 WORKER = "worker_0"

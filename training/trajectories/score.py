@@ -27,9 +27,9 @@ from PIL import Image
 
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.training.trajectories.read import COMPARISON, FIRST
+from lrm_ros.training.trajectories.record import SIMULATOR, WORKER
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
-from training.trajectories.read import COMPARISON, FIRST
-from training.trajectories.record import SIMULATOR, WORKER
 
 MODES = {"progress": "progress", "completion": "completion", COMPARISON: "contrastive"}  # upstream's name -> head
 ANSWERS = ("mean", "nearest", "written")
