@@ -5,6 +5,7 @@ colcon puts the node programs into lib/lrm_ros as setup.cfg says. A wheel has no
 programs are ``bin/lrm-NODE`` and lib/lrm_ros/NODE are small wrappers of them.
 """
 
+import re
 import sys
 import tempfile
 from glob import glob
@@ -39,6 +40,8 @@ ROS = [
     "ros-trajectory-msgs",
 ]
 
+REPOSITORY = "https://github.com/lrm-ros/lrm_ros"
+
 wheel = {"bdist_wheel", "dist_info", "editable_wheel"} & set(sys.argv)
 
 
@@ -49,6 +52,14 @@ def wrappers(folder: Path) -> list[str]:
         script.write_text(f'#!/bin/sh\nexec "$(dirname "$(readlink -f "$0")")/../../bin/lrm-{name}" "$@"\n')
         script.chmod(0o755)
     return [str(folder / name) for name in NODES]
+
+
+def readme() -> str:
+    """Return README.md with whole addresses: an index page shows no file of the repository."""
+    # Beside this file itself: colcon build --symlink-install runs a link to it from another folder.
+    text = (Path(__file__).resolve().parent / "README.md").read_text()
+    pictures = re.sub(r"(!\[[^]]*\]\()(?!https?:)", rf"\1{REPOSITORY}/raw/main/", text)
+    return re.sub(r"((?<!!)\[[^]]*\]\()(?!https?:|#)", rf"\1{REPOSITORY}/blob/main/", pictures)
 
 
 with tempfile.TemporaryDirectory() as scratch:
@@ -65,11 +76,30 @@ with tempfile.TemporaryDirectory() as scratch:
         name=PACKAGE,
         version="0.1.0",
         description="Large Reward Models as a ROS 2 stack: judge, collect, fine-tune and improve robot policies.",
-        long_description=Path("README.md").read_text(),
+        long_description=readme(),
         long_description_content_type="text/markdown",
         license="Apache-2.0",
         maintainer="lrm_ros maintainers",
         maintainer_email="maintainers@example.org",
+        url=REPOSITORY,
+        project_urls={
+            "Documentation": f"{REPOSITORY}/tree/main/docs",
+            "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+            "Issues": f"{REPOSITORY}/issues",
+            "Paper": "https://arxiv.org/abs/2603.16065",
+        },
+        keywords=["robotics", "ros2", "reward model", "reinforcement learning", "vision-language model", "lerobot"],
+        classifiers=[
+            "Development Status :: 4 - Beta",
+            "Environment :: Console",
+            "Intended Audience :: Science/Research",
+            "Operating System :: POSIX :: Linux",
+            "Programming Language :: Python :: 3",
+            "Programming Language :: Python :: 3.11",
+            "Programming Language :: Python :: 3.12",
+            "Programming Language :: Python :: 3.13",
+            "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        ],
         python_requires=">=3.11",
         packages=[
             "lrm_ros",
@@ -91,22 +121,27 @@ with tempfile.TemporaryDirectory() as scratch:
         package_data={"lrm_ros": ["models/tiny/*"]},
         data_files=data_files,
         install_requires=[
-            "lerobot>=0.4.4,<0.5",
-            "mani_skill>=3.0.1,<3.1",
-            "transformers>=4.57,<5",
+            # LeRobot 0.5 and later need Python 3.12; on 3.11 its 0.4 serves. lrm_ros/versions.py says how they differ.
+            "lerobot[training,diffusion,feetech,transformers-dep,peft-dep]>=0.6.1,<0.7; python_version >= '3.12'",
+            "transformers>=5.4,<6; python_version >= '3.12'",
+            "lerobot>=0.4.4,<0.5; python_version < '3.12'",
+            "transformers>=4.57,<5; python_version < '3.12'",
+            # ManiSkill wants mplib (unused here), which has no wheel for Python 3.13; make setup leaves it out.
+            "mani_skill>=3.0.1,<3.1; python_version < '3.13'",
             "peft>=0.17,<1",
-            "torch>=2.7,<2.11",
-            "huggingface-hub>=0.34,<0.36",
+            "torch>=2.7,<2.12",
+            "huggingface-hub>=0.34,<2",
             "numpy>=2,<3",
             "h5py>=3.8,<4",
             "pyarrow>=15",
             "av>=12",
             "pillow>=10",
-            "opencv-python-headless>=4.9,<4.13",
+            "opencv-python-headless>=4.9,<4.14",
             "mcap>=1.2,<2",
             "mcap-ros2-support>=0.5,<1",
             "matplotlib>=3.8,<4",
             "pyyaml>=6,<7",
+            "scikit-learn>=1.4,<2",
             "scipy>=1.12,<2",
             "tqdm>=4.66,<5",
         ],

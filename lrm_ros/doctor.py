@@ -8,6 +8,7 @@ marks what some uses need and others do not, such as a camera.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -23,6 +24,7 @@ from pathlib import Path
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 LIBRARIES = ("torch", "transformers", "peft", "lerobot", "mani_skill", "mcap-ros2-support", "numpy")
+OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 ADAPTERS = "USC-PSI-Lab/LRM-models"
 BASE = "Qwen/Qwen3-VL-8B-Instruct"
 ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
@@ -69,6 +71,27 @@ def check_python() -> Finding:
             "python", FAIL, f"{version}; missing {', '.join(missing)}", "run 'make setup' or 'pip install .' again"
         )
     return Finding("python", OK, f"{version}; {', '.join(found)}")
+
+
+def check_opencv() -> Finding:
+    """Check that OpenCV encodes a picture and that one distribution only brought it."""
+    found = []
+    for name in OPENCVS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    script = "import cv2, numpy; cv2.imencode('.png', numpy.zeros((8, 8, 3), 'uint8')); print(cv2.__version__)"
+    code, version, error = _run([sys.executable, "-c", script], 60)
+    others = [name for name in OPENCVS if name != "opencv-python-headless"]
+    cure = (
+        f"keep one: 'pip uninstall -y {' '.join(others)}', then 'pip install --force-reinstall --no-deps "
+        '"opencv-python-headless>=4.9,<4.14"\''
+    )
+    if code != 0:
+        return Finding("opencv", FAIL, f"{', '.join(found) or 'not installed'}: {error}", cure)
+    if len(found) > 1:
+        both = f"{' and '.join(found)} wrote into one folder cv2 (version {version} is loaded)"
+        return Finding("opencv", WARN, f"{both}; which files are whose is chance", cure)
+    return Finding("opencv", OK, f"cv2 {version} from {found[0] if found else 'the system'}")
 
 
 def check_ros() -> Finding:
@@ -238,6 +261,7 @@ def check_full_size() -> Finding:
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": check_python,
+    "opencv": check_opencv,
     "ros": check_ros,
     "dds": check_dds,
     "vulkan": check_vulkan,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def test_python_ros_and_the_shipped_model_are_well_here() -> None:
         finding = check()
         assert finding.status == OK, finding
     assert "lerobot" in doctor.check_python().detail
+
+
+def test_a_second_opencv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_opencv().status == OK
+    versions = {"opencv-python": "5.0.0.93", "opencv-python-headless": "4.13.0.92"}
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    finding = doctor.check_opencv()
+    assert finding.status == WARN
+    assert "opencv-python 5.0.0.93 and opencv-python-headless 4.13.0.92" in finding.detail
+    assert "pip uninstall -y opencv-python opencv-contrib-python" in finding.cure
 
 
 def test_images_cross_from_process_to_process() -> None:

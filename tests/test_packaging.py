@@ -10,12 +10,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import lrm_ros
 
@@ -80,11 +84,9 @@ def paths_of(prefix: Path) -> dict[str, str]:
 
 def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {
-        (f"lrm_ros/{name}" if room != "lrm_ros" else name)
-        for room in ("lrm_ros", "sim", "training")
-        for name in (path.relative_to(TOP).as_posix() for path in (TOP / room).rglob("*.py"))
-    }
+    modules = {installed_name(name) for name in tracked() if name.endswith(".py")}
+    modules = {name for name in modules if name.startswith("lrm_ros/")}
+    assert len(modules) > 150
     assert not modules - names, f"setup.py leaves out {sorted(modules - names)}"
     tiny = {path.relative_to(TOP).as_posix() for path in TOP.glob("lrm_ros/models/tiny/*")}
     assert tiny and not tiny - names
@@ -147,33 +149,80 @@ def test_the_manifest_names_every_ros_package_that_the_code_imports() -> None:
     assert not used - declared, f"add exec_depend for {sorted(used - declared)} to package.xml"
 
 
-def test_the_lock_is_plain_and_satisfies_what_setup_asks_for(wheel: Path) -> None:
-    lines = [line for line in (TOP / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+LOCKS = {"requirements.lock": ("3.12", "3.13"), "requirements-3.11.lock": ("3.11",)}
+
+
+@pytest.mark.parametrize("lock, python", [(lock, python) for lock, pythons in LOCKS.items() for python in pythons])
+def test_the_locks_are_plain_and_satisfy_what_setup_asks_for(wheel: Path, lock: str, python: str) -> None:
+    lines = [line for line in (TOP / lock).read_text().splitlines() if not line.startswith("#")]
     bad = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!-]+", line)]
     assert not bad, f"only name==version lines: {bad}"
-    canonical = {
-        re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)
-    }
-    metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
-    wanted = re.findall(r"^Requires-Dist: (.*)$", zipfile.ZipFile(wheel).read(metadata).decode(), re.M)
+    locked = dict(line.split("==") for line in lines)
+    canonical = {canonicalize_name(name): version for name, version in locked.items()}
+    assert sum(name.startswith("opencv") for name in canonical) == 1, "OpenCV's distributions overwrite each other"
+    wanted = [Requirement(text) for text in metadata_of(wheel).get_all("Requires-Dist")]
     assert wanted
-    for requirement in map(Requirement, wanted):
-        if str(requirement.marker) in ('extra == "oxe"', 'extra == "metaworld"'):  # large, and only for one source each
-            continue
-        version = canonical.get(re.sub(r"[-_.]+", "-", requirement.name).lower())
-        assert version and requirement.specifier.contains(version), (
-            f"requirements.lock has {version} for '{requirement}'"
-        )
+    for requirement in wanted:
+        extras = [{"extra": extra, "python_version": python} for extra in ("", "ros", "ray", "train", "test")]
+        if requirement.marker and not any(requirement.marker.evaluate(extra) for extra in extras):
+            continue  # for another Python, or large and for one source of data only
+        version = canonical.get(canonicalize_name(requirement.name))
+        assert version and requirement.specifier.contains(version), f"{lock} has {version} for '{requirement}'"
+
+
+def test_an_index_page_can_show_the_readme(wheel: Path) -> None:
+    metadata = metadata_of(wheel)
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = str(metadata.get_payload())
+    links = re.findall(r"\[[^]]*\]\(([^)]+)\)", text)
+    assert len(links) == len(re.findall(r"\[[^]]*\]\(([^)]+)\)", (TOP / "README.md").read_text())) > 5
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+    (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert (TOP / picture.rpartition("/raw/main/")[2]).is_file()
+    assert any(url.startswith("Changelog, https://") for url in metadata.get_all("Project-URL"))
+    assert "Programming Language :: Python :: 3.12" in metadata.get_all("Classifier")
+
+
+def test_the_tests_of_an_sdist_run(source: Path, tmp_path: Path) -> None:
+    build = "from setuptools.build_meta import build_sdist; import sys; build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", build, tmp_path, cwd=source)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / "lrm_ros-0.1.0"
+    missing = [
+        name for name in tracked() if not name.startswith(".") and not (unpacked / installed_name(name)).exists()
+    ]
+    assert not missing, f"MANIFEST.in leaves out {missing}"
+    chosen = ("tests/test_architecture.py", "tests/test_config.py", "tests/test_limits.py", "tests/test_heads.py")
+    done = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, cwd=unpacked)
+    assert " passed" in done and " failed" not in done
+
+
+def metadata_of(wheel: Path) -> Message:
+    archive = zipfile.ZipFile(wheel)
+    return message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))))
+
+
+def tracked() -> list[str]:
+    """The files that a checkout or an unpacked sdist consists of."""
+    if (TOP / ".git").exists():
+        ours = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=TOP).split("\0")
+        return [name for name in ours if name and (TOP / name).exists() and not (TOP / name).is_symlink()]
+    return [
+        path.relative_to(TOP).as_posix() for path in TOP.rglob("*") if path.is_file() and ".egg-info" not in str(path)
+    ]
+
+
+def installed_name(path: str) -> str:
+    """sim/world.py -> lrm_ros/sim/world.py, as in a wheel."""
+    return f"lrm_ros/{path}" if path.startswith(("sim/", "training/")) else path
 
 
 def test_no_registry_address_is_in_the_repository() -> None:
-    if not (TOP / ".git").exists():
-        pytest.skip("not a git checkout")
-    tracked = run("git", "ls-files", "-z", cwd=TOP).split("\0")
     address = re.compile(r"https?://\S+/simple\b|(?:index-url|find-links)[ =]+[\"']?(?:https?|file)://")
     texts = [
         TOP / name
-        for name in tracked
+        for name in tracked()
         if name.endswith((".lock", ".txt", ".toml", ".cfg", ".sh", ".py", ".md", "Makefile"))
     ]
     found = [path.name for path in texts if path.is_file() and address.search(path.read_text())]
@@ -203,14 +252,31 @@ def test_ros2_launch_reads_every_launch_file(prefix: Path, name: str) -> None:
     assert "Arguments" in run("ros2", "launch", "lrm_ros", name, "--show-args", env=paths_of(prefix))
 
 
-@needs_ros2
+needs_colcon = pytest.mark.skipif(shutil.which("colcon") is None, reason="needs colcon (make test-colcon brings it)")
+
+
+@needs_colcon
 @pytest.mark.launch
-@pytest.mark.skipif(shutil.which("colcon") is None, reason="needs colcon")
-def test_ros2_finds_the_executables_of_a_colcon_build(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--merge-install", "--symlink-install"])
+def test_colcon_builds_every_program_and_module(source: Path, tmp_path: Path, option: str) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/lrm_ros").symlink_to(source)
-    run("colcon", "build", "--packages-select", "lrm_ros", cwd=tmp_path)
-    installed = tmp_path / "install/lrm_ros"
+    run("colcon", "build", option, "--packages-select", "lrm_ros", cwd=tmp_path)
+    installed = tmp_path / "install" / ("" if option == "--merge-install" else "lrm_ros")
+    site = next(installed.glob("lib/python*/site-packages"))
+    # What sourcing the workspace sets; --symlink-install points at the build folder.
+    env = {"PYTHONPATH": str(tmp_path / "build/lrm_ros" if option == "--symlink-install" else site)}
+    script = "import lrm_ros, lrm_ros.sim.world, lrm_ros.training.stats as s; print(lrm_ros.__file__, s.__file__)"
+    for place in run(sys.executable, "-c", script, env=env).split():
+        assert Path(place).is_relative_to(tmp_path), f"'{place}' is not of this build"
+    for name in NODES:
+        assert os.access(installed / "lib/lrm_ros" / name, os.X_OK)
+    program = installed / "lib/lrm_ros/camera"
+    assert "did you mean 'rate_hz'?" in run(sys.executable, program, *MISSPELT, code=2, env=env)
+    for file in ("launch/self_improve.launch.py", "config/fastdds.xml", "package.xml"):
+        assert (installed / "share/lrm_ros" / file).is_file()
+    if importlib.util.find_spec("launch_ros") is None or shutil.which("ros2") is None:
+        return
     listed = run("ros2", "pkg", "executables", "lrm_ros", env=paths_of(installed)).split("\n")
     assert {f"lrm_ros {name}" for name in NODES} <= set(listed)
     for name in LAUNCH_FILES:

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Set up lrm_ros in .venv from requirements.lock, and software Vulkan where there is no GPU driver. Safe to run again.
-# Changes nothing outside the repository but system packages; PYTHON=/path/to/python chooses the interpreter.
+# Set up lrm_ros in .venv, and software Vulkan where there is no GPU driver. Safe to run again; changes nothing outside
+# the repository but system packages. Python 3.12 or 3.13 where the machine has one (requirements.lock), else 3.11
+# (requirements-3.11.lock: an older LeRobot). PYTHON=/path/to/python chooses the interpreter, VENV=FOLDER the place.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 UV_VERSION=0.13.9
+VENV=${VENV:-.venv}
 say() { printf '%s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -40,7 +42,7 @@ apt_install_backports() {
     chmod 755 "$sources"
     cp /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list "$sources"/ 2>/dev/null || true
     [ ! -s /etc/apt/sources.list ] || cp /etc/apt/sources.list "$sources"/machine.list
-    .venv/bin/python tools/backports.py "$sources" > "$sources/lrm-backports.sources"
+    "$VENV/bin/python" tools/backports.py "$sources" > "$sources/lrm-backports.sources"
     chmod 644 "$sources"/*
     suites=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$sources")
     as_root apt-get "${suites[@]}" update -qq
@@ -59,44 +61,54 @@ install_vulkan() {
 
 # --- Python -----------------------------------------------------------------------------------------------------------
 
-usable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-find_python() {
-    local candidate
-    for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.13}; do
-        if command -v "$candidate" >/dev/null && usable "$candidate"; then
-            command -v "$candidate"
-            return
-        fi
-    done
-    return 1
+usable() { case $(version_of "$1") in 3.11 | 3.12 | 3.13) ;; *) return 1 ;; esac; }
+
+# The interpreter to use: the one asked for, else the newest supported one that LeRobot's newest release runs on.
+choose_python() {
+    local newest
+    if [ -n "${PYTHON:-}" ]; then
+        usable "$PYTHON" || die "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13"
+        command -v "$PYTHON"
+    elif ! tools/find_python.sh 3.12 3.13 3.11; then
+        newest=python3.12
+        apt-cache show python3.12 >/dev/null 2>&1 || newest=python3.11
+        say "setup: no Python 3.11 to 3.13 found; installing $newest" >&2
+        apt_install $newest $newest-venv >&2
+        tools/find_python.sh "${newest#python}" || die "need Python 3.11 to 3.13; run 'PYTHON=/path/to/it make setup'"
+    fi
+}
+
+# Whether the environment that is there can stay: one that somebody chose is never replaced unasked.
+fits() {
+    usable "$VENV/bin/python" || return 1
+    [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of "$VENV/bin/python")" ]
 }
 
 make_venv() {
     local python
-    if [ -n "${PYTHON:-}" ] && ! find_python >/dev/null; then
-        die "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13"
-    fi
-    if [ -x .venv/bin/python ] && usable .venv/bin/python; then
+    if fits; then
+        if [ -z "${PYTHON:-}" ] && [ "$(version_of "$VENV/bin/python")" = 3.11 ] && python=$(tools/find_python.sh 3.12 3.13); then
+            say "setup: $VENV stays with Python 3.11; for today's LeRobot remove the folder, or PYTHON=$python make setup"
+        fi
         return
     fi
-    if ! python=$(find_python); then
-        say "setup: no Python 3.11 to 3.13 found; installing python3.11"
-        apt_install python3.11 python3.11-venv
-        python=$(find_python) || die "need Python 3.11, 3.12 or 3.13; install one and run 'PYTHON=/path/to/it make setup'"
-    fi
+    python=$(choose_python)
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        apt_install "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+        apt_install "python$(version_of "$python")-venv"
     fi
-    say "setup: making .venv with $("$python" --version)"
-    "$python" -m venv --clear .venv
+    say "setup: making $VENV with $("$python" --version)"
+    "$python" -m venv --clear "$VENV"
 }
+
+lock_file() { case $(version_of "$VENV/bin/python") in 3.11) echo requirements-3.11.lock ;; *) echo requirements.lock ;; esac; }
 
 # What pip is configured to use as $1 on this machine (environment, then user, then system), on one line.
 pip_setting() {
     local section
     for section in :env: install global; do
-        if .venv/bin/python -m pip config get "$section.$1" 2>/dev/null | tr '\n' ' '; then
+        if "$VENV/bin/python" -m pip config get "$section.$1" 2>/dev/null | tr '\n' ' '; then
             return
         fi
     done
@@ -119,41 +131,52 @@ pip_settings_for_uv() {
 }
 
 install_packages() {
-    local uv=.venv/bin/uv
+    local uv=$VENV/bin/uv lock
+    lock=$(lock_file)
     pip_settings_for_uv
-    [ -x $uv ] || .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
-    say "setup: installing $(grep -c '==' requirements.lock) packages from requirements.lock (1 to 4 minutes)"
-    $uv pip install --python .venv/bin/python --no-deps -r requirements.lock
-    $uv pip install --python .venv/bin/python --no-deps --no-build-isolation -q --editable .
+    [ -x "$uv" ] || "$VENV/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
+    say "setup: installing $(grep -c '==' "$lock") packages from $lock (1 to 4 minutes)"
+    one_opencv
+    "$uv" pip install --python "$VENV/bin/python" --no-deps -r "$lock"
+    "$uv" pip install --python "$VENV/bin/python" --no-deps --no-build-isolation -q --editable .
     link_share
+}
+
+# Every OpenCV distribution is the same folder cv2, written over by the next: all go but the one of the lock.
+one_opencv() {
+    local others
+    others=$("$VENV/bin/uv" pip list --python "$VENV/bin/python" --format freeze | sed -n 's/^\(opencv-[a-z-]*\)==.*/\1/p' \
+        | grep -vx opencv-python-headless || true)
+    # shellcheck disable=SC2086  # several names
+    [ -z "$others" ] || "$VENV/bin/uv" pip uninstall -q --python "$VENV/bin/python" $others opencv-python-headless
 }
 
 # An editable installation has no data files; link them, so that ros2 launch and ros2 run work from .venv as well.
 # Each file by itself: ros2 launch does not follow a link to a folder.
 link_share() {
-    local share=.venv/share/lrm_ros file
-    rm -rf $share .venv/lib/lrm_ros
-    mkdir -p .venv/share/ament_index/resource_index/packages $share/launch $share/config .venv/lib/lrm_ros
-    ln -sfn "$PWD/resource/lrm_ros" .venv/share/ament_index/resource_index/packages/lrm_ros
+    local share=$VENV/share/lrm_ros programs=$VENV/lib/lrm_ros file
+    rm -rf "$share" "$programs"
+    mkdir -p "$VENV/share/ament_index/resource_index/packages" "$share/launch" "$share/config" "$programs"
+    ln -sfn "$PWD/resource/lrm_ros" "$VENV/share/ament_index/resource_index/packages/lrm_ros"
     for file in package.xml launch/*.launch.py config/*.*; do ln -s "$PWD/$file" "$share/$file"; done
-    for file in .venv/bin/lrm-*; do ln -s "$PWD/$file" ".venv/lib/lrm_ros/${file##*/lrm-}"; done
+    for file in "$VENV"/bin/lrm-*; do ln -s "$(realpath "$file")" "$programs/${file##*/lrm-}"; done
 }
 
 # --- the walk ---------------------------------------------------------------------------------------------------------
 
-can_render() { .venv/bin/python -m lrm_ros.doctor --only vulkan >/dev/null 2>&1; }
+can_render() { "$VENV/bin/python" -m lrm_ros.doctor --only vulkan >/dev/null 2>&1; }
 
-stamp=.venv/.setup-$({ cat requirements.lock setup.py tools/setup.sh; ls launch config; } | sha256sum | cut -c1-16)
-if [ -e "$stamp" ] && usable .venv/bin/python; then
-    say "setup: .venv is up to date"
+stamp=$VENV/.setup-$({ cat requirements*.lock setup.py tools/setup.sh; ls launch config; } | sha256sum | cut -c1-16)
+if [ -e "$stamp" ] && fits; then
+    say "setup: $VENV is up to date"
     exit 0
 fi
 make_venv
 install_packages
 if ! can_render; then
     install_vulkan
-    can_render || { .venv/bin/python -m lrm_ros.doctor --only vulkan; exit 1; }
+    can_render || { "$VENV/bin/python" -m lrm_ros.doctor --only vulkan; exit 1; }
 fi
-rm -f .venv/.setup-*
+rm -f "$VENV"/.setup-*
 touch "$stamp"
-say "setup: done. Next: 'make demo', 'make test', or '. .venv/bin/activate' and 'lrm doctor'"
+say "setup: done. Next: 'make demo', 'make test', or '. $VENV/bin/activate' and 'lrm doctor'"
