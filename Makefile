@@ -3,14 +3,19 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: setup demo test lint format doctor clean help
-PYTHON_OF_VENV := .venv/bin/python
+.PHONY: setup demo test test-core test-colcon test-jazzy lint format doctor lock clean help
+# VENV=FOLDER and PYTHON=/path/to/python choose another environment and interpreter.
+export VENV ?= .venv
+PYTHON_OF_VENV := $(VENV)/bin/python
+# What depends on the versions of Python, LeRobot, transformers and rclpy.
+CORE := $(addprefix tests/test_,base.py closed_loop.py config.py dataset.py executor.py finetune.py heads.py journal.py \
+  messages.py packaging.py policy_node.py ppo.py qwen.py reward_node.py stats.py tiny.py twin_node.py versions.py)
 
-# .venv brings its own ROS 2; a sourced installation or another environment must not leak into it.
+# The environment brings its own ROS 2; a sourced installation or another environment must not leak into it.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE VIRTUAL_ENV
 
-setup: ## set up .venv and, without a GPU driver, software Vulkan (again only when something changed)
+setup: ## set up .venv (PYTHON=... chooses) and, without a GPU driver, software Vulkan; again only when needed
 	@tools/setup.sh
 
 demo: setup ## run the whole self-improvement loop in the twin; QUICK=1: smaller, at most 5 minutes
@@ -18,6 +23,15 @@ demo: setup ## run the whole self-improvement loop in the twin; QUICK=1: smaller
 
 test: setup lint ## check style and types, then run the tests; ARGS='-k twin' chooses some
 	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
+
+test-core: setup ## the tests that depend on the versions of the libraries (CI: on Python 3.11)
+	@$(PYTHON_OF_VENV) -m pytest $(CORE) $(ARGS)
+
+test-colcon: setup ## build with colcon, with and without --symlink-install, in an environment of its own
+	@tools/test_colcon.sh $(ARGS)
+
+test-jazzy: setup ## the nodes on the wheels of ROS 2 Jazzy, in an environment of its own
+	@tools/test_jazzy.sh $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PYTHON_OF_VENV) -m ruff check
@@ -31,9 +45,12 @@ format: setup ## put the code in order
 doctor: setup ## check Python, ROS, DDS, Vulkan, GPU, disk, cameras, serial ports and models
 	@$(PYTHON_OF_VENV) -m lrm_ros.doctor
 
+lock: setup ## write requirements.lock anew from setup.py
+	@tools/lock.sh
+
 clean: ## remove caches and build outputs; .venv and runs stay
 	@rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18

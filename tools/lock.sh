@@ -4,8 +4,6 @@
 # Run it after a change of setup.py, then 'make setup' and 'make test'. requirements-3.11.lock is kept by hand.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-uv=${VENV:-.venv}/bin/uv
-[ -x "$uv" ] || { echo "lock: run 'make setup' first, it brings uv" >&2; exit 1; }
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -15,7 +13,7 @@ printf '%s ; python_version < "3"\n' mplib opencv-python > "$scratch/left_out"
 # With mplib left out ManiSkill is there for 3.13, too; setuptools builds the package, as pyproject.toml asks.
 printf '%s\n' 'mani_skill>=3.0.1,<3.1' 'setuptools>=71,<81' > "$scratch/more.in"
 for version in 3.12 3.13; do
-    "$uv" pip compile -q --no-annotate --no-header --overrides "$scratch/left_out" --python-version $version \
+    tools/uv.sh pip compile -q --no-annotate --no-header --overrides "$scratch/left_out" --python-version $version \
         --extra ros --extra train --extra test -o "$scratch/$version" setup.py "$scratch/more.in"
 done
 diff "$scratch/3.12" "$scratch/3.13" || { echo "lock: 3.12 and 3.13 need different packages, see above" >&2; exit 1; }

@@ -6,8 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-UV_VERSION=0.13.9
-VENV=${VENV:-.venv}
+export VENV=${VENV:-.venv}
 say() { printf '%s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -104,51 +103,23 @@ make_venv() {
 
 lock_file() { case $(version_of "$VENV/bin/python") in 3.11) echo requirements-3.11.lock ;; *) echo requirements.lock ;; esac; }
 
-# What pip is configured to use as $1 on this machine (environment, then user, then system), on one line.
-pip_setting() {
-    local section
-    for section in :env: install global; do
-        if "$VENV/bin/python" -m pip config get "$section.$1" 2>/dev/null | tr '\n' ' '; then
-            return
-        fi
-    done
-}
-
-# uv does not read pip's configuration: hand it over through the environment, never through a file of the repository.
-pip_settings_for_uv() {
-    local value
-    pass() { value=$(pip_setting "$2"); value=${value% }; if [ -n "$value" ] && [ -z "${!1:-}" ]; then export "$1=$value"; fi; }
-    pass UV_INDEX_URL index-url
-    pass UV_EXTRA_INDEX_URL extra-index-url
-    pass UV_FIND_LINKS find-links
-    pass UV_INSECURE_HOST trusted-host
-    pass SSL_CERT_FILE cert
-    pass UV_HTTP_TIMEOUT default-timeout
-    export UV_FIND_LINKS="${UV_FIND_LINKS:-}"
-    UV_FIND_LINKS=${UV_FIND_LINKS// /,}
-    [ -n "$UV_FIND_LINKS" ] || unset UV_FIND_LINKS
-    export UV_INDEX_STRATEGY=unsafe-best-match  # as pip does: the version decides, not the order of the indexes
-}
-
 install_packages() {
-    local uv=$VENV/bin/uv lock
+    local lock
     lock=$(lock_file)
-    pip_settings_for_uv
-    [ -x "$uv" ] || "$VENV/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
     say "setup: installing $(grep -c '==' "$lock") packages from $lock (1 to 4 minutes)"
     one_opencv
-    "$uv" pip install --python "$VENV/bin/python" --no-deps -r "$lock"
-    "$uv" pip install --python "$VENV/bin/python" --no-deps --no-build-isolation -q --editable .
+    tools/uv.sh pip install --python "$VENV/bin/python" --no-deps -r "$lock"
+    tools/uv.sh pip install --python "$VENV/bin/python" --no-deps --no-build-isolation -q --editable .
     link_share
 }
 
 # Every OpenCV distribution is the same folder cv2, written over by the next: all go but the one of the lock.
 one_opencv() {
     local others
-    others=$("$VENV/bin/uv" pip list --python "$VENV/bin/python" --format freeze | sed -n 's/^\(opencv-[a-z-]*\)==.*/\1/p' \
-        | grep -vx opencv-python-headless || true)
+    others=$(tools/uv.sh pip list --python "$VENV/bin/python" --format freeze 2>/dev/null \
+        | sed -n 's/^\(opencv-[a-z-]*\)==.*/\1/p' | grep -vx opencv-python-headless || true)
     # shellcheck disable=SC2086  # several names
-    [ -z "$others" ] || "$VENV/bin/uv" pip uninstall -q --python "$VENV/bin/python" $others opencv-python-headless
+    [ -z "$others" ] || tools/uv.sh pip uninstall -q --python "$VENV/bin/python" $others opencv-python-headless
 }
 
 # An editable installation has no data files; link them, so that ros2 launch and ros2 run work from .venv as well.
@@ -166,7 +137,7 @@ link_share() {
 
 can_render() { "$VENV/bin/python" -m lrm_ros.doctor --only vulkan >/dev/null 2>&1; }
 
-stamp=$VENV/.setup-$({ cat requirements*.lock setup.py tools/setup.sh; ls launch config; } | sha256sum | cut -c1-16)
+stamp=$VENV/.setup-$({ cat requirements*.lock setup.py tools/*.sh; ls launch config; } | sha256sum | cut -c1-16)
 if [ -e "$stamp" ] && fits; then
     say "setup: $VENV is up to date"
     exit 0
