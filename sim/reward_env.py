@@ -134,7 +134,7 @@ class WorldRewards:
 
     def _from_frames(self, stretches: Sequence[Stretch]) -> list[NDArray[np.float32]]:
         """Ask about the judged frames, the n-th of all worlds in one batch, and hold the answers."""
-        rewards = []
+        rewards: list[NDArray[np.float32]] = []
         for world, stretch in enumerate(stretches):
             held = 0.0 if self._config.shaped else self._held[world]
             rewards.append(np.full(len(stretch.sent), held, np.float32))

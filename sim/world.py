@@ -65,7 +65,7 @@ class World:
             image_size=self.camera.width,
             max_episode_steps=1_000_000,
         ).unwrapped
-        self._last = np.zeros(len(self.contract.joints), dtype=np.float32)
+        self._last: NDArray[np.float32] = np.zeros(len(self.contract.joints), dtype=np.float32)
         self.steps = 0
         self._dt_ns = round(1e9 / self.contract.control_hz)
         self._stamp_ns = 0

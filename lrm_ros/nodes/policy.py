@@ -56,7 +56,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._fresh_start = False  # the next observation acted on must begin an episode
         self._episodes = 0
         self._drawn_with: int | None = None  # seed of the last offset
-        self._offset = np.zeros(3)
+        self._offset: NDArray[np.float64] = np.zeros(3)
         self._begin_ns: int | None = None  # stamp of the episode's first chunk
 
     def configure(self) -> None:

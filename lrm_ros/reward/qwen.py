@@ -287,7 +287,7 @@ class QwenRewardModel:
         """Return the log-probability of every candidate answer of each query."""
         import torch
 
-        totals = [np.zeros(len(prompt.terms)) for prompt in prompts]
+        totals: list[NDArray[np.float64]] = [np.zeros(len(prompt.terms)) for prompt in prompts]
         for chunk in _chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
             length = max(len(prompts[number].rows[row]) for number, row, _, _ in chunk)
             ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)

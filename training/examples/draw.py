@@ -173,7 +173,7 @@ def _ends(keyframes: Keyframes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _before_the_end(keyframes: Keyframes) -> NDArray[np.bool_]:
     """Return which rows are not done, but more than half way to the first one of their episode that is."""
     first, _ = _ends(keyframes)
-    done_at = np.full(len(keyframes), np.iinfo(np.int64).max)
+    done_at: NDArray[np.int64] = np.full(len(keyframes), np.iinfo(np.int64).max)
     done = keyframes.done == 1
     np.minimum.at(done_at, first[done], keyframes.position[done])
     done_at = done_at[first]
