@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: setup demo test lint format doctor clean help
+.PHONY: setup demo test test-jazzy lint format doctor clean help
 PYTHON_OF_VENV := .venv/bin/python
 
 # .venv brings its own ROS 2; a sourced installation or another environment must not leak into it.
@@ -19,6 +19,9 @@ demo: setup ## run the whole self-improvement loop in the twin; QUICK=1: smaller
 test: setup lint ## check style and types, then run the tests; ARGS='-k twin' chooses some
 	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
 
+test-jazzy: ## the executor's and the nodes' tests on ROS 2 Jazzy, in .venv-jazzy; ALL=1: with torch and the twin
+	@tools/test_jazzy.sh
+
 lint: setup ## ruff and mypy
 	@$(PYTHON_OF_VENV) -m ruff check
 	@$(PYTHON_OF_VENV) -m ruff format --check
@@ -33,7 +36,7 @@ doctor: setup ## check Python, ROS, DDS, Vulkan, GPU, disk, cameras, serial port
 
 clean: ## remove caches and build outputs; .venv and runs stay
 	@rm -rf build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 17

@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-UV_VERSION=0.13.9
+VENV=.venv
+. tools/uv.sh
 say() { printf '%s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
@@ -92,39 +93,13 @@ make_venv() {
     "$python" -m venv --clear .venv
 }
 
-# What pip is configured to use as $1 on this machine (environment, then user, then system), on one line.
-pip_setting() {
-    local section
-    for section in :env: install global; do
-        if .venv/bin/python -m pip config get "$section.$1" 2>/dev/null | tr '\n' ' '; then
-            return
-        fi
-    done
-}
-
-# uv does not read pip's configuration: hand it over through the environment, never through a file of the repository.
-pip_settings_for_uv() {
-    local value
-    pass() { value=$(pip_setting "$2"); value=${value% }; if [ -n "$value" ] && [ -z "${!1:-}" ]; then export "$1=$value"; fi; }
-    pass UV_INDEX_URL index-url
-    pass UV_EXTRA_INDEX_URL extra-index-url
-    pass UV_FIND_LINKS find-links
-    pass UV_INSECURE_HOST trusted-host
-    pass SSL_CERT_FILE cert
-    pass UV_HTTP_TIMEOUT default-timeout
-    export UV_FIND_LINKS="${UV_FIND_LINKS:-}"
-    UV_FIND_LINKS=${UV_FIND_LINKS// /,}
-    [ -n "$UV_FIND_LINKS" ] || unset UV_FIND_LINKS
-    export UV_INDEX_STRATEGY=unsafe-best-match  # as pip does: the version decides, not the order of the indexes
-}
-
 install_packages() {
-    local uv=.venv/bin/uv
+    local uv
     pip_settings_for_uv
-    [ -x $uv ] || .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
+    uv=$(find_uv)
     say "setup: installing $(grep -c '==' requirements.lock) packages from requirements.lock (1 to 4 minutes)"
-    $uv pip install --python .venv/bin/python --no-deps -r requirements.lock
-    $uv pip install --python .venv/bin/python --no-deps --no-build-isolation -q --editable .
+    "$uv" pip install --python .venv/bin/python --no-deps -r requirements.lock
+    "$uv" pip install --python .venv/bin/python --no-deps --no-build-isolation -q --editable .
     link_share
 }
 
@@ -143,7 +118,7 @@ link_share() {
 
 can_render() { .venv/bin/python -m lrm_ros.doctor --only vulkan >/dev/null 2>&1; }
 
-stamp=.venv/.setup-$({ cat requirements.lock setup.py tools/setup.sh; ls launch config; } | sha256sum | cut -c1-16)
+stamp=.venv/.setup-$({ cat requirements.lock setup.py tools/setup.sh tools/uv.sh; ls launch config; } | sha256sum | cut -c1-16)
 if [ -e "$stamp" ] && usable .venv/bin/python; then
     say "setup: .venv is up to date"
     exit 0
