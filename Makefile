@@ -30,7 +30,7 @@ test-core: setup ## the tests that depend on the versions of the libraries (CI: 
 test-colcon: setup ## build with colcon, with and without --symlink-install, in an environment of its own
 	@tools/test_colcon.sh $(ARGS)
 
-test-jazzy: setup ## the nodes on the wheels of ROS 2 Jazzy, in an environment of its own
+test-jazzy: setup ## the nodes on the wheels of ROS 2 Jazzy, in an environment of its own; ALL=1: with the twin
 	@tools/test_jazzy.sh $(ARGS)
 
 lint: setup ## ruff and mypy

@@ -27,11 +27,11 @@ class Spinner:
         import rclpy
 
         from lrm_ros.nodes.base import set_transport
-        from lrm_ros.nodes.executor import NodeExecutor
+        from lrm_ros.nodes.executor import make_executor
 
         set_transport()
         rclpy.init()
-        self.executor = NodeExecutor()
+        self.executor = make_executor(rclpy.logging.get_logger("tests"))
         self.nodes: list = []
 
     def add(self, node):

@@ -43,6 +43,7 @@ ROS_ROOM = "lrm_ros/nodes/"
 # What each room of lrm_ros may import of the others; rooms not named here (nodes, programs) are downstream of all.
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
+    "versions": set(),
     "config": {"types"},
     "contract": {"types", "config"},
     "act_small": {"types", "config"},

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
@@ -21,6 +23,7 @@ from std_msgs.msg import String
 from lrm_ros.config import CameraConfig, RewardConfig, RobotContract, load_yaml, to_dict
 from lrm_ros.messages import status_values
 from lrm_ros.nodes.base import LrmNode, set_transport, share_file
+from lrm_ros.versions import fast_dds_profiles_variable, rclpy_version
 
 ROOT = Path(__file__).parents[1]
 NODE_FILES = [path for path in (ROOT / "lrm_ros/nodes").glob("*.py") if re.search(r"class \w+\(L", path.read_text())]
@@ -119,6 +122,35 @@ def test_a_failing_transition_is_a_failure_that_says_why(spin, what):
     assert node.trigger_activate() == SUCCESS and node.active and not node.diagnostics.faults
 
 
+def test_a_transition_that_is_not_possible_is_refused_and_the_node_goes_on(spin, probe):
+    node = spin.add(Example())
+
+    def ask(number: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=number))
+        return spin.call(probe, ChangeState, "example/change_state", request).success
+
+    assert not ask(Transition.TRANSITION_ACTIVATE) and node.state_label == "unconfigured"
+    assert ask(Transition.TRANSITION_CONFIGURE) and node.state_label == "inactive"
+    assert not ask(Transition.TRANSITION_DEACTIVATE) and not node.active
+    assert ask(Transition.TRANSITION_ACTIVATE) and node.active
+    assert not node.diagnostics.faults
+
+
+class Hidden(Example):
+    """A node of an rclpy that does not show the parameters that were given."""
+
+    def _check_overrides(self, declared: Any) -> None:
+        given = self.__dict__.pop("_parameter_overrides")
+        super()._check_overrides(declared)
+        self._parameter_overrides = given
+
+
+def test_a_node_says_so_if_it_cannot_see_which_parameters_were_given(spin, capfd):
+    node = spin.add(Hidden(width=320))
+    assert f"rclpy {rclpy_version()} does not tell what was given" in capfd.readouterr().err
+    assert node.config.width == 320
+
+
 def test_cleanup_frees_what_configure_made(spin):
     node = spin.add(Example())
     before = set(node._entities())
@@ -158,6 +190,13 @@ def test_the_transport_is_set_unless_the_user_has_chosen_one(monkeypatch):
     monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
     set_transport()
     assert not any(name in os.environ for name in names[:2])
+
+
+def test_the_transport_is_told_by_the_name_that_this_fast_dds_reads(spin, probe):
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    libraries = {line.split()[-1] for line in lines if re.search(r"/libfast(dds|rtps)\.so", line)}
+    assert len(libraries) == 1, libraries
+    assert fast_dds_profiles_variable().encode() in Path(libraries.pop()).read_bytes()
 
 
 def test_a_missing_shared_file_says_where_it_was_looked_for():

@@ -22,11 +22,11 @@ NODES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up(name, spin, small_policy, tmp_path):
+def test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up(name, spin, request, tmp_path):
     module, _, kind = name.rpartition(".")
     parameters = dict(NODES[name])
     if kind == "PolicyNode":
-        parameters["checkpoint"] = str(small_policy)
+        parameters["checkpoint"] = str(request.getfixturevalue("small_policy"))
     if kind == "ImproverNode":
         parameters["run"] = str(tmp_path / "run")
     node: LrmNode[Any] = spin.add(getattr(importlib.import_module(module), kind)(**parameters))

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -24,6 +25,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.nodes.diagnostics import Diagnostics
 from lrm_ros.nodes.program import run
 from lrm_ros.nodes.transport import EVENTS, IMAGE, LATCHED, NEWEST, STREAM, set_transport, share_file
+from lrm_ros.versions import rclpy_version
 
 __all__ = [
     "EVENTS", "IMAGE", "LATCHED", "NEWEST", "STREAM", "LrmNode", "run", "set_transport", "share_file"
@@ -66,6 +68,8 @@ class LrmNode(LifecycleNode, Generic[C]):
         """
         given = [Parameter(key, value=list(v) if isinstance(v, tuple) else v) for key, v in (overrides or {}).items()]
         super().__init__(name, parameter_overrides=given)
+        self._refuse_wrong_transitions()
+        self._answer_state = self._service(GetState).callback
         self._config_type = config_type
         declared = {f.name: (f.default, f.metadata["help"]) for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
         self._extra = {
@@ -121,7 +125,12 @@ class LrmNode(LifecycleNode, Generic[C]):
 
     def _check_overrides(self, declared: Mapping[str, tuple[Any, str]]) -> None:
         """Raise ValueError for a misspelt parameter (rclpy ignores it) or a value of the wrong type."""
-        for name, parameter in self._parameter_overrides.items():
+        given: Mapping[str, Parameter] | None = getattr(self, "_parameter_overrides", None)
+        if given is None:  # rclpy has no other way to ask what was given
+            version = rclpy_version()
+            self.get_logger().warning(f"rclpy {version} does not tell what was given: a misspelt parameter is ignored")
+            return
+        for name, parameter in given.items():
             if name in _BUILT_IN or name.startswith("qos_overrides."):
                 continue
             if name not in declared:
@@ -182,6 +191,25 @@ class LrmNode(LifecycleNode, Generic[C]):
         return self._config_type(**{n: self._convert(n, self.get_parameter(n).value) for n in names})
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    def _service(self, kind: type) -> Any:
+        """Return the one service of a type that every lifecycle node has."""
+        return next(service for service in self.services if service.srv_type is kind)
+
+    def _refuse_wrong_transitions(self) -> None:
+        """Answer a call for a transition that is not possible with no success; in rclpy 7 it would end the program."""
+        service = self._service(ChangeState)
+        change = service.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change(request, response)
+            except RuntimeError as error:  # rcl's: what a transition itself raises does not come this far
+                self.get_logger().error(f"transition {request.transition.id} in state '{self.state_label}': {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def _guarded(self, what: str, hook: Callable[[], None]) -> bool:
         """Run a hook; log an exception with its traceback (rclpy swallows it). Returns whether it went well."""
@@ -257,13 +285,18 @@ class LrmNode(LifecycleNode, Generic[C]):
 
     def close(self) -> None:
         """Shut down from any state, also from a transition that a signal interrupted, and destroy the node."""
-        if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
+        if self.state_label in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
-        elif self._state_machine.current_state[1] != "finalized":
+        elif self.state_label != "finalized":
             self._guarded("cleanup", self._cleanup)
         self.destroy_node()
 
     @property
+    def state_label(self) -> str:
+        """The lifecycle state, as the node's own service tells it: ``"unconfigured"``, ``"activating"``..."""
+        return self._answer_state(GetState.Request(), GetState.Response()).current_state.label
+
+    @property
     def active(self) -> bool:
         """Whether the node is in the lifecycle state ``active``."""
-        return self._state_machine.current_state[1] == "active"
+        return self.state_label == "active"

@@ -1,168 +1,183 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rclpy's single-threaded executor with a short way for messages, which are nearly all a node has to do.
+"""The executor that runs a node: with a short way for messages where the installed rclpy has what that takes.
 
-For every message rclpy (9.1) goes twice through everything a node owns, with new lists, a task and a coroutine each:
-about a millisecond of CPU, more than most callbacks here take. Its EventsExecutor is no way out: a client call or a
-publication from a second thread can stop both for ever (the caller holds Python's lock and waits for the middleware,
-whose thread holds the middleware's and waits for Python's). Here the wait set is kept and messages are handed over
-directly; services, clients, timers, guard conditions, waitables and tasks go rclpy's own way.
+``lrm_ros.nodes.message_executor`` uses names that rclpy keeps to itself. Each is looked for here before a node spins,
+in the form in which it is used, and one wait is made with them. If anything is missing, or environment variable
+``LRM_RCLPY_EXECUTOR`` is set, rclpy's own executor runs the node: the same callbacks in the same order for each topic,
+with more CPU for every message.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rclpy.exceptions import InvalidHandle
-from rclpy.executors import (
-    ConditionReachedException,
-    ExternalShutdownException,
-    ShutdownException,
-    SingleThreadedExecutor,
-    TimeoutException,
-    TimeoutObject,
-)
-from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.subscription import Subscription
-from rclpy.utilities import timeout_sec_to_nsec
+from rclpy.task import Future
 
-_ROUNDS = 16  # messages of one topic at a time, before anything else gets its turn
-_WAITABLES_S = 0.5  # waitables (here: warnings about QoS that does not fit) are looked at this often [s]
-_KINDS = ("subscription", "client", "service", "timer", "guard_condition")
+from lrm_ros.versions import rclpy_version
+
+if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+FORCE = "LRM_RCLPY_EXECUTOR"  # environment variable: not empty: rclpy's own executor
+
+_C = "rclpy.impl.implementation_singleton:rclpy_implementation"
+# What the short way calls, and with how many arguments beside self.
+_CALLED = {
+    "rclpy.executors:SingleThreadedExecutor._spin_once_impl": 2,  # and it replaces this one
+    "rclpy.executors:SingleThreadedExecutor._wait_for_ready_callbacks": 3,
+    "rclpy.executors:SingleThreadedExecutor.wake": 0,
+    "rclpy.executors:SingleThreadedExecutor.shutdown": 1,
+    "rclpy.executors:SingleThreadedExecutor.add_node": 1,
+    "rclpy.executors:SingleThreadedExecutor.remove_node": 1,
+    "rclpy.executors:SingleThreadedExecutor.get_nodes": 0,
+    "rclpy.context:Context.ok": 0,
+    f"{_C}.WaitSet.__init__": 7,
+    f"{_C}.WaitSet.clear_entities": 0,
+    f"{_C}.WaitSet.add_subscription": 1,
+    f"{_C}.WaitSet.add_client": 1,
+    f"{_C}.WaitSet.add_service": 1,
+    f"{_C}.WaitSet.add_timer": 1,
+    f"{_C}.WaitSet.add_guard_condition": 1,
+    f"{_C}.WaitSet.wait": 1,
+    f"{_C}.WaitSet.get_ready_entities": 1,
+    f"{_C}.Subscription.take_message": 2,
+}
+# What else it names.
+_NAMED = (
+    "rclpy.exceptions:InvalidHandle",
+    "rclpy.executors:ConditionReachedException",
+    "rclpy.executors:ExternalShutdownException",
+    "rclpy.executors:ShutdownException",
+    "rclpy.executors:TimeoutException",
+    "rclpy.executors:TimeoutObject.timeout",
+    "rclpy.executors:SingleThreadedExecutor.wait_for_ready_callbacks",
+    "rclpy.utilities:timeout_sec_to_nsec",
+    "rclpy.context:Context.handle",
+    "rclpy.guard_condition:GuardCondition.handle",
+    "rclpy.node:Node.clients",
+    "rclpy.node:Node.guards",
+    "rclpy.node:Node.services",
+    "rclpy.node:Node.subscriptions",
+    "rclpy.node:Node.timers",
+    "rclpy.subscription:Subscription.CallbackType.MessageOnly",
+    "rclpy.subscription:Subscription.callback",
+    "rclpy.subscription:Subscription.handle",
+    f"{_C}.GuardCondition.pointer",
+    f"{_C}.Subscription.pointer",
+)
 
 
-class NodeExecutor(SingleThreadedExecutor):
-    """Runs callbacks in the thread that spins; subscriptions' callbacks must be plain functions, not coroutines.
+def make_executor(logger: RcutilsLogger) -> SingleThreadedExecutor:
+    """Return the executor for a node, of the default context, which must be initialised.
 
-    When several topics have messages, one of each is handed over in turn, in the order in which the subscriptions were
-    made.
+    Args:
+        logger: of the node; told when it is not the one with the short way, and why.
     """
-
-    def __init__(self) -> None:
-        """Create an executor of the default context."""
-        super().__init__()
-        self._handles: dict[str, list[Any]] = {}
-        self._known: list[Subscription[Any]] = []
-        self._held = ExitStack()  # keeps the handles from being destroyed while they are waited on
-        self._wait_set: Any = None
-        self._stale = True  # entities were made or destroyed since the wait set was made
-        self._looked_s = 0.0  # time.monotonic() of the last look at everything
-
-    def wake(self) -> None:
-        """Wake: an entity was made or destroyed, or a future is done; the wait set is made anew."""
-        self._stale = True
-        super().wake()
-
-    def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Stop and let go of what is waited on."""
-        self._held.close()
-        return super().shutdown(timeout_sec)
-
-    def _spin_once_impl(
-        self, timeout_sec: float | TimeoutObject | None = None, wait_condition: Callable[[], bool] = lambda: False
-    ) -> None:
-        """Wait, hand over the messages that are there, then do whatever else is ready."""
-        if any(not task.done() for task, _, _ in self._tasks):
-            super()._spin_once_impl(timeout_sec, wait_condition)
-            return
-        if wait_condition():
-            return
-        seconds = timeout_sec.timeout if isinstance(timeout_sec, TimeoutObject) else timeout_sec
-        others = self._receive(timeout_sec_to_nsec(seconds))
-        if not others and time.monotonic() - self._looked_s < _WAITABLES_S:
-            return
-        self._looked_s = time.monotonic()
-        while True:
-            try:
-                handler, _, _ = self.wait_for_ready_callbacks(0, None, wait_condition)
-            except (TimeoutException, ShutdownException, ConditionReachedException):
-                return
-            handler()
-            handler.result()  # raises what the callback raised
-
-    def _receive(self, timeout_ns: int) -> bool:
-        """Wait and call the callbacks of messages; returns whether anything else is ready.
-
-        Args:
-            timeout_ns: how long to wait [ns]; below 0: until something happens, or a look at everything is due.
-        """
-        if self._stale:
-            self._stale = False  # before, so that a change meanwhile is not missed
-            self._make_wait_set()
-        wait_set = self._wait_set
-        wait_set.clear_entities()
-        for kind, handles in self._handles.items():
-            add = getattr(wait_set, f"add_{kind}")
-            for handle in handles:
-                add(handle)
-        longest = int(1e9 * _WAITABLES_S)
-        wait_set.wait(longest if timeout_ns < 0 else min(timeout_ns, longest))
-        if self._is_shutdown:
-            return False
-        if not self._context.ok():
-            raise ExternalShutdownException
-        ready = {kind: wait_set.get_ready_entities(kind) for kind in _KINDS}
-        for node in self.get_nodes():  # waiting has reset the guard conditions: rclpy looks at this instead
-            for guard in node.guards:
-                if guard.handle.pointer in ready["guard_condition"]:
-                    guard._executor_triggered = True
-        waiting = [known for known in self._known if known.handle.pointer in ready["subscription"]]
-        for _ in range(_ROUNDS):
-            waiting = [subscription for subscription in waiting if _take(subscription)]
-            if not waiting:
-                break
-        return any(ready[kind] for kind in _KINDS[1:])
-
-    def _make_wait_set(self) -> None:
-        """Gather what the nodes own now; waitables are left to rclpy."""
-        self._held.close()
-        self._held = ExitStack()
-        nodes = self.get_nodes()
-        found = {
-            "subscription": [entity for node in nodes for entity in node.subscriptions],
-            "client": [entity for node in nodes for entity in node.clients],
-            "service": [entity for node in nodes for entity in node.services],
-            "timer": [entity for node in nodes for entity in node.timers],
-            "guard_condition": [*(guard for node in nodes for guard in node.guards), self._guard, self._sigint_gc],
-        }
-        self._known = [entity for entity in found["subscription"] if self._holds(entity.handle)]
-        self._handles = {"subscription": [entity.handle for entity in self._known]}
-        for kind in _KINDS[1:]:
-            self._handles[kind] = [e.handle for e in found[kind] if e is not None and self._holds(e.handle)]
-        self._held.enter_context(self._context.handle)
-        count = {kind: len(handles) for kind, handles in self._handles.items()}
-        self._wait_set = rclpy_implementation.WaitSet(
-            count["subscription"],
-            count["guard_condition"],
-            count["timer"],
-            count["client"],
-            count["service"],
-            0,
-            self._context.handle,
+    if os.environ.get(FORCE):
+        logger.info(f"rclpy's own executor runs this node, as environment variable {FORCE} asks")
+        return SingleThreadedExecutor()
+    lacking = sorted(missing())
+    if lacking:
+        logger.warning(
+            f"rclpy's own executor runs this node: it does the same with more CPU for every message; the short way for "
+            f"messages does not fit rclpy {rclpy_version() or 'of unknown version'}, which lacks {', '.join(lacking)}"
         )
+        return SingleThreadedExecutor()
+    from lrm_ros.nodes.message_executor import MessageExecutor
 
-    def _holds(self, handle: Any) -> bool:
-        """Keep a handle; returns whether it is still there."""
+    return MessageExecutor()
+
+
+def spin_until(executor: SingleThreadedExecutor, future: Future[Any]) -> None:
+    """Run callbacks until a future is done or the context is shut down; any thread may set the future.
+
+    rclpy 7 (Jazzy) adds a callback to the future at every turn of its own ``spin_until_future_complete`` and keeps them
+    all: about 200 bytes a message, for as long as the node runs.
+    """
+    future.add_done_callback(lambda _: executor.create_task(lambda: None))  # something to do, which ends the waiting
+    while executor.context.ok() and not future.done():
+        executor.spin_once()
+
+
+def missing() -> Iterator[str]:
+    """Yield what the short way relies on and the installed rclpy does not have, or has in another form."""
+    complete = True
+    for name in (*_CALLED, *_NAMED):
         try:
-            self._held.enter_context(handle)
-        except InvalidHandle:
-            return False
-        return True
+            found = _look_up(name)
+        except (ImportError, AttributeError):
+            found = None
+        shown = name.partition(":")[2].removeprefix("rclpy_implementation.")
+        if found is None:
+            complete = False
+            yield shown
+        elif name in _CALLED and not _takes(found, _CALLED[name]):
+            complete = False
+            yield f"{shown} with {_CALLED[name]} arguments"
+    if complete:
+        yield from _missing_inside()
 
 
-def _take(subscription: Subscription[Any]) -> bool:
-    """Take one message and call the callback; returns whether there was one."""
+def _look_up(name: str) -> Any:
+    """Return what ``module:a.b.c`` names.
+
+    Raises:
+        ImportError: no such module.
+        AttributeError: no such name in it.
+    """
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _takes(method: Any, count: int) -> bool:
+    """Return whether a method has this many parameters beside ``self``.
+
+    Compiled methods have no signature that Python can read, but it is the first line of their docstring.
+    """
+    if inspect.isfunction(method):
+        return len(inspect.signature(method).parameters) == 1 + count
+    head = re.match(r"\w+\((.*)\) -> ", (method.__doc__ or "").partition("\n")[0])
+    return head is not None and len(re.findall(r"(?:^|, )\w+(?=[:,]|$)", head.group(1))) == 1 + count
+
+
+def _missing_inside() -> Iterator[str]:
+    """Yield what objects of rclpy lack that only an object can show; waits once, for a guard condition."""
+    executor = SingleThreadedExecutor()
     try:
-        with subscription.handle:
-            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-    except InvalidHandle:
-        return False
-    if taken is None:
-        return False
-    if subscription._callback_type is Subscription.CallbackType.MessageOnly:
-        subscription.callback(taken[0])
-    else:
-        subscription.callback(*taken)
-    return True
+        if "_callback_type" not in Subscription.callback.fset.__code__.co_names:
+            yield "Subscription._callback_type"
+        if not hasattr(executor, "_tasks") and not hasattr(executor, "_ready_tasks"):
+            yield "SingleThreadedExecutor._tasks or _ready_tasks"
+        lacking = [name for name in ("_guard", "_sigint_gc") if getattr(executor, name, None) is None]
+        yield from (f"SingleThreadedExecutor.{name}" for name in lacking)
+        if lacking:
+            return
+        if not hasattr(executor._guard, "_executor_triggered"):
+            yield "GuardCondition._executor_triggered"
+        with ExitStack() as held:
+            guard, context = executor._guard.handle, executor.context.handle
+            held.enter_context(guard)
+            held.enter_context(context)
+            wait_set = _look_up(f"{_C}.WaitSet")(0, 1, 0, 0, 0, 0, context)
+            wait_set.clear_entities()
+            wait_set.add_guard_condition(guard)
+            executor.wake()
+            wait_set.wait(0)
+            ready = [len(wait_set.get_ready_entities(kind)) for kind in ("guard_condition", "subscription")]
+            if guard.pointer not in wait_set.get_ready_entities("guard_condition") or ready != [1, 0]:
+                yield "WaitSet that tells what is ready"
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        yield f"a way to wait ({error})"
+    finally:
+        executor.shutdown()

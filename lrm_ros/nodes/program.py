@@ -16,7 +16,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from lrm_ros.nodes.executor import NodeExecutor
+from lrm_ros.nodes.executor import make_executor, spin_until
 from lrm_ros.nodes.transport import set_transport
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(node_type: Callable[[], LrmNode], argv: list[str] | None = None) -> int:
         if {"-h", "--help"} & set(sys.argv if argv is None else argv):
             print(node.usage(), flush=True)
             return 0
-        executor = NodeExecutor()
+        executor = make_executor(node.get_logger())
         executor.add_node(node)
         node.on_exit = stop.set_result
         if node.autostart:
@@ -83,7 +83,7 @@ def run(node_type: Callable[[], LrmNode], argv: list[str] | None = None) -> int:
                 if step() != TransitionCallbackReturn.SUCCESS:
                     return 1
         spinning = True
-        executor.spin_until_future_complete(stop)
+        spin_until(executor, stop)
         return stop.result() or 0
     except KeyboardInterrupt:
         pass

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+from lrm_ros.versions import fast_dds_profiles_variable
+
 # What one node allocates of /dev/shm with config/fastdds.xml.
 SEGMENT_BYTES = 68 * 2**20
 
@@ -54,9 +56,7 @@ def set_transport() -> None:
     """Choose the DDS transport for images unless the user has: Fast DDS with a 64 MiB shared-memory segment."""
     chosen = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
     if not any(os.environ.get(name) for name in chosen):
-        # Fast DDS 2 (up to Jazzy) reads only the old name, Fast DDS 3 warns about it.
-        old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-        os.environ[chosen[0] if old else chosen[1]] = str(share_file("config/fastdds.xml"))
+        os.environ[fast_dds_profiles_variable()] = str(share_file("config/fastdds.xml"))
         shared_memory = Path("/dev/shm")
         if shared_memory.is_dir() and (free := shutil.disk_usage(shared_memory).free) < SEGMENT_BYTES:
             print(

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Test the executor and the nodes on the wheels of ROS 2 Jazzy, in .venv-jazzy from requirements-jazzy.lock (1 minute after
+# the first time). ALL=1: also with the packages of requirements.lock, for the tests that need torch, LeRobot or ManiSkill
+# (5 GB and 4 minutes more). Python 3.12 is needed: Jazzy's wheels are for that version only.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+JAZZY=.venv-jazzy
+# What another ROS 2 or environment set must not leak into this one.
+unset PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO VIRTUAL_ENV
+unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LRM_RCLPY_EXECUTOR FASTRTPS_DEFAULT_PROFILES_FILE FASTDDS_DEFAULT_PROFILES_FILE
+
+NODES=(
+    tests/test_base.py
+    tests/test_camera.py
+    tests/test_cdr.py
+    tests/test_collector.py
+    tests/test_evaluator.py
+    tests/test_graph.py
+    tests/test_improver.py
+    tests/test_lifecycle.py
+    tests/test_messages.py
+    tests/test_policy_node.py
+    tests/test_recorder.py
+    tests/test_reward_node.py
+    tests/test_teleop.py
+    tests/test_bench_topics.py
+    tests/test_doctor.py::test_images_cross_from_process_to_process
+)
+# Of these files the tests that need torch, LeRobot or ManiSkill, and files of such tests.
+LIFECYCLE=tests/test_lifecycle.py::test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up
+HEAVY=(
+    "$LIFECYCLE[lrm_ros.nodes.improver.ImproverNode]"
+    "$LIFECYCLE[lrm_ros.nodes.policy.PolicyNode]"
+    "$LIFECYCLE[lrm_ros.sim.twin_node.TwinNode]"
+    "$LIFECYCLE[lrm_ros.sim.worlds_node.WorldsNode]"
+    tests/test_teleop.py::test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard
+)
+HEAVY_FILES=(tests/test_twin_node.py tests/test_refiner_node.py)
+
+make_environment() {
+    local python stamp
+    stamp=$JAZZY/.ready-$({ cat requirements-jazzy.lock; [ -z "${ALL:-}" ] || cat requirements.lock; } | sha256sum | cut -c1-16)
+    [ ! -e "$stamp" ] || return 0
+    if ! python=${JAZZY_PYTHON:-$(tools/find_python.sh 3.12)}; then
+        echo "test_jazzy: need Python 3.12; install it and run 'JAZZY_PYTHON=/path/to/it make test-jazzy'" >&2
+        return 1
+    fi
+    echo "test_jazzy: making $JAZZY with $("$python" --version)"
+    "$python" -m venv --clear --without-pip $JAZZY
+    if [ -n "${ALL:-}" ]; then
+        grep -v '^ros-' requirements.lock | tools/uv.sh pip install -q --python $JAZZY/bin/python --no-deps -r -
+        grep '^ros-' requirements-jazzy.lock | tools/uv.sh pip install -q --python $JAZZY/bin/python --no-deps -r -
+    else
+        tools/uv.sh pip install -q --python $JAZZY/bin/python --no-deps -r requirements-jazzy.lock
+    fi
+    touch "$stamp"
+}
+
+pytest() { PYTHONPATH=$PWD $JAZZY/bin/python -m pytest -q -p no:cacheprovider "$@"; }
+
+make_environment
+if [ -n "${ALL:-}" ]; then
+    NODES+=("${HEAVY_FILES[@]}")
+    HEAVY=()
+fi
+echo "test_jazzy: the executors, then the nodes with the short way for messages"
+pytest tests/test_executor.py "${NODES[@]}" "${HEAVY[@]/#/--deselect=}"
+echo "test_jazzy: the nodes with rclpy's own executor"
+LRM_RCLPY_EXECUTOR=1 pytest "${NODES[@]}" "${HEAVY[@]/#/--deselect=}"
