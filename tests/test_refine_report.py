@@ -46,6 +46,12 @@ def test_with_one_training_the_sign_flip_test_is_mcnemars():
     assert against(trained[None], base)["p"] == pytest.approx(exact, abs=0.02)
 
 
+def test_with_at_most_one_pose_that_differs_nothing_is_shown():
+    base = np.array([0, 1, 0, 1], bool)
+    assert against(base[None], base)["p"] == 1.0
+    assert against(np.array([[1, 1, 0, 1]], bool), base)["p"] == 1.0
+
+
 def test_the_interval_of_a_pooled_rate_holds_it_as_often_as_it_says():
     hits = 0
     for seed in range(100):

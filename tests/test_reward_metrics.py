@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reward model's figures of merit against scipy and against cases worked out by hand."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +13,7 @@ from lrm_ros.training.reward_metrics import (
     completion_figures,
     contrastive_figures,
     cumulative_accuracy,
+    kendall,
     progress_figures,
     reliability,
     roc_auc,
@@ -45,9 +48,28 @@ def test_rank_figures_agree_with_scipy_with_ties():
 
 
 def test_a_predictor_that_says_one_thing_orders_nothing():
-    assert spearman(np.array([0.0, 0.5, 1.0]), np.full(3, 0.5)) == 0.0
-    assert roc_auc(np.array([True, False]), np.full(2, 0.5)) == 0.5
-    assert roc_auc(np.array([True, True]), np.array([0.1, 0.9])) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert spearman(np.array([0.0, 0.5, 1.0]), np.full(3, 0.5)) == 0.0
+        assert kendall(np.array([-1.0, 1.0, 1.0]), np.full(3, 1.0)) == 0.0
+        assert spearman(np.ones(1), np.ones(1)) == kendall(np.ones(1), np.ones(1)) == 0.0
+        assert roc_auc(np.array([True, False]), np.full(2, 0.5)) == 0.5
+        assert roc_auc(np.array([True, True]), np.array([0.1, 0.9])) is None
+
+
+def test_the_area_of_32_bit_scores_is_as_exact_as_that_of_64():
+    rng = np.random.default_rng(4)
+    positive, score = rng.random(20_000) < 0.4, rng.random(20_000).astype(np.float32)
+    ranks = stats.rankdata(score.astype(float))[positive]
+    won = ranks.sum() - len(ranks) * (len(ranks) + 1) / 2
+    area = roc_auc(positive, score)
+    assert area is not None and abs(area - won / (len(ranks) * (len(positive) - len(ranks)))) < 1e-12
+
+
+def test_an_answer_of_0_is_a_tie_to_kendall():
+    # Of six pairs four are ordered alike and none otherwise; two are ties of the truth, one of the answer.
+    found = contrastive_figures(np.array([0.5, 0.2, -0.2, -0.5]), np.array([0.9, 0.0, -0.1, -0.9]))
+    assert found["kendall"] == pytest.approx(4 / np.sqrt((6 - 2) * (6 - 1))) and found["accuracy"] == 0.75
 
 
 def test_kendall_of_signs_is_scipys_tau_b_and_spearman():

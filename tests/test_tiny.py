@@ -2,6 +2,7 @@
 """The training of the tiny reward model, on a few frames: a disc that moves into a ring."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import torch
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.training.reward_metrics import ranks
+from lrm_ros.training.reward_metrics import roc_auc, spearman
+from lrm_ros.training.stats import precision_recall
 from lrm_ros.training.tiny.card import card
 from lrm_ros.training.tiny.card import main as write_card
 from lrm_ros.training.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
 from lrm_ros.training.tiny.label_head import LONGEST, LabelHead, words_of
 from lrm_ros.training.tiny.language import Reader, Sampler
-from lrm_ros.training.tiny.measure import auc, precision_recall
 from lrm_ros.training.tiny.model import build_model, build_processor, instructions, prompt_phrases
 from lrm_ros.training.tiny.train import main
 from lrm_ros.training.tiny.vision import Student, initialise
@@ -201,10 +202,11 @@ def test_the_shipped_model_is_small_and_complete():
 
 
 def test_the_figures_are_those_of_the_textbook():
-    assert ranks(np.array([3.0, 1.0, 3.0])).tolist() == [2.5, 1.0, 2.5]
+    # Ranks 2.5, 1, 2.5 and 2, 1, 3.
+    assert spearman(np.array([3.0, 1.0, 3.0]), np.array([2.0, 1.0, 3.0])) == pytest.approx(math.sqrt(3) / 2)
     truth = np.array([True, True, False, False])
-    assert auc(truth, np.array([0.9, 0.4, 0.5, 0.1])) == 0.75
-    found = precision_recall(truth, np.array([True, False, True, False]))
+    assert roc_auc(truth, np.array([0.9, 0.4, 0.5, 0.1])) == 0.75
+    found = precision_recall(np.array([True, False, True, False]), truth)
     assert (found["precision"], found["recall"], found["n"]) == (0.5, 0.5, 4)
 
 
@@ -254,6 +256,8 @@ def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
     metrics = json.loads((TINY_FOLDER / "metrics.json").read_text())
     assert card(about, metrics) == (TINY_FOLDER / "README.md").read_text()
     assert f"{metrics['zero_shot']['progress']['mae']:.3f}" in card(about, metrics)
+    about["left_out"]["judge_episodes"] |= {"precision": None}
+    assert "precision -, recall 1.000. These" in card(about, None)
     with pytest.raises(SystemExit):
         write_card([str(tmp_path)])
     assert "training.json" in capsys.readouterr().err

@@ -68,11 +68,12 @@ def summary(history: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def line_through(worlds: Sequence[int], seconds: Sequence[float]) -> dict[str, float]:
     """Return the least-squares line of seconds over worlds and how much of their variance it explains (R^2)."""
-    slope, constant = np.polyfit(worlds, seconds, 1)
-    rest = np.asarray(seconds) - (constant + slope * np.asarray(worlds))
-    variance = float(np.var(seconds))
-    r2 = 1 - float(np.var(rest)) / variance if variance else float("nan")
-    return {"seconds_per_world": float(slope), "constant_s": float(constant), "r2": r2}
+    from scipy.stats import linregress
+
+    line = linregress(worlds, seconds)
+    return {
+        "seconds_per_world": float(line.slope), "constant_s": float(line.intercept), "r2": float(line.rvalue**2),
+    }  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
                     own += measure(arguments, run, nodes, [*settings, f"worlds={most}"])
     except RuntimeError as error:
         parser.exit(1, f"lrm bench ppo: {error}\n")
-    if len(args.worlds) > 2:
+    if len(set(args.worlds)) > 2:
         seconds = [figures["in_process"][count]["seconds_per_iteration"] for count in args.worlds]
         figures["line"] = line_through(args.worlds, seconds)
         print(

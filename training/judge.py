@@ -16,6 +16,7 @@ from pathlib import Path
 from lrm_ros.config import RewardConfig
 from lrm_ros.record.journal import JournalError, last_frames, read_info
 from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.training.stats import precision_recall
 from lrm_ros.types import Verdict
 
 _BATCH = 32  # episodes judged at once
@@ -83,10 +84,8 @@ def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[Judg
 def agreement(judged: Sequence[Judged]) -> dict[str, float | int | None]:
     """Return precision and recall of the judge over the episodes with a person's outcome (``None`` if undefined)."""
     known = [item for item in judged if item.outcome is not None]
-    both = sum(item.verdict.keep and item.outcome is True for item in known)
-    kept = sum(item.verdict.keep for item in known)
-    good = sum(item.outcome is True for item in known)
-    return {"precision": both / kept if kept else None, "recall": both / good if good else None, "n": len(known)}
+    found = precision_recall([item.verdict.keep for item in known], [bool(item.outcome) for item in known])
+    return {name: found[name] for name in ("precision", "recall", "n")}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -131,9 +131,11 @@ def _relative(one: Scored, pair: _Paired) -> dict[str, float]:
 
 def _pearson(a: NDArray, b: NDArray) -> float:
     """Return Pearson's correlation, NaN where one of the two does not vary."""
+    from scipy.stats import pearsonr
+
     if np.std(a) < _FLAT or np.std(b) < _FLAT:
         return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
+    return float(pearsonr(a, b).statistic)
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------

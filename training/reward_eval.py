@@ -25,8 +25,10 @@ from lrm_ros.training.reward_metrics import (
     completion_figures,
     contrastive_figures,
     cumulative_accuracy,
+    interval,
     progress_figures,
     reliability,
+    resamples,
     spearman,
 )
 
@@ -52,10 +54,8 @@ def figures(exam: Exam, answers: Answers, rows: NDArray[np.bool_] | None = None,
     def add(head: str, episode: NDArray, figure: Callable[[NDArray], dict[str, Any]]) -> None:
         found[head] = {**figure(np.arange(len(episode))), "n": len(episode)}
         if rounds:
-            found[head]["ci95"] = {
-                name: bootstrap(episode, lambda draw: figure(draw)[name], rounds=rounds)  # noqa: B023
-                for name in WITH_INTERVAL[head]
-            }
+            drawn = [figure(draw) for draw in resamples(episode, rounds=rounds)]
+            found[head]["ci95"] = {name: interval(one[name] for one in drawn) for name in WITH_INTERVAL[head]}
 
     labelled = np.flatnonzero(chosen & np.isfinite(exam.progress))
     if len(labelled):

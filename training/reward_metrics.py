@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of merit of a reward model: the paper's Tables I and II, Figure 2, completion, calibration, intervals.
 
-Kendall's tau of the contrastive head compares the answer's sign with the truth's over pairs shown in both orders. On
-signs, tau-b and Spearman's rho are one number, as in the paper's Table I (0.257 and 0.257, 0.296 and 0.296).
+Kendall's tau (tau-b) of the contrastive head compares the answer's sign with the truth's over pairs shown in both
+orders. Where no answer is 0, tau-b and Spearman's rho of signs are one number, as in the paper's Table I (0.257 and
+0.257, 0.296 and 0.296).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,29 +22,37 @@ GAPS = (0.1, 0.2, 0.4, 0.7, 1.01)  # edges of the classes of |progress differenc
 _EPS = 1e-6
 
 
-def ranks(values: Values) -> Values:
-    """Return ranks from 1 on; ties share their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]
-
-
-def correlation(a: Values, b: Values) -> float:
-    """Return Pearson's correlation, 0 where one of the two is constant (it then orders nothing)."""
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
 def spearman(a: Values, b: Values) -> float:
-    """Return Spearman's rank correlation, 0 where one of the two is constant."""
-    return correlation(ranks(a), ranks(b))
+    """Return Spearman's rank correlation, 0 where one of the two is constant (it then orders nothing)."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic) if _both_vary(a, b) else 0.0
+
+
+def kendall(a: Values, b: Values) -> float:
+    """Return Kendall's tau-b, 0 where one of the two is constant."""
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(a, b).statistic) if _both_vary(a, b) else 0.0
+
+
+def _both_vary(a: Values, b: Values) -> bool:
+    return len(a) > 1 and bool(np.ptp(a) != 0 and np.ptp(b) != 0)
 
 
 def roc_auc(positive: NDArray[np.bool_], score: Values) -> float | None:
-    """Return the area under the ROC curve (ties count half); ``None`` with one class only."""
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((ranks(score)[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else None
+    """Return the area under the ROC curve (ties count half); ``None`` with one class only.
+
+    It is Mann and Whitney's U as a share of all pairs; so computed it takes a third of the time of scikit-learn's.
+    """
+    from scipy.stats import mannwhitneyu
+
+    score = np.asarray(score, np.float64)  # SciPy adds the ranks of 32-bit scores in 32 bits
+    won, lost = score[positive], score[~positive]
+    if not len(won) or not len(lost):
+        return None
+    # Asymptotic is the p-value, which is not used: the exact one of few scores would take long.
+    return float(mannwhitneyu(won, lost, method="asymptotic").statistic / (len(won) * len(lost)))
 
 
 def progress_figures(truth: Values, answer: Values) -> dict[str, float]:
@@ -84,7 +93,7 @@ def contrastive_figures(gain: Values, answer: Values) -> dict[str, Any]:
         inside = (np.abs(gain) >= low - _EPS) & (np.abs(gain) < high - _EPS)
         if inside.any():
             by_gap[f"{low:g} to {min(high, 1):g}"] = {"accuracy": float(right[inside].mean()), "n": int(inside.sum())}
-    return {"accuracy": float(right.mean()), "kendall": correlation(truth, sign), "by_gap": by_gap}
+    return {"accuracy": float(right.mean()), "kendall": kendall(truth, sign), "by_gap": by_gap}
 
 
 def completion_figures(done: NDArray[np.bool_], answer: Values) -> dict[str, float | None]:
@@ -102,15 +111,12 @@ def completion_figures(done: NDArray[np.bool_], answer: Values) -> dict[str, flo
 
 def reliability(done: NDArray[np.bool_], answer: Values, bins: int = 10) -> list[dict[str, float]]:
     """Return mean p(done), share that was done, and count of each class of p(done) of equal width."""
-    place = np.clip((answer * bins).astype(int), 0, bins - 1)
-    rows = []
-    for b in range(bins):
-        inside = place == b
-        if inside.any():
-            rows.append(
-                {"said": float(answer[inside].mean()), "was": float(done[inside].mean()), "n": int(inside.sum())}
-            )
-    return rows
+    from scipy.stats import binned_statistic
+
+    edges = np.arange(bins + 1) / bins
+    (said, was), _, place = binned_statistic(np.clip(answer, 0, 1), [answer, done], bins=edges)
+    count = np.bincount(place, minlength=bins + 1)[1:]
+    return [{"said": float(said[b]), "was": float(was[b]), "n": int(count[b])} for b in np.flatnonzero(count)]
 
 
 def calibration_error(done: NDArray[np.bool_], answer: Values, bins: int = 10) -> float:
@@ -133,18 +139,28 @@ def bootstrap(
     Returns:
         [low, high]; ``None`` if there are fewer than two episodes or the figure could never be said.
     """
+    return interval(figure(rows) for rows in resamples(episode, seed, rounds))
+
+
+def resamples(episode: NDArray, seed: int = 0, rounds: int = 1000) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of as many episodes drawn with replacement, ``rounds`` times; nothing of fewer than two episodes.
+
+    Args:
+        episode: (N,) which episode each row belongs to.
+        seed: of the drawing.
+        rounds: number of resamples.
+    """
     order = np.argsort(episode, kind="stable")
-    names, starts, counts = np.unique(episode[order], return_index=True, return_counts=True)
+    names, starts = np.unique(episode[order], return_index=True)
     if len(names) < 2:
-        return None
-    groups = [order[start : start + count] for start, count in zip(starts, counts, strict=True)]
+        return
+    groups = np.split(order, starts[1:])
     rng = np.random.default_rng(seed)
-    found = []
     for _ in range(rounds):
-        value = figure(np.concatenate([groups[g] for g in rng.integers(len(groups), size=len(groups))]))
-        if value is not None:
-            found.append(value)
-    if not found:
-        return None
-    low, high = np.quantile(found, [0.025, 0.975])
-    return [float(low), float(high)]
+        yield np.concatenate([groups[g] for g in rng.integers(len(groups), size=len(groups))])
+
+
+def interval(drawn: Iterable[float | None]) -> list[float] | None:
+    """Return the 95 % interval of a figure's values on resamples; ``None`` if it could never be said."""
+    said = [value for value in drawn if value is not None]
+    return [float(bound) for bound in np.quantile(said, [0.025, 0.975])] if said else None

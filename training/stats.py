@@ -6,9 +6,8 @@ Everything is closed form or exact, so that it holds for twenty episodes as well
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import comb, sqrt
-from statistics import NormalDist
+from collections.abc import Iterable, Mapping
+from math import sqrt
 from typing import Any
 
 LEVEL = 0.95
@@ -28,14 +27,12 @@ def wilson(count: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     Raises:
         ValueError: no trials, or a count outside 0 to n.
     """
+    from scipy.stats import binomtest
+
     if n < 1 or not 0 <= count <= n:
         raise ValueError(f"a rate needs 0 <= count <= n and n >= 1, got {count} of {n}")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    rate = count / n
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At the ends the bound is the end itself; rounding would leave it at 1e-17.
-    return (0.0 if count == 0 else middle - half, 1.0 if count == n else middle + half)
+    low, high = binomtest(count, n).proportion_ci(level, method="wilson")
+    return float(low), float(high)
 
 
 def proportion(count: int, n: int) -> dict[str, Any]:
@@ -55,9 +52,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     Returns:
         Probability of a split at least this uneven if both were equally good; 1 when no pair differs.
     """
+    from scipy.stats import binomtest
+
     n = only_first + only_second
-    tail = sum(comb(n, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return float(binomtest(only_first, n).pvalue) if n else 1.0
 
 
 def difference_interval(
@@ -128,7 +126,7 @@ def paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> dict[str, A
     }
 
 
-def precision_recall(kept: Sequence[bool], success: Sequence[bool]) -> dict[str, Any]:
+def precision_recall(kept: Iterable[bool], success: Iterable[bool]) -> dict[str, Any]:
     """Measure a filter against what really happened.
 
     Args:
@@ -142,14 +140,15 @@ def precision_recall(kept: Sequence[bool], success: Sequence[bool]) -> dict[str,
     Raises:
         ValueError: the two have different lengths.
     """
-    hits = sum(keep and good for keep, good in zip(kept, success, strict=True))
-    precision, recall = proportion(hits, sum(kept)), proportion(hits, sum(success))
+    pairs = [(bool(keep), bool(good)) for keep, good in zip(kept, success, strict=True)]
+    hits = pairs.count((True, True))
+    precision, recall = (proportion(hits, sum(pair[side] for pair in pairs)) for side in (0, 1))
     return {
         "precision": precision["rate"],
         "precision_ci95": precision["ci95"],
         "recall": recall["rate"],
         "recall_ci95": recall["ci95"],
-        "n": len(kept),
+        "n": len(pairs),
         "kept": precision["n"],
         "successes": recall["n"],
         "kept_successes": hits,

@@ -32,6 +32,7 @@ def card(about: dict[str, Any], metrics: dict[str, Any] | None) -> str:
         metrics: what ``lrm reward eval`` wrote to metrics.json; ``None``: not measured yet.
     """
     judge = about["left_out"]["judge_episodes"]
+    quality = f"precision {_number(judge['precision'])}, recall {_number(judge['recall'])}"
     sources = about["sources"]
     return f"""---
 license: apache-2.0
@@ -63,7 +64,7 @@ convolutional network learns the labels, the vision tower imitates its features 
 learns to answer from the frozen tower's tokens, at last together with the tower. {_before(about)}Stored in bfloat16.
 
 **Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
-precision {judge["precision"]:.3f}, recall {judge["recall"]:.3f}. These are hard cases, not a policy's episodes: half of
+{quality}. These are hard cases, not a policy's episodes: half of
 them go on with a random motion after the behaviour.
 
 {_tables(metrics) if metrics else "Not measured yet: `lrm reward eval` writes metrics.json, and then this card again."}
@@ -115,11 +116,12 @@ def _tables(metrics: dict[str, Any]) -> str:
 
 
 def _value(figures: dict[str, Any], head: str, key: str) -> str:
-    value = figures.get(head, {}).get(key)
-    if value is None:
-        return "-"
-    interval = figures[head].get("ci95", {}).get(key)
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    interval = figures.get(head, {}).get("ci95", {}).get(key)
+    return _number(figures.get(head, {}).get(key)) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def main(argv: list[str] | None = None) -> int:

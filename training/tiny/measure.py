@@ -11,7 +11,8 @@ import numpy as np
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.training.reward_metrics import ranks
+from lrm_ros.training.reward_metrics import roc_auc, spearman
+from lrm_ros.training.stats import precision_recall
 from lrm_ros.training.tiny.data import Frames
 from lrm_ros.types import Frame, RewardQuery, Unscored
 
@@ -22,35 +23,18 @@ if TYPE_CHECKING:
 _CLEARLY = 0.1  # contrastive pairs of the evaluation differ by at least this much progress
 
 
-def auc(positive: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under the ROC curve, NaN with one class only."""
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((ranks(score)[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
-
-
-def precision_recall(truth: np.ndarray, kept: np.ndarray) -> dict[str, float | int]:
-    """Return precision, recall and the numbers behind them."""
-    both = int((truth & kept).sum())
-    return {
-        "precision": both / max(1, int(kept.sum())),
-        "recall": both / max(1, int(truth.sum())),
-        "kept": int(kept.sum()),
-        "true": int(truth.sum()),
-        "n": len(truth),
-    }
-
-
 def label_figures(network: nn.Module, frames: Frames, words: torch.Tensor) -> str:
-    """Return in one line how well the labels of a teacher or student are on ``frames``."""
+    """Return in one line how well the labels of a teacher or student are on ``frames``; "-" where it cannot be said."""
     from lrm_ros.training.tiny.vision import outputs_of
 
     progress, done = outputs_of(network, frames, words)
     seen = frames.decided
-    found = precision_recall(frames.success[seen], done[seen] > 0.5)
+    found = precision_recall(done[seen] > 0.5, frames.success[seen])
+    area = roc_auc(frames.success[seen], done[seen])
+    precision, recall = ("-" if found[name] is None else f"{found[name]:.2f}" for name in ("precision", "recall"))
     return (
         f"progress MAE {np.abs(progress - frames.progress).mean():.3f}  "
-        f"done AUC {auc(frames.success[seen], done[seen]):.3f} "
-        f"precision {found['precision']:.2f} recall {found['recall']:.2f}"
+        f"done AUC {'-' if area is None else format(area, '.3f')} precision {precision} recall {recall}"
     )
 
 
@@ -71,7 +55,7 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
     Returns:
         Progress MAE and Spearman, share of right contrastive answers (pairs of one episode that differ by at least 0.1
         progress), completion per frame, and the judge per episode (mean p(done) of the last frames against the truth
-        at the end), overall and by behaviour.
+        at the end), overall and by behaviour. None where a figure cannot be said.
     """
     rng = np.random.default_rng(seed)
     config = RewardConfig(mode="completion", judge_frames=judge_frames)
@@ -100,11 +84,11 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
     return {
         "frames": len(shown),
         "progress_mae": float(np.abs(progress - frames.progress).mean()),
-        "progress_spearman": float(np.corrcoef(ranks(progress), ranks(frames.progress))[0, 1]),
+        "progress_spearman": spearman(progress, frames.progress),
         "contrastive_accuracy": float(((contrastive > 0) == (gains > 0)).mean()),
         "contrastive_pairs": len(pairs),
-        "completion_auc": auc(frames.success[seen], done[seen]),
-        "completion_frames": precision_recall(frames.success[seen], done[seen] > 0.5),
-        "judge_episodes": precision_recall(success, keep),
-        "judge_by_kind": {str(k): precision_recall(success[kind == k], keep[kind == k]) for k in np.unique(kind)},
+        "completion_auc": roc_auc(frames.success[seen], done[seen]),
+        "completion_frames": precision_recall(done[seen] > 0.5, frames.success[seen]),
+        "judge_episodes": precision_recall(keep, success),
+        "judge_by_kind": {str(k): precision_recall(keep[kind == k], success[kind == k]) for k in np.unique(kind)},
     }
