@@ -142,7 +142,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "matplotlib>=3.8,<4",
             "pyyaml>=6,<7",
             "scikit-learn>=1.4,<2",
-            "scipy>=1.12,<2",
+            "scipy>=1.15,<2",
             "tqdm>=4.66,<5",
         ],
         # On a machine with a ROS 2 installation rclpy comes from there; the wheels are for the others.
