@@ -260,6 +260,7 @@ DIFFUSION: dict[str, Any] = {
         "n_obs_steps": 1, "horizon": 16, "n_action_steps": 8, "down_dims": [32, 64], "diffusion_step_embed_dim": 16,
         "prediction_type": "sample",
         "spatial_softmax_num_keypoints": 4, "resize_shape": [32, 32], "num_train_timesteps": 20, "device": "cpu",
+        "pretrained_backbone_weights": None, "use_group_norm": True, "use_separate_rgb_encoder_per_camera": False,
     },
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.training.batches import TrainingData
+from lrm_ros.versions import load_policy_config
 
 
 def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | Path | None) -> tuple[Any, Any, Any]:
@@ -28,7 +29,7 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
 
     contract = data.contract
     if source is not None:
-        config = PreTrainedConfig.from_pretrained(source)
+        config = load_policy_config(source)
         _check_options(config.type, type(config), settings["options"])
         for key, value in settings["options"].items():
             setattr(config, key, value)
