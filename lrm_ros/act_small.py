@@ -3,8 +3,9 @@
 
 The method is unchanged (Zhao et al., arXiv:2304.13705; lerobot:policies/act/modeling_act.py): transformer layers, loss
 (that of LeRobot 0.6), processors and checkpoint format are LeRobot's. Different are the image encoder, the sizes, and
-that no VAE and no dropout are used unless asked for. A 96x96 image gives 6x6 tokens. The stem takes 7x7 patches every 4 pixels and has no
-normalisation: feature maps at half resolution, or normalised at a quarter, would cost as much CPU time as all the rest.
+that no VAE and no dropout are used unless asked for. A 96x96 image gives 6x6 tokens. The stem takes 7x7 patches every 4
+pixels and has no normalisation: feature maps at half resolution, or normalised at a quarter, would cost as much CPU
+time as all the rest.
 
 Importing this module registers the policy type ``act_small`` with LeRobot; it is imported only by functions that train
 or load policies, as it imports torch and lerobot.

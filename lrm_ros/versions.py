@@ -8,7 +8,6 @@ LeRobot 0.6.1 with transformers 5.5 on Python 3.12. Libraries are imported by th
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -35,34 +34,36 @@ ADDED_FIELDS: dict[str, tuple[Any, ...] | None] = {
 
 
 def load_policy_config(folder: str | Path) -> Any:
-    """Return the configuration in a policy checkpoint, of this or another version of LeRobot.
+    """Return the configuration in a policy checkpoint, written by this or another version of LeRobot.
 
-    LeRobot refuses fields that it does not know. A checkpoint of 0.6 has such fields for 0.4 (``ADDED_FIELDS``): they
-    are left out where they change nothing. 0.6 reads what 0.4 wrote as it is.
+    LeRobot's own ``PreTrainedConfig.from_pretrained`` refuses fields that it does not know. A checkpoint of 0.6 has
+    such fields for 0.4 (``ADDED_FIELDS``); they are left out where they change nothing. 0.6 knows all fields of 0.4.
+    Either would fetch the backbone's first weights from the network before it loads those of the checkpoint, so
+    ``pretrained_backbone_weights`` is ``None``.
 
     Raises:
-        ValueError: the installed LeRobot does not know the policy's type, or a field that matters.
+        ValueError: no valid file, or the installed LeRobot does not know the policy's type or a field that matters.
     """
+    import draccus
     from lerobot.configs.policies import PreTrainedConfig
 
     path = Path(folder) / "config.json"
-    values = json.loads(path.read_text())
-    known, kind = PreTrainedConfig.get_known_choices(), values.get("type")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not JSON ({error}); copy or train the policy again") from error
+    known, kind = PreTrainedConfig.get_known_choices(), values.pop("type", None)
     cure = f"install the LeRobot that wrote it (this is {metadata.version('lerobot')}), or train the policy again"
     if kind not in known:
         raise ValueError(f"'{path}' holds a policy of type {kind!r}, which this LeRobot does not have; {cure}")
-    fields = {"type", *known[kind].__dataclass_fields__}
-    unknown = {name: value for name, value in values.items() if name not in fields}
-    if not unknown:
-        return PreTrainedConfig.from_pretrained(folder)
-    for name, value in unknown.items():
-        harmless = ADDED_FIELDS.get(name, ())
+    for name in values.keys() - known[kind].__dataclass_fields__.keys():
+        harmless, value = ADDED_FIELDS.get(name, ()), values.pop(name)
         if harmless is not None and value not in harmless:
             raise ValueError(f"'{path}' sets {name} = {value!r}, which this LeRobot does not know; {cure}")
-    with tempfile.TemporaryDirectory() as reduced:
-        text = json.dumps({name: value for name, value in values.items() if name in fields})
-        (Path(reduced) / "config.json").write_text(text)
-        return PreTrainedConfig.from_pretrained(reduced)
+    config = draccus.decode(known[kind], values)
+    if hasattr(config, "pretrained_backbone_weights"):
+        config.pretrained_backbone_weights = None
+    return config
 
 
 def training_states() -> Any:

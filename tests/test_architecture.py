@@ -43,15 +43,16 @@ ROS_ROOM = "lrm_ros/nodes/"
 # What each room of lrm_ros may import of the others; rooms not named here (nodes, programs) are downstream of all.
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
-    "config": {"types"},
-    "contract": {"types", "config"},
-    "act_small": {"types", "config"},
-    "reward": {"types", "config"},
-    "record": {"types", "config", "contract"},
-    "robot": {"types", "config", "contract"},
-    "policy": {"types", "config", "contract", "act_small"},
-    "messages": {"types", "config"},
-    "graph": {"types", "config"},
+    "versions": set(),
+    "config": {"types", "versions"},
+    "contract": {"types", "config", "versions"},
+    "act_small": {"types", "config", "versions"},
+    "reward": {"types", "config", "versions"},
+    "record": {"types", "config", "contract", "versions"},
+    "robot": {"types", "config", "contract", "versions"},
+    "policy": {"types", "config", "contract", "act_small", "versions"},
+    "messages": {"types", "config", "versions"},
+    "graph": {"types", "config", "versions"},
 }
 # The simulator's truth may be read where worlds are made, measured and reported, and nowhere else.
 TRUTH_FILES = ("lrm_ros/nodes/evaluator.py", "training/closed_loop", "training/report")

@@ -147,7 +147,7 @@ class _Run:
         self.parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         optimizer = config.get_optimizer_preset()
         self.config = TrainPipelineConfig(
-            dataset=DatasetConfig(repo_id="local/episodes"),
+            dataset=DatasetConfig(repo_id="local/episodes", video_backend="pyav"),  # unused; default: torchcodec
             policy=config,
             optimizer=optimizer,
             scheduler=schedule_of(settings, optimizer.lr),
@@ -162,7 +162,9 @@ class _Run:
             )
             self.losses = json.loads((resume / "losses.json").read_text())
         self.accelerator = Accelerator(cpu=config.device == "cpu")
-        meters = {name: AverageMeter(name, ":.3g") for name in ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")}
+        # The last one only LeRobot 0.6 writes, and only where there is a GPU.
+        names = ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")
+        meters = {name: AverageMeter(name, ":.3g") for name in names}
         self.metrics = MetricsTracker(settings["batch_size"], len(data.inputs), data.episodes, meters, self.step)
         self.policy.train()
 
