@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """ACT for a CPU: LeRobot's Action Chunking Transformer with a small GroupNorm CNN in place of the ResNet.
 
-The method is unchanged (Zhao et al., arXiv:2304.13705; lerobot:policies/act/modeling_act.py): transformer layers, loss,
-processors and checkpoint format are LeRobot's. Different are the image encoder, the sizes, and that no VAE and no
-dropout are used unless asked for. A 96x96 image gives 6x6 tokens. The stem takes 7x7 patches every 4 pixels and has no
-normalisation: feature maps at half resolution, or normalised at a quarter, would cost as much CPU time as all the rest.
+The method is unchanged (Zhao et al., arXiv:2304.13705; lerobot:policies/act/modeling_act.py): transformer layers, loss
+(that of LeRobot 0.6), processors and checkpoint format are LeRobot's. Different are the image encoder, the sizes, and
+that no VAE and no dropout are used unless asked for. A 96x96 image gives 6x6 tokens. The stem takes 7x7 patches every 4
+pixels and has no normalisation: feature maps at half resolution, or normalised at a quarter, would cost as much CPU
+time as all the rest.
 
 Importing this module registers the policy type ``act_small`` with LeRobot; it is imported only by functions that train
 or load policies, as it imports torch and lerobot.
@@ -22,8 +23,11 @@ from lerobot.configs.types import FeatureType
 from lerobot.optim.optimizers import AdamWConfig, OptimizerConfig
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACT, ACTPolicy, ACTSinusoidalPositionEmbedding2d
+from lerobot.policies.act.processor_act import make_act_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_IMAGES
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @OptimizerConfig.register_subclass("adamw_fused")
@@ -81,7 +85,7 @@ class ActSmallConfig(ACTConfig):
 
 
 class ActSmallPolicy(ACTPolicy):
-    """LeRobot's ``ACTPolicy`` (loss, action queue, saving and loading) around :class:`ActSmall`."""
+    """LeRobot's ``ACTPolicy`` (action queue, saving and loading) around :class:`ActSmall`."""
 
     config_class = ActSmallConfig
     name = "act_small"
@@ -100,6 +104,30 @@ class ActSmallPolicy(ACTPolicy):
         self.config = config
         self.model = ActSmall(config)
         self.reset()
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a batch of training data, and its parts for the log.
+
+        It is ``ACTPolicy``'s of LeRobot 0.6: the mean absolute error over the steps within the episode. 0.4 counts the
+        steps past its end as errors of 0, so that a batch with many of them weighs less.
+        """
+        if self.config.image_features:
+            batch = batch | {OBS_IMAGES: [batch[key] for key in self.config.image_features]}  # type: ignore[dict-item]
+        actions, (mean, log_variance) = self.model(batch)
+        inside = ~batch["action_is_pad"][:, :, None]  # (B, K, 1)
+        error = functional.l1_loss(actions, batch[ACTION], reduction="none") * inside  # (B, K, D)
+        loss = error.sum() / (inside.sum() * error.shape[-1]).clamp_min(1)
+        parts = {"l1_loss": loss.item()}
+        if self.config.use_vae:
+            divergence = (-0.5 * (1 + log_variance - mean.pow(2) - log_variance.exp())).sum(-1).mean()
+            parts["kld_loss"] = divergence.item()
+            loss = loss + divergence * self.config.kl_weight
+        return loss, parts
+
+
+def make_act_small_pre_post_processors(config: ActSmallConfig, dataset_stats: Any = None) -> tuple[Any, Any]:
+    """Return the processors of a new policy: ACT's. LeRobot 0.6 looks for a function of this name; 0.4 does not."""
+    return make_act_pre_post_processors(config, dataset_stats)
 
 
 class ActSmall(ACT):

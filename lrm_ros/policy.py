@@ -11,6 +11,7 @@ import numpy as np
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract
 from lrm_ros.types import ActionChunk, Observation
+from lrm_ros.versions import load_policy_config
 
 
 class Policy(Protocol):
@@ -61,12 +62,11 @@ class PolicyRunner:
                 f"policy checkpoint '{checkpoint}' was made for another robot: {'; '.join(differences)}. Use a"
                 " checkpoint of this robot, or set the robot contract to the one in the checkpoint's contract.json"
             )
-        from lerobot.configs.policies import PreTrainedConfig
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
         from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
 
-        config = PreTrainedConfig.from_pretrained(folder)
+        config = load_policy_config(folder)
         config.device = device
         joints = (len(contract.joints),)
         if config.action_feature is None or tuple(config.action_feature.shape) != joints:

@@ -1,12 +1,140 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where versions of other people's libraries differ: what each has, and the one way to use them all."""
+"""Where the versions of the libraries differ that this package runs with, and nowhere else.
+
+Each function says which version does what. Tested are LeRobot 0.4.4 with transformers 4.57 on Python 3.11, and
+LeRobot 0.6.1 with transformers 5.5 on Python 3.12; and rclpy of ROS 2 Kilted and Jazzy. Libraries are imported by the functions that need them.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
+import json
 import os
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+
+def at_least(package: str, *numbers: int) -> bool:
+    """Return whether an installed package has this version or a later one, e.g. ``at_least("lerobot", 0, 6)``."""
+    found = metadata.version(package).split(".")[: len(numbers)]
+    return tuple(int(number) for number in found) >= numbers
+
+
+# ---- LeRobot -------------------------------------------------------------------------------------------------------
+
+# Fields of policy configurations that LeRobot 0.6 has and 0.4 has not, with the value at which 0.6 does what 0.4 does.
+# None: the field does not change what the policy computes, whatever it is.
+ADDED_FIELDS: dict[str, tuple[Any, ...] | None] = {
+    "pretrained_revision": None,  # which revision of a hub's repository the weights came from
+    "gradient_checkpointing": None,  # diffusion: memory of training
+    "use_relative_actions": (False,),  # pi0, pi0.5
+    "relative_exclude_joints": None,  # pi0, pi0.5: of relative actions only
+    "action_feature_names": None,  # pi0, pi0.5: of relative actions only
+}
+
+
+def load_policy_config(folder: str | Path) -> Any:
+    """Return the configuration in a policy checkpoint, written by this or another version of LeRobot.
+
+    LeRobot's own ``PreTrainedConfig.from_pretrained`` refuses fields that it does not know. A checkpoint of 0.6 has
+    such fields for 0.4 (``ADDED_FIELDS``); they are left out where they change nothing. 0.6 knows all fields of 0.4.
+    Either would fetch the backbone's first weights from the network before it loads those of the checkpoint, so
+    ``pretrained_backbone_weights`` is ``None``.
+
+    Raises:
+        ValueError: no valid file, or the installed LeRobot does not know the policy's type or a field that matters.
+    """
+    import draccus
+    from lerobot.configs.policies import PreTrainedConfig
+
+    path = Path(folder) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not JSON ({error}); copy or train the policy again") from error
+    known, kind = PreTrainedConfig.get_known_choices(), values.pop("type", None)
+    cure = f"install the LeRobot that wrote it (this is {metadata.version('lerobot')}), or train the policy again"
+    if kind not in known:
+        raise ValueError(f"'{path}' holds a policy of type {kind!r}, which this LeRobot does not have; {cure}")
+    for name in values.keys() - known[kind].__dataclass_fields__.keys():
+        harmless, value = ADDED_FIELDS.get(name, ()), values.pop(name)
+        if harmless is not None and value not in harmless:
+            raise ValueError(f"'{path}' sets {name} = {value!r}, which this LeRobot does not know; {cure}")
+    config = draccus.decode(known[kind], values)
+    if hasattr(config, "pretrained_backbone_weights"):
+        config.pretrained_backbone_weights = None
+    return config
+
+
+def training_states() -> Any:
+    """Return LeRobot's module that saves and loads resume points (``save_checkpoint``, ``load_training_state``).
+
+    0.4: ``lerobot.utils.train_utils``; 0.6: ``lerobot.common.train_utils``. The files are the same.
+    """
+    if at_least("lerobot", 0, 6):
+        from lerobot.common import train_utils
+    else:
+        from lerobot.utils import train_utils
+    return train_utils
+
+
+def create_dataset(*arguments: Any, codec: str = "h264", **options: Any) -> Any:
+    """Create a LeRobotDataset to write to, with LeRobot's own settings of the video encoder but the codec.
+
+    0.4 has ``vcodec``; 0.6 one object for all settings of the encoder. The other settings (GOP 2, crf 30, yuv420p) are
+    the same.
+    """
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    if at_least("lerobot", 0, 6):
+        from lerobot.configs import RGBEncoderConfig
+
+        return LeRobotDataset.create(*arguments, rgb_encoder=RGBEncoderConfig(vcodec=codec), **options)
+    return LeRobotDataset.create(*arguments, vcodec=codec, **options)
+
+
+def make_scalars(dataset: Any, keys: Iterable[str]) -> None:
+    """Make the values of features of shape (1,) scalars; to be called before ``save_episode``.
+
+    0.4 hands arrays of shape (1,) to where scalars are wanted, which numpy from 2.4 on refuses; 0.6 does it itself.
+    """
+    if at_least("lerobot", 0, 6):
+        return
+    for key in keys:
+        if key in dataset.episode_buffer:
+            dataset.episode_buffer[key] = [value[0] for value in dataset.episode_buffer[key]]
+
+
+def dataset_to_policy_features(features: dict[str, Any]) -> dict[str, Any]:
+    """Return what a policy made for a data set sees and predicts.
+
+    0.4: in ``lerobot.datasets.utils``; 0.6: in ``lerobot.utils.feature_utils``.
+    """
+    if at_least("lerobot", 0, 6):
+        from lerobot.utils import feature_utils
+    else:
+        from lerobot.datasets import utils as feature_utils
+    return feature_utils.dataset_to_policy_features(features)
+
+
+def convert_v21_to_v30(folder: Path) -> None:
+    """Convert a data set with LeRobot's script, which keeps the old one beside it as ``<folder>_old``.
+
+    0.4: in ``lerobot.datasets.v30``, told the folder's parent; 0.6: in ``lerobot.scripts``, told the folder itself.
+    """
+    if at_least("lerobot", 0, 6):
+        from lerobot.scripts.convert_dataset_v21_to_v30 import convert_dataset
+
+        convert_dataset(f"local/{folder.name}", root=folder, push_to_hub=False)
+    else:
+        from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
+
+        convert_dataset(folder.name, root=folder.parent, push_to_hub=False)
+
+
+# ---- ROS 2 -----------------------------------------------------------------------------------------------------------
 
 
 def rclpy_version() -> str:
@@ -20,8 +148,8 @@ def rclpy_version() -> str:
     folder = Path(spec.origin).parent.resolve()
     for name in ("ros-rclpy", "rclpy"):
         try:
-            found = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
             continue
         if Path(str(found.locate_file("rclpy"))).resolve() == folder:
             return found.version

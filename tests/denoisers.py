@@ -62,6 +62,7 @@ def diffusion_folder(folder: Path, steps: int = 5, **options: Any) -> Path:
     small: dict[str, Any] = {
         "n_obs_steps": 1, "horizon": 16, "n_action_steps": 8, "down_dims": (16, 32), "diffusion_step_embed_dim": 16,
         "spatial_softmax_num_keypoints": 4, "resize_shape": (32, 32), "num_train_timesteps": 20, "device": "cpu",
+        "pretrained_backbone_weights": None, "use_group_norm": True, "use_separate_rgb_encoder_per_camera": False,
     }  # fmt: skip
     policy = DiffusionPolicy(features(DiffusionConfig(**(small | options))))
     data = TrainingData([square_episodes(3)], CONTRACT)

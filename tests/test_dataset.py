@@ -14,6 +14,7 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import is_complete, load_into_ram, write_dataset
 from lrm_ros.training.batches import TrainingData
+from lrm_ros.versions import dataset_to_policy_features
 
 CONTRACT = RobotContract()
 
@@ -48,7 +49,6 @@ def test_lerobot_loads_the_data_set_and_finds_what_was_sent_as_action(tmp_path):
 
 def test_a_policy_made_for_the_data_set_predicts_action_only(tmp_path):
     from lerobot.configs.types import FeatureType
-    from lerobot.datasets.utils import dataset_to_policy_features
 
     features = dataset_to_policy_features(lerobot(write_dataset(square_episodes(1), tmp_path / "d", CONTRACT)).features)
     assert [key for key, ft in features.items() if ft.type is FeatureType.ACTION] == ["action"]

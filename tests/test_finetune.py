@@ -2,8 +2,11 @@
 """Training with LeRobot's code on episodes in RAM: learning, resuming, checkpoints that fit, refusals."""
 
 import dataclasses
+import inspect
 import json
+import re
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
 from lrm_ros.training.batches import TrainingData
-from lrm_ros.training.finetune import finetune, main
+from lrm_ros.training.finetune import _Run, finetune, main
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {
@@ -171,6 +174,7 @@ def test_the_command_line_trains_on_a_data_set_folder_and_writes_its_figures(tmp
     [
         ({"policy": "dance"}, r"policy 'dance' is unknown; .* act, act_small, .*diffusion"),
         ({"options": {"chunk_sise": 8}}, r"policy 'act_small' has no option 'chunk_sise'; did you mean 'chunk_size'\?"),
+        ({"options": {"chunk_size": "many"}}, "policy 'act_small' takes no chunk_size = 'many'; give <class 'int'>"),
         ({"batch_size": 0}, "steps and batch_size must be at least 1, got 2 and 0"),
     ],
 )
@@ -178,6 +182,39 @@ def test_what_cannot_be_trained_is_refused_with_a_cure(tmp_path, arguments, comp
     with pytest.raises(ValueError, match=complaint):
         finetune([square_episodes(1)], tmp_path / "out", 2, **arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_policy_whose_first_weights_cannot_be_fetched_says_how_to_do_without(tmp_path, monkeypatch):
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    with pytest.raises(ValueError, match=r"'act' cannot be made .*no network.*\"pretrained_backbone_weights\": null"):
+        finetune([square_episodes(1)], tmp_path / "out", 2, policy="act")
+
+
+def test_every_figure_of_lerobots_training_step_has_a_meter(tmp_path):
+    from lerobot.scripts.lerobot_train import update_policy
+
+    written = set(re.findall(r"train_metrics\.(\w+) = ", inspect.getsource(update_policy)))
+    data = TrainingData([square_episodes(1)], CONTRACT)
+    settings = {"seed": 0, "init": None, "policy": "act_small", "options": SMALL, "lr": None, "schedule": "cosine"}
+    run = _Run(data, CONTRACT, settings | {"warmup": 0, "steps": 10, "batch_size": 4}, tmp_path / "part")
+    assert {"loss", "grad_norm", "lr", "update_s"} <= written <= set(run.metrics.metrics)
+
+
+def test_steps_past_the_end_of_an_episode_do_not_count_in_the_loss(checkpoint):
+    import torch
+
+    runner = PolicyRunner(checkpoint[0], CONTRACT)
+    data = TrainingData([square_episodes(6)], CONTRACT)
+    batch = runner.preprocess(data.batch(np.arange(20), runner.policy.config.action_delta_indices))
+    assert 0.1 < batch["action_is_pad"].float().mean() < 0.9
+    loss, parts = runner.policy.forward(batch)
+    with torch.no_grad():
+        error = (runner.policy.predict_action_chunk(batch) - batch["action"]).abs()
+    wanted = error[~batch["action_is_pad"]].mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5) and parts == {"l1_loss": loss.item()}
 
 
 def test_an_option_a_checkpoint_does_not_have_is_refused(checkpoint, tmp_path):
@@ -260,6 +297,7 @@ DIFFUSION: dict[str, Any] = {
         "n_obs_steps": 1, "horizon": 16, "n_action_steps": 8, "down_dims": [32, 64], "diffusion_step_embed_dim": 16,
         "prediction_type": "sample",
         "spatial_softmax_num_keypoints": 4, "resize_shape": [32, 32], "num_train_timesteps": 20, "device": "cpu",
+        "pretrained_backbone_weights": None, "use_group_norm": True, "use_separate_rgb_encoder_per_camera": False,
     },
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from lrm_ros.record.dataset import write_dataset
 from lrm_ros.training.sources.episode import BadEpisode
 from lrm_ros.training.sources.lerobot import read_lerobot
 from lrm_ros.training.sources.robocasa import read_robocasa
+from lrm_ros.versions import convert_v21_to_v30, create_dataset, make_scalars
 
 FPS = 20
 TASKS = ["put the cup on the shelf", "close the drawer", "put the cup on the shelf"]
@@ -42,13 +43,11 @@ def number(episode: int, frame: int, camera: str = FRONT) -> int:
 
 def write_v3(root: Path, successes=None, one_file: bool = True) -> Path:
     """Write a data set of two cameras with LeRobot."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
     image = {"dtype": "video", "shape": (48, 64, 3), "names": ["height", "width", "channels"]}
     features = {FRONT: image, WRIST: dict(image), "action": {"dtype": "float32", "shape": (2,), "names": None}}
     if successes is not None:
         features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
-    dataset = LeRobotDataset.create("local/v3", FPS, features, root=root, vcodec="h264", video_backend="pyav")
+    dataset = create_dataset("local/v3", FPS, features, root=root, video_backend="pyav")
     if not one_file:
         dataset.meta.update_chunk_settings(data_files_size_in_mb=1e-5, video_files_size_in_mb=1e-5)
     for episode, length in enumerate(LENGTHS):
@@ -58,8 +57,7 @@ def write_v3(root: Path, successes=None, one_file: bool = True) -> Path:
             if successes is not None:
                 row["next.success"] = np.array([successes[episode][k]])
             dataset.add_frame(row)
-        if successes is not None:  # numpy >= 2.4 refuses to make scalars of LeRobot's arrays of shape (1,)
-            dataset.episode_buffer["next.success"] = [v[0] for v in dataset.episode_buffer["next.success"]]
+        make_scalars(dataset, ["next.success"])
         dataset.save_episode()
     dataset.finalize()
     return root
@@ -218,13 +216,11 @@ def test_v2_episodes_are_read_from_their_own_files(tmp_path, storage, version):
 
 @pytest.mark.parametrize("storage", ["video", "image"])
 def test_what_lerobot_converts_from_v21_to_v3_gives_the_same_episodes(tmp_path, storage):
-    from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
-
     root = write_v21(
-        tmp_path / "local/old", storage, columns={"next.success": [[k > n - 4 for k in range(n)] for n in LENGTHS]}
+        tmp_path / "old", storage, columns={"next.success": [[k > n - 4 for k in range(n)] for n in LENGTHS]}
     )
-    convert_dataset("local/old", root=tmp_path, push_to_hub=False)
-    before = opened(tmp_path / "local/old_old")  # where the converter leaves it
+    convert_v21_to_v30(root)
+    before = opened(tmp_path / "old_old")  # where the converter leaves it
     assert json.loads((root / "meta/info.json").read_text())["codebase_version"] == "v3.0"
     after = opened(root)
     check_frames(after)

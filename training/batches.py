@@ -134,7 +134,7 @@ class TrainingData:
         for joint in stats.values():
             joint["std"] = np.maximum(joint["std"], STD_FLOOR_RAD)
         for name, images in self.images.items():
-            # Floats, because LeRobot 0.4.4 squares what it is given: with uint8 the deviation overflows to 0.
+            # Floats, because LeRobot 0.4 squares what it is given: with uint8 the deviation overflows to 0 (0.6: not).
             sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2).astype(np.float32)
             raw = get_feature_stats(sample, axis=(0, 2, 3), keepdims=True)
             stats[f"observation.images.{name}"] = {

@@ -24,6 +24,7 @@ from lrm_ros.progress import progress_bar
 from lrm_ros.training.batches import TrainingData, blur_states, vary_colours
 from lrm_ros.training.finetune_policy import load_or_create, looks_at_moments, schedule_of
 from lrm_ros.types import Episode
+from lrm_ros.versions import training_states
 
 FIGURES_FILE = "finetune.json"
 
@@ -135,7 +136,6 @@ class _Run:
         from lerobot.optim.factory import make_optimizer_and_scheduler
         from lerobot.utils.logging_utils import AverageMeter, MetricsTracker
         from lerobot.utils.random_utils import set_seed
-        from lerobot.utils.train_utils import load_training_state
 
         self.data, self.contract, self.settings, self.part = data, contract, settings, part
         self.step, self.losses = 0, []
@@ -147,7 +147,7 @@ class _Run:
         self.parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         optimizer = config.get_optimizer_preset()
         self.config = TrainPipelineConfig(
-            dataset=DatasetConfig(repo_id="local/episodes"),
+            dataset=DatasetConfig(repo_id="local/episodes", video_backend="pyav"),  # unused; default: torchcodec
             policy=config,
             optimizer=optimizer,
             scheduler=schedule_of(settings, optimizer.lr),
@@ -157,10 +157,14 @@ class _Run:
         )
         self.optimizer, self.scheduler = make_optimizer_and_scheduler(self.config, self.policy)
         if resume:
-            self.step, self.optimizer, self.scheduler = load_training_state(resume, self.optimizer, self.scheduler)
+            self.step, self.optimizer, self.scheduler = training_states().load_training_state(
+                resume, self.optimizer, self.scheduler
+            )
             self.losses = json.loads((resume / "losses.json").read_text())
         self.accelerator = Accelerator(cpu=config.device == "cpu")
-        meters = {name: AverageMeter(name, ":.3g") for name in ("loss", "grad_norm", "lr", "update_s")}
+        # The last one only LeRobot 0.6 writes, and only where there is a GPU.
+        names = ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")
+        meters = {name: AverageMeter(name, ":.3g") for name in names}
         self.metrics = MetricsTracker(settings["batch_size"], len(data.inputs), data.episodes, meters, self.step)
         self.policy.train()
 
@@ -198,13 +202,11 @@ class _Run:
 
     def save(self) -> None:
         """Write a resume point; it appears under its name only when complete, older ones go afterwards."""
-        from lerobot.utils.train_utils import save_checkpoint
-
         target = self.part / f"{self.step:08d}"
         temporary = self.part / "writing"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_checkpoint(
+        training_states().save_checkpoint(
             temporary, self.step, self.config, self.policy, self.optimizer, self.scheduler,
             self.preprocessor, self.postprocessor,
         )  # fmt: skip

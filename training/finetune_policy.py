@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from pathlib import Path
 from typing import Any
 
 from lrm_ros.training.batches import TrainingData
+from lrm_ros.versions import load_policy_config
 
 
 def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | Path | None) -> tuple[Any, Any, Any]:
@@ -20,7 +22,8 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
         source: checkpoint to start from.
 
     Raises:
-        ValueError: an unknown type or field, or the policy looks at more than the present.
+        ValueError: an unknown type or field, the policy looks at more than the present, or its first weights cannot be
+            fetched.
     """
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.configs.types import FeatureType, PolicyFeature
@@ -28,17 +31,15 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
 
     contract = data.contract
     if source is not None:
-        config = PreTrainedConfig.from_pretrained(source)
-        _check_options(config.type, type(config), settings["options"])
-        for key, value in settings["options"].items():
+        config = load_policy_config(source)
+        for key, value in _options(config.type, type(config), settings["options"]).items():
             setattr(config, key, value)
     else:
         known = PreTrainedConfig.get_known_choices()
         kind = settings["policy"]
         if kind not in known:
             raise ValueError(f"policy '{kind}' is unknown; LeRobot and this package have {', '.join(sorted(known))}")
-        _check_options(kind, known[kind], settings["options"])
-        config = known[kind](**settings["options"])
+        config = known[kind](**_options(kind, known[kind], settings["options"]))
         joints = (len(contract.joints),)
         config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, joints)}
         for camera in contract.cameras:
@@ -58,17 +59,36 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
     if source is not None:
         policy = policy_class.from_pretrained(source, config=config, strict=True)
         return policy, *make_pre_post_processors(config, pretrained_path=str(source))
-    return policy_class(config).to(config.device), *make_pre_post_processors(config, dataset_stats=data.statistics())
+    try:
+        policy = policy_class(config).to(config.device)
+    except OSError as error:
+        raise ValueError(
+            f"policy '{config.type}' cannot be made ({error}); it begins with weights from the network: connect, or"
+            " turn that off where the policy can do without (--options '{\"pretrained_backbone_weights\": null}')"
+        ) from error
+    return policy, *make_pre_post_processors(config, dataset_stats=data.statistics())
 
 
-def _check_options(kind: str, config: type, options: dict[str, Any]) -> None:
-    """Raise if a policy's configuration lacks a field; names the nearest one."""
+def _options(kind: str, config: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Return values of JSON as a policy's configuration has them: a list is a tuple where a tuple is declared.
+
+    Raises:
+        ValueError: the configuration lacks a field (names the nearest one), or a value is not of its type.
+    """
+    import draccus
+
     fields = [field.name for field in dataclasses.fields(config) if field.init]
-    for name in options:
+    types, found = typing.get_type_hints(config), {}
+    for name, value in options.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, 1)
             cure = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(fields)}"
             raise ValueError(f"policy '{kind}' has no option '{name}'; {cure}")
+        try:
+            found[name] = draccus.decode(types[name], value)
+        except Exception as error:  # draccus raises several, also plain ones
+            raise ValueError(f"policy '{kind}' takes no {name} = {value!r}; give {types[name]}") from error
+    return found
 
 
 def schedule_of(settings: dict[str, Any], lr: float) -> Any:

@@ -33,6 +33,7 @@ from lrm_ros.contract import (
     save_contract,
 )
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step
+from lrm_ros.versions import create_dataset, make_scalars
 
 EPISODES_FILE = "episodes.json"
 
@@ -96,8 +97,6 @@ def write_dataset(
         FileExistsError: ``root`` exists.
         ValueError: an episode does not fit the contract, or lacks an image or a reward; names episode and step.
     """
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
     root = Path(root)
     if root.exists():
         raise FileExistsError(
@@ -111,14 +110,13 @@ def write_dataset(
     if judged is None:
         episodes = list(episodes)
         judged = bool(episodes) and all(episode.outcome is not None for episode in episodes)
-    dataset = LeRobotDataset.create(
+    dataset = create_dataset(
         repo_id=f"local/{root.name}",
         fps=round(contract.control_hz),
         features=_features(contract, storage, reward_head is not None, judged),
         root=writing,
         robot_type=contract.name,
         use_videos=storage == "video",
-        vcodec="h264",
         video_backend="pyav",
     )
     about = []
@@ -129,9 +127,7 @@ def write_dataset(
                 pixels = row[key].reshape(-1, 3) / 255.0  # (H W, 3)
                 moments.setdefault(key, []).append(np.stack([pixels.mean(axis=0), (pixels**2).mean(axis=0)]))
             dataset.add_frame(row)
-        for key in ("next.reward", "next.success"):
-            if key in dataset.episode_buffer:  # numpy >= 2.4 refuses to make scalars of LeRobot's arrays of shape (1,)
-                dataset.episode_buffer[key] = [value[0] for value in dataset.episode_buffer[key]]
+        make_scalars(dataset, ("next.reward", "next.success"))
         with _quiet_bars():
             dataset.save_episode()
         about.append({"id": episode.episode_id, "source": episode.source, "outcome": episode.outcome})
@@ -163,7 +159,10 @@ def _quiet_bars() -> Iterator[None]:
 
 
 def _mend_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
-    """Correct the deviation of the images: LeRobot 0.4.4 squares uint8 numbers, overflows and writes 0."""
+    """Write the exact mean and deviation of the images, the same whichever LeRobot wrote the data set.
+
+    LeRobot 0.4.4 squares uint8 numbers, overflows and writes a deviation of nearly 0; 0.6.1 estimates it from samples.
+    """
     stats = json.loads(path.read_text())
     for key, pairs in moments.items():
         mean, square = np.mean(pairs, axis=0)  # (3,), (3,)
