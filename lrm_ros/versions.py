@@ -2,7 +2,8 @@
 """Where the versions of the libraries differ that this package runs with, and nowhere else.
 
 Each function says which version does what. Tested are LeRobot 0.4.4 with transformers 4.57 on Python 3.11, and
-LeRobot 0.6.1 with transformers 5.5 on Python 3.12; and rclpy of ROS 2 Kilted and Jazzy. Libraries are imported by the functions that need them.
+LeRobot 0.6.1 with transformers 5.5 on Python 3.12; and rclpy of ROS 2 Kilted and Jazzy. Heavy libraries are imported by
+the functions that need them.
 """
 
 from __future__ import annotations
