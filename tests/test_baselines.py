@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """RoboReward, Robometer and TOPReward on tiny Qwen3-VLs with random weights, written as the published ones are."""
 
+import functools
 import json
 import shutil
 
@@ -25,6 +26,7 @@ from lrm_ros.sim.reward_env import REWARDS, WorldRewards
 from lrm_ros.sim.vector import Stretch
 from lrm_ros.training.tiny.model import CHAT_TEMPLATE, VISION, build_model, build_processor
 from lrm_ros.types import Frame, Observation, Unscored
+from lrm_ros.versions import token_types
 
 TASK, OTHER = "put the red toy pig in the bowl", "open the drawer"
 SECOND = 10**9
@@ -130,7 +132,10 @@ def naive_log_prob(folder, task, clip, times):
     ids = processor.tokenizer([text], return_tensors="pt").input_ids
     with torch.no_grad():
         logits = model(
-            input_ids=ids, pixel_values_videos=pixels.pixel_values_videos, video_grid_thw=pixels.video_grid_thw
+            input_ids=ids,
+            pixel_values_videos=pixels.pixel_values_videos,
+            video_grid_thw=pixels.video_grid_thw,
+            **token_types(model.config, ids),
         ).logits
     assert processor.tokenizer.decode(ids[0, -1]) == " True"
     return float(logits[0, -2].log_softmax(-1)[ids[0, -1]])
@@ -171,10 +176,7 @@ def write_robometer(folder, tokens=SPECIAL_TOKENS, settings=""):
     folder.mkdir(exist_ok=True)
     model, processor = small()
     base = len(processor.tokenizer)
-    for token in tokens:
-        processor.tokenizer.add_special_tokens(
-            {"additional_special_tokens": [token]}, replace_additional_special_tokens=False
-        )
+    processor.tokenizer.add_tokens(list(tokens), special_tokens=True)
     torch.manual_seed(1)
     model.resize_token_embeddings(base + len(SPECIAL_TOKENS), mean_resizing=False)
     state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
@@ -231,7 +233,8 @@ def naive_reading(folder, task, clip, gate=torch.nn.functional.gelu):
     )
     ids = processor.tokenizer([text], return_tensors="pt").input_ids
     with torch.no_grad():
-        hidden = model.model(input_ids=ids, **pixels, output_hidden_states=True).hidden_states[-1][0]
+        seen = model.model(input_ids=ids, **pixels, **token_types(model.config, ids), output_hidden_states=True)
+        hidden = seen.hidden_states[-1][0]
     places = [at for at, token in enumerate(ids[0].tolist()) if token == len(processor.tokenizer) - 1]
     assert len(places) == len(clip)
     out = {}
@@ -325,8 +328,10 @@ def test_the_special_tokens_are_added_in_order_to_the_base_models_processor(mete
     base = tmp_path / "base"
     small()[1].save_pretrained(base)
     folder = shutil.copytree(meter_folder, tmp_path / "copy")
-    for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
         (folder / name).unlink(missing_ok=True)
+    for file in folder.glob("*processor_config.json"):
+        file.unlink()
     (folder / "config.yaml").write_text(f"model: {{base_model_id: {base}}}\n")
     model = Robometer(folder, device="cpu")
     assert model.processor.tokenizer.convert_ids_to_tokens(range(model._token - 4, model._token + 1)) == [
@@ -410,6 +415,7 @@ def robo_folder(tmp_path_factory):
             output.weight[token(answer)] = model.model(**inputs).last_hidden_state[0, -1]
             inputs["input_ids"] = torch.cat([inputs.input_ids, torch.tensor([[token(answer)]])], 1)
             inputs["attention_mask"] = torch.ones_like(inputs.input_ids)
+            inputs.update(token_types(model.config, inputs.input_ids))
             output.weight[token("<|im_end|>")] += model.model(**inputs).last_hidden_state[0, -1] / 2
     model.lm_head = output
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
@@ -490,11 +496,14 @@ def test_clips_that_cannot_be_asked_are_unscored_and_the_others_answered(each):
 
 
 def test_no_memory_is_a_reason_not_a_reward(each, monkeypatch):
+    model, clips = each
+    part = model.qwen if isinstance(model, Robometer) else model.model
+
+    @functools.wraps(part.forward)  # transformers reads its arguments
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    model, clips = each
-    monkeypatch.setattr(model.qwen if isinstance(model, Robometer) else model.model, "forward", full)
+    monkeypatch.setattr(part, "forward", full)
     found = model.score(clips[:2])
     assert all(isinstance(answer, Unscored) and "Tried to allocate 2 GiB" in answer.reason for answer in found)
 

@@ -25,6 +25,7 @@ from lrm_ros.training.tiny.model import build_model, build_processor, instructio
 from lrm_ros.training.tiny.train import main
 from lrm_ros.training.tiny.vision import Student, initialise
 from lrm_ros.types import Frame, Reward, RewardQuery
+from lrm_ros.versions import tower_tokens
 
 
 def scene(way: float) -> np.ndarray:
@@ -169,7 +170,7 @@ def test_the_batched_tower_equals_transformers_own_forward():
     images = np.stack([scene(0.2), scene(0.9)])
     inputs = processor.image_processor(images=list(images), return_tensors="pt")
     with torch.inference_mode():
-        stock, _ = student.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+        stock = tower_tokens(student.visual, inputs["pixel_values"], inputs["image_grid_thw"])
         batched, _ = student.encode(to_tensor(images))
         rows = student.in_rows(student.patches(to_tensor(images)))
     np.testing.assert_allclose(batched.flatten(0, 1), stock, atol=1e-4)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lrm_ros.types import HEADS
+from lrm_ros.versions import warmup_of
 
 REASONINGS = ("none", "template", "teacher")
 
@@ -90,7 +91,7 @@ def arguments_of(config: LrmTrainConfig, folder: str, device: str, evaluate: boo
 
     Args:
         config: hyper-parameters.
-        folder: folder of resume points and logs.
+        folder: folder of resume points.
         device: ``"cpu"`` (float32) or ``"cuda"`` (bfloat16, LoRA matrices in float32).
         evaluate: compute the validation loss at every resume point.
     """
@@ -103,7 +104,7 @@ def arguments_of(config: LrmTrainConfig, folder: str, device: str, evaluate: boo
         "max_steps": config.max_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "warmup_ratio": config.warmup_ratio,
+        **warmup_of(config.warmup_ratio),
         "lr_scheduler_type": config.schedule,
         "gradient_checkpointing": config.gradient_checkpointing,
         "save_strategy": "steps" if config.save_steps else "no",
@@ -114,8 +115,7 @@ def arguments_of(config: LrmTrainConfig, folder: str, device: str, evaluate: boo
         "logging_steps": config.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
-        "logging_dir": f"{folder}/logs",
-        "report_to": ["tensorboard"] if config.tensorboard else [],
+        "report_to": [],
         "dataloader_num_workers": config.workers,
         "use_cpu": device == "cpu",
         "bf16": device != "cpu",

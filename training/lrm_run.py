@@ -94,7 +94,10 @@ def train_head(
         from lrm_ros.training.lrm_dpo import dpo_trainer as make
     else:
         from lrm_ros.training.lrm_sft import sft_trainer as make
-    trainer = make(model, processor, train, check, head, config, part, device, [*(callbacks or []), _watch()])
+    watching = [*(callbacks or []), _watch()]
+    if config.tensorboard and state.is_main_process:
+        watching.append(_tensorboard(part / "logs"))
+    trainer = make(model, processor, train, check, head, config, part, device, watching)
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - begun
@@ -159,6 +162,14 @@ def _watch() -> Any:
                     )
 
     return Watch()
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Return the callback that writes TensorBoard logs into a folder."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(str(folder)))
 
 
 def _losses(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def sft_trainer(
         held_out: rows whose loss is computed at every resume point, or ``None``.
         head: ``"progress"`` or ``"completion"``.
         config: hyper-parameters.
-        folder: folder of resume points and logs.
+        folder: folder of resume points.
         device: ``"cpu"`` or ``"cuda"``.
         callbacks: transformers' trainer callbacks.
     """

@@ -20,6 +20,7 @@ from typing import Any
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import find_model
+from lrm_ros.versions import has_processor, load_processor, qwen_config
 
 _ORDER = ("progress", "contrastive", "completion")
 SHARED = "shared"
@@ -49,7 +50,6 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
         RuntimeError: an adapter whose weights were not applied.
     """
     import torch
-    from transformers import AutoProcessor
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     adapters = find_adapters(folder)
@@ -60,9 +60,9 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
         base_folder = _base_folder(next(iter(adapters.values())))
         model, names = _attach(_load_whole(base_folder, dtype), adapters)
         own = next(iter(adapters.values()))
-        processor_folder = own if (own / "preprocessor_config.json").is_file() else base_folder
+        processor_folder = own if has_processor(own) else base_folder
     try:
-        processor = AutoProcessor.from_pretrained(processor_folder)
+        processor = load_processor(processor_folder)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"'{processor_folder}' has no usable processor ({error}); copy tokenizer*.json, preprocessor_config.json "
@@ -88,7 +88,7 @@ def _load_whole(folder: Path, dtype: Any) -> Any:
             f"'{folder}' has a config.json but no *.safetensors weights; the download is incomplete: run "
             f"'hf download NAME --local-dir {folder}' again on a machine with network"
         )
-    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    return Qwen3VLForConditionalGeneration.from_pretrained(folder, config=qwen_config(folder), dtype=dtype)
 
 
 def _base_folder(adapter: Path) -> Path:

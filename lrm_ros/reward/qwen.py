@@ -30,6 +30,7 @@ from lrm_ros.reward.language import read, rotary_of
 from lrm_ros.reward.models import READOUTS
 from lrm_ros.reward.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
+from lrm_ros.versions import rope_index
 
 _MAX_ROWS = 96
 _MAX_PROMPTS = 512
@@ -276,7 +277,7 @@ class QwenRewardModel:
         tensors = [torch.tensor(row, device=self.device) for row in rows]
         rotary = []
         for row in tensors:
-            rope, _ = self.qwen.model.get_rope_index(row[None], image_grid, attention_mask=torch.ones_like(row)[None])
+            rope = rope_index(self.qwen.model, row[None], image_grid)
             rotary.append(rotary_of(self.qwen.model.language_model, rope[:, 0]))
         visual = (tensors[0] == self.qwen.config.image_token_id).nonzero()[:, 0]
         return _Prompt(tensors, rotary, visual, terms)

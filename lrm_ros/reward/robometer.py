@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from lrm_ros.reward.clips import Clip, answered, check_weights, resized, spread, torch_device, weight_files
 from lrm_ros.reward.models import find_model
 from lrm_ros.types import Unscored
+from lrm_ros.versions import has_processor, load_processor, qwen_config
 
 PROMPT = (
     "The task for the robot is '{task}'. Given the trajectory video, predict the task progress at each frame, how far "
@@ -94,7 +95,7 @@ class Robometer:
         device = torch_device(device)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         files = weight_files(folder)
-        qwen = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        qwen = Qwen3VLForConditionalGeneration.from_pretrained(folder, config=qwen_config(folder), dtype=dtype)
         heads = {f"{head}.{layer}" for head in HEADS for layer in _LAYERS}
         check_weights(
             folder,
@@ -189,23 +190,17 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _processor(folder: Path, base: str) -> Any:
     """Return the folder's processor or else the base model's, with the special tokens."""
-    from transformers import AutoProcessor
-
-    own = (folder / "preprocessor_config.json").is_file()
+    own = has_processor(folder)
     try:
         place = folder if own else find_model(base)
-        processor = AutoProcessor.from_pretrained(place)
+        processor = load_processor(place)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"'{folder}' has no usable processor and that of its base model is not here ({error}); copy "
             f"tokenizer*.json, *preprocessor_config.json and chat_template.* of '{base}' into it"
         ) from error
-    for token in SPECIAL_TOKENS:
-        if token not in processor.tokenizer.get_vocab():
-            # One list at a time would replace the ones before it.
-            processor.tokenizer.add_special_tokens(
-                {"additional_special_tokens": [token]}, replace_additional_special_tokens=False
-            )
+    known = processor.tokenizer.get_vocab()
+    processor.tokenizer.add_tokens([token for token in SPECIAL_TOKENS if token not in known], special_tokens=True)
     processor.tokenizer.padding_side = "right"  # as trained
     return processor
 

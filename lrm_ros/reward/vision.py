@@ -47,7 +47,7 @@ def patches_of(processor: Any, images: Sequence[NDArray[np.uint8]]) -> list[tupl
     holds both equal.
 
     Args:
-        processor: a Qwen2VLImageProcessorFast.
+        processor: Qwen's image processor.
         images: (H, W, 3) each, of any sizes.
     """
     import torch

@@ -20,6 +20,7 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
 from lrm_ros.training.tiny.vision import Student
 from lrm_ros.types import Frame, RewardQuery
+from lrm_ros.versions import rope_index
 
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
 _WITH_FIRST = 0.4  # share of progress queries that show the first frame
@@ -85,9 +86,7 @@ class Prompts:
             text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             answer = HEADS[head].answer(HEADS[head].values[0]) + self._processor.tokenizer.eos_token
             inputs = self._processor(text=[text + answer], images=[blank.image] * images, return_tensors="pt")
-            positions, _ = self._model.model.get_rope_index(
-                inputs["input_ids"], inputs["image_grid_thw"], attention_mask=inputs["attention_mask"]
-            )
+            positions = rope_index(self._model.model, inputs["input_ids"], inputs["image_grid_thw"])
             ids = inputs["input_ids"][0]
             place = int((ids == self.candidates[head][0][0]).nonzero()[-1])
             self._cache[key] = (ids, positions[:, 0], place)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.types import Frame, RewardQuery
+from lrm_ros.versions import processor_parts
 
 IMAGE_SIZE = 96
 SPECIAL_TOKENS = (
@@ -94,7 +95,7 @@ def prompt_phrases() -> list[str]:
 def build_processor() -> Any:
     """Return a Qwen3VLProcessor with a small byte-level BPE tokenizer, deterministic."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import Qwen2TokenizerFast, Qwen2VLImageProcessorFast, Qwen3VLProcessor, Qwen3VLVideoProcessor
+    from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -111,7 +112,8 @@ def build_processor() -> Any:
         vocab_size=640, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False, min_frequency=2
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    fast = Qwen2TokenizerFast(
+    tokenizer_class, image_processor_class = processor_parts()
+    fast = tokenizer_class(
         tokenizer_object=tokenizer,
         unk_token=None,
         bos_token=None,
@@ -128,7 +130,7 @@ def build_processor() -> Any:
     size = {"shortest_edge": pixels, "longest_edge": pixels}
     normal = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     return Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessorFast(size=size, **sizes, **normal),
+        image_processor=image_processor_class(size=size, **sizes, **normal),
         tokenizer=fast,
         video_processor=Qwen3VLVideoProcessor(size=size, **sizes, **normal),
         chat_template=CHAT_TEMPLATE,

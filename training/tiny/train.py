@@ -47,6 +47,7 @@ from lrm_ros.training.tiny.card import card
 from lrm_ros.training.tiny.data import TWIN, Frames, load_frames, split
 from lrm_ros.training.tiny.measure import label_figures, measure
 from lrm_ros.training.tiny.model import build_model, build_processor
+from lrm_ros.versions import load_processor, qwen_config, save_processor
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int)
         FileNotFoundError: no such model there.
     """
     import torch
-    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+    from transformers import Qwen3VLForConditionalGeneration
 
     from lrm_ros.training.tiny.language import WORD_NOISE, Reader, looking, train_language
     from lrm_ros.training.tiny.vision import Student
@@ -80,8 +81,9 @@ def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int)
     began, commit = time.monotonic(), source_commit()
     before = json.loads((start / "training.json").read_text())
     training, held_out = split(load_frames(data))
-    processor = AutoProcessor.from_pretrained(start)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32).train()
+    processor = load_processor(start)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
+    model.train()
     student = Student(model.model.visual, len(processor.tokenizer))
     checker = Reader(model, processor, held_out, seed)
     train_language(
@@ -120,7 +122,7 @@ def _finish(
     )
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
-    processor.save_pretrained(out)
+    save_processor(processor, out)
     begun = time.monotonic()
     figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), held_out.select(np.flatnonzero(twin)))
     seconds = {**seconds, "measure": time.monotonic() - begun}
