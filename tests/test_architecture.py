@@ -40,20 +40,19 @@ ROS_FILES = {
     "lrm_ros/training/refinement/node.py",
 }
 ROS_ROOM = "lrm_ros/nodes/"
-# What each room of lrm_ros may import of the others; all may import versions. Rooms not named here (nodes, programs) are
-# downstream of all.
+# What each room of lrm_ros may import of the others; all may import versions. Rooms not named here are downstream of all.
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
-    "config": {"types", "versions"},
-    "contract": {"types", "config", "versions"},
-    "act_small": {"types", "config", "versions"},
-    "reward": {"types", "config", "versions"},
-    "record": {"types", "config", "contract", "versions"},
-    "robot": {"types", "config", "contract", "versions"},
-    "policy": {"types", "config", "contract", "act_small", "versions"},
-    "messages": {"types", "config", "versions"},
-    "graph": {"types", "config", "versions"},
+    "config": {"types"},
+    "contract": {"types", "config"},
+    "act_small": {"types", "config"},
+    "reward": {"types", "config"},
+    "record": {"types", "config", "contract"},
+    "robot": {"types", "config", "contract"},
+    "policy": {"types", "config", "contract", "act_small"},
+    "messages": {"types", "config"},
+    "graph": {"types", "config"},
 }
 # The simulator's truth may be read where worlds are made, measured and reported, and nowhere else.
 TRUTH_FILES = ("lrm_ros/nodes/evaluator.py", "lrm_ros/training/closed_loop", "lrm_ros/training/report")
