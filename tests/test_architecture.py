@@ -40,7 +40,7 @@ ROS_FILES = {
     "lrm_ros/training/refinement/node.py",
 }
 ROS_ROOM = "lrm_ros/nodes/"
-# What each room of lrm_ros may import of the others; all may import versions. Rooms not named here are downstream of all.
+# What each room of lrm_ros may import of the others, beside versions. Rooms not named here are downstream of all.
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
