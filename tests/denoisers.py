@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny LeRobot policies that denoise, of the true classes, for the tests of their actors: SmolVLA and diffusion."""
+"""Tiny LeRobot policies that denoise, of the true classes, for the tests of their actors: flows and diffusion."""
 
 from __future__ import annotations
 

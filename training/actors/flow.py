@@ -5,8 +5,8 @@ The vision-language model reads image and task once a decision; the action exper
 values. The critic sees the mean of what the vision-language model says at its tokens (RLinf's ``value_after_vlm``,
 ``mean_token``) and the joint state, which only pi0 hides from that model.
 
-LeRobot 0.4 has pi0 and pi0.5 only with its own build of transformers (``pip install 'lerobot[pi]'``) and says so when it
-loads one; 0.6 has them with the published transformers.
+LeRobot 0.4 has pi0 and pi0.5 only with its own build of transformers (``pip install 'lerobot[pi]'``) and says so when
+it loads one; 0.6 has them with the published transformers.
 """
 
 from __future__ import annotations
