@@ -70,6 +70,14 @@ def load_policy_config(folder: str | Path) -> Any:
     return config
 
 
+def smolvla_reading_options() -> dict[str, Any]:
+    """Return what SmolVLA's network wants to hear when it reads image and task, to keep their keys and values.
+
+    0.4: ``fill_kv_cache``; 0.6 does it whenever it is given no cache.
+    """
+    return {} if at_least("lerobot", 0, 6) else {"fill_kv_cache": True}
+
+
 def training_states() -> Any:
     """Return LeRobot's module that saves and loads resume points (``save_checkpoint``, ``load_training_state``).
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny LeRobot policies that denoise, of the true classes, for the tests of their actors: SmolVLA and diffusion."""
+"""Tiny LeRobot policies that denoise, of the true classes, for the tests of their actors: flows and diffusion."""
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.contract import save_contract
 from lrm_ros.training.batches import TrainingData
 from lrm_ros.types import Frame, Observation
+from lrm_ros.versions import at_least
 
 CONTRACT, JOINTS = RobotContract(), 6
 
@@ -124,6 +126,39 @@ def smolvla_folder(folder: Path, **options: Any) -> Path:
         "max_action_dim": 8, "resize_imgs_with_padding": (64, 64), "num_steps": 10, "device": "cpu",
     }  # fmt: skip
     policy = SmolVLAPolicy(features(SmolVLAConfig(**(small | options))))
+    return save(policy, TrainingData([square_episodes(3)], CONTRACT), folder / "policy")
+
+
+def pi_folder(kind: str, folder: Path, monkeypatch: Any) -> Path:
+    """pi0 or pi0.5: LeRobot has their sizes and their tokenizer in its code, and both are made small there."""
+    model = import_module(f"lerobot.policies.{kind}.modeling_{kind}")
+    processor = import_module(f"lerobot.policies.{kind}.processor_{kind}")
+    configuration = import_module(f"lerobot.policies.{kind}.configuration_{kind}")
+    names = ("PaliGemmaForConditionalGeneration", "GemmaForCausalLM")
+    if at_least("lerobot", 0, 6):
+        names = ("PaliGemmaForConditionalGenerationWithPiGemma", "PiGemmaForCausalLM")
+    reader, expert, tokenizer = getattr(model, names[0]), getattr(model, names[1]), processor.TokenizerProcessorStep
+
+    def small_reader(config: Any) -> Any:
+        vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config.vision_config.update(vision | {"patch_size": 14, "projection_dim": 32})
+        config.text_config.vocab_size, config.projection_dim = 300, 32
+        return reader(config=config)
+
+    def small_expert(config: Any) -> Any:
+        config.vocab_size = 300
+        return expert(config=config)
+
+    words = str(language_model(folder / "vlm"))
+    monkeypatch.setattr(model, names[0], small_reader)
+    monkeypatch.setattr(model, names[1], small_expert)
+    monkeypatch.setattr(model, "get_gemma_config", lambda _: model.GemmaConfig(32, 2, 32, 2, 1, 16))
+    monkeypatch.setattr(processor, "TokenizerProcessorStep", lambda **k: tokenizer(**(k | {"tokenizer_name": words})))
+    torch.manual_seed(0)
+    config = getattr(configuration, f"{kind.upper()}Config")(
+        chunk_size=10, n_action_steps=10, max_state_dim=8, max_action_dim=8, image_resolution=(28, 28), device="cpu"
+    )
+    policy = getattr(model, f"{kind.upper()}Policy")(features(config))
     return save(policy, TrainingData([square_episodes(3)], CONTRACT), folder / "policy")
 
 

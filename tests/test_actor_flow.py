@@ -18,6 +18,7 @@ from denoisers import (  # type: ignore[import-not-found]
     diffusion_folder,
     draw,
     observation,
+    pi_folder,
     settings,
     smolvla_folder,
 )
@@ -29,6 +30,7 @@ from lrm_ros.training.actors.diffusion import DiffusionActor
 from lrm_ros.training.actors.flow import FlowActor
 from lrm_ros.training.actors.load import load_actor
 from lrm_ros.training.ppo import Experience, update
+from lrm_ros.versions import at_least
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +157,31 @@ def test_without_noise_in_its_steps_smolvla_is_sampled_as_lerobot_does(smolvla):
     expected = actor.policy.predict_action_chunk(dict(inputs), noise=free[:, 0].view(3, 10, 8))
     torch.testing.assert_close(found.drawn[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(found.actions, actor.runner.postprocess(expected)[:, :8], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pi0", "pi05"])
+def test_pi0_and_pi05_are_sampled_as_lerobot_does_and_learn(kind, tmp_path, monkeypatch):
+    if not at_least("lerobot", 0, 6):  # 0.4 wants its own build of transformers, and says so
+        with pytest.raises(ValueError, match="incorrect transformer version"):
+            pi_folder(kind, tmp_path, monkeypatch)
+        return
+    folder = pi_folder(kind, tmp_path, monkeypatch)
+    actor = load_actor(settings(folder, flow_steps=0), CONTRACT)
+    done = actor.decide(SEEN, draw(actor, 3))
+    opinion = actor.consider(done.inputs, done.drawn, actor.reference().means(done.inputs, done.drawn))
+    torch.testing.assert_close(opinion.log_prob, done.log_prob, atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(opinion.divergence, torch.zeros(3), atol=1e-5, rtol=0)
+    free = draw(actor, 3)
+    free[:, 1:] = 0
+    expected = actor.policy.predict_action_chunk(actor.inputs_of(SEEN), noise=free[:, 0].view(3, 10, 8))
+    torch.testing.assert_close(actor.decide(SEEN, free).drawn[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
+    for train, readers in (("decoder", False), ("all", True)):
+        actor.zero_grad()
+        actor.parameter_groups(1e-3, 1e-3, train)
+        actor.consider(done.inputs, done.drawn, None).log_prob.sum().backward()
+        learns = [name for name, p in actor.policy.named_parameters() if p.grad is not None and p.grad.any()]
+        assert any("gemma_expert." in name for name in learns)
+        assert any(".paligemma." in name for name in learns) == readers
 
 
 def test_padding_a_task_to_the_longest_changes_nothing(smolvla):

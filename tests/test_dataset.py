@@ -11,7 +11,7 @@ import pytest
 import torch
 from episodes import square_episode, square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import RobotContract
+from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.dataset import is_complete, load_into_ram, write_dataset
 from lrm_ros.training.batches import TrainingData
 from lrm_ros.versions import dataset_to_policy_features
@@ -77,6 +77,16 @@ def test_video_frames_come_back_in_order_and_nearly_equal(tmp_path):
     for index in (0, 11, 25):
         decoded = (dataset[index]["observation.images.front"].permute(1, 2, 0) * 255).round()
         assert (decoded - torch.from_numpy(images[index].astype(np.float32))).abs().mean() < 2
+
+
+def test_videos_of_two_cameras_are_written_without_forking_a_process_with_threads(tmp_path, monkeypatch):
+    contract = dataclasses.replace(CONTRACT, cameras=(*CONTRACT.cameras, CameraSpec("wrist")))
+    episode = square_episode(0)
+    for step in episode.steps:
+        step.observation.frames["wrist"] = dataclasses.replace(step.observation.frames["front"], camera="wrist")
+    monkeypatch.setattr("os.fork", lambda: pytest.fail("a fork"))
+    back = load_into_ram(write_dataset([episode], tmp_path / "d", contract, storage="video"))
+    assert {name for step in back[0].steps for name in step.observation.frames} == {"front", "wrist"}
 
 
 def test_rewards_and_success_are_columns_where_they_are_known(tmp_path):

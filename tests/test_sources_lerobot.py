@@ -58,7 +58,7 @@ def write_v3(root: Path, successes=None, one_file: bool = True) -> Path:
                 row["next.success"] = np.array([successes[episode][k]])
             dataset.add_frame(row)
         make_scalars(dataset, ["next.success"])
-        dataset.save_episode()
+        dataset.save_episode(parallel_encoding=False)
     dataset.finalize()
     return root
 

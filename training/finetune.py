@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a LeRobot policy on episodes with LeRobot's own training code: ``lrm finetune``.
 
-Model, loss, optimiser, schedule, processors and checkpoint format are LeRobot's (lerobot.scripts.lerobot_train). Own
+Model, loss, optimiser, schedule, processors and checkpoint format are LeRobot's (lerobot.scripts.lerobot_train); the
+loss of ``act`` and ``smolvla`` is that of the installed LeRobot (0.4 also counts the steps past an episode's end). Own
 are the batches (frames decoded once into RAM, drawn by a seed that depends on the step only) and the resuming: a run
 that was killed goes on from its last checkpoint and ends with the same weights.
 """

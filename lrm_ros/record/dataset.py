@@ -129,7 +129,7 @@ def write_dataset(
             dataset.add_frame(row)
         make_scalars(dataset, ("next.reward", "next.success"))
         with _quiet_bars():
-            dataset.save_episode()
+            dataset.save_episode(parallel_encoding=False)  # else LeRobot forks, and with it the locks of our threads
         about.append({"id": episode.episode_id, "source": episode.source, "outcome": episode.outcome})
         if progress:
             progress(len(about))

@@ -5,13 +5,12 @@ The vision-language model reads image and task once a decision; the action exper
 values. The critic sees the mean of what the vision-language model says at its tokens (RLinf's ``value_after_vlm``,
 ``mean_token``) and the joint state, which only pi0 hides from that model.
 
-LeRobot 0.4.4 has pi0 and pi0.5 only with its own build of transformers (``pip install 'lerobot[pi]'``) and says so when
-it loads one.
+LeRobot 0.4 has pi0 and pi0.5 only with its own build of transformers (``pip install 'lerobot[pi]'``) and says so when
+it loads one; 0.6 has them with the published transformers.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from lrm_ros.training.actors.chain import ChainActor
 from lrm_ros.training.actors.sampling import FlowSde, Predict
 from lrm_ros.training.ppo import Inputs
 from lrm_ros.types import Observation
+from lrm_ros.versions import smolvla_reading_options
 
 # Names of the parameters that read, as against those that denoise.
 READERS = {
@@ -102,9 +102,7 @@ class FlowActor(ChainActor):
             state = policy.prepare_state(batch)
             embedded, real, blocks = model.embed_prefix(images, image_masks, tokens, mask, state=state)
             network, attention = model.vlm_with_expert, _attention(real, blocks)
-            options: dict[str, Any] = {"use_cache": policy.config.use_cache}
-            if "fill_kv_cache" in inspect.signature(network.forward).parameters:  # LeRobot 0.4
-                options["fill_kv_cache"] = True
+            options: dict[str, Any] = {"use_cache": policy.config.use_cache} | smolvla_reading_options()
         else:
             images, image_masks = policy._preprocess_images(batch)
             embedded, real, blocks = model.embed_prefix(images, image_masks, tokens, mask)

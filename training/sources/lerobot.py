@@ -31,8 +31,8 @@ def read_lerobot(
     """Return the episodes of one data set, in its order.
 
     Success is the last value of a column ``next.success`` (of what a frame's action led to) or ``success`` (of the
-    frame itself); without one the episodes count as demonstrations. Layouts: lerobot 0.4.4 datasets/utils.py, and for
-    v2.1 datasets/v30/convert_dataset_v21_to_v30.py.
+    frame itself); without one the episodes count as demonstrations. Layouts: datasets/utils.py of lerobot 0.4.4 and
+    0.6.1, and for v2.1 the converter (0.4.4: datasets/v30, 0.6.1: scripts; convert_dataset_v21_to_v30.py).
 
     Args:
         folder: the data set, with ``meta/info.json`` in it.
