@@ -294,3 +294,22 @@ def test_a_wait_set_that_tells_nothing_is_not_trusted(spin, monkeypatch):
     real = executor_module._look_up
     monkeypatch.setattr(executor_module, "_look_up", lambda name: Silent if name.endswith(".WaitSet") else real(name))
     assert list(missing()) == ["WaitSet that tells what is ready"]
+
+
+@pytest.mark.parametrize("kind", ["short way"], indirect=True)
+@pytest.mark.parametrize(
+    ("head", "count"),
+    [
+        ("wait(self: rclpy._rclpy_pybind11.WaitSet, arg0: typing.SupportsInt) -> None", 1),  # pybind11: rclpy to 10.0
+        ("clear_entities(self: rclpy._rclpy_pybind11.WaitSet) -> None", 0),
+        ("take_message(self, arg0: object, arg1: bool, /) -> object", 2),  # nanobind: rclpy after that
+        ("clear_entities(self) -> None", 0),
+        ("wait(*args, **kwargs)", None),  # several forms, or none told
+        ("", None),
+    ],
+)
+def test_the_arguments_of_a_compiled_method_are_read_from_its_docstring(head, count):
+    class Compiled:
+        __doc__ = f"{head}\n\nWhat it does."
+
+    assert [n for n in range(4) if executor_module._takes(Compiled(), n)] == ([] if count is None else [count])

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Test the executor and the nodes on the wheels of ROS 2 Jazzy, in .venv-jazzy from requirements-jazzy.lock (1 minute after
-# the first time). ALL=1: also with the packages of requirements.lock, for the tests that need torch, LeRobot or ManiSkill
-# (5 GB and 4 minutes more). Python 3.12 is needed: Jazzy's wheels are for that version only.
+# Test the executor and the nodes on the wheels of ROS 2 Jazzy, in .venv-jazzy from requirements-jazzy.lock (2.5 minutes).
+# ALL=1: with the packages of requirements.lock too, for the tests that need torch, LeRobot or ManiSkill (9 GB, 9 minutes).
+# JAZZY_PYTHON=/path/to/python3.12 chooses the interpreter: Jazzy's wheels are for that version only.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

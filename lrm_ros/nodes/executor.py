@@ -100,7 +100,7 @@ def spin_until(executor: SingleThreadedExecutor, future: Future[Any]) -> None:
     """Run callbacks until a future is done or the context is shut down; any thread may set the future.
 
     rclpy 7 (Jazzy) adds a callback to the future at every turn of its own ``spin_until_future_complete`` and keeps them
-    all: about 200 bytes a message, for as long as the node runs.
+    all for as long as the node runs.
     """
     future.add_done_callback(lambda _: executor.create_task(lambda: None))  # something to do, which ends the waiting
     while executor.context.ok() and not future.done():
