@@ -219,8 +219,8 @@ def rope_of(text: dict[str, Any], file: Path) -> dict[str, Any]:
     theta = found.get("rope_theta")
     if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
         raise ValueError(
-            f"'{file}': text_config.rope_theta is {theta!r}, and so it is in rope_parameters; write the number that "
-            "the model was trained with (Qwen3-VL's own is 5000000)"
+            f"'{file}': rope_theta in text_config or its rope_parameters is {theta!r}, not a positive number; write "
+            "the one that the model was trained with (Qwen3-VL's own is 5000000)"
         )
     return {"rope_type": "default", **found}
 
@@ -246,26 +246,25 @@ def qwen_config(folder: Path) -> Any:
     rope = rope_of(text, file)
     text = {key: value for key, value in text.items() if key not in ("rope_theta", "rope_scaling", "rope_parameters")}
     tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings")) and not _has_output(folder)
-    config = Qwen3VLConfig(
-        **{
-            **settings,
-            "text_config": {**text, **_rope_settings(rope), "tie_word_embeddings": tied},
-            "tie_word_embeddings": tied,
-        }
-    )
-    size, sections = config.text_config.head_dim, rope.get("mrope_section", _MROPE)
-    if not isinstance(sections, list | tuple) or len(sections) != 3 or 2 * sum(sections) != size:
-        raise ValueError(
-            f"'{file}': mrope_section is {sections!r}; it must be three numbers that add up to half of head_dim "
-            f"{size}; write those that the model was trained with"
-        )
+    text = {**text, **_rope_settings(rope), "tie_word_embeddings": tied}
     try:
+        config = Qwen3VLConfig(**{**settings, "text_config": text, "tie_word_embeddings": tied})
         Qwen3VLTextRotaryEmbedding(config.text_config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"'{file}': transformers cannot use the rotary settings {rope} ({type(error).__name__}: {error}); write "
-            "those that the model was trained with"
+            f"'{file}': transformers cannot use the settings, those of rotary positions are {rope} "
+            f"({type(error).__name__}: {error}); write those that the model was trained with"
         ) from error
+    size, sections = config.text_config.head_dim, rope.get("mrope_section", _MROPE)
+    whole = isinstance(sections, list | tuple) and all(isinstance(section, int) for section in sections)
+    if not whole or len(sections) != 3 or 2 * sum(sections) != size:
+        raise ValueError(
+            f"'{file}': mrope_section is {sections!r}; it must be three whole numbers that add up to half of head_dim "
+            f"{size}; write those that the model was trained with"
+        )
+    share = text.get("partial_rotary_factor", rope.get("partial_rotary_factor"))
+    if share not in (None, 1):  # 4.57 counts with it, 5 does not
+        raise ValueError(f"'{file}': partial_rotary_factor is {share!r}; a Qwen3-VL has none: remove it")
     return config
 
 

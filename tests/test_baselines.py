@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from answers import TEMPLATE
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
@@ -24,18 +25,12 @@ from lrm_ros.reward.roboreward import RoboReward, parse
 from lrm_ros.reward.topreward import TopReward
 from lrm_ros.sim.reward_env import REWARDS, WorldRewards
 from lrm_ros.sim.vector import Stretch
-from lrm_ros.training.tiny.model import CHAT_TEMPLATE, VISION, build_model, build_processor
+from lrm_ros.training.tiny.model import VISION, build_model, build_processor
 from lrm_ros.types import Frame, Observation, Unscored
 from lrm_ros.versions import token_types
 
 TASK, OTHER = "put the red toy pig in the bowl", "open the drawer"
 SECOND = 10**9
-# As Qwen's own template: with add_vision_id, images are numbered.
-TEMPLATE = "{%- set count = namespace(n=0) %}" + CHAT_TEMPLATE.replace(
-    "{{- '<|vision_start|><|image_pad|><|vision_end|>' }}",
-    "{%- set count.n = count.n + 1 %}{%- if add_vision_id %}{{- 'Picture ' ~ count.n ~ ': ' }}{%- endif %}"
-    "{{- '<|vision_start|><|image_pad|><|vision_end|>' }}",
-)
 
 
 def frames(seed: int, count: int, height: int = 96, width: int = 96) -> list[Frame]:

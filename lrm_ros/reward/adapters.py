@@ -65,7 +65,7 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
         processor = load_processor(processor_folder)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"'{processor_folder}' has no usable processor ({error}); copy tokenizer*.json, preprocessor_config.json "
+            f"'{processor_folder}' has no usable processor ({error}); copy tokenizer*.json, *processor_config.json "
             "and chat_template.* from the model's download into it"
         ) from error
     return model.to(device).eval(), processor, names

@@ -161,14 +161,10 @@ class QwenRewardModel:
                 continue
             if self.adapters:
                 self.model.set_adapter(self.adapters[name])
-            inputs = self.processor.apply_chat_template(
-                [head.messages(queries[i]) for i in group],
-                tokenize=True,
-                add_generation_prompt=True,
-                padding=True,
-                return_dict=True,
-                return_tensors="pt",
-            ).to(self.device)
+            turns = [head.messages(queries[i]) for i in group]
+            texts = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            images = [frame.image for i in group for frame in head.images(queries[i])]
+            inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt").to(self.device)
             output = self.model.generate(
                 **inputs, max_new_tokens=head.max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
             )

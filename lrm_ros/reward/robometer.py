@@ -197,7 +197,7 @@ def _processor(folder: Path, base: str) -> Any:
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"'{folder}' has no usable processor and that of its base model is not here ({error}); copy "
-            f"tokenizer*.json, *preprocessor_config.json and chat_template.* of '{base}' into it"
+            f"tokenizer*.json, *processor_config.json and chat_template.* of '{base}' into it"
         ) from error
     known = processor.tokenizer.get_vocab()
     processor.tokenizer.add_tokens([token for token in SPECIAL_TOKENS if token not in known], special_tokens=True)
