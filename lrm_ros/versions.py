@@ -176,9 +176,7 @@ def fast_dds_profiles_variable() -> str:
     return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
-# ---- transformers 4.57 and 5: Qwen3-VL's configuration ---------------------------------------------------------------
-
-_MROPE = (24, 20, 20)  # both versions' default sections
+# ---- transformers 4.57 and 5: Qwen3-VL's folders ---------------------------------------------------------------
 
 
 def transformers_major() -> int:
@@ -188,105 +186,11 @@ def transformers_major() -> int:
     return int(transformers.__version__.split(".")[0])
 
 
-def rope_of(text: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Return all rotary settings of a ``text_config`` in one dictionary, ``rope_theta`` among them.
-
-    4.57 saves ``rope_scaling`` and, beside it, ``rope_theta``; 5 saves both as ``rope_parameters``. 4.57 does not see
-    the latter, 5 does not see it where there is a ``rope_scaling`` too: each then takes its own default theta (5e6 and
-    5e5) without a word. So every place is read here.
-
-    Raises:
-        ValueError: two places disagree, or theta is missing or no positive number.
-    """
-    found: dict[str, Any] = {}
-    place_of: dict[str, str] = {}
-    for place in ("rope_theta", "rope_scaling", "rope_parameters"):
-        part = {place: text.get(place)} if place == "rope_theta" else text.get(place)
-        if part is not None and not isinstance(part, dict):
-            raise ValueError(f"'{file}': text_config.{place} is {part!r}, not a dictionary; copy the file again")
-        for key, value in (part or {}).items():
-            if value is None:
-                continue
-            key = "rope_type" if key == "type" else key  # the older name, with the older value "mrope"
-            value = "default" if key == "rope_type" and value == "mrope" else value
-            name = f"text_config.{place}" if key == place else f"text_config.{place}.{key}"
-            if found.setdefault(key, value) != value:
-                raise ValueError(
-                    f"'{file}': {name} is {value!r}, but {place_of[key]} is {found[key]!r}; keep the one that the "
-                    "model was trained with and remove the other"
-                )
-            place_of.setdefault(key, name)
-    theta = found.get("rope_theta")
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < math.inf:
-        raise ValueError(
-            f"'{file}': rope_theta in text_config or its rope_parameters is {theta!r}, not a positive number; write "
-            "the one that the model was trained with (Qwen3-VL's own is 5000000)"
-        )
-    return {"rope_type": "default", **found}
-
-
-def qwen_config(folder: Path) -> Any:
-    """Return the ``Qwen3VLConfig`` of a model folder, the same whichever of the two versions wrote it.
-
-    Rotary settings: ``rope_of``. 4.57 ties the output layer to the embedding if ``text_config.tie_word_embeddings``
-    says so, 5 if the one outside of it does, which is all that 5 saves; here either will do, and an output layer that
-    is stored is used as it is.
-
-    Raises:
-        ValueError: a setting is contradictory or cannot be used; names the file, the value and the cure.
-    """
-    from transformers import Qwen3VLConfig
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
-
-    file = folder / "config.json"
-    settings = json.loads(file.read_text())
-    text = settings.get("text_config")
-    if not isinstance(text, dict):
-        raise ValueError(f"'{file}': text_config is {text!r}, not a dictionary; download or copy the file again")
-    rope = rope_of(text, file)
-    text = {key: value for key, value in text.items() if key not in ("rope_theta", "rope_scaling", "rope_parameters")}
-    tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings")) and not _has_output(folder)
-    text = {**text, **_rope_settings(rope), "tie_word_embeddings": tied}
-    try:
-        config = Qwen3VLConfig(**{**settings, "text_config": text, "tie_word_embeddings": tied})
-        Qwen3VLTextRotaryEmbedding(config.text_config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"'{file}': transformers cannot use the settings, those of rotary positions are {rope} "
-            f"({type(error).__name__}: {error}); write those that the model was trained with"
-        ) from error
-    size, sections = config.text_config.head_dim, rope.get("mrope_section", _MROPE)
-    whole = isinstance(sections, list | tuple) and all(isinstance(section, int) for section in sections)
-    if not whole or len(sections) != 3 or 2 * sum(sections) != size:
-        raise ValueError(
-            f"'{file}': mrope_section is {sections!r}; it must be three whole numbers that add up to half of head_dim "
-            f"{size}; write those that the model was trained with"
-        )
-    share = text.get("partial_rotary_factor", rope.get("partial_rotary_factor"))
-    if share not in (None, 1):  # 4.57 counts with it, 5 does not
-        raise ValueError(f"'{file}': partial_rotary_factor is {share!r}; a Qwen3-VL has none: remove it")
-    return config
-
-
-def _rope_settings(rope: dict[str, Any]) -> dict[str, Any]:
+def rope_settings(rope: dict[str, Any]) -> dict[str, Any]:
     """Return rotary settings as the installed transformers takes them in a ``text_config``."""
     if transformers_major() >= 5:
         return {"rope_parameters": dict(rope)}
     return {"rope_scaling": {k: v for k, v in rope.items() if k != "rope_theta"}, "rope_theta": rope["rope_theta"]}
-
-
-def _has_output(folder: Path) -> bool:
-    """Return whether a checkpoint stores an output layer."""
-    from safetensors import safe_open
-
-    for file in sorted(folder.glob("model*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            if "lm_head.weight" in tensors.keys():  # noqa: SIM118 (no dictionary)
-                return True
-    return False
-
-
-# ---- transformers 4.57 and 5: Qwen3-VL's processor -------------------------------------------------------------------
 
 
 def processor_parts() -> tuple[Any, Any]:
@@ -300,72 +204,20 @@ def processor_parts() -> tuple[Any, Any]:
     return getattr(transformers, f"Qwen2Tokenizer{end}"), getattr(transformers, f"Qwen2VLImageProcessor{end}")
 
 
-def has_processor(folder: Path) -> bool:
-    """Return whether a folder holds a processor's settings.
-
-    4.57 saves preprocessor_config.json and video_preprocessor_config.json, 5 both in processor_config.json.
-    """
-    return (folder / "preprocessor_config.json").is_file() or "image_processor" in _json(
-        folder, "processor_config.json"
-    )
-
-
-def load_processor(folder: Path) -> Any:
-    """Return the ``AutoProcessor`` of a folder, the same whichever of the two versions wrote it.
+def processor_options(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``AutoProcessor.from_pretrained`` is to be told so that both versions read the same processor.
 
     A tokenizer's further special tokens are a list ``extra_special_tokens`` in the files of 5; 4.57 calls that list
-    ``additional_special_tokens`` and fails over the other. Where a folder has image settings by both versions, 4.57
-    reads the one file and 5 the other.
+    ``additional_special_tokens`` and fails over the other.
 
-    Raises:
-        OSError: files are missing.
-        ValueError: files that cannot be read, or settings by both versions that differ.
+    Args:
+        tokenizer: what is in its tokenizer_config.json.
     """
-    from transformers import AutoProcessor
-
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-        raise FileNotFoundError("it has neither tokenizer.json nor vocab.json")  # 5 makes an empty tokenizer of that
-    new = _json(folder, "processor_config.json")
-    for name, key in (
-        ("preprocessor_config.json", "image_processor"),
-        ("video_preprocessor_config.json", "video_processor"),
-    ):
-        old = _json(folder, name)
-        values, others = _named(old), _named(new.get(key, {}))
-        differ = sorted(name for name in values.keys() & others.keys() if values[name] != others[name])
-        if differ:
-            raise ValueError(
-                f"'{folder / name}': {differ[0]} is {values[differ[0]]!r}, but in processor_config.json "
-                f"{others[differ[0]]!r}; remove the file that is left from an older save"
-            )
     if transformers_major() >= 5:
-        return AutoProcessor.from_pretrained(folder)
-    more = _json(folder, "tokenizer_config.json").get("extra_special_tokens")
+        return {}
+    more = tokenizer.get("extra_special_tokens")
     renamed = {"extra_special_tokens": {}, "additional_special_tokens": more} if isinstance(more, list) else {}
-    return AutoProcessor.from_pretrained(folder, use_fast=True, **renamed)
-
-
-def save_processor(processor: Any, folder: Path) -> None:
-    """Save a processor, without leaving files of an older save by the other version beside it."""
-    for name in (
-        "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json",
-        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    ):  # fmt: skip
-        (folder / name).unlink(missing_ok=True)
-    processor.save_pretrained(folder)
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    """Return what is in a file of JSON, empty without it."""
-    file = folder / name
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _named(settings: Any) -> dict[str, Any]:
-    """Return settings without empty ones and without class names; 4.57 writes what is not set, 5 does not."""
-    return {
-        key: value for key, value in settings.items() if value is not None and not key.endswith(("_type", "_class"))
-    }
+    return {"use_fast": True, **renamed}
 
 
 # ---- transformers 4.57 and 5: Qwen3-VL's forward ---------------------------------------------------------------------

@@ -24,7 +24,8 @@ from answers import (
 
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.versions import has_processor, load_processor, qwen_config, rope_of, save_processor, warmup_of
+from lrm_ros.reward.qwen_folder import has_processor, load_processor, qwen_config, rope_of, save_processor
+from lrm_ros.versions import warmup_of
 
 FIVE = Path(__file__).parent / "data" / "transformers_5"
 ROPE = {"rope_type": "default", "mrope_section": [6, 5, 5], "mrope_interleaved": True}

@@ -20,7 +20,7 @@ from typing import Any
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import find_model
-from lrm_ros.versions import has_processor, load_processor, qwen_config
+from lrm_ros.reward.qwen_folder import has_processor, load_processor, qwen_config
 
 _ORDER = ("progress", "contrastive", "completion")
 SHARED = "shared"

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.clips import Clip, answered, check_weights, resized, spread, torch_device, weight_files
 from lrm_ros.reward.models import find_model
+from lrm_ros.reward.qwen_folder import has_processor, load_processor, qwen_config
 from lrm_ros.types import Unscored
-from lrm_ros.versions import has_processor, load_processor, qwen_config
 
 PROMPT = (
     "The task for the robot is '{task}'. Given the trajectory video, predict the task progress at each frame, how far "

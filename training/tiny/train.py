@@ -43,11 +43,11 @@ import numpy as np
 from lrm_ros.commit import source_commit
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.reward.qwen_folder import load_processor, qwen_config, save_processor
 from lrm_ros.training.tiny.card import card
 from lrm_ros.training.tiny.data import TWIN, Frames, load_frames, split
 from lrm_ros.training.tiny.measure import label_figures, measure
 from lrm_ros.training.tiny.model import build_model, build_processor
-from lrm_ros.versions import load_processor, qwen_config, save_processor
 
 if TYPE_CHECKING:
     import torch
