@@ -43,7 +43,7 @@ format: setup ## put the code in order
 	@$(PYTHON_OF_VENV) -m ruff format
 
 doctor: setup ## check Python, ROS, DDS, Vulkan, GPU, disk, cameras, serial ports and models
-	@$(PYTHON_OF_VENV) -m lrm_ros.doctor
+	@$(PYTHON_OF_VENV) -m lrm_ros.graph.doctor
 
 lock: setup ## write requirements.lock anew from setup.py
 	@tools/lock.sh

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``ros2 launch lrm_ros sim_refine.launch.py``: the graph 'sim_refine' of lrm_ros/graph.py."""
+"""``ros2 launch lrm_ros sim_refine.launch.py``: the graph 'sim_refine' of lrm_ros/graph/graphs.py."""
 
-from lrm_ros.launch_graph import launch_description
+from lrm_ros.graph.launch import launch_description
 
 
 def generate_launch_description():

@@ -7,7 +7,7 @@ The walk of a camera frame, the same on a real arm and in the simulated twin::
         -> judge -> kept episodes -> LeRobotDataset -> fine-tune -> checkpoint -> policy node -> arm
 
 Imports go one way: types <- config <- reward, record, robot, policy <- nodes. ``sim`` and ``training`` import
-``lrm_ros``, never the reverse. ROS is imported only in ``messages.py``, ``nodes/`` and ``sim/twin_node.py``.
+``lrm_ros``, never the reverse. ROS is imported only in ``messages.py``, ``nodes/`` and ``sim/twin/node.py``.
 """
 
 __version__ = "0.1.0"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lrm_ros.config import RobotContract, from_dict, to_dict
+from lrm_ros.config import RobotContract
+from lrm_ros.config_files import from_dict, to_dict
 from lrm_ros.types import Episode, Step
 
 CONTRACT_FILE = "contract.json"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expert and failing behaviours of any simulated world, chosen by name; where they stop depends on the state.
 
-Used for the labelled training data of the reward model only, like ``lrm_ros.sim.expert`` of the twin.
+Used for the labelled training data of the reward model only, like ``lrm_ros.sim.twin.expert`` of the twin.
 """
 
 from __future__ import annotations

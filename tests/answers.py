@@ -15,13 +15,13 @@ import numpy as np
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.reward.qwen_folder import qwen_config
+from lrm_ros.reward.qwen.folder import qwen_config
+from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.robometer import HEADS as METER_HEADS
 from lrm_ros.reward.robometer import SPECIAL_TOKENS, Robometer
 from lrm_ros.reward.roboreward import RoboReward
 from lrm_ros.reward.topreward import TopReward
-from lrm_ros.training.tiny import model as tiny
+from lrm_ros.training.reward.train.tiny import model as tiny
 from lrm_ros.types import Frame, Reward, RewardQuery
 
 FILE = Path(__file__).parent / "data" / "answers.json"

@@ -26,8 +26,8 @@ class Spinner:
     def __init__(self) -> None:
         import rclpy
 
-        from lrm_ros.nodes.base import set_transport
-        from lrm_ros.nodes.executor import make_executor
+        from lrm_ros.ros.base import set_transport
+        from lrm_ros.ros.executor import make_executor
 
         set_transport()
         rclpy.init()
@@ -103,7 +103,7 @@ def small_policy(tmp_path_factory) -> Path:
     """An ACT policy that has learned next to nothing; to be read only."""
     from episodes import square_episodes  # type: ignore[import-not-found]
 
-    from lrm_ros.training.finetune import finetune
+    from lrm_ros.training.policy.finetune import finetune
 
     sizes = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
     out = tmp_path_factory.mktemp("squares") / "policy"

@@ -14,7 +14,7 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 
 from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.contract import save_contract
-from lrm_ros.training.batches import TrainingData
+from lrm_ros.training.policy.batches import TrainingData
 from lrm_ros.types import Frame, Observation
 from lrm_ros.versions import at_least
 

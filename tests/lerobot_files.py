@@ -19,7 +19,7 @@ import numpy as np
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.policy import PolicyRunner
 from lrm_ros.record.dataset import write_dataset
-from lrm_ros.training.finetune import finetune
+from lrm_ros.training.policy.finetune import finetune
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step
 
 FOLDER = Path(__file__).with_suffix("")

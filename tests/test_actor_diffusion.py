@@ -12,13 +12,13 @@ from denoisers import CONTRACT, JOINTS, SEEN, diffusion_folder, draw, settings  
 
 from lrm_ros.config import PpoConfig
 from lrm_ros.policy import PolicyRunner
-from lrm_ros.sim.reward_env import WorldRewards
-from lrm_ros.sim.vector import VectorWorlds
-from lrm_ros.training.actors.act import ActActor
-from lrm_ros.training.actors.diffusion import Ddim
-from lrm_ros.training.actors.load import load_actor
-from lrm_ros.training.closed_loop_worlds import evaluate_in_worlds
-from lrm_ros.training.refinement.refine import Refinement, refine
+from lrm_ros.sim.vector.rewards import WorldRewards
+from lrm_ros.sim.vector.worlds import VectorWorlds
+from lrm_ros.training.ppo.actors.act import ActActor
+from lrm_ros.training.ppo.actors.diffusion import Ddim
+from lrm_ros.training.ppo.actors.load import load_actor
+from lrm_ros.training.ppo.play import evaluate_in_worlds
+from lrm_ros.training.ppo.refine import Refinement, refine
 
 
 @pytest.fixture(scope="module")

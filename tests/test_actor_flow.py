@@ -25,11 +25,11 @@ from denoisers import (  # type: ignore[import-not-found]
 
 from lrm_ros.config import PpoConfig
 from lrm_ros.policy import policy_input
-from lrm_ros.training.actors.chain import NOISY
-from lrm_ros.training.actors.diffusion import DiffusionActor
-from lrm_ros.training.actors.flow import FlowActor
-from lrm_ros.training.actors.load import load_actor
-from lrm_ros.training.ppo import Experience, update
+from lrm_ros.training.ppo.actors.chain import NOISY
+from lrm_ros.training.ppo.actors.diffusion import DiffusionActor
+from lrm_ros.training.ppo.actors.flow import FlowActor
+from lrm_ros.training.ppo.actors.load import load_actor
+from lrm_ros.training.ppo.ppo import Experience, update
 from lrm_ros.versions import at_least
 
 

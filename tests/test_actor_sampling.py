@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 from lrm_ros.config import PpoConfig
-from lrm_ros.training.actors.sampling import FlowSde, NoisyChain
-from lrm_ros.training.ppo import Experience, Inputs, Opinion, update
+from lrm_ros.training.ppo.actors.sampling import FlowSde, NoisyChain
+from lrm_ros.training.ppo.ppo import Experience, Inputs, Opinion, update
 
 CENTRE, SPREAD = 1.5, 0.4  # of the actions in the toy flow from a standard normal
 

@@ -30,20 +30,32 @@ HEAVY = {
     "trl",
 }
 # Imported only by such a function, so these may import them at the top.
-LAZY_FILES = {"lrm_ros/act_small.py", "lrm_ros/sim/shaders.py"}
-LAZY_ROOMS = ("lrm_ros/sim/tasks/", "lrm_ros/training/")
+LAZY_FILES = {
+    "lrm_ros/act_small.py",
+    "lrm_ros/sim/render/shaders.py",
+    "lrm_ros/sim/tabletop/task.py",
+    "lrm_ros/sim/twin/place_toy_in_bowl.py",
+}
+LAZY_ROOMS = ("lrm_ros/training/",)
 ROS_FILES = {
     "lrm_ros/messages.py",
-    "lrm_ros/sim/twin_node.py",
-    "lrm_ros/sim/worlds_client.py",
-    "lrm_ros/sim/worlds_node.py",
-    "lrm_ros/training/refinement/node.py",
+    "lrm_ros/graph/launch.py",
+    "lrm_ros/sim/twin/node.py",
+    "lrm_ros/sim/vector/client.py",
+    "lrm_ros/sim/vector/node.py",
+    "lrm_ros/training/bench/topics.py",
+    "lrm_ros/training/bench/twin.py",
+    "lrm_ros/training/ppo/node.py",
 }
-ROS_ROOM = "lrm_ros/nodes/"
-# What each room of lrm_ros may import of the others, beside versions. Rooms not named here are downstream of all.
+ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
+# What each room of lrm_ros may import of the others, beside versions, progress, commit and config_files.
+CORE = {"types", "config", "contract", "act_small", "reward", "record", "robot", "policy", "messages"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
+    "progress": set(),
+    "commit": set(),
+    "config_files": set(),
     "config": {"types"},
     "contract": {"types", "config"},
     "act_small": {"types", "config"},
@@ -52,10 +64,19 @@ UPSTREAM: dict[str, set[str]] = {
     "robot": {"types", "config", "contract"},
     "policy": {"types", "config", "contract", "act_small"},
     "messages": {"types", "config"},
+    "ros": CORE,
+    "nodes": CORE | {"ros"},
     "graph": {"types", "config"},
+    "cli": set(),
 }
+LONGEST = 350  # lines of a file
 # The simulator's truth may be read where worlds are made, measured and reported, and nowhere else.
-TRUTH_FILES = ("lrm_ros/nodes/evaluator.py", "lrm_ros/training/closed_loop", "lrm_ros/training/report")
+TRUTH_FILES = (
+    "lrm_ros/nodes/evaluator.py",
+    "lrm_ros/training/policy/evaluate.py",
+    "lrm_ros/training/ppo/play.py",
+    "lrm_ros/training/report/",
+)
 # Its words in code: the topic, the key of ManiSkill's info, the method that computes it.
 TRUTH_TOPIC, TRUTH_KEY, TRUTH_METHOD = "truth", "success", "evaluate"
 
@@ -121,24 +142,80 @@ def test_imports_go_one_way_along_the_walk() -> None:
     found = []
     for path in SOURCES:
         room = Path(name_of(path)).parts[1].removesuffix(".py")
-        if not name_of(path).startswith("lrm_ros/") or room not in UPSTREAM:
+        if name_of(path).startswith(ROOMS[1:]) or room == "__init__":
             continue
+        allowed = UPSTREAM[room] | {room, "__version__", "versions", "progress", "commit", "config_files"}
         for module, line in imports(tree_of(path)):
             parts = module.split(".")
-            if (
-                parts[0] == "lrm_ros"
-                and len(parts) > 1
-                and parts[1] not in UPSTREAM[room] | {room, "__version__", "versions"}
-            ):
+            if parts[0] == "lrm_ros" and len(parts) > 1 and parts[1] not in allowed:
                 found.append(f"{name_of(path)}:{line} imports {module}")
     assert not found, found
+
+
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def room_of(module: str) -> str:
+    """lrm_ros.sim.twin.world -> lrm_ros.sim.twin; lrm_ros.training.reward.data.rows -> lrm_ros.training.reward.data."""
+    deep = 4 if module.startswith("lrm_ros.training.reward") else 3 if module.startswith(OURS[1:]) else 2
+    return ".".join(module.split(".")[:deep])
+
+
+def our_imports() -> dict[str, set[str]]:
+    """Every module of ours with those that it imports anywhere, in a function and under TYPE_CHECKING too."""
+    modules = {module_of(path): path for path in SOURCES}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        graph[module] = set()
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module] |= {name if name in modules else str(node.module) for name in names} & modules.keys()
+    return graph
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The first circle found, empty if there is none."""
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        for other in sorted(graph.get(name, ())):
+            if circle := visit(other, [*way, name]):
+                return circle
+        done.add(name)
+        return []
+
+    for name in graph:
+        if circle := visit(name, []):
+            return circle
+    return []
+
+
+def test_no_module_and_no_room_imports_in_a_circle() -> None:
+    graph = our_imports()
+    assert not (circle := circle_in(graph)), " -> ".join(circle)
+    rooms: dict[str, set[str]] = {}
+    for module, others in graph.items():
+        rooms.setdefault(room_of(module), set()).update({room_of(other) for other in others} - {room_of(module)})
+    assert not (circle := circle_in(rooms)), " -> ".join(circle)
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+
+
+def test_no_file_is_longer_than_a_room() -> None:
+    long = {name_of(path): lines for path in SOURCES if (lines := path.read_text().count("\n")) > LONGEST}
+    assert not long, f"more than {LONGEST} lines: {long}"
 
 
 def test_ros_is_only_at_the_rim() -> None:
     found = [
         f"{name_of(path)}:{line} imports {module}"
         for path in SOURCES
-        if name_of(path) not in ROS_FILES and not name_of(path).startswith(ROS_ROOM)
+        if name_of(path) not in ROS_FILES and not name_of(path).startswith(ROS_ROOMS)
         for module, line in imports(tree_of(path))
         if is_ros(module)
     ]

@@ -20,9 +20,10 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
-from lrm_ros.config import CameraConfig, RewardConfig, RobotContract, load_yaml, to_dict
+from lrm_ros.config import CameraConfig, RewardConfig, RobotContract
+from lrm_ros.config_files import load_yaml, to_dict
 from lrm_ros.messages import status_values
-from lrm_ros.nodes.base import LrmNode, set_transport, share_file
+from lrm_ros.ros.base import LrmNode, set_transport, share_file
 from lrm_ros.versions import fast_dds_profiles_variable, rclpy_version
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +209,7 @@ _PROGRAM = """
 import sys
 sys.path[:0] = ["tests", "."]
 from test_base import Example
-from lrm_ros.nodes.base import run
+from lrm_ros.ros.program import run
 class Program(Example):
     def configure(self):
         super().configure()
@@ -255,7 +256,7 @@ def _assigned(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("file", [*sorted(NODE_FILES), ROOT / "sim/twin_node.py"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", [*sorted(NODE_FILES), ROOT / "sim/twin/node.py"], ids=lambda path: path.stem)
 def test_no_node_hides_an_attribute_of_rclpy(spin, probe, file):
     theirs = {*dir(LifecycleNode), *vars(probe)} - {*dir(object), "__init__"}
     if file.stem == "base":  # it overrides the transitions on purpose

@@ -23,9 +23,9 @@ from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.robometer import HEADS, SPECIAL_TOKENS, Robometer
 from lrm_ros.reward.roboreward import RoboReward, parse
 from lrm_ros.reward.topreward import TopReward
-from lrm_ros.sim.reward_env import REWARDS, WorldRewards
-from lrm_ros.sim.vector import Stretch
-from lrm_ros.training.tiny.model import VISION, build_model, build_processor
+from lrm_ros.sim.vector.rewards import REWARDS, WorldRewards
+from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.training.reward.train.tiny.model import VISION, build_model, build_processor
 from lrm_ros.types import Frame, Observation, Unscored
 from lrm_ros.versions import token_types
 

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from lrm_ros.reward.bench import main, pairs_of, plain_call, query_about
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.bench.reward import main, pairs_of, plain_call, query_about
 from lrm_ros.types import Reward
 
 

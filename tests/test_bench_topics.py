@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from lrm_ros.nodes import bench_topics
+from lrm_ros.training.bench import topics as bench_topics
 
 
 @pytest.mark.slow

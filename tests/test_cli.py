@@ -35,6 +35,6 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
     def interrupted(words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lrm_ros.training.finetune.main", interrupted)
+    monkeypatch.setattr("lrm_ros.training.policy.finetune.main", interrupted)
     assert cli.main(["finetune"]) == 130
     assert capsys.readouterr().err == "\nlrm finetune: interrupted\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lrm_ros.training.closed_loop import main
+from lrm_ros.training.policy.evaluate import main
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def asked(monkeypatch) -> list[int]:
         found.append(execute_steps)
         return dict.fromkeys(seeds, True)
 
-    monkeypatch.setattr("lrm_ros.training.closed_loop_worlds.evaluate_in_worlds", evaluate)
+    monkeypatch.setattr("lrm_ros.training.ppo.play.evaluate_in_worlds", evaluate)
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lrm_ros.record.dataset import journals_to_dataset, load_into_ram
 from lrm_ros.record.journal import read_journal
-from lrm_ros.training.collect import collect, main
+from lrm_ros.training.policy.collect import collect, main
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lrm_ros.nodes.collector import MARGIN, cut, read_verdicts
+from lrm_ros.ros.collector import MARGIN, cut, read_verdicts
 from lrm_ros.types import Episode, Frame, Observation, Step
 
 DT_NS = 100_000_000

@@ -11,9 +11,9 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from lrm_ros.training.examples.rows import keyframes_of
-from lrm_ros.training.sources.episode import Entry, SourceEpisode, array_reader
-from lrm_ros.training.sources.video import Video
+from lrm_ros.training.reward.data.rows import keyframes_of
+from lrm_ros.training.reward.data.sources.episode import Entry, SourceEpisode, array_reader
+from lrm_ros.training.reward.data.sources.video import Video
 
 MATRICES = {"BT.601": (6, 0.299, 0.114), "BT.709": (1, 0.2126, 0.0722), "BT.2020": (9, 0.2627, 0.0593)}
 TV, FULL = 1, 2  # as FFmpeg counts the ranges

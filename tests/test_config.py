@@ -3,7 +3,8 @@
 
 import pytest
 
-from lrm_ros.config import PpoConfig, load_yaml
+from lrm_ros.config import PpoConfig
+from lrm_ros.config_files import load_yaml
 
 NAN, INF = float("nan"), float("inf")
 

@@ -13,7 +13,7 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.dataset import is_complete, load_into_ram, write_dataset
-from lrm_ros.training.batches import TrainingData
+from lrm_ros.training.policy.batches import TrainingData
 from lrm_ros.versions import dataset_to_policy_features
 
 CONTRACT = RobotContract()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lrm_ros import doctor
-from lrm_ros.doctor import FAIL, OK, WARN, Finding
+from lrm_ros.graph import doctor
+from lrm_ros.graph.doctor import FAIL, OK, WARN, Finding
 
 
 def fixed(finding: Finding):

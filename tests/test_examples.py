@@ -10,14 +10,14 @@ import pytest
 from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.training.examples.draw import NEGATIVES, Shares, nearest_tenths, pick
-from lrm_ros.training.examples.heads import Example, load_examples, make_examples
-from lrm_ros.training.examples.shards import read_rows
-from lrm_ros.training.examples.table import load_keyframes
-from lrm_ros.training.keyframes import write_keyframes
-from lrm_ros.training.lrm_data import label_of, query_of
-from lrm_ros.training.sources.episode import Entry, SourceEpisode, array_reader
-from lrm_ros.training.sources.video import Video
+from lrm_ros.training.reward.data.keyframes import write_keyframes
+from lrm_ros.training.reward.data.shards import read_rows
+from lrm_ros.training.reward.data.sources.episode import Entry, SourceEpisode, array_reader
+from lrm_ros.training.reward.data.sources.video import Video
+from lrm_ros.training.reward.data.table import load_keyframes
+from lrm_ros.training.reward.train.examples.draw import NEGATIVES, Shares, nearest_tenths, pick
+from lrm_ros.training.reward.train.examples.heads import Example, load_examples, make_examples
+from lrm_ros.training.reward.train.rows import label_of, query_of
 
 LENGTH = 21
 NONE = Shares(wrong_task=0, reversed=0, stopped=0)

@@ -16,10 +16,10 @@ from rclpy.task import Future
 from std_msgs.msg import Int32
 from std_srvs.srv import Trigger
 
-from lrm_ros.nodes import executor as executor_module
-from lrm_ros.nodes.base import STREAM
-from lrm_ros.nodes.executor import FORCE, make_executor, missing, spin_until
-from lrm_ros.nodes.message_executor import MessageExecutor
+from lrm_ros.ros import executor as executor_module
+from lrm_ros.ros.base import STREAM
+from lrm_ros.ros.executor import FORCE, make_executor, missing, spin_until
+from lrm_ros.ros.message_executor import MessageExecutor
 from lrm_ros.versions import rclpy_version
 
 

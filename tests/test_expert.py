@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from lrm_ros.sim.expert import KINDS, behaviour_targets, expert_targets, play, wander
-from lrm_ros.sim.world import World
+from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, expert_targets, play, wander
+from lrm_ros.sim.twin.world import World
 
 
 @pytest.fixture(scope="module")

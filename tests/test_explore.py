@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from lrm_ros.robot.explore import draw_offset, explored
-from lrm_ros.robot.kinematics import approach, forward, shift
+from lrm_ros.robot.so100.explore import draw_offset, explored
+from lrm_ros.robot.so100.kinematics import approach, forward, shift
 from lrm_ros.types import ActionChunk
 
 POSE = np.array([0.2, 0.1, 0.3, 1.2, 0.1, 0.3], np.float32)

@@ -14,8 +14,8 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
-from lrm_ros.training.batches import TrainingData
-from lrm_ros.training.finetune import _Run, finetune, main
+from lrm_ros.training.policy.batches import TrainingData
+from lrm_ros.training.policy.finetune import _Run, finetune, main
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from lrm_ros.sim.behaviour import KINDS, behave
-from lrm_ros.sim.tabletop_scenes import FAMILIES, PULL, SHAPES, draw_scene
-from lrm_ros.training.generate import generate, main, play_source
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.maniskill import play_maniskill
-from lrm_ros.training.sources.metaworld import play_metaworld
-from lrm_ros.training.sources.played import RANDOM_RISE, draw_kind, labelled_episode
-from lrm_ros.training.sources.tabletop import play_tabletop
-from lrm_ros.training.sources.twin import play_twin
-from lrm_ros.training.tiny.data import load_frames
+from lrm_ros.sim.tabletop.scenes import FAMILIES, PULL, SHAPES, draw_scene
+from lrm_ros.training.reward.data.generate import generate, main, play_source
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
+from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
+from lrm_ros.training.reward.data.sources.played import RANDOM_RISE, draw_kind, labelled_episode
+from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
+from lrm_ros.training.reward.data.sources.twin import play_twin
+from lrm_ros.training.reward.train.tiny.data import load_frames
 
 
 def first_seed_of(kind, source="maniskill/PushCube-v1"):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lrm_ros import graph_run
-from lrm_ros.graph import CONFIGS, GRAPHS, NodeSpec, nodes_of, parse_arguments, ros_value
-from lrm_ros.graph_run import Graph
+from lrm_ros.graph import runner as graph_run
+from lrm_ros.graph.graphs import CONFIGS, GRAPHS, NodeSpec, nodes_of, parse_arguments, ros_value
+from lrm_ros.graph.runner import Graph
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"source": "synthetic", "width": 48, "height": 32, "rate_hz": 10.0}
@@ -152,7 +152,7 @@ def test_what_a_dead_node_had_started_is_stopped_too(tmp_path):
 
 
 _RUN = (
-    "from lrm_ros.graph import NodeSpec\nfrom lrm_ros.graph_run import run_graph\n"
+    "from lrm_ros.graph.graphs import NodeSpec\nfrom lrm_ros.graph.runner import run_graph\n"
     f"raise SystemExit(run_graph([NodeSpec('camera_a', 'lrm_ros.nodes.camera', {SMALL!r})]))\n"
 )
 
@@ -180,6 +180,6 @@ def test_a_killed_program_leaves_no_orphans():
 
 def test_up_prints_the_commands_and_explains_a_wrong_argument(capsys):
     assert graph_run.main(["self_improve", "seed:=4", "--print"]) == 0
-    assert "lrm_ros.sim.twin_node" in capsys.readouterr().out
+    assert "lrm_ros.sim.twin.node" in capsys.readouterr().out
     assert graph_run.main(["self_improve", "sede:=4"]) == 2
     assert "did you mean 'seed'" in capsys.readouterr().err

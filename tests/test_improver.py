@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from lrm_ros.nodes.episodes import EpisodeError
 from lrm_ros.nodes.improver import ImproverNode
+from lrm_ros.ros.episodes import EpisodeError
 
 
 def test_a_training_that_fails_stops_the_one_beside_it_at_once(spin, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.writer import JournalWriter
-from lrm_ros.training.judge import find_journals, main
+from lrm_ros.training.policy.judge import find_journals, main
 from lrm_ros.types import Frame
 
 CONTRACT = RobotContract(cameras=(CameraSpec("front", 16, 8),))

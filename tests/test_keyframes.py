@@ -14,13 +14,14 @@ import pytest
 from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
 from PIL import Image
 
-from lrm_ros.training import bench_keyframes, reward_data
-from lrm_ros.training.examples.rows import keyframe_indices, keyframes_of, split_of
-from lrm_ros.training.examples.shards import COLUMNS, ShardWriter, read_rows
-from lrm_ros.training.examples.table import load_keyframes
-from lrm_ros.training.keyframes import write_keyframes
-from lrm_ros.training.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader, bad_entry
-from lrm_ros.training.sources.video import Video
+from lrm_ros.training.bench import keyframes as bench_keyframes
+from lrm_ros.training.reward.data import command as reward_data
+from lrm_ros.training.reward.data.keyframes import write_keyframes
+from lrm_ros.training.reward.data.rows import keyframe_indices, keyframes_of, split_of
+from lrm_ros.training.reward.data.shards import COLUMNS, ShardWriter, read_rows
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader, bad_entry
+from lrm_ros.training.reward.data.sources.video import Video
+from lrm_ros.training.reward.data.table import load_keyframes
 
 
 def episode(source="lab", name="0", length=21, first=0, task="put the square", **about) -> SourceEpisode:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lrm_ros.config import RobotContract
-from lrm_ros.robot.kinematics import Unreachable, approach, forward, inverse
+from lrm_ros.robot.so100.kinematics import Unreachable, approach, forward, inverse
 
 LOWER, UPPER = np.array(RobotContract().lower), np.array(RobotContract().upper)
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0])

@@ -23,9 +23,9 @@ pytestmark = [
 ]
 
 _FILE = """
-from lrm_ros import graph
-from lrm_ros.graph import NodeSpec
-from lrm_ros.launch_graph import launch_description
+from lrm_ros.graph import graphs as graph
+from lrm_ros.graph.graphs import NodeSpec
+from lrm_ros.graph.launch import launch_description
 graph.GRAPHS["two"] = (
     NodeSpec("camera", "", {"source": "synthetic", "width": 96, "height": 96}),
     NodeSpec("recorder", "", ends_graph=True),

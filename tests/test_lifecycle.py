@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 
-from lrm_ros.nodes.base import LrmNode
+from lrm_ros.ros.base import LrmNode
 
 NODES: dict[str, dict[str, Any]] = {
     "lrm_ros.nodes.camera.CameraNode": {"source": "synthetic"},
@@ -16,8 +16,8 @@ NODES: dict[str, dict[str, Any]] = {
     "lrm_ros.nodes.policy.PolicyNode": {},
     "lrm_ros.nodes.recorder.RecorderNode": {},
     "lrm_ros.nodes.reward.RewardNode": {"model": "fake"},
-    "lrm_ros.sim.twin_node.TwinNode": {"realtime": False},
-    "lrm_ros.sim.worlds_node.WorldsNode": {"worlds": 1, "processes": 1},
+    "lrm_ros.sim.twin.node.TwinNode": {"realtime": False},
+    "lrm_ros.sim.vector.node.WorldsNode": {"worlds": 1, "processes": 1},
 }
 
 

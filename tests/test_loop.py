@@ -24,7 +24,7 @@ SMALL = [
 
 
 def _start(run: Path) -> subprocess.Popen:
-    words = [sys.executable, "-m", "lrm_ros.graph_run", "self_improve", f"run:={run}", *SMALL]
+    words = [sys.executable, "-m", "lrm_ros.graph.runner", "self_improve", f"run:={run}", *SMALL]
     with (run.parent / "output.txt").open("a") as output:
         return subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from lrm_ros.config import load_yaml
+from lrm_ros.config_files import load_yaml
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.training.bench_train import main as bench
-from lrm_ros.training.examples.reasoning import template
-from lrm_ros.training.lrm_config import LrmTrainConfig
-from lrm_ros.training.lrm_data import answer_of, dpo_row, prompt_of, query_of, rows, sft_row
-from lrm_ros.training.lrm_run import load_base, train_head
-from lrm_ros.training.qwen_sizes import full_size_processor, random_model
-from lrm_ros.training.tiny.model import build_model, build_processor
-from lrm_ros.training.train_flops import peak_tflops, step_flops
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.bench.flops import peak_tflops, step_flops
+from lrm_ros.training.bench.train import main as bench
+from lrm_ros.training.reward.train.config import LrmTrainConfig
+from lrm_ros.training.reward.train.examples.reasoning import template
+from lrm_ros.training.reward.train.qwen_sizes import full_size_processor, random_model
+from lrm_ros.training.reward.train.rows import answer_of, dpo_row, prompt_of, query_of, rows, sft_row
+from lrm_ros.training.reward.train.run import load_base, train_head
+from lrm_ros.training.reward.train.tiny.model import build_model, build_processor
 from lrm_ros.types import Reward
 
 TOP = Path(__file__).resolve().parents[1]
@@ -187,7 +187,7 @@ def test_examples_of_another_head_and_no_examples_are_refused(processor):
 @pytest.mark.parametrize("head", ["progress", "completion"])
 def test_only_the_assistants_tokens_count_in_the_loss(head, base, tmp_path):
     pytest.importorskip("trl")
-    from lrm_ros.training.lrm_sft import sft_trainer
+    from lrm_ros.training.reward.train.sft import sft_trainer
 
     model, processor = load_base(base, "cpu")
     data = rows(examples_of(head), head, processor, template)
@@ -202,7 +202,7 @@ def test_only_the_assistants_tokens_count_in_the_loss(head, base, tmp_path):
 
 def test_the_first_preference_loss_is_the_logarithm_of_two_and_the_prompt_does_not_count(base, tmp_path):
     pytest.importorskip("trl")
-    from lrm_ros.training.lrm_dpo import dpo_trainer
+    from lrm_ros.training.reward.train.dpo import dpo_trainer
 
     model, processor = load_base(base, "cpu")
     data = rows(examples_of("contrastive"), "contrastive", processor, None)
@@ -375,8 +375,8 @@ def test_counted_operations_are_those_that_run(head, vision, base, tmp_path):
     pytest.importorskip("trl")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lrm_ros.training.lrm_dpo import dpo_trainer
-    from lrm_ros.training.lrm_sft import sft_trainer
+    from lrm_ros.training.reward.train.dpo import dpo_trainer
+    from lrm_ros.training.reward.train.sft import sft_trainer
 
     model, processor = load_base(base, "cpu")
     config = dataclasses.replace(FAST, train_vision=vision, gradient_checkpointing=False)

@@ -12,8 +12,8 @@ from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import load_into_ram
 from lrm_ros.record.recover import recover
 from lrm_ros.record.writer import JournalWriter
-from lrm_ros.training import judge
-from lrm_ros.training.make_dataset import main
+from lrm_ros.training.policy import judge
+from lrm_ros.training.policy.dataset import main
 from lrm_ros.types import Frame
 
 

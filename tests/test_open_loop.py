@@ -15,13 +15,13 @@ from lrm_ros.config import RefineConfig, RewardConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.load import load_model
-from lrm_ros.sim.reward_env import WorldRewards
-from lrm_ros.sim.vector import Stretch
-from lrm_ros.training.open_loop import FORMS, blind, counts, figures, still_pct, upstream_metrics
-from lrm_ros.training.reward_openloop import main, name_of
-from lrm_ros.training.trajectories.read import read_scores
-from lrm_ros.training.trajectories.record import Played, _write, oracle_rewards, record
-from lrm_ros.training.trajectories.score import progress_pairs, read_recording, score
+from lrm_ros.sim.vector.rewards import WorldRewards
+from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.training.reward.eval.openloop import main, name_of
+from lrm_ros.training.reward.eval.trajectories.read import read_scores
+from lrm_ros.training.reward.eval.trajectories.record import Played, _write, oracle_rewards, record
+from lrm_ros.training.reward.eval.trajectories.score import progress_pairs, read_recording, score
+from lrm_ros.training.reward.eval.trajectory_figures import FORMS, blind, counts, figures, still_pct, upstream_metrics
 from lrm_ros.types import Frame, Observation, RewardQuery
 
 INDEX, TIME = FORMS

@@ -125,7 +125,7 @@ def test_a_pip_installation_has_what_ros2_run_and_launch_look_for(prefix: Path) 
 def test_an_installed_program_starts_and_finds_its_shipped_files(prefix: Path) -> None:
     assert "usage" in run(prefix / "bin/lrm", "--help", env=paths_of(prefix)).lower()
     assert "did you mean 'rate_hz'?" in run(prefix / "lib/lrm_ros/camera", *MISSPELT, code=2, env=paths_of(prefix))
-    script = "import lrm_ros.nodes.base as b; print(b.share_file('config/fastdds.xml'))"
+    script = "import lrm_ros.ros.base as b; print(b.share_file('config/fastdds.xml'))"
     found = run(sys.executable, "-c", script, env=paths_of(prefix)).strip()
     assert found == str(prefix / "share/lrm_ros/config/fastdds.xml")
 
@@ -214,7 +214,7 @@ def tracked() -> list[str]:
 
 
 def installed_name(path: str) -> str:
-    """sim/world.py -> lrm_ros/sim/world.py, as in a wheel."""
+    """sim/twin/world.py -> lrm_ros/sim/twin/world.py, as in a wheel."""
     return f"lrm_ros/{path}" if path.startswith(("sim/", "training/")) else path
 
 
@@ -266,7 +266,8 @@ def test_colcon_builds_every_program_and_module(source: Path, tmp_path: Path, op
     site = next(installed.glob("lib/python*/site-packages"))
     # What sourcing the workspace sets; --symlink-install points at the build folder.
     env = {"PYTHONPATH": str(tmp_path / "build/lrm_ros" if option == "--symlink-install" else site)}
-    script = "import lrm_ros, lrm_ros.sim.world, lrm_ros.training.stats as s; print(lrm_ros.__file__, s.__file__)"
+    script = "import lrm_ros, lrm_ros.sim.twin.world as w, lrm_ros.training.report.stats as s; "
+    script += "print(lrm_ros.__file__, w.__file__, s.__file__)"
     for place in run(sys.executable, "-c", script, env=env).split():
         assert Path(place).is_relative_to(tmp_path), f"'{place}' is not of this build"
     for name in NODES:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrm_ros.config import PpoConfig
-from lrm_ros.training.ppo import (
+from lrm_ros.training.ppo.ppo import (
     Experience,
     Inputs,
     Opinion,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lrm_ros.config import PpoConfig
-from lrm_ros.training.ppo import Experience, Opinion, advantages, update
+from lrm_ros.training.ppo.ppo import Experience, Opinion, advantages, update
 
 stable_baselines3 = pytest.importorskip("stable_baselines3", reason="pip install 'lrm_ros[test]'")
 GAMMA, LAM, EPOCHS, STEPS = 0.95, 0.9, 5, 128

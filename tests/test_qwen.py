@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from lrm_ros.reward import qwen
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.reward.vision import patches_of
-from lrm_ros.training.tiny.model import VISION, build_model, build_processor
+from lrm_ros.reward.qwen import model as qwen
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.reward.qwen.vision import patches_of
+from lrm_ros.training.reward.train.tiny.model import VISION, build_model, build_processor
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 TASKS = ("put the red toy giraffe in the bowl", "put the blue toy walrus into the big green box")

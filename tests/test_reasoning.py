@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.training.examples.reasoning import Teacher, TeacherError, template
+from lrm_ros.training.reward.train.examples.reasoning import Teacher, TeacherError, template
 
 TASK = "put the red toy pig in the bowl"
 

@@ -19,9 +19,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
-from lrm_ros.nodes.base import EVENTS, IMAGE, LATCHED, STREAM
 from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.record.journal import read_info, read_journal, recover
+from lrm_ros.ros.base import EVENTS, IMAGE, LATCHED, STREAM
 from lrm_ros.types import ActionChunk, Frame
 
 JOINTS = RobotContract().joints

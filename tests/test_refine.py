@@ -17,14 +17,14 @@ from lrm_ros.config import PpoConfig, RefineConfig, RewardConfig, RobotContract
 from lrm_ros.policy import PolicyRunner
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
-from lrm_ros.sim.reward_env import WorldRewards
-from lrm_ros.sim.vector import Stretch
-from lrm_ros.training.actors.act import ActActor, ChunkNoise
-from lrm_ros.training.ppo import Experience, update
-from lrm_ros.training.refinement.command import main, outcome, run_bar
-from lrm_ros.training.refinement.events import Events
-from lrm_ros.training.refinement.refine import Refinement, refine
-from lrm_ros.training.refinement.watch import warnings_of
+from lrm_ros.sim.vector.rewards import WorldRewards
+from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.training.ppo.actors.act import ActActor, ChunkNoise
+from lrm_ros.training.ppo.command import main, outcome, run_bar
+from lrm_ros.training.ppo.events import Events
+from lrm_ros.training.ppo.ppo import Experience, update
+from lrm_ros.training.ppo.refine import Refinement, refine
+from lrm_ros.training.ppo.watch import warnings_of
 from lrm_ros.types import Frame, Observation, Unscored
 
 TASK = "put the red toy pig in the bowl"

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from episodes import square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import RefineConfig, to_dict
-from lrm_ros.training.finetune import finetune
-from lrm_ros.training.refinement.evaluate import WAYS, RefinedRun, evaluate_all, read_runs
-from lrm_ros.training.refinement.report import figures, main, table, write_report
-from lrm_ros.training.refinement.stats import against, gap_closed, pooled
-from lrm_ros.training.refinement.weights import weights_of
-from lrm_ros.training.stats import mcnemar
+from lrm_ros.config import RefineConfig
+from lrm_ros.config_files import to_dict
+from lrm_ros.training.policy.finetune import finetune
+from lrm_ros.training.ppo.evaluate import WAYS, RefinedRun, evaluate_all, read_runs
+from lrm_ros.training.ppo.report import figures, main, table, write_report
+from lrm_ros.training.ppo.weights import weights_of
+from lrm_ros.training.report.stats import mcnemar
+from lrm_ros.training.report.trainings import against, gap_closed, pooled
 
 
 def outcomes(*rates: float, poses: int = 200, seed: int = 0) -> np.ndarray:
@@ -208,8 +209,8 @@ def test_runs_whose_folders_are_called_alike_keep_their_measurements(small_polic
         played.append(str(policy))
         return dict.fromkeys(seeds, policy.parent.parent.name == "a")
 
-    monkeypatch.setattr("lrm_ros.training.refinement.evaluate.play_seeds", play)
-    monkeypatch.setattr("lrm_ros.training.refinement.evaluate.VectorWorlds", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr("lrm_ros.training.ppo.evaluate.play_seeds", play)
+    monkeypatch.setattr("lrm_ros.training.ppo.evaluate.VectorWorlds", lambda *_, **__: contextlib.nullcontext())
     folders = [
         finished(tmp_path / "a" / "sft", small_policy),
         finished(tmp_path / "b" / "sft", small_policy, reward="tri"),

@@ -16,14 +16,14 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import PpoConfig, RefineConfig, RobotContract
-from lrm_ros.graph import nodes_of
-from lrm_ros.nodes.base import IMAGE, STREAM
+from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.nodes.reward import RewardNode
-from lrm_ros.sim.worlds_client import Inbox, Silence
-from lrm_ros.sim.worlds_node import WorldsNode
-from lrm_ros.training.refinement.command import run_bar
-from lrm_ros.training.refinement.node import RefinerNode
-from lrm_ros.training.refinement.refine import refine
+from lrm_ros.ros.base import IMAGE, STREAM
+from lrm_ros.sim.vector.client import Inbox, Silence
+from lrm_ros.sim.vector.node import WorldsNode
+from lrm_ros.training.ppo.command import run_bar
+from lrm_ros.training.ppo.node import RefinerNode
+from lrm_ros.training.ppo.refine import refine
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 
 TASK = "put the red toy pig in the bowl"
@@ -46,7 +46,7 @@ def alone(small_policy, tmp_path_factory) -> Path:
 
 def test_refinement_through_the_nodes_is_that_in_one_process_to_the_bit(alone, small_policy, tmp_path):
     command = [
-        sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={small_policy}", "reward:=tri",
+        sys.executable, "-m", "lrm_ros.graph.runner", "sim_refine", f"checkpoint:={small_policy}", "reward:=tri",
         f"run:={tmp_path / 'nodes'}", f"settings:={WORDS}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
@@ -77,7 +77,7 @@ def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activ
         begun.append(run_bar(settings).n)
         return run_bar(settings)
 
-    monkeypatch.setattr("lrm_ros.training.refinement.node.run_bar", bar)
+    monkeypatch.setattr("lrm_ros.training.ppo.node.run_bar", bar)
     for node in (WorldsNode(), RewardNode()):
         spin.add(node)
     refiner = RefinerNode(
@@ -97,7 +97,7 @@ def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activ
 
 
 def test_a_graph_that_cannot_refine_says_why_and_ends(tmp_path):
-    command = [sys.executable, "-m", "lrm_ros.graph_run", "sim_refine", f"checkpoint:={tmp_path / 'none'}"]
+    command = [sys.executable, "-m", "lrm_ros.graph.runner", "sim_refine", f"checkpoint:={tmp_path / 'none'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ))
     assert done.returncode == 1
     assert f"folder '{tmp_path / 'none'}' does not exist" in done.stdout and "node 'refiner' died" in done.stderr

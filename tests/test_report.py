@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract, to_dict
+from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract
+from lrm_ros.config_files import to_dict
 from lrm_ros.record.journal import JournalWriter
-from lrm_ros.training.report import figures, main, write_report
-from lrm_ros.training.run_folder import read_run
-from lrm_ros.training.stats import paired, wilson
+from lrm_ros.training.report.command import figures, main, write_report
+from lrm_ros.training.report.run_folder import read_run
+from lrm_ros.training.report.stats import paired, wilson
 from lrm_ros.types import Frame
 
 CONTRACT = RobotContract(cameras=(CameraSpec("front", 24, 16),))

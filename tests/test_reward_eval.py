@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.training.pages.reward import page
-from lrm_ros.training.reward_eval import by_kind, figures, metrics_of, report_on, table
-from lrm_ros.training.reward_exam import CLEARLY, PAIRS, Answers, ask, make_exam, trivial, untrained
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.reward.eval.command import by_kind, figures, metrics_of, report_on, table
+from lrm_ros.training.reward.eval.exam import CLEARLY, PAIRS, Answers, ask, make_exam, trivial, untrained
+from lrm_ros.training.reward.eval.page import page
 
 
 def keyframes(episode_id, kind, progress, done, source="twin"):

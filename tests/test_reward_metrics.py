@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lrm_ros.training.reward_metrics import (
+from lrm_ros.training.reward.eval.metrics import (
     bootstrap,
     calibration_error,
     completion_figures,

@@ -9,8 +9,8 @@ from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages
-from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM
 from lrm_ros.nodes.reward import RewardNode
+from lrm_ros.ros.base import IMAGE, LATCHED, STREAM
 from lrm_ros.types import Frame, Reward
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lrm_ros.reward.load import load_model
-from lrm_ros.training.examples.shards import COLUMNS, ShardWriter
-from lrm_ros.training.reward_train import main
+from lrm_ros.training.reward.data.shards import COLUMNS, ShardWriter
+from lrm_ros.training.reward.train.command import main
 from lrm_ros.types import HEADS, Frame, Reward, RewardQuery
 
 SMALL = ("max_steps=2", "batch_size=2", "gradient_accumulation=1", "eval_examples=2", "workers=0", "train_vision=[]")

@@ -12,7 +12,7 @@ TOP = Path(__file__).resolve().parents[1]
 
 def test_a_process_renders_its_first_picture_at_once() -> None:
     script = (
-        "import time; from lrm_ros.sim.world import World; w = World(); w.reset(0);"
+        "import time; from lrm_ros.sim.twin.world import World; w = World(); w.reset(0);"
         "t = time.process_time(); w.frame(); print(time.process_time() - t)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=TOP, capture_output=True, text=True, check=True)
@@ -20,10 +20,10 @@ def test_a_process_renders_its_first_picture_at_once() -> None:
 
 
 def test_the_shaders_hold_no_look_up_table() -> None:
-    from lrm_ros.sim.world import use_software_vulkan
+    from lrm_ros.sim.twin.world import use_software_vulkan
 
     use_software_vulkan()
-    from lrm_ros.sim.shaders import quick_shaders
+    from lrm_ros.sim.render.shaders import quick_shaders
 
     folder = Path(quick_shaders().shader_pack)
     text = "".join(path.read_text() for path in folder.glob("*.frag"))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numbered import number_in, numbered  # type: ignore[import-not-found]
 
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.libero import read_libero
-from lrm_ros.training.sources.robocasa import read_robocasa
-from lrm_ros.training.sources.robomimic import read_robomimic, success_flags
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.libero import read_libero
+from lrm_ros.training.reward.data.sources.robocasa import read_robocasa
+from lrm_ros.training.reward.data.sources.robomimic import read_robomimic, success_flags
 
 
 def images(first: int, count: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from numbered import number_in, numbered  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.journal import JournalWriter
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.journals import read_journals
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.journals import read_journals
 from lrm_ros.types import Frame
 
 CAMERAS = (CameraSpec("front", 64, 48), CameraSpec("wrist", 64, 48))

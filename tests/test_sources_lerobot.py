@@ -19,9 +19,9 @@ from PIL import Image
 
 from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import write_dataset
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.lerobot import read_lerobot
-from lrm_ros.training.sources.robocasa import read_robocasa
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.lerobot import read_lerobot
+from lrm_ros.training.reward.data.sources.robocasa import read_robocasa
 from lrm_ros.versions import convert_v21_to_v30, create_dataset, make_scalars
 
 FPS = 20
@@ -234,7 +234,7 @@ def test_what_lerobot_converts_from_v21_to_v3_gives_the_same_episodes(tmp_path, 
 def test_neither_torch_nor_lerobot_is_needed_to_read(tmp_path):
     root = write_v21(tmp_path / "old")
     code = (
-        "import sys; from pathlib import Path; from lrm_ros.training.sources.lerobot import read_lerobot\n"
+        "import sys; from pathlib import Path; from lrm_ros.training.reward.data.sources.lerobot import read_lerobot\n"
         f"episodes = [entry.open() for entry in read_lerobot(Path({str(root)!r}))]\n"
         "assert sum(1 for episode in episodes for _ in episode.frames()) == 36\n"
         "print(sorted({'torch', 'lerobot', 'datasets'} & set(sys.modules)))"

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.oxe import instruction, read_oxe, success_in, text_of
-from lrm_ros.training.sources.oxe_tables import BGR, LAYOUTS
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.oxe import instruction, read_oxe, success_in, text_of
+from lrm_ros.training.reward.data.sources.oxe_tables import BGR, LAYOUTS
 
 NYU_ROT = "nyu_rot_dataset_converted_externally_to_rlds"
 
@@ -258,7 +258,7 @@ def test_wrong_calls_are_refused_with_the_cure(tmp_path, feature):
 def test_tensorflow_is_not_needed_to_read(tmp_path, feature):
     folder = small_set(tmp_path, feature)
     code = (
-        "import sys; from pathlib import Path; from lrm_ros.training.sources.oxe import read_oxe\n"
+        "import sys; from pathlib import Path; from lrm_ros.training.reward.data.sources.oxe import read_oxe\n"
         f"print([len(list(e.open().frames())) for e in read_oxe(Path({str(folder)!r}))], 'tensorflow' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, Sequence, Value
 
-from lrm_ros.training.sources.egodex import description, read_egodex
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.hoi4d import action_span, read_hoi4d
-from lrm_ros.training.sources.robometer import read_robometer
-from lrm_ros.training.sources.roboreward import read_roboreward
+from lrm_ros.training.reward.data.sources.egodex import description, read_egodex
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.hoi4d import action_span, read_hoi4d
+from lrm_ros.training.reward.data.sources.robometer import read_robometer
+from lrm_ros.training.reward.data.sources.roboreward import read_roboreward
 
 
 def write_video(path, frames, fps):

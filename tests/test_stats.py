@@ -8,7 +8,7 @@ from math import comb
 
 import pytest
 
-from lrm_ros.training.stats import difference_interval, mcnemar, paired, precision_recall, proportion, wilson
+from lrm_ros.training.report.stats import difference_interval, mcnemar, paired, precision_recall, proportion, wilson
 
 
 def test_wilson_gives_the_intervals_printed_by_newcombe() -> None:

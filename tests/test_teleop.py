@@ -18,12 +18,12 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
-from lrm_ros.nodes.base import EVENTS, STREAM
 from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.nodes.teleop import TeleopNode
 from lrm_ros.record.journal import read_info, read_journal
-from lrm_ros.robot.kinematics import approach, forward
-from lrm_ros.robot.terminal import Terminal
+from lrm_ros.robot.devices.terminal import Terminal
+from lrm_ros.robot.so100.kinematics import approach, forward
+from lrm_ros.ros.base import EVENTS, STREAM
 
 CONTRACT = RobotContract()
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], np.float32)
@@ -200,7 +200,7 @@ def wait_for(predicate, process: subprocess.Popen, seconds: float = 60.0) -> Non
 
 BROKEN = """
 from lrm_ros.nodes import teleop
-from lrm_ros.nodes.base import run
+from lrm_ros.ros.program import run
 class Broken(teleop.TeleopNode):
     def _on_key(self, key, refused):
         raise RuntimeError("a defect")
@@ -243,7 +243,7 @@ def recorder(spin, tmp_path) -> Iterator[RecorderNode]:
 
 
 def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, person, recorder, tmp_path):
-    from lrm_ros.sim.twin_node import TwinNode
+    from lrm_ros.sim.twin.node import TwinNode
 
     twin = spin.start(TwinNode(realtime=True))
     node = spin.start(TeleopNode(person.slave, seed=3))

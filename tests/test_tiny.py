@@ -13,17 +13,17 @@ import torch
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.training.reward_metrics import roc_auc, spearman
-from lrm_ros.training.stats import precision_recall
-from lrm_ros.training.tiny.card import card
-from lrm_ros.training.tiny.card import main as write_card
-from lrm_ros.training.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
-from lrm_ros.training.tiny.label_head import LONGEST, LabelHead, words_of
-from lrm_ros.training.tiny.language import Reader, Sampler
-from lrm_ros.training.tiny.model import build_model, build_processor, instructions, prompt_phrases
-from lrm_ros.training.tiny.train import main
-from lrm_ros.training.tiny.vision import Student, initialise
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.report.stats import precision_recall
+from lrm_ros.training.reward.eval.metrics import roc_auc, spearman
+from lrm_ros.training.reward.train.tiny.card import card
+from lrm_ros.training.reward.train.tiny.card import main as write_card
+from lrm_ros.training.reward.train.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
+from lrm_ros.training.reward.train.tiny.label_head import LONGEST, LabelHead, words_of
+from lrm_ros.training.reward.train.tiny.language import Reader, Sampler
+from lrm_ros.training.reward.train.tiny.model import build_model, build_processor, instructions, prompt_phrases
+from lrm_ros.training.reward.train.tiny.train import main
+from lrm_ros.training.reward.train.tiny.vision import Student, initialise
 from lrm_ros.types import Frame, Reward, RewardQuery
 from lrm_ros.versions import tower_tokens
 
@@ -72,7 +72,7 @@ def test_no_episode_is_both_trained_on_and_held_out(shards):
 
 
 def test_a_folder_without_shards_and_a_shard_without_labels_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no shards.*python -m lrm_ros.sim.generate"):
+    with pytest.raises(FileNotFoundError, match=r"holds no shards.*python -m lrm_ros.sim.twin.generate"):
         load_frames([tmp_path])
     np.savez(tmp_path / "shard_0000.npz", frames=np.zeros((1, 96, 96, 3), np.uint8))
     with pytest.raises(ValueError, match="has no progress, success, episode, kind, tasks"):

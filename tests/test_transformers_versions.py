@@ -23,8 +23,8 @@ from answers import (
 )
 
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen import QwenRewardModel
-from lrm_ros.reward.qwen_folder import has_processor, load_processor, qwen_config, rope_of, save_processor
+from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config, rope_of, save_processor
+from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.versions import warmup_of
 
 FIVE = Path(__file__).parent / "data" / "transformers_5"

@@ -14,8 +14,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
-from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM
-from lrm_ros.sim.twin_node import TwinNode
+from lrm_ros.ros.base import IMAGE, LATCHED, STREAM
+from lrm_ros.sim.twin.node import TwinNode
 from lrm_ros.types import ActionChunk
 
 JOINTS = RobotContract().joints
@@ -258,7 +258,7 @@ def test_the_expert_demonstrates_on_request(twin):
 def test_a_contract_of_another_arm_is_refused(twin, tmp_path):
     import yaml
 
-    from lrm_ros.config import to_dict
+    from lrm_ros.config_files import to_dict
 
     contract = to_dict(RobotContract())
     contract["control_hz"] = 20.0

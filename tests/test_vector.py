@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pytest
 
-from lrm_ros.sim.vector import EpisodeRules, VectorWorlds
-from lrm_ros.sim.world import World
+from lrm_ros.sim.twin.world import World
+from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], np.float32)
 

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from lrm_ros.sim.vector import EpisodeRules, VectorWorlds
+from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], np.float32)
 RULES = EpisodeRules(max_steps=12, judge_every=5)
@@ -51,8 +51,8 @@ def test_a_cluster_gives_an_actor_a_cpu_and_is_not_waited_for(monkeypatch):
         def ready(self):
             return True
 
-    monkeypatch.setattr("lrm_ros.sim.vector_ray._Actor", Idle)
-    monkeypatch.setattr("lrm_ros.sim.vector_ray.PATIENCE_S", 1.0)
+    monkeypatch.setattr("lrm_ros.sim.vector.ray_actors._Actor", Idle)
+    monkeypatch.setattr("lrm_ros.sim.vector.ray_actors.PATIENCE_S", 1.0)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(RuntimeError, match="3 Ray actors need a CPU each, the cluster has 2 free; set processes"):

@@ -18,8 +18,8 @@ from lerobot_files import (  # type: ignore[import-not-found]
 
 from lrm_ros import versions
 from lrm_ros.record.dataset import load_into_ram
-from lrm_ros.training.finetune import finetune
-from lrm_ros.training.sources.lerobot import read_lerobot
+from lrm_ros.training.policy.finetune import finetune
+from lrm_ros.training.reward.data.sources.lerobot import read_lerobot
 
 
 @pytest.fixture(params=["0.4.4", "0.6.1"])

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
 
-from lrm_ros.training.sources.episode import BadEpisode, SourceEpisode, array_reader, one_size, success_labels
-from lrm_ros.training.sources.video import Video
+from lrm_ros.training.reward.data.sources.episode import (
+    BadEpisode,
+    SourceEpisode,
+    array_reader,
+    one_size,
+    success_labels,
+)
+from lrm_ros.training.reward.data.sources.video import Video
 
 CODINGS = {
     "long GOP": {"g": 250},

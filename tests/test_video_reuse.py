@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from numbered import number_in, write_video  # type: ignore[import-not-found]
 
-from lrm_ros.training.sources import video
-from lrm_ros.training.sources.episode import BadEpisode
-from lrm_ros.training.sources.video import OPEN_FILES, Video
+from lrm_ros.training.reward.data.sources import video
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.video import OPEN_FILES, Video
 
 
 def numbers(some: Video, indices) -> list[int]:

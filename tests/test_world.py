@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrm_ros.config import CameraSpec, RobotContract
-from lrm_ros.sim.world import World
+from lrm_ros.sim.twin.world import World
 
 DT_NS = 100_000_000
 

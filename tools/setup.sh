@@ -135,7 +135,7 @@ link_share() {
 
 # --- the walk ---------------------------------------------------------------------------------------------------------
 
-can_render() { "$VENV/bin/python" -m lrm_ros.doctor --only vulkan >/dev/null 2>&1; }
+can_render() { "$VENV/bin/python" -m lrm_ros.graph.doctor --only vulkan >/dev/null 2>&1; }
 
 stamp=$VENV/.setup-$({ cat requirements*.lock setup.py tools/*.sh; ls launch config; } | sha256sum | cut -c1-16)
 if [ -e "$stamp" ] && fits; then
@@ -146,7 +146,7 @@ make_venv
 install_packages
 if ! can_render; then
     install_vulkan
-    can_render || { "$VENV/bin/python" -m lrm_ros.doctor --only vulkan; exit 1; }
+    can_render || { "$VENV/bin/python" -m lrm_ros.graph.doctor --only vulkan; exit 1; }
 fi
 rm -f "$VENV"/.setup-*
 touch "$stamp"

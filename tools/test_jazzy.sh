@@ -33,8 +33,8 @@ LIFECYCLE=tests/test_lifecycle.py::test_a_node_runs_again_after_it_was_stopped_a
 HEAVY=(
     "$LIFECYCLE[lrm_ros.nodes.improver.ImproverNode]"
     "$LIFECYCLE[lrm_ros.nodes.policy.PolicyNode]"
-    "$LIFECYCLE[lrm_ros.sim.twin_node.TwinNode]"
-    "$LIFECYCLE[lrm_ros.sim.worlds_node.WorldsNode]"
+    "$LIFECYCLE[lrm_ros.sim.twin.node.TwinNode]"
+    "$LIFECYCLE[lrm_ros.sim.vector.node.WorldsNode]"
     tests/test_teleop.py::test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard
 )
 HEAVY_FILES=(tests/test_twin_node.py tests/test_refiner_node.py)

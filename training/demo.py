@@ -14,8 +14,8 @@ import shutil
 import time
 from pathlib import Path
 
-from lrm_ros.graph import nodes_of
-from lrm_ros.graph_run import run_graph
+from lrm_ros.graph.graphs import nodes_of
+from lrm_ros.graph.runner import run_graph
 
 # Small enough for five minutes on two CPU cores; too small to show an improvement.
 QUICK = {
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     if code != 0:
         print(f"the demo stopped with code {code}; all output is in {run / 'nodes.log'}")
         return code
-    from lrm_ros.training import report
+    from lrm_ros.training.report import command as report
 
     code = report.main([str(run)])
     print(f"{time.monotonic() - started:.0f} s in all")

@@ -18,7 +18,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from lrm_ros import messages
 from lrm_ros.config import CameraConfig
-from lrm_ros.nodes.base import IMAGE, LrmNode, run
+from lrm_ros.ros.base import IMAGE, LrmNode
+from lrm_ros.ros.program import run
 from lrm_ros.types import Frame
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

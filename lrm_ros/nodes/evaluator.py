@@ -20,8 +20,9 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
-from lrm_ros.nodes.base import EVENTS, STREAM, LrmNode, run
-from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.ros.base import EVENTS, STREAM, LrmNode
+from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.ros.program import run
 
 
 class EvaluatorNode(LrmNode[EvaluatorConfig]):

@@ -29,12 +29,14 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from lrm_ros import messages
 from lrm_ros.commit import source_commit
-from lrm_ros.config import ImproverConfig, RewardConfig, to_dict
-from lrm_ros.nodes.base import EVENTS, LrmNode, run
-from lrm_ros.nodes.collector import Collector, kept_any
-from lrm_ros.nodes.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.config_files import to_dict
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
+from lrm_ros.ros.base import EVENTS, LrmNode
+from lrm_ros.ros.collector import Collector, kept_any
+from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.ros.program import run
 
 _SERVICES = ("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode")
 
@@ -223,7 +225,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         if not waiting:
             return
         threads = max(1, (os.cpu_count() or 1) // len(waiting))
-        command = [sys.executable, "-m", "lrm_ros.training.finetune", "--threads", str(threads)]
+        command = [sys.executable, "-m", "lrm_ros.training.policy.finetune", "--threads", str(threads)]
         with self._stage(stage, iteration):
             self._children = [subprocess.Popen([*command, *training.words]) for training in waiting]
             try:
@@ -279,7 +281,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
 @dataclass(frozen=True)
 class _Training:
-    """A training of the loop: where its checkpoint goes and the options of ``lrm_ros.training.finetune``."""
+    """A training of the loop: where its checkpoint goes and the options of ``lrm_ros.training.policy.finetune``."""
 
     out: Path
     words: list[str]

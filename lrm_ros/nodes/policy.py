@@ -17,9 +17,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import PolicyConfig
-from lrm_ros.nodes.base import IMAGE, LATCHED, NEWEST, STREAM, LrmNode, run
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
-from lrm_ros.robot.explore import draw_offset, explored
+from lrm_ros.robot.so100.explore import draw_offset, explored
+from lrm_ros.ros.base import IMAGE, LATCHED, NEWEST, STREAM, LrmNode
+from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk, Frame, Observation
 
 
@@ -37,7 +38,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
     while the twin is reset.
 
     Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
-    the grasp (see ``lrm_ros.robot.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
+    the grasp (see ``lrm_ros.robot.so100.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
     ``policy/reset`` to choose it.
     """
 

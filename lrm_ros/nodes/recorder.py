@@ -25,8 +25,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RecorderConfig
-from lrm_ros.nodes.base import EVENTS, IMAGE, LATCHED, STREAM, LrmNode, run
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.ros.base import EVENTS, IMAGE, LATCHED, STREAM, LrmNode
+from lrm_ros.ros.program import run
 
 # A stamp further away than this is of another clock (the twin's simulated time).
 _SAME_CLOCK_NS = 60_000_000_000

@@ -15,10 +15,11 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages
 from lrm_ros.config import RewardConfig
-from lrm_ros.nodes.base import IMAGE, LATCHED, STREAM, LrmNode, run
-from lrm_ros.nodes.reward_worlds import WorldQueries
 from lrm_ros.reward.engine import Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
+from lrm_ros.ros.base import IMAGE, LATCHED, STREAM, LrmNode
+from lrm_ros.ros.program import run
+from lrm_ros.ros.reward_worlds import WorldQueries
 from lrm_ros.types import Frame, Reward
 
 
@@ -31,7 +32,7 @@ class RewardNode(LrmNode[RewardConfig]):
     of the old one is judged before, if the interval had skipped it.
 
     With parameter ``worlds`` it answers queries about the frames of that many simulated worlds instead, see
-    ``lrm_ros.nodes.reward_worlds``.
+    ``lrm_ros.ros.reward_worlds``.
     """
 
     def __init__(self, **overrides: Any) -> None:

@@ -19,11 +19,12 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import TeleopConfig
-from lrm_ros.nodes.base import EVENTS, STREAM, LrmNode, run
-from lrm_ros.nodes.calls import Calls, Refused
-from lrm_ros.robot.jog import Jog
-from lrm_ros.robot.kinematics import Unreachable
-from lrm_ros.robot.terminal import Terminal
+from lrm_ros.robot.devices.terminal import Terminal
+from lrm_ros.robot.so100.jog import Jog
+from lrm_ros.robot.so100.kinematics import Unreachable
+from lrm_ros.ros.base import EVENTS, STREAM, LrmNode
+from lrm_ros.ros.calls import Calls, Refused
+from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk
 
 _JOINT_KEYS = ("1q", "2w", "3e", "4r", "5t", "6y")  # more and less, one pair for each joint before the gripper

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.config import RobotContract, from_dict
+from lrm_ros.config import RobotContract
+from lrm_ros.config_files import from_dict
 from lrm_ros.record.recover import recover
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step, Unscored

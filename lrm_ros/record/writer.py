@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.config import RobotContract, to_dict
+from lrm_ros.config import RobotContract
+from lrm_ros.config_files import to_dict
 from lrm_ros.record import cdr
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.reward.adapters import find_adapters, load_qwen
+from lrm_ros.reward.qwen.load import find_adapters, load_qwen
 from lrm_ros.types import Frame, Unscored
 
 Clip = tuple[str, Sequence[Frame]]

@@ -12,7 +12,7 @@ def load_model(name: str, device: str = "auto") -> RewardModel:
 
     Args:
         name: ``tiny`` (shipped), ``fake`` (brightness; only for tests of the graph), a folder (a whole Qwen3-VL or
-            LoRA adapters, see ``lrm_ros.reward.adapters``), or a Hugging Face name that is already in the local cache.
+            LoRA adapters, see ``lrm_ros.reward.qwen.load``), or a Hugging Face name that is already in the local cache.
         device: torch device; ``auto`` takes the GPU when there is one.
 
     Raises:
@@ -22,6 +22,6 @@ def load_model(name: str, device: str = "auto") -> RewardModel:
     """
     if name == "fake":
         return FakeModel()
-    from lrm_ros.reward.qwen import QwenRewardModel
+    from lrm_ros.reward.qwen.model import QwenRewardModel
 
     return QwenRewardModel(find_model(name), name=name, device=device)

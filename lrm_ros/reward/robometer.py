@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.clips import Clip, answered, check_weights, resized, spread, torch_device, weight_files
 from lrm_ros.reward.models import find_model
-from lrm_ros.reward.qwen_folder import has_processor, load_processor, qwen_config
+from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config
 from lrm_ros.types import Unscored
 
 PROMPT = (

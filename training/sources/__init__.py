@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One small reader a data format; all give the same kind of episode (``lrm_ros.training.sources.episode``)."""
+"""Moved to ``lrm_ros.training.reward.data.sources``; its readers of LeRobot data sets are still found here."""

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check the machine for everything the stack needs, and say for each finding how to mend it: ``lrm doctor``.
+
+Whatever can crash or hang (rclpy, DDS, Vulkan, torch) is tried in a process of its own. Exit code 1 only on FAIL: WARN
+marks what some uses need and others do not, such as a camera.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+OK, WARN, FAIL = "OK", "WARN", "FAIL"
+LIBRARIES = ("torch", "transformers", "peft", "lerobot", "mani_skill", "mcap-ros2-support", "numpy")
+OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+ADAPTERS = "USC-PSI-Lab/LRM-models"
+BASE = "Qwen/Qwen3-VL-8B-Instruct"
+ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: what was checked.
+        status: ``"OK"``, ``"WARN"`` or ``"FAIL"``.
+        detail: what there is.
+        cure: what to do about it; empty when nothing is needed.
+    """
+
+    name: str
+    status: str
+    detail: str
+    cure: str = ""
+
+
+def _run(command: list[str], seconds: float) -> tuple[int, str, str]:
+    """Run a command and return its exit code, its output and the last line of its errors; 124 when time is up."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return 124, "", f"no answer within {seconds:.0f} s"
+    errors = done.stderr.strip().splitlines()
+    return done.returncode, done.stdout.strip(), errors[-1] if errors else f"exit code {done.returncode}"
+
+
+def check_python() -> Finding:
+    """Check the interpreter and the libraries that pip installed."""
+    version = sys.version.split()[0]
+    missing, found = [], []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding(
+            "python", FAIL, f"{version}; missing {', '.join(missing)}", "run 'make setup' or 'pip install .' again"
+        )
+    return Finding("python", OK, f"{version}; {', '.join(found)}")
+
+
+def check_opencv() -> Finding:
+    """Check that OpenCV encodes a picture and that one distribution only brought it."""
+    found = []
+    for name in OPENCVS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    script = "import cv2, numpy; cv2.imencode('.png', numpy.zeros((8, 8, 3), 'uint8')); print(cv2.__version__)"
+    code, version, error = _run([sys.executable, "-c", script], 60)
+    others = [name for name in OPENCVS if name != "opencv-python-headless"]
+    cure = (
+        f"keep one: 'pip uninstall -y {' '.join(others)}', then 'pip install --force-reinstall --no-deps "
+        '"opencv-python-headless>=4.9,<4.14"\''
+    )
+    if code != 0:
+        return Finding("opencv", FAIL, f"{', '.join(found) or 'not installed'}: {error}", cure)
+    if len(found) > 1:
+        both = f"{' and '.join(found)} wrote into one folder cv2 (version {version} is loaded)"
+        return Finding("opencv", WARN, f"{both}; which files are whose is chance", cure)
+    return Finding("opencv", OK, f"cv2 {version} from {found[0] if found else 'the system'}")
+
+
+def check_ros() -> Finding:
+    """Check that rclpy imports, and whether it comes from wheels or from an installation."""
+    script = "import rclpy; print(rclpy.__file__); import rclpy.lifecycle, sensor_msgs.msg, trajectory_msgs.msg"
+    code, output, error = _run([sys.executable, "-c", script], 60)
+    distribution = os.environ.get("ROS_DISTRO", "")
+    if code != 0:
+        cure = (
+            f"this Python is not the one ROS 2 {distribution} was built for; use that one or the wheels of 'make setup'"
+            if distribution
+            else "run 'make setup' (or: pip install '.[ros]'), or source a ROS 2 installation"
+        )
+        return Finding("ros", FAIL, f"rclpy does not import: {error}", cure)
+    try:
+        wheels = importlib.metadata.version("ros-rclpy")
+    except importlib.metadata.PackageNotFoundError:
+        wheels = ""
+    origin = Path(output).parent
+    if wheels and distribution:
+        return Finding(
+            "ros",
+            WARN,
+            f"rclpy from {origin}; both the wheels {wheels} and ROS 2 {distribution} are on the paths",
+            "use one: open a shell without the sourced ROS 2, or 'pip uninstall ros-rclpy' in this environment",
+        )
+    tools = "with ros2 command line" if shutil.which("ros2") else "no ros2 command line: use 'lrm up'"
+    return Finding("ros", OK, f"rclpy {wheels} from wheels, {tools}" if wheels else f"ROS 2 {distribution}, {tools}")
+
+
+def check_dds() -> Finding:
+    """Send images from one process to another over the transport that the nodes use."""
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+    chosen = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    profile = chosen[0] if chosen else "own profile with 64 MiB of shared memory"
+    middleware = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    code, output, error = _run([sys.executable, "-m", "lrm_ros.ros.dds_check"], 60)
+    if code != 0 or not output:
+        what = f"{output.replace(' ', ' images sent, ')} received" if output else error
+        cure = (
+            "nodes on this machine must reach each other: unset ROS_LOCALHOST_ONLY, set ROS_AUTOMATIC_DISCOVERY_RANGE "
+            "to LOCALHOST or SUBNET (not OFF)"
+        )
+        return Finding("dds", FAIL, f"{middleware}, {profile}: {what}", f"{cure}, and unset {names[1]} and {names[2]}")
+    free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
+    detail = f"{middleware}, {profile}; {output.split()[1]} of {output.split()[0]} images between two processes"
+    if free < 512 and "rtps" in middleware:
+        return Finding(
+            "dds", WARN, f"{detail}; only {free:.0f} MiB free in /dev/shm", "start the container with --shm-size=2g"
+        )
+    return Finding("dds", OK, detail)
+
+
+def check_vulkan() -> Finding:
+    """Render a picture with SAPIEN, which the twin needs."""
+    drivers = sorted(Path(path).stem for folder in ICD_FOLDERS for path in glob(f"{folder}/*.json"))
+    code, output, error = _run([sys.executable, "-m", "lrm_ros.sim.twin.render_check"], 180)
+    if code == 0:
+        return Finding("vulkan", OK, f"SAPIEN renders on {output}")
+    found = f"drivers found: {', '.join(drivers) or 'none'}; SAPIEN: {error}"
+    if Path("/dev/nvidiactl").exists():
+        cure = "the NVIDIA driver lacks its Vulkan part: install libnvidia-gl of the driver's version and libvulkan1"
+    else:
+        cure = (
+            "run 'make setup', or install mesa-vulkan-drivers libvulkan1 libgl1 libegl1 with Mesa 23.2 or later "
+            "(Debian 12: from bookworm-backports, its own 22.3 does not render)"
+        )
+    return Finding("vulkan", FAIL, found, cure)
+
+
+def check_gpu() -> Finding:
+    """Look for an NVIDIA GPU and whether torch can use it."""
+    none = "none: the tiny model and the twin run on the CPU; full-size reward models need one with 24 GB"
+    if not shutil.which("nvidia-smi"):
+        return Finding("gpu", OK, none)
+    code, output, error = _run(
+        ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"], 30
+    )
+    if code != 0:
+        return Finding("gpu", WARN, f"nvidia-smi: {error}", "install or reload the NVIDIA driver")
+    detail = "; ".join(output.splitlines())
+    script = "import torch; torch.zeros(1, device='cuda'); print(torch.version.cuda)"
+    code, cuda, error = _run([sys.executable, "-c", script], 120)
+    if code != 0:
+        return Finding("gpu", WARN, f"{detail}; torch cannot use it: {error}", "update the NVIDIA driver")
+    return Finding("gpu", OK, f"{detail}; torch with CUDA {cuda}")
+
+
+def check_disk() -> Finding:
+    """Check free space where runs are written."""
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    detail = f"{free:.1f} GB free in {Path.cwd()}"
+    if free < 1:
+        return Finding("disk", FAIL, detail, "free some space: a demo run needs 1 GB")
+    if free < 10:
+        return Finding(
+            "disk", WARN, detail, "recordings of two cameras take about 0.5 GB an hour, full-size models 20 GB"
+        )
+    return Finding("disk", OK, detail)
+
+
+def _devices(name: str, patterns: tuple[str, ...], group: str, purpose: str) -> Finding:
+    """Check that device files exist and may be read and written."""
+    devices = sorted(path for pattern in patterns for path in glob(pattern))
+    if not devices:
+        return Finding(name, WARN, f"no {' or '.join(patterns)}", f"plug in {purpose}; the twin needs none")
+    closed = [path for path in devices if not os.access(path, os.R_OK | os.W_OK)]
+    if closed:
+        return Finding(
+            name,
+            WARN,
+            f"no permission for {', '.join(closed)}",
+            f"run 'sudo usermod -aG {group} $USER', then log out and in again",
+        )
+    return Finding(name, OK, ", ".join(devices))
+
+
+def check_cameras() -> Finding:
+    """Look for cameras and the permission to use them."""
+    return _devices("cameras", ("/dev/video*",), "video", "a USB camera")
+
+
+def check_serial() -> Finding:
+    """Look for the serial ports of a robot arm and the permission to use them."""
+    return _devices("serial", ("/dev/ttyACM*", "/dev/ttyUSB*"), "dialout", "the arm's USB cable")
+
+
+def check_tiny(folder: Path = Path(__file__).parent / "models" / "tiny") -> Finding:
+    """Check that the shipped reward model is whole and of the expected architecture."""
+    cure = "restore it from the repository ('git checkout lrm_ros/models') or train it: 'lrm reward train --help'"
+    config = folder / "config.json"
+    if not config.is_file():
+        return Finding("tiny model", FAIL, f"{config} is missing", cure)
+    from transformers import AutoConfig
+
+    try:
+        kind = AutoConfig.from_pretrained(folder).model_type
+    except (OSError, ValueError) as error:
+        return Finding("tiny model", FAIL, f"{config}: {error}", cure)
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+    if kind != "qwen3_vl" or weights == 0:
+        return Finding("tiny model", FAIL, f"{folder}: model type {kind}, {weights:.1f} MB of weights", cure)
+    return Finding("tiny model", OK, f"{kind}, {weights:.1f} MB")
+
+
+def check_full_size() -> Finding:
+    """Look for the full-size reward model in the Hugging Face cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    missing = [] if isinstance(try_to_load_from_cache(BASE, "config.json"), str) else [BASE]
+    heads = [
+        head
+        for head in ("contrastive", "progress", "completion")
+        if not isinstance(try_to_load_from_cache(ADAPTERS, f"{head}/adapter_config.json"), str)
+    ]
+    if heads:
+        missing.append(f"{ADAPTERS} ({', '.join(heads)})")
+    if missing:
+        return Finding(
+            "full-size model",
+            WARN,
+            f"not downloaded: {'; '.join(missing)}",
+            f"for a GPU: 'hf download {BASE}' (18 GB) and 'hf download {ADAPTERS}'; the tiny model needs neither",
+        )
+    return Finding("full-size model", OK, f"{BASE} and {ADAPTERS} are in the cache")
+
+
+CHECKS: dict[str, Callable[[], Finding]] = {
+    "python": check_python,
+    "opencv": check_opencv,
+    "ros": check_ros,
+    "dds": check_dds,
+    "vulkan": check_vulkan,
+    "gpu": check_gpu,
+    "disk": check_disk,
+    "cameras": check_cameras,
+    "serial": check_serial,
+    "tiny": check_tiny,
+    "full-size": check_full_size,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the checks, print one line each, and return 1 if any failed."""
+    parser = argparse.ArgumentParser(
+        prog="lrm doctor", description="Check this machine and say how to mend what is missing."
+    )
+    parser.add_argument("--only", nargs="+", choices=list(CHECKS), metavar="CHECK", help=f"of {', '.join(CHECKS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings there")
+    arguments = parser.parse_args(argv)
+    names = arguments.only or list(CHECKS)
+    findings = []
+    with ThreadPoolExecutor() as pool:
+        for started in [pool.submit(CHECKS[name]) for name in names]:
+            finding = started.result()
+            findings.append(finding)
+            print(f"{finding.status:4}  {finding.name:15}  {finding.detail}", flush=True)
+            if finding.cure:
+                print(f"{'':6}{'':15}  -> {finding.cure}", flush=True)
+    failed = [finding.name for finding in findings if finding.status == FAIL]
+    print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nnothing failed")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {"ok": not failed, "findings": [dataclasses.asdict(finding) for finding in findings]}
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

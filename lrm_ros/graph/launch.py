@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph of ``graph.py`` as a ros2 launch description; the files in launch/ only name their graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from lrm_ros.graph.graphs import CONFIGS, GRAPHS, NodeSpec, nodes_of, ros_value, threads_of
+
+
+def launch_description(graph: str) -> Any:
+    """Return the launch description of a graph.
+
+    Arguments are those of ``lrm up``: ``parameter:=value`` for every node that has it, ``node.parameter:=value`` for
+    one. A node that dies ends the launch with code 1 and its name; ``ros2 launch`` alone would go on and return 0.
+
+    Args:
+        graph: a key of ``lrm_ros.graph.graphs.GRAPHS``.
+    """
+    from launch import LaunchDescription
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    helps: dict[str, str] = {}
+    for node in GRAPHS[graph]:
+        if node.managed_by:
+            continue
+        for field in dataclasses.fields(CONFIGS[node.name]):
+            default = ros_value(node.parameters.get(field.name, field.default))
+            helps.setdefault(field.name, f"{node.name}: {field.metadata['help']} (without it: {default})")
+    helps |= {"contract": "all: YAML file of the robot contract", "sim": "true: the twin; false: the robot"}
+    # An argument left at this value is not passed on: the defaults live in config.py.
+    declared = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in helps.items()]
+    return LaunchDescription([*declared, OpaqueFunction(function=_start, args=[graph, frozenset(helps)])])
+
+
+def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
+    """Return the actions that start the nodes with the launch arguments applied."""
+    from launch.actions import RegisterEventHandler
+    from launch.event_handlers import OnProcessExit
+    from launch_ros.actions import LifecycleNode
+
+    given = {
+        key: value
+        for key, value in context.launch_configurations.items()
+        if value != "" and (key in declared or "." in key)
+    }
+    specs = nodes_of(graph, given)
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads_of(len(specs)))}
+    actions: list[Any] = []
+    for spec in specs:
+        words = [word for key, value in spec.parameters.items() for word in ("-p", f"{key}:={ros_value(value)}")]
+        node = LifecycleNode(
+            package="lrm_ros",
+            executable=spec.name,
+            name=spec.name,
+            namespace="",
+            ros_arguments=words,
+            additional_env=threads,
+            output="screen",
+            emulate_tty=True,
+        )
+        watch = OnProcessExit(target_action=node, on_exit=_exit_handler(spec))
+        actions += [RegisterEventHandler(watch), node]
+    return actions
+
+
+def _exit_handler(spec: NodeSpec) -> Any:
+    """Return what is called when a node's process has ended."""
+    from launch.actions import Shutdown
+
+    def on_exit(event: Any, context: Any) -> list[Any]:
+        if context.is_shutdown:
+            return []
+        if event.returncode == 0 and spec.ends_graph:
+            return [Shutdown(reason=f"node '{spec.name}' has finished")]
+        # Raising is the only way to make ros2 launch return a code other than 0.
+        raise RuntimeError(f"node '{spec.name}' died with code {event.returncode}")
+
+    return on_exit

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of a graph: ``lrm up GRAPH key:=value...`` starts its nodes, keeps them together and stops them.
+
+Without ros2cli each node is a process of its own with prefixed output; SIGINT or SIGTERM stop all of them within 10 s,
+and a node that dies ends the graph with a non-zero code and its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from lrm_ros.graph.graphs import GRAPHS, NodeSpec, nodes_of, parse_arguments, threads_of
+
+
+class Graph:
+    """The processes of a graph: ``with Graph(nodes) as graph: code = graph.wait()``.
+
+    Attributes:
+        failed: name of the node whose death ended the graph, else empty.
+    """
+
+    # SIGINT lets nodes finish; what is left after 5 s gets SIGTERM, after 8 s SIGKILL: everything is gone in 10 s.
+    _ESCALATION = ((0.0, signal.SIGINT), (5.0, signal.SIGTERM), (8.0, signal.SIGKILL))
+
+    def __init__(
+        self,
+        nodes: Sequence[NodeSpec],
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        show: Collection[str] | None = None,
+    ) -> None:
+        """Prepare; nothing runs before :meth:`start`.
+
+        Args:
+            nodes: see :func:`nodes_of`.
+            env: environment on top of this process's.
+            log: file that gets all output.
+            show: names of the nodes whose output is printed; default all.
+        """
+        self.nodes = list(nodes)
+        self.failed = ""
+        self._env = dict(env or {})
+        self._log_path, self._show = log, show
+        self._log: IO[str] | None = None
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._readers: list[threading.Thread] = []
+        self._lifeline: tuple[int, int] | None = None
+        self._print_lock = threading.Lock()
+
+    def __enter__(self) -> Graph:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node as a process with this process's Python and environment."""
+        root = str(Path(__file__).resolve().parents[1])
+        env = {"OMP_NUM_THREADS": str(threads_of(len(self.nodes))), **os.environ, "PYTHONUNBUFFERED": "1", **self._env}
+        env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))
+        env.setdefault("RCUTILS_COLORIZED_OUTPUT", str(int(sys.stdout.isatty())))
+        # Nodes stop when the other end of this pipe is gone, so that even a killed graph leaves no orphans.
+        self._lifeline = os.pipe()
+        env["LRM_LIFELINE"] = str(self._lifeline[0])
+        if self._log_path is not None:
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            self._log = self._log_path.open("a")
+        for index, node in enumerate(self.nodes):
+            output = None if node.foreground else subprocess.PIPE
+            process = subprocess.Popen(
+                node.command(),
+                env=env,
+                stdin=None if node.foreground else subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if node.foreground else subprocess.STDOUT,
+                pass_fds=[self._lifeline[0]],
+                text=True,
+                errors="replace",
+                # In a group of its own, a terminal's Ctrl+C reaches only this process, which stops the nodes in order.
+                process_group=None if node.foreground else 0,
+            )
+            self._processes[node.name] = process
+            if not node.foreground:
+                reader = threading.Thread(target=self._read, args=(node.name, index, process), daemon=True)
+                reader.start()
+                self._readers.append(reader)
+
+    def _read(self, name: str, index: int, process: subprocess.Popen[str]) -> None:
+        """Print and log a node's output line by line."""
+        width = max(len(node.name) for node in self.nodes)
+        prefix = f"[{name:<{width}}] "
+        if sys.stdout.isatty():
+            prefix = f"\x1b[{31 + (index + 1) % 6}m{prefix}\x1b[0m"
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                with self._print_lock:
+                    if self._log is not None:
+                        self._log.write(f"[{name}] {line}")
+                        self._log.flush()
+                    if self._show is None or name in self._show:
+                        print(prefix + line, end="", flush=True)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the graph ends.
+
+        Args:
+            timeout: seconds; ``None``: for ever.
+
+        Returns:
+            0 when a node with ``ends_graph`` finished cleanly, the code of the node that died (1 for an unexpected
+            clean exit) with its name in ``failed``, ``None`` on time-out.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is None or time.monotonic() < deadline:
+            for node in self.nodes:
+                code = self._processes[node.name].poll()
+                if code is None:
+                    continue
+                if code == 0 and node.ends_graph:
+                    return 0
+                self.failed = node.name
+                return code if code > 0 else 1 if code == 0 else 128 - code
+            time.sleep(0.1)
+        return None
+
+    def stop(self) -> None:
+        """Stop every process within 10 s: SIGINT, then SIGTERM, then SIGKILL to the groups started here."""
+        begin = time.monotonic()
+        left = [node for node in self.nodes if node.name in self._processes]
+        for after, number in self._ESCALATION:
+            while (left := [node for node in left if self._alive(node)]) and time.monotonic() - begin < after:
+                time.sleep(0.02)
+            for node in left:
+                if after:
+                    print(f"node '{node.name}' has not stopped after {after:.0f} s: {number.name}", flush=True)
+                self._signal(node, number)
+        for process in self._processes.values():
+            process.wait()
+        for reader in self._readers:
+            reader.join(timeout=1.0)
+        if self._lifeline is not None:
+            os.close(self._lifeline[0])
+            os.close(self._lifeline[1])
+            self._lifeline = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _alive(self, node: NodeSpec) -> bool:
+        """Return whether a node or a process it started (training, say) still runs."""
+        process = self._processes[node.name]
+        running = process.poll() is None
+        if node.foreground or running:
+            return running
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _signal(self, node: NodeSpec, number: signal.Signals) -> None:
+        """Signal a node with its own children; a foreground node shares our group, so it alone."""
+        process = self._processes[node.name]
+        with contextlib.suppress(ProcessLookupError):
+            if node.foreground:
+                process.send_signal(number)
+            else:
+                os.killpg(process.pid, number)
+
+
+def run_graph(nodes: Sequence[NodeSpec], **options: Any) -> int:
+    """Run a graph until it ends or SIGINT or SIGTERM arrives; returns the exit code (0 after a signal)."""
+
+    def interrupt(number: int, _: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
+    graph = Graph(nodes, **options)
+    code: int | None = 0
+    try:
+        graph.start()
+        code = graph.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        # A second signal must not interrupt the stopping, which takes 10 s at most.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        graph.stop()
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    if graph.failed:
+        print(f"error: node '{graph.failed}' died with code {code}; the graph has been stopped", file=sys.stderr)
+    return code or 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``lrm up``."""
+    parser = argparse.ArgumentParser(prog="lrm up", description="Start the nodes of a graph and keep them together.")
+    parser.add_argument("graph", choices=list(GRAPHS))
+    parser.add_argument(
+        "arguments", nargs="*", metavar="key:=value", help="parameter of every node that has it, or node.parameter"
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="also write all output to FILE")
+    parser.add_argument("--print", action="store_true", help="only print the commands of the nodes")
+    options = parser.parse_args(argv)
+    try:
+        nodes = nodes_of(options.graph, parse_arguments(options.arguments))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.print:
+        for node in nodes:
+            print(shlex.join(node.command()))
+        return 0
+    return run_graph(nodes, log=options.log)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

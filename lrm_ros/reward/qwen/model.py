@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Qwen3-VL that answers reward queries in batches, by generating text or from one forward pass.
+
+``forward`` continues the assistant's turn with the answer's fixed start, e.g. ``{ "completion_progress": ``, reads the
+probabilities of the head's candidate answers and returns their expectation: progress in [0, 1], p(yes) for completion,
+p(B) - p(A) for contrastive. Candidates of several tokens are scored token by token. Upstream generates text instead
+(contrastive with an analysis before the answer); ``generate`` does the same, greedily.
+
+The forward pass is the stock model's, in three parts: each distinct frame goes through the vision tower once and is
+shared by all queries of the batch that show it, and by the next batch's (where it is the earlier image of a contrastive
+query); prompts are tokenised once per task; LoRA heads share one pass (PEFT mixed batch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.models import READOUTS
+from lrm_ros.reward.qwen.language import read, rotary_of
+from lrm_ros.reward.qwen.load import load_qwen
+from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
+from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
+from lrm_ros.versions import rope_index
+
+_MAX_ROWS = 96
+_MAX_PROMPTS = 512
+_PADDING = 1.25
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Frames after the vision tower.
+
+    Attributes:
+        frames: the frames; kept, so that no other frame takes the id of one of them.
+        index: id of a Frame -> its position.
+        grids: (t, h, w) patches of each frame.
+        features: (tokens, D) of each frame.
+        deep: per DeepStack level, (tokens, D) of each frame.
+    """
+
+    frames: list[Frame]
+    index: dict[int, int]
+    grids: list[tuple[int, int, int]]
+    features: list[Any]
+    deep: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A tokenised prompt with the answer's start.
+
+    Attributes:
+        rows: token ids of each forward pass that the candidates need (one unless candidates have several tokens).
+        rotary: (2, L, head size) cosine and sine of each row's positions.
+        visual: (V,) places of the image tokens, the same in every row.
+        terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
+    """
+
+    rows: list[Any]
+    rotary: list[Any]
+    visual: Any
+    terms: list[list[tuple[int, int, int]]]
+
+
+class QwenRewardModel:
+    """Reward heads on a Qwen3VLForConditionalGeneration, with or without LoRA adapters."""
+
+    def __init__(self, folder: Path, name: str = "", device: str = "auto") -> None:
+        """Load the model.
+
+        Args:
+            folder: a whole model or adapters (``lrm_ros.reward.qwen.load``).
+            name: name written into every answer; the folder's name if empty.
+            device: torch device; ``auto`` takes the GPU when there is one.
+
+        Raises:
+            FileNotFoundError: files are missing.
+            ValueError: not a Qwen3-VL.
+            RuntimeError: an adapter whose weights were not applied.
+        """
+        import torch
+
+        self.name = name or folder.name
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.model, self.processor, self.adapters = load_qwen(folder, self.device)
+        self.qwen = self.model.get_base_model() if self.adapters else self.model
+        self.processor.tokenizer.padding_side = "left"
+        self._prompts: OrderedDict[tuple, _Prompt] = OrderedDict()
+        self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
+        self._seen: dict[str, _Frames] = {}  # the frames of the newest batch, by whose eyes
+        # Adapters that change the vision tower see frames with their own eyes; all others share one encoding.
+        names = [name for name, _ in self.model.named_parameters()]
+        self._sees = {
+            adapter: adapter if any(".visual." in name and f".{adapter}." in name for name in names) else ""
+            for adapter in set(self.adapters.values())
+        }
+
+    def score(self, queries: Sequence[RewardQuery], readout: str = "forward") -> list[Reward | Unscored]:
+        """Answer every query, in order.
+
+        Args:
+            queries: any mix of heads and tasks.
+            readout: ``forward`` or ``generate``.
+
+        Returns:
+            A Reward, or Unscored when the query does not fit its head, the model has no adapter for it, or the
+            generated answer cannot be read.
+
+        Raises:
+            ValueError: unknown read-out.
+        """
+        import torch
+
+        if readout not in READOUTS:
+            raise ValueError(f"unknown readout '{readout}'; choose one of {', '.join(READOUTS)}")
+        start = time.perf_counter()
+        answers: list[float | str] = [self._refuse(query) for query in queries]
+        asked = [i for i, refusal in enumerate(answers) if not refusal]
+        if asked:
+            read = self._forward if readout == "forward" else self._generate
+            with torch.inference_mode():
+                for i, answer in zip(asked, read([queries[i] for i in asked]), strict=True):
+                    answers[i] = answer
+        seconds = time.perf_counter() - start
+        return [
+            Unscored(query.stamp_ns, query.head, answer)
+            if isinstance(answer, str)
+            else Reward(query.stamp_ns, query.head, answer, self.name, seconds)
+            for query, answer in zip(queries, answers, strict=True)
+        ]
+
+    def _refuse(self, query: RewardQuery) -> str:
+        """Return why a query cannot be asked, empty if it can."""
+        if self.adapters and query.head not in self.adapters:
+            return f"model '{self.name}' has no adapter for head '{query.head}', only for {', '.join(self.adapters)}"
+        try:
+            HEADS[query.head].messages(query)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    # ---- generate ----------------------------------------------------------------------------------------------------
+
+    def _generate(self, queries: Sequence[RewardQuery]) -> list[float | str]:
+        """Generate greedily, one batch a head, and parse."""
+        answers: list[float | str] = [""] * len(queries)
+        for name, head in HEADS.items():
+            group = [i for i, query in enumerate(queries) if query.head == name]
+            if not group:
+                continue
+            if self.adapters:
+                self.model.set_adapter(self.adapters[name])
+            turns = [head.messages(queries[i]) for i in group]
+            texts = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            images = [frame.image for i in group for frame in head.images(queries[i])]
+            inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt").to(self.device)
+            output = self.model.generate(
+                **inputs, max_new_tokens=head.max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
+            )
+            texts = self.processor.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+            for i, text in zip(group, texts, strict=True):
+                value = head.parse(text)
+                answers[i] = f"the answer cannot be read: {text[:200]!r}" if value is None else value
+        return answers
+
+    # ---- forward -----------------------------------------------------------------------------------------------------
+
+    def _forward(self, queries: Sequence[RewardQuery]) -> list[float | str]:
+        """Return the expectation over the candidate answers of each query."""
+        seen: dict[str, _Frames] = {}
+        for eyes in dict.fromkeys(self._eyes(query) for query in queries):
+            group = [query for query in queries if self._eyes(query) == eyes]
+            if self.adapters:
+                self.model.set_adapter(self.adapters[group[0].head])
+            seen[eyes] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], eyes)
+        self._seen = seen
+        prompts, rows = [], []
+        for number, query in enumerate(queries):
+            frames = seen[self._eyes(query)]
+            places = [frames.index[id(frame)] for frame in HEADS[query.head].images(query)]
+            prompt = self._prompt(query, tuple(frames.grids[place] for place in places))
+            prompts.append(prompt)
+            rows += [(number, row, frames, places) for row in range(len(prompt.rows))]
+        answers: list[float | str] = []
+        for query, scores in zip(queries, self._language(queries, prompts, rows), strict=True):
+            weights = np.exp(scores - np.max(scores))
+            expectation = float(weights @ np.array(HEADS[query.head].values) / weights.sum())
+            answers.append(expectation if np.isfinite(expectation) else "the model's probabilities are not finite")
+        return answers
+
+    def _eyes(self, query: RewardQuery) -> str:
+        return self._sees[self.adapters[query.head]] if self.adapters else ""
+
+    def _encode(self, frames: list[Frame], eyes: str) -> _Frames:
+        """Run every distinct frame that the last batch did not show through the vision tower, one size together."""
+        import torch
+
+        visual = self.qwen.model.visual
+        known = self._seen.get(eyes)
+        distinct = list({id(frame): frame for frame in frames}.values())
+        count = len(distinct)
+        grids: list[Any] = [None] * count
+        features: list[Any] = [None] * count
+        deep: list[list[Any]] = [[None] * count for _ in visual.deepstack_visual_indexes]
+        new = []
+        for place, frame in enumerate(distinct):
+            at = known.index.get(id(frame)) if known else None
+            if known is None or at is None:
+                new.append(place)
+                continue
+            grids[place], features[place] = known.grids[at], known.features[at]
+            for level, values in enumerate(known.deep):
+                deep[level][place] = values[at]
+        images = patches_of(self.processor.image_processor, [distinct[place].image for place in new])
+        for place, (grid, _) in zip(new, images, strict=True):
+            grids[place] = grid
+        for grid in dict.fromkeys(grid for grid, _ in images):
+            same = [(place, patches) for place, (other, patches) in zip(new, images, strict=True) if other == grid]
+            if (eyes, grid) not in self._positions:
+                self._positions[eyes, grid] = positions_of(visual, grid, self.device)
+            batch = torch.stack([patches for _, patches in same]).to(self.device, visual.dtype)
+            tokens, levels, _ = encode(visual, batch, self._positions[eyes, grid])
+            for row, (place, _) in enumerate(same):
+                features[place] = tokens[row]
+                for level, values in enumerate(levels):
+                    deep[level][place] = values[row]
+        return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep)
+
+    def _prompt(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
+        """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before."""
+        key = (query.head, query.task, query.goal is not None, grids)
+        prompt = self._prompts.get(key)
+        if prompt is None:
+            prompt = self._prompts[key] = self._tokenise(query, grids)
+            if len(self._prompts) > _MAX_PROMPTS:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(key)
+        return prompt
+
+    def _tokenise(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
+        import torch
+
+        head, tokenizer = HEADS[query.head], self.processor.tokenizer
+        text = self.processor.apply_chat_template(head.messages(query), tokenize=False, add_generation_prompt=True)
+        pad, merge = self.processor.image_token, self.processor.image_processor.merge_size
+        pieces = text.split(pad)
+        text = pieces[0]
+        for grid, piece in zip(grids, pieces[1:], strict=True):
+            text += pad * (grid[0] * grid[1] * grid[2] // merge**2) + piece
+        answers = [tokenizer(text + head.prefix + candidate)["input_ids"] for candidate in head.candidates]
+        # What every candidate shares is context; the rest is scored. Each row is a longest distinct context.
+        contexts = {tuple(ids[:-1]) for ids in answers}
+        rows = sorted(c for c in contexts if not any(len(o) > len(c) and o[: len(c)] == c for o in contexts))
+        common = 0
+        while all(len(ids) > common + 1 and ids[common] == answers[0][common] for ids in answers):
+            common += 1
+        terms = []
+        for ids in answers:
+            row = next(r for r, context in enumerate(rows) if context[: len(ids) - 1] == tuple(ids[:-1]))
+            terms.append([(row, place - 1, ids[place]) for place in range(common, len(ids))])
+        image_grid = torch.tensor(grids, device=self.device)
+        tensors = [torch.tensor(row, device=self.device) for row in rows]
+        rotary = []
+        for row in tensors:
+            rope = rope_index(self.qwen.model, row[None], image_grid)
+            rotary.append(rotary_of(self.qwen.model.language_model, rope[:, 0]))
+        visual = (tensors[0] == self.qwen.config.image_token_id).nonzero()[:, 0]
+        return _Prompt(tensors, rotary, visual, terms)
+
+    def _language(
+        self, queries: Sequence[RewardQuery], prompts: list[_Prompt], rows: list[tuple[int, int, _Frames, list[int]]]
+    ) -> list[NDArray[np.float64]]:
+        """Return the log-probability of every candidate answer of each query."""
+        import torch
+
+        totals: list[NDArray[np.float64]] = [np.zeros(len(prompt.terms)) for prompt in prompts]
+        for chunk in _chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
+            length = max(len(prompts[number].rows[row]) for number, row, _, _ in chunk)
+            ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)
+            first = prompts[chunk[0][0]].rotary[0]
+            rotary = first.new_zeros(2, len(chunk), length, first.shape[-1])
+            visual = torch.zeros(len(chunk), length, dtype=torch.bool, device=self.device)
+            features = []
+            asked = []  # (row of the batch, place, token, query, candidate)
+            for i, (number, row, frames, places) in enumerate(chunk):
+                prompt = prompts[number]
+                size = len(prompt.rows[row])
+                ids[i, :size] = prompt.rows[row]
+                rotary[:, i, :size] = prompt.rotary[row]
+                visual[i, prompt.visual] = True
+                features += [(frames, place) for place in places]
+                for candidate, terms in enumerate(prompt.terms):
+                    asked += [(i, place, token, number, candidate) for r, place, token in terms if r == row]
+            embeds = self.qwen.get_input_embeddings()(ids)
+            embeds[visual] = torch.cat([f.features[p] for f, p in features]).to(embeds.dtype)
+            levels = len(features[0][0].deep)
+            with self._adapter_rows([queries[number].head for number, *_ in chunk]):
+                deep = [torch.cat([f.deep[level][p] for f, p in features]) for level in range(levels)]
+                hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep)
+            spots = {spot: at for at, spot in enumerate(dict.fromkeys(term[:2] for term in asked))}
+            batch, place = zip(*spots, strict=True)
+            scores = self.qwen.lm_head(hidden[list(batch), list(place)]).float().log_softmax(-1)
+            picked = scores[[spots[term[:2]] for term in asked], [term[2] for term in asked]].tolist()
+            for (_, _, _, number, candidate), score in zip(asked, picked, strict=True):
+                totals[number][candidate] += score
+        return totals
+
+    @contextlib.contextmanager
+    def _adapter_rows(self, heads: list[str]) -> Iterator[None]:
+        """Give each row of the batch its head's adapter (PEFT mixed batch)."""
+        if not self.adapters:
+            yield
+            return
+        with self.model.base_model._enable_peft_forward_hooks(adapter_names=[self.adapters[head] for head in heads]):
+            yield
+
+
+def _chunks(rows: list, lengths: list[int]) -> Iterator[list]:
+    """Split rows into batches of similar length, so that little is padded."""
+    chunk: list = []
+    first = 0
+    for i in sorted(range(len(rows)), key=lambda i: lengths[i]):
+        if chunk and (len(chunk) >= _MAX_ROWS or (len(chunk) >= 8 and lengths[i] > _PADDING * first)):
+            yield chunk
+            chunk = []
+        if not chunk:
+            first = lengths[i]
+        chunk.append(rows[i])
+    if chunk:
+        yield chunk

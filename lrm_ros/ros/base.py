@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every node: parameters from a dataclass, lifecycle that reports its errors, QoS.
+
+A node derives from :class:`LrmNode`, overrides ``configure``, ``activate``, ``deactivate``, ``cleanup`` (they raise on
+trouble and return nothing) and ends its file with ``main`` calling :func:`run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import traceback
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from lrm_ros.config import RobotContract
+from lrm_ros.config_files import from_dict, load_yaml
+from lrm_ros.ros.diagnostics import Diagnostics
+from lrm_ros.ros.transport import EVENTS, IMAGE, LATCHED, NEWEST, STREAM, set_transport, share_file
+from lrm_ros.versions import rclpy_version
+
+__all__ = [
+    "EVENTS", "IMAGE", "LATCHED", "NEWEST", "STREAM", "LrmNode", "set_transport", "share_file"
+]  # fmt: skip
+
+C = TypeVar("C")
+
+
+# Parameters that rclpy itself declares in every node.
+_BUILT_IN = ("use_sim_time", "start_type_description_service")
+
+
+class LrmNode(LifecycleNode, Generic[C]):
+    """A lifecycle node whose parameters are a configuration dataclass.
+
+    Attributes:
+        config: the parameters as the dataclass, always current.
+        contract: the robot contract (from the file in parameter ``contract``; empty: the default SO-100).
+        diagnostics: rates, latencies and faults on ``/diagnostics``.
+        autostart: whether :func:`run` configures and activates the node.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config_type: type[C],
+        overrides: Mapping[str, Any] | None = None,
+        extra: Mapping[str, tuple[Any, str]] | None = None,
+    ) -> None:
+        """Declare the parameters.
+
+        Args:
+            name: node name.
+            config_type: dataclass of ``lrm_ros.config``.
+            overrides: parameter values (tests and in-process use), stronger than the command line.
+            extra: parameters beside the dataclass: name -> (default, help).
+
+        Raises:
+            ValueError: an unknown parameter or a value of the wrong type, naming parameter, value and cure.
+        """
+        given = [Parameter(key, value=list(v) if isinstance(v, tuple) else v) for key, v in (overrides or {}).items()]
+        super().__init__(name, parameter_overrides=given)
+        self._refuse_wrong_transitions()
+        self._answer_state = self._service(GetState).callback
+        self._config_type = config_type
+        declared = {f.name: (f.default, f.metadata["help"]) for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+        self._extra = {
+            "autostart": (True, "configure and activate at start"),
+            "contract": ("", "YAML file of the robot contract; empty: the SO-100 of the twin"),
+            **(extra or {}),
+        }
+        declared |= self._extra
+        try:
+            self._check_overrides(declared)
+        except ValueError:
+            self.destroy_node()
+            raise
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        for key, (default, text) in declared.items():
+            value = list(default) if isinstance(default, tuple) else default
+            self.declare_parameter(key, value, ParameterDescriptor(description=text, dynamic_typing=True))
+        self.config: C = self._read_config()
+        self.add_post_set_parameters_callback(self._on_parameters_set)
+        self.autostart = bool(self.get_parameter("autostart").value)
+        self.contract = RobotContract()
+        self.diagnostics = Diagnostics(self)
+        self._declared = declared
+        self.on_exit: Callable[[int], None] = lambda code: None
+        self._permanent = set(self._entities())
+
+    def usage(self) -> str:
+        """Return what ``--help`` prints: what the node does and its parameters with their defaults."""
+        lines = [f"{self.get_name()}: {inspect.getdoc(type(self))}", "", "parameters, each --ros-args -p NAME:=VALUE:"]
+        for name, (default, text) in self._declared.items():
+            shown = list(default) if isinstance(default, tuple) else default
+            lines.append(f"  {name:20s} {text} ({'empty' if shown == '' else shown})")
+        return "\n".join(lines)
+
+    # -- what a node overrides ---------------------------------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Load models, open devices, create publishers, subscriptions and services. Raises on trouble."""
+
+    def activate(self) -> None:
+        """Start to run."""
+
+    def deactivate(self) -> None:
+        """Hold: stop publishing and moving, keep everything loaded."""
+
+    def cleanup(self) -> None:
+        """Free models, devices and threads; must cope with a ``configure`` that failed half-way.
+
+        Publishers, subscriptions, services, clients and timers made since ``configure`` are destroyed by the base.
+        """
+
+    # -- parameters --------------------------------------------------------------------------------------------------
+
+    def _check_overrides(self, declared: Mapping[str, tuple[Any, str]]) -> None:
+        """Raise ValueError for a misspelt parameter (rclpy ignores it) or a value of the wrong type."""
+        given: Mapping[str, Parameter] | None = getattr(self, "_parameter_overrides", None)
+        if given is None:  # rclpy has no other way to ask what was given
+            version = rclpy_version()
+            self.get_logger().warning(f"rclpy {version} does not tell what was given: a misspelt parameter is ignored")
+            return
+        for name, parameter in given.items():
+            if name in _BUILT_IN or name.startswith("qos_overrides."):
+                continue
+            if name not in declared:
+                near = difflib.get_close_matches(name, declared, 1)
+                cure = f"did you mean '{near[0]}'?" if near else f"its parameters: {', '.join(sorted(declared))}"
+                raise ValueError(f"node '{self.get_name()}' has no parameter '{name}'; {cure}")
+            self._convert(name, parameter.value)
+
+    def _convert(self, name: str, value: Any) -> Any:
+        """Return a parameter value as its field's type.
+
+        Raises:
+            ValueError: naming node, parameter, value and an example of a good one.
+        """
+        if name in self._extra:
+            default = self._extra[name][0]
+            if type(value) is int and isinstance(default, float | str):
+                value = type(default)(value)
+            if not isinstance(value, type(default)):
+                raise ValueError(self._wrong_type(name, value, type(default).__name__, default))
+            return value
+        hints = typing.get_type_hints(self._config_type)
+        if hints[name] is str and type(value) is int:
+            value = str(value)  # `-p source:=0` arrives as an integer
+        try:
+            return getattr(from_dict(self._config_type, {name: value}, self.get_name()), name)
+        except ValueError as error:
+            field = next(f for f in dataclasses.fields(self._config_type) if f.name == name)  # type: ignore[arg-type]
+            hint = getattr(hints[name], "__name__", str(hints[name]))
+            raise ValueError(self._wrong_type(name, value, hint, field.default)) from error
+
+    def _wrong_type(self, name: str, value: Any, wanted: str, example: Any) -> str:
+        """Return the message for a parameter of the wrong type."""
+        shown = list(example) if isinstance(example, tuple) else example
+        return (
+            f"node '{self.get_name()}': parameter '{name}' must be {wanted}, got {value!r}; "
+            f"set it like the default: {name}:={shown if shown != '' else repr('')}"
+        )
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse unknown names and wrong types with the reason."""
+        for parameter in parameters:
+            if parameter.name in _BUILT_IN or parameter.name.startswith("qos_overrides."):
+                continue
+            try:
+                self._convert(parameter.name, parameter.value)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _on_parameters_set(self, _: list[Parameter]) -> None:
+        """Keep ``config`` current."""
+        self.config = self._read_config()
+
+    def _read_config(self) -> C:
+        """Return the parameters as the dataclass."""
+        names = [f.name for f in dataclasses.fields(self._config_type)]  # type: ignore[arg-type]
+        return self._config_type(**{n: self._convert(n, self.get_parameter(n).value) for n in names})
+
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    def _service(self, kind: type) -> Any:
+        """Return the one service of a type that every lifecycle node has."""
+        return next(service for service in self.services if service.srv_type is kind)
+
+    def _refuse_wrong_transitions(self) -> None:
+        """Answer a call for a transition that is not possible with no success; in rclpy 7 it would end the program."""
+        service = self._service(ChangeState)
+        change = service.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change(request, response)
+            except RuntimeError as error:  # rcl's: what a transition itself raises does not come this far
+                self.get_logger().error(f"transition {request.transition.id} in state '{self.state_label}': {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
+
+    def _guarded(self, what: str, hook: Callable[[], None]) -> bool:
+        """Run a hook; log an exception with its traceback (rclpy swallows it). Returns whether it went well."""
+        try:
+            hook()
+        except Exception as error:
+            # rclpy drops the exception of a transition; people need the message and developers the traceback.
+            self.diagnostics.fault(what, f"{what} failed: {error}", log=False)
+            self.get_logger().error(f"{what} failed: {error}\n{traceback.format_exc()}")
+            return False
+        self.diagnostics.recovered(what, f"{what} works again")
+        return True
+
+    def _entities(self) -> list[Any]:
+        """Return everything that talks to the ROS graph or is called by the executor."""
+        return [*self.publishers, *self.subscriptions, *self.services, *self.clients, *self.timers]
+
+    def _cleanup(self) -> None:
+        try:
+            self.cleanup()
+        finally:
+            for entity in self._entities():
+                if entity in self._permanent:
+                    continue
+                for kind in ("publisher", "subscription", "service", "client", "timer"):
+                    if getattr(self, f"destroy_{kind}")(entity):
+                        break
+
+    def _configure(self) -> None:
+        self._permanent = set(self._entities())
+        path = str(self.get_parameter("contract").value)
+        self.contract = load_yaml(path, RobotContract) if path else RobotContract()
+        self.configure()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Configure; on failure clean up and stay unconfigured."""
+        if not self._guarded("configure", self._configure):
+            self._guarded("cleanup", self._cleanup)
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate; on failure stay inactive."""
+        if not self._guarded("activate", self.activate):
+            return TransitionCallbackReturn.FAILURE
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate."""
+        ok = self._guarded("deactivate", self.deactivate)
+        return super().on_deactivate(state) if ok else TransitionCallbackReturn.ERROR
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clean up."""
+        ok = self._guarded("cleanup", self._cleanup)
+        return super().on_cleanup(state) if ok else TransitionCallbackReturn.ERROR
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate if active and clean up."""
+        if state.label == "active":
+            self._guarded("deactivate", self.deactivate)
+        self._guarded("cleanup", self._cleanup)
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After an error: clean up and become unconfigured, so that the node can be configured again."""
+        ok = self._guarded("cleanup", self._cleanup)
+        return TransitionCallbackReturn.SUCCESS if ok else TransitionCallbackReturn.FAILURE
+
+    def exit(self, code: int = 0) -> None:
+        """End the program that runs this node with :func:`run`, e.g. when its work is done; any thread may call it."""
+        self.on_exit(code)
+
+    def close(self) -> None:
+        """Shut down from any state, also from a transition that a signal interrupted, and destroy the node."""
+        if self.state_label in ("unconfigured", "inactive", "active"):
+            self.trigger_shutdown()
+        elif self.state_label != "finalized":
+            self._guarded("cleanup", self._cleanup)
+        self.destroy_node()
+
+    @property
+    def state_label(self) -> str:
+        """The lifecycle state, as the node's own service tells it: ``"unconfigured"``, ``"activating"``..."""
+        return self._answer_state(GetState.Request(), GetState.Response()).current_state.label
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is in the lifecycle state ``active``."""
+        return self.state_label == "active"

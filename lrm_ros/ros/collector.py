@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collects episodes for the improver and has the completion head judge each; resumes where it was interrupted.
+
+A folder holds ``episodes/*.mcap`` (the truth) and ``verdicts.jsonl`` (one line an attempt, written after the journal).
+An attempt with a verdict is never repeated; a journal without one is judged, not recorded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.progress import progress_bar
+from lrm_ros.record.journal import read_journal
+from lrm_ros.reward.engine import RewardEngine, episode_frames
+from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError
+from lrm_ros.types import Episode, Reward, RewardQuery, Verdict
+
+LOOK_EVERY = 3  # control steps between two looks for the moment an episode was done
+MARGIN = 4  # control steps kept after that moment: the policy also learns to stay
+
+
+class Collector:
+    """Rolls out, judges and reads back; knows nothing of the simulator's truth."""
+
+    def __init__(self, driver: EpisodeDriver, judge: RewardConfig, config: ImproverConfig) -> None:
+        """Load the judge.
+
+        Args:
+            driver: calls the other nodes.
+            judge: model, camera, frames and threshold of the judge.
+            config: the loop's settings.
+        """
+        self._driver, self._config, self._camera = driver, config, judge.camera
+        self._engine = RewardEngine(judge)
+
+    # -- collecting --------------------------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """Discard the episode that is being recorded, if there is one: of a loop that was stopped in the middle."""
+        with contextlib.suppress(EpisodeError):
+            self._driver.trigger("recorder/discard_episode")
+
+    def demonstrate(self, folder: Path) -> int:
+        """Record demonstrations of the twin's scripted expert until the judge has kept enough; returns how many.
+
+        Raises:
+            EpisodeError: the judge keeps less than half of them: judge and task do not fit.
+        """
+        config = self._config
+        self._driver.set("twin", {"frame_every": 1, "max_steps": 0, "disturbance_std": config.disturbance})
+        self._driver.set("recorder", {"source": "expert", "image_format": "png"})
+        verdicts = read_verdicts(folder)
+        seed = 10_000 * (config.seed + 1)
+        wanted = config.demonstrations
+        kept = sum(row["keep"] for row in verdicts.values())
+        with progress_bar(wanted, "demonstrations", "ep", kept) as bar:
+            while kept < wanted:
+                if seed - 10_000 * (config.seed + 1) >= 2 * wanted + 10:
+                    raise EpisodeError(
+                        f"the judge kept {kept} of {2 * wanted + 10} demonstrations; is model '{config.model}' made "
+                        "for this task and camera?"
+                    )
+                row = self._attempt(folder, verdicts, seed, 0, demonstrate=True)
+                if row["new"] and row["keep"]:
+                    kept += 1
+                    bar.update(1)
+                seed += 1
+        self._driver.set("twin", {"disturbance_std": 0.0})
+        return kept
+
+    def roll_out(self, folder: Path, iteration: int) -> dict[str, int]:
+        """Try every start pose of an iteration until the judge keeps an attempt or the tries are used up.
+
+        Every try has an exploration offset of its own (see ``lrm_ros.robot.so100.explore``).
+
+        Returns:
+            {"episodes": attempts, "kept": kept ones}.
+        """
+        config = self._config
+        self._driver.set("twin", {"frame_every": 1, "max_steps": config.rollout_steps, "disturbance_std": 0.0})
+        self._driver.set("recorder", {"source": "policy", "image_format": "png"})
+        verdicts = read_verdicts(folder)
+        first = 2_000_000 + 100_000 * config.seed + 10_000 * iteration
+        attempts = kept = 0
+        with progress_bar(config.episodes, "roll out", "start") as bar:
+            for seed in range(first, first + config.episodes):
+                for attempt in range(config.tries):
+                    row = self._attempt(folder, verdicts, seed, attempt)
+                    attempts += 1
+                    if row["keep"]:
+                        kept += 1
+                        break
+                bar.update(1)
+                bar.set_postfix(attempts=attempts, kept=kept, refresh=False)
+        return {"episodes": attempts, "kept": kept}
+
+    def _attempt(
+        self, folder: Path, verdicts: dict[str, dict[str, Any]], seed: int, attempt: int, demonstrate: bool = False
+    ) -> dict[str, Any]:
+        """Return the verdict on one attempt, recording and judging what is missing."""
+        episode_id = f"{seed}_{attempt}"
+        if episode_id in verdicts:
+            return {**verdicts[episode_id], "new": False}
+        journal = folder / "episodes" / f"{episode_id}.mcap"
+        if not journal.exists():
+            journal.with_name(journal.name + ".part").unlink(missing_ok=True)
+            self._begin(folder, episode_id, seed)
+            try:
+                journal = self._demonstrate(episode_id) if demonstrate else self._act(episode_id, seed, attempt)
+            except EpisodeError:
+                self._driver.trigger("recorder/discard_episode")
+                raise
+        row = {**self._judge(journal), "seed": seed, "attempt": attempt}
+        verdicts[episode_id] = row
+        with (folder / "verdicts.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return {**row, "new": True}
+
+    def _begin(self, folder: Path, episode_id: str, seed: int) -> None:
+        """Reset the world and start to record; in this order, so that the journal begins with the first frame."""
+        driver = self._driver
+        driver.set("twin", {"seed": seed})
+        driver.trigger("reward/reset")  # judges the last frame of the episode before
+        driver.trigger("twin/reset")
+        driver.set("recorder", {"folder": str(folder / "episodes"), "episode_id": episode_id})
+        driver.trigger("recorder/start_episode")
+        driver.count_steps()
+
+    def _demonstrate(self, episode_id: str) -> Path:
+        """Let the twin's expert act once and return the journal."""
+        return self._finish(episode_id, int(self._driver.trigger("twin/demonstrate")))
+
+    def _act(self, episode_id: str, seed: int, attempt: int) -> Path:
+        """Let the policy act until the episode's last step and return the journal."""
+        self._driver.set("policy", {"explore_std": self._config.explore_std, "seed": seed * 10 + attempt})
+        self._driver.trigger("policy/reset")
+        return self._finish(episode_id, self._config.rollout_steps)
+
+    def _finish(self, episode_id: str, steps: int) -> Path:
+        """Wait for a number of control steps, close the journal and return its path."""
+        self._driver.wait_until(lambda: self._driver.steps >= steps, f"the end of episode '{episode_id}'")
+        return Path(self._driver.trigger("recorder/stop_episode"))
+
+    # -- judging -----------------------------------------------------------------------------------------------------
+
+    def _judge(self, journal: Path) -> dict[str, Any]:
+        """Judge the last frames of a journal and, if it is kept, find where it was done."""
+        episode = read_journal(journal)
+        frames = episode_frames(episode, self._camera)
+        verdict = self._engine.judge(frames, episode.task, episode.episode_id)
+        row = {
+            "episode_id": verdict.episode_id,
+            "keep": verdict.keep,
+            "score": round(verdict.score, 4) if np.isfinite(verdict.score) else None,
+            "reason": verdict.reason,
+        }
+        if verdict.keep:
+            row["done_ns"] = self._done_ns(episode, verdict)
+        return row
+
+    def _done_ns(self, episode: Episode, verdict: Verdict) -> int:
+        """Return the stamp of the first of two looks in a row that find the task done."""
+        frames = episode_frames(episode, self._camera)
+        looks = frames[::LOOK_EVERY]
+        answers = self._engine.score([RewardQuery(episode.task, "completion", (frame,)) for frame in looks])
+        threshold = self._config.judge_threshold
+        done = [isinstance(answer, Reward) and answer.value >= threshold for answer in answers]
+        for index in range(len(done) - 1):
+            if done[index] and done[index + 1]:
+                return looks[index + 1].stamp_ns
+        return frames[-1].stamp_ns
+
+    def kept_episodes(self, folder: Path) -> list[Episode]:
+        """Read the kept episodes of a folder, cut shortly after they were done, in a fixed order."""
+        episodes = []
+        for episode_id, row in sorted(read_verdicts(folder).items()):
+            if row["keep"]:
+                episode = read_journal(folder / "episodes" / f"{episode_id}.mcap")
+                episodes.append(replace(cut(episode, row["done_ns"]), outcome=True))
+        return episodes
+
+
+def cut(episode: Episode, done_ns: int) -> Episode:
+    """Return an episode up to ``MARGIN`` control steps after a stamp [ns]."""
+    stamps = [step.observation.stamp_ns for step in episode.steps]
+    last = int(np.searchsorted(stamps, done_ns, side="right")) + MARGIN
+    kept: Sequence[Any] = episode.steps[:last]
+    return replace(episode, steps=kept, final=episode.final if last >= len(stamps) else None)
+
+
+def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the verdicts of a folder by episode; a line cut off by a kill is dropped, its journal judged again."""
+    path = folder / "verdicts.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return {}
+    text = path.read_text()
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text)
+    rows = [json.loads(line) for line in text.splitlines()]
+    return {row["episode_id"]: row for row in rows}
+
+
+def kept_any(folder: Path) -> bool:
+    """Return whether the judge has kept an episode of a folder."""
+    return any(row["keep"] for row in read_verdicts(folder).values())

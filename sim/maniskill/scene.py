@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scripted experts and progress may look at in a ManiSkill task: where things are, what the arm holds."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrm_ros.sim.maniskill.arms import PandaArm, SO100Arm
+
+
+class Scene(Protocol):
+    """The state of a task's world; ``lrm_ros.sim.maniskill.world.ManiSkillWorld`` is one.
+
+    Attributes:
+        arm: the arm and its tool.
+        task_env: ManiSkill's environment itself.
+        first: where things and the tool were at the start of the episode, (3,) each [m].
+    """
+
+    arm: PandaArm | SO100Arm
+    task_env: Any
+    first: dict[str, NDArray[np.float64]]
+
+    @property
+    def done(self) -> bool:
+        """Whether the task is done, as ManiSkill says."""
+        ...
+
+    def at(self, name: str) -> NDArray[np.float64]:
+        """Return where an actor is (3,) [m]."""
+        ...
+
+    def rotation(self, name: str) -> NDArray[np.float64]:
+        """Return how an actor is turned."""
+        ...
+
+    def holds(self, name: str) -> bool:
+        """Return whether the fingers hold an actor."""
+        ...
+
+    def square_on(self, name: str) -> float:
+        """Return the direction [rad] in which the fingers close on an actor squarely."""
+        ...

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled frames for the reward model: expert episodes and failures of every kind, with exact labels.
+
+Labels come from the simulator's state: ``progress`` in [0, 1] and ``success``. The seed fixes scenes and behaviours;
+contacts may end differently in the details (see ``World.reset``). Seeds from 5,000,000 on are used nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrm_ros.robot.so100.kinematics import Unreachable
+from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, wander
+from lrm_ros.sim.twin.world import World
+
+FIRST_SEED = 5_000_000
+SHARD = 100  # episodes a file
+_WEIGHTS = {"success": 4.0, "reversed": 1.5, "beside": 1.5, "held": 1.0, "missed": 1.5}
+
+
+def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str, np.ndarray] | None:
+    """Play one behaviour and return frames with labels, or None if it was out of the arm's reach.
+
+    Args:
+        world: the world to play in.
+        kind: one of ``lrm_ros.sim.twin.expert.KINDS``.
+        seed: fixes the scene and the behaviour.
+        stride: keep every this-many-th control step.
+    """
+    rng = np.random.default_rng(seed)
+    world.reset(seed)
+    try:
+        targets = behaviour_targets(world, kind, rng)
+    except Unreachable:
+        return None
+    if rng.uniform() < 0.5:  # what the arm does afterwards must not tell how it went
+        targets = np.concatenate([targets, wander(targets[-1], rng, steps=int(rng.integers(4, 14)))])
+    noise = rng.uniform(0.0, 0.04)
+    frames, progress, success, times = [], [], [], []
+    phase = int(rng.integers(stride))
+    for t, target in enumerate(targets):
+        if t % stride == phase or t == len(targets) - 1:
+            frames.append(world.frame().image)
+            progress.append(world.task_env.progress)
+            success.append(world.succeeded)
+            times.append(t)
+        world.step(target + np.append(rng.normal(0, noise, 5), 0.0).astype(np.float32))
+    return {
+        "frames": np.stack(frames),
+        "progress": np.array(progress, dtype=np.float32),
+        "success": np.array(success, dtype=np.uint8),
+        "t": np.array(times, dtype=np.int32),
+    }
+
+
+def claim_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Make a folder for shards, or go on in one that was made with the same settings.
+
+    Raises:
+        ValueError: it holds shards made with other settings, or nobody wrote with which.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    if not path.exists() and not any(out.glob("*.npz")):
+        path.write_text(json.dumps(settings, indent=1) + "\n")
+    found = json.loads(path.read_text()) if path.exists() else {}
+    differing = [
+        f"{name} {found.get(name)!r} there, {value!r} now"
+        for name, value in settings.items()
+        if found.get(name) != value
+    ]
+    if differing:
+        raise ValueError(f"'{out}' holds shards of other settings ({'; '.join(differing)}); choose another --out")
+
+
+def generate(out: Path, episodes: int, seed: int = FIRST_SEED, stride: int = 2) -> int:
+    """Write shards of labelled episodes; finished shards are kept when it is run again.
+
+    Returns:
+        Number of frames written.
+
+    Raises:
+        ValueError: the folder holds shards of other settings.
+    """
+    claim_folder(out, {"source": "twin", "episodes": episodes, "seed": seed, "stride": stride})
+    world, written, start = World(), 0, time.monotonic()
+    kinds = np.array(KINDS)
+    weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
+    for first in range(0, episodes, SHARD):
+        path = out / f"shard_{first // SHARD:04d}.npz"
+        if path.exists():
+            continue
+        rows: list[dict[str, np.ndarray]] = []
+        tasks: list[str] = []
+        for index in range(first, min(first + SHARD, episodes)):
+            kind = str(np.random.default_rng([seed, index]).choice(kinds, p=weights / weights.sum()))
+            row = record_episode(world, kind, seed + index, stride)
+            if row is None:
+                continue
+            count = len(row["frames"])
+            row["episode"] = np.full(count, index, dtype=np.int32)
+            row["kind"] = np.full(count, KINDS.index(kind), dtype=np.int8)
+            rows.append(row)
+            tasks.append(json.dumps({"episode": index, "task": world.instruction, "kind": kind}))
+        merged = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, allow_pickle=False, tasks=np.array(tasks), **merged)
+        temporary.rename(path)
+        written += len(merged["frames"])
+        print(f"{path.name}: {written} frames, {time.monotonic() - start:.0f} s", flush=True)
+    return written
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: ``python -m lrm_ros.sim.twin.generate --out DIR --episodes N``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--episodes", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--stride", type=int, default=2, help="keep every N-th control step")
+    args = parser.parse_args(argv)
+    try:
+        generate(args.out, args.episodes, args.seed, args.stride)
+    except ValueError as error:
+        parser.exit(1, f"lrm_ros.sim.twin.generate: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

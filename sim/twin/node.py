@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The twin node: one simulated world that speaks the robot's topics, at the control rate or in lock-step.
+
+Stamps are simulated time, which never goes back; one control step lasts one control period. The step from stamp t to
+t + dt publishes ``joint_command_sent`` (t), ``/clock`` (t + dt) and ``joint_states`` (t + dt), then the image of t + dt
+if it is due. The simulator's truth goes to its own topic, which only evaluation and reports read.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import TwinConfig
+from lrm_ros.ros.base import IMAGE, LATCHED, STREAM, LrmNode
+from lrm_ros.ros.program import run
+from lrm_ros.types import ActionChunk
+
+if TYPE_CHECKING:
+    from lrm_ros.sim.twin.world import World
+
+
+class TwinNode(LrmNode[TwinConfig]):
+    """Takes ``joint_command``; service ``twin/reset`` starts an episode with the seed in parameter ``seed``.
+
+    Lock-step (``realtime`` false): a command with K points makes K control steps at once; nothing moves in between.
+    Real time: a timer steps at the control rate. The point that belongs to a step is found by time: point k of a
+    command stamped t0 is for the step at t0 + k dt; after its last point the arm is held there.
+
+    A command that is not usable (joint names, numbers that are not finite, spacing, a stamp of another clock) is an
+    error and moves nothing. One stamped before the last reset answers a world that is gone: ignored; stamp 0 means
+    now.
+    """
+
+    def __init__(self, **overrides: Any) -> None:
+        """Declare the parameters; ``overrides`` are parameter values."""
+        super().__init__("twin", TwinConfig, overrides)
+        self._world: World | None = None
+        self._chunk: ActionChunk | None = None  # real time: what is being executed
+        self._hold: NDArray[np.float32] = np.zeros(0, np.float32)  # real time: the newest target
+        self._seed = 0
+        self._reset_ns = 0
+        self._noise = np.random.default_rng(0)
+
+    def configure(self) -> None:
+        """Build the world and start the first episode."""
+        import torch
+
+        from lrm_ros.sim.twin.world import World
+
+        torch.set_num_threads(1)  # tensors of six numbers: more threads only wait for each other
+        if len(self.contract.cameras) != 1:
+            raise ValueError(f"the twin has one camera, the robot contract {len(self.contract.cameras)}; give it one")
+        self._camera = self.contract.cameras[0]
+        self._world = World(self.config.task, self.contract)
+        env = self._world.task_env
+        joints = len(env.agent.robot.active_joints)
+        if joints != len(self.contract.joints) or env.control_freq != self.contract.control_hz:
+            raise ValueError(
+                f"task '{self.config.task}' has {joints} joints at {env.control_freq} Hz, the robot contract "
+                f"'{self.contract.name}' {len(self.contract.joints)} at {self.contract.control_hz:g} Hz; "
+                "set parameter 'contract' to the file of the simulated arm"
+            )
+        self._dt_ns = round(1e9 * self.contract.dt_s)
+        self._fov_rad = float(env._sensors[self._camera.name].config.fov)  # vertical
+        self._time = self.create_publisher(ClockMessage, "/clock", STREAM)
+        self._states = self.create_publisher(JointState, "joint_states", STREAM)
+        self._sent = self.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
+        self._images = self.create_publisher(Image, f"{self._camera.name}/image_raw", IMAGE)
+        self._infos = self.create_publisher(CameraInfo, f"{self._camera.name}/camera_info", IMAGE)
+        self._task = self.create_publisher(String, "task", LATCHED)
+        self._truth = self.create_publisher(DiagnosticStatus, "truth", STREAM)
+        self._reset()
+        self.create_subscription(JointTrajectory, "joint_command", self._on_command, STREAM)
+        self._command = self.create_publisher(JointTrajectory, "joint_command", STREAM)
+        self.create_service(Trigger, "twin/reset", self._on_reset)
+        self.create_service(Trigger, "twin/demonstrate", self._on_demonstrate)
+        # Not the node's clock: with use_sim_time that is the clock which this very timer moves.
+        self.create_timer(self.contract.dt_s, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def cleanup(self) -> None:
+        """Free the simulator."""
+        world, self._world = self._world, None
+        if world is not None:
+            world.close()
+
+    # -- episodes ----------------------------------------------------------------------------------------------------
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.active:
+            response.success, response.message = False, "the twin is not active; activate it first"
+            return response
+        self._reset()
+        assert self._world is not None
+        response.success, response.message = True, f"seed {self._seed}: {self._world.instruction}"
+        return response
+
+    def _reset(self) -> None:
+        """Start an episode and publish its first observation."""
+        world = self._world
+        assert world is not None
+        self._seed = self.config.seed
+        world.reset(self._seed)
+        self._reset_ns = world.stamp_ns
+        self._chunk, self._hold = None, world.state
+        self._noise = np.random.default_rng((self._seed, 1))
+        self._task.publish(String(data=world.instruction))
+        self._publish_state()
+        self._publish_image()
+        self._publish_truth()
+        self.diagnostics.count("resets")
+
+    def _on_demonstrate(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Command what the scripted expert would do from here, in place of a teleoperator; replies with its steps."""
+        from lrm_ros.robot.so100.kinematics import Unreachable
+        from lrm_ros.sim.twin.expert import expert_targets
+
+        world = self._world
+        if world is None or not self.active:
+            response.success, response.message = False, "the twin is not active; activate it first"
+            return response
+        try:
+            targets = expert_targets(world)
+        except Unreachable as error:
+            response.success, response.message = False, f"seed {self._seed}: {error}"
+            return response
+        chunk = ActionChunk(world.stamp_ns, targets, self.contract.dt_s)
+        self._command.publish(messages.from_chunk(chunk, self.contract.joints))
+        response.success, response.message = True, str(len(targets))
+        return response
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        """Execute a command (lock-step) or make it the one to follow (real time)."""
+        if not self.active:
+            self.diagnostics.count("ignored")
+            return
+        assert self._world is not None
+        try:
+            chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+            ahead_s = (chunk.stamp_ns - self._world.stamp_ns) / 1e9
+            if ahead_s > 1.0:
+                raise ValueError(
+                    f"its stamp is {ahead_s:.1f} s ahead of the twin's time; stamp it with the joint state it answers, "
+                    "run its node with use_sim_time, or leave the stamp zero"
+                )
+        except ValueError as error:
+            self.diagnostics.count("rejected")
+            self.diagnostics.fault("joint_command", f"a command was not executed: {error}")
+            return
+        self.diagnostics.recovered("joint_command", "commands are good again")
+        if chunk.stamp_ns and chunk.stamp_ns < self._reset_ns:
+            self.diagnostics.count("ignored")
+            return
+        if self.config.realtime:
+            self._chunk = ActionChunk(chunk.stamp_ns or self._world.stamp_ns, chunk.actions, chunk.dt_s)
+        else:
+            self._execute(chunk)
+
+    def _execute(self, chunk: ActionChunk) -> None:
+        """Make one control step for each action, as far as ``max_steps`` allows (lock-step)."""
+        world, config = self._world, self.config
+        assert world is not None
+        started = time.perf_counter()
+        left = config.max_steps - world.steps if config.max_steps > 0 else len(chunk.actions)
+        actions = chunk.actions[: max(0, left)]
+        for k, action in enumerate(actions, start=1):
+            self._step(action)
+            if k == len(actions) or (config.frame_every > 0 and world.steps % config.frame_every == 0):
+                self._publish_image()
+        if len(actions):
+            self._publish_truth()
+            self.diagnostics.latency("command", time.perf_counter() - started)
+
+    def _tick(self) -> None:
+        """Make the control step that is due (real time)."""
+        if not self.active or not self.config.realtime:
+            return
+        world, chunk = self._world, self._chunk
+        assert world is not None
+        k, last = 0, -1
+        if chunk is not None:
+            k, last = round((world.stamp_ns - chunk.stamp_ns) / self._dt_ns), len(chunk.actions) - 1
+            self._hold = chunk.actions[min(max(k, 0), last)]
+        self._step(self._hold)
+        every = self.config.frame_every
+        if world.steps % every == 0 if every > 0 else k == last:
+            self._publish_image()
+        self._publish_truth()
+
+    def _step(self, target: NDArray[np.float32]) -> None:
+        """Make one control step and publish what was sent and what came of it."""
+        world = self._world
+        assert world is not None
+        stamp_ns = world.stamp_ns
+        sent = world.limit(target)
+        disturbed = sent
+        if self.config.disturbance_std > 0:
+            disturbed = sent.copy()
+            disturbed[:-1] += self._noise.normal(0.0, self.config.disturbance_std, len(sent) - 1).astype(np.float32)
+        world.step(disturbed)
+        self._sent.publish(
+            messages.from_chunk(ActionChunk(stamp_ns, sent[None], self.contract.dt_s), self.contract.joints)
+        )
+        self._publish_state()
+        self.diagnostics.count("steps")
+
+    # -- what is published -------------------------------------------------------------------------------------------
+
+    def _publish_state(self) -> None:
+        world = self._world
+        assert world is not None
+        self._time.publish(ClockMessage(clock=messages.to_time(world.stamp_ns)))
+        self._states.publish(messages.from_state(world.stamp_ns, self.contract.joints, world.state))
+
+    def _publish_image(self) -> None:
+        """Render and publish."""
+        world, camera = self._world, self._camera
+        assert world is not None
+        frame = world.frame()
+        height, width, _ = frame.image.shape
+        self._infos.publish(messages.camera_info(camera.name, frame.stamp_ns, width, height, self._fov_rad))
+        self._images.publish(messages.from_frame(frame))
+        self.diagnostics.count("frames")
+
+    def _publish_truth(self) -> None:
+        world = self._world
+        assert world is not None
+        values = {
+            "success": str(world.succeeded).lower(),
+            "progress": f"{world.task_env.progress:.4f}",
+            "seed": self._seed,
+            "steps": world.steps,
+        }
+        self._truth.publish(messages.status(DiagnosticStatus.OK, "truth", world.instruction, values))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(TwinNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ManiSkill task: an SO-100 arm puts a toy animal into a bowl (the real-robot task of the paper, section IV-C).
+
+The toy is built of primitives; animal, colour, size and pose are drawn from the seed, over most of the table the arm
+can reach. A soft toy and compliant fingers make the real grasp forgiving; here the gripper motor is torque-limited and
+the toy has high friction. The difficulty is coverage: where the toy lies, not how it is squeezed.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+import sapien
+import torch
+from mani_skill.agents.controllers import PDJointPosControllerConfig
+from mani_skill.agents.registration import register_agent
+from mani_skill.agents.robots.so100.so_100 import SO100
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.sensors.camera import CameraConfig
+from mani_skill.utils import sapien_utils
+from mani_skill.utils.building.ground import build_ground
+from mani_skill.utils.registration import register_env
+from mani_skill.utils.structs.pose import Pose
+from mani_skill.utils.structs.types import SceneConfig, SimConfig
+from transforms3d.euler import euler2quat
+
+from lrm_ros.sim.render.coarse import coarsen
+from lrm_ros.sim.render.shaders import quick_shaders
+from lrm_ros.sim.twin.toys import ANIMALS, COLOURS, instruction
+
+REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], dtype=np.float32)
+BOWL_CENTRE = (0.205, -0.145)
+BOWL_JITTER = 0.015
+BOWL_RADIUS = 0.058
+BOWL_HEIGHT = 0.034
+PAN_AXIS = (0.0452, 0.0)
+SPAWN_RADIUS = (0.115, 0.24)  # distance of the toy from the arm's pan axis [m]
+SPAWN_ANGLE = (-0.12, 0.95)  # its direction, left of straight ahead [rad]
+AT_REST = 0.03  # [m/s]
+HOLDING = 0.5  # force on the toy from which a jaw holds it [N]
+REST_STEPS = 3
+
+
+@register_agent()
+class SO100Twin(SO100):
+    """SO-100 with position control and a gripper motor whose torque is limited, as the real servo's is."""
+
+    uid = "so100_twin"
+
+    @property
+    def _controller_configs(self) -> dict[str, Any]:
+        position = PDJointPosControllerConfig(
+            [joint.name for joint in self.robot.active_joints],
+            lower=None,
+            upper=None,
+            stiffness=[1e3] * 5 + [10.0],
+            damping=[1e2] * 5 + [1.0],
+            force_limit=[100.0] * 5 + [1.0],
+            normalize_action=False,
+        )
+        return {"pd_joint_pos": copy.deepcopy(position)}
+
+    def _after_loading_articulation(self) -> None:
+        super()._after_loading_articulation()
+        for link in self.robot.links:
+            for body in link._objs:
+                coarsen(body.entity, 0.006, small=0)
+
+
+@register_env("PlaceToyInBowl-v1", max_episode_steps=200)
+class PlaceToyInBowlEnv(BaseEnv):
+    """Toy animal to bowl. Success: the toy is in the bowl, released, and at rest for three control steps."""
+
+    SUPPORTED_ROBOTS: ClassVar[list[str]] = ["so100_twin"]
+
+    def __init__(self, *args: Any, image_size: int = 96, **kwargs: Any) -> None:
+        """Build the task; ``image_size`` is width and height of the front camera [pixels]."""
+        self._image_size = image_size
+        self._animal = ""
+        self._colour = ""
+        self._quiet_steps = 0
+        super().__init__(*args, robot_uids="so100_twin", **kwargs)
+
+    @property
+    def _default_sim_config(self) -> SimConfig:
+        return SimConfig(sim_freq=120, control_freq=10, scene_config=SceneConfig(contact_offset=0.005))
+
+    @property
+    def _default_sensor_configs(self) -> list[CameraConfig]:
+        pose = sapien_utils.look_at(eye=[0.47, 0.0, 0.40], target=[0.195, 0.0, 0.02])
+        size, shaders = self._image_size, quick_shaders()
+        return [CameraConfig("front", pose, size, size, 0.86, 0.01, 10, shader_config=shaders)]
+
+    @property
+    def _default_human_render_camera_configs(self) -> CameraConfig:
+        pose = sapien_utils.look_at(eye=[0.62, 0.25, 0.42], target=[0.17, 0.0, 0.03])
+        return CameraConfig("render_camera", pose, 640, 480, 0.75, 0.01, 10, shader_config=quick_shaders())
+
+    def _load_agent(self, options: dict) -> None:
+        super()._load_agent(options, sapien.Pose(p=[0, 0, 0], q=euler2quat(0, 0, np.pi / 2)))
+
+    def _load_lighting(self, options: dict) -> None:
+        for scene in self.scene.sub_scenes:
+            scene.set_ambient_light([0.55, 0.55, 0.55])
+            scene.add_directional_light([-0.4, 0.3, -1.0], [0.8, 0.8, 0.8], shadow=False)
+
+    def _load_scene(self, options: dict) -> None:
+        build_ground(self.scene, floor_width=4, altitude=-0.02)
+        table = self.scene.create_actor_builder()
+        table.add_box_collision(half_size=[0.35, 0.45, 0.01])
+        table.add_box_visual(half_size=[0.35, 0.45, 0.01], material=_paint((0.62, 0.55, 0.47)))
+        table.initial_pose = sapien.Pose(p=[0.2, 0, -0.01])
+        table.build_static("table")
+        self.bowl = self._build_bowl()
+        self.toys = {name: self._build_toy(name, i) for i, name in enumerate(ANIMALS)}
+
+    def _build_bowl(self) -> Any:
+        """A kinematic bowl: a disc and a ring of tilted boards."""
+        builder = self.scene.create_actor_builder()
+        paint = _paint((0.88, 0.90, 0.93))
+        flat = sapien.Pose(p=[0, 0, 0.003], q=euler2quat(0, np.pi / 2, 0))
+        builder.add_cylinder_collision(flat, radius=BOWL_RADIUS * 0.8, half_length=0.003)
+        builder.add_cylinder_visual(flat, radius=BOWL_RADIUS * 0.8, half_length=0.003, material=paint)
+        for angle in np.arange(12) * 2 * np.pi / 12:
+            radius = BOWL_RADIUS * 0.9
+            pose = sapien.Pose(
+                p=[radius * np.cos(angle), radius * np.sin(angle), BOWL_HEIGHT / 2],
+                q=euler2quat(0, 0.35, angle, "sxyz"),
+            )
+            half = [0.0025, radius * np.tan(np.pi / 12) * 1.1, BOWL_HEIGHT / 2]
+            builder.add_box_collision(pose, half_size=half)
+            builder.add_box_visual(pose, half_size=half, material=paint)
+        builder.initial_pose = sapien.Pose(p=[BOWL_CENTRE[0], BOWL_CENTRE[1], 0])
+        return builder.build_kinematic("bowl")
+
+    def _build_toy(self, name: str, index: int) -> Any:
+        """A dynamic toy animal: body, head, ears, legs; origin at the body's centre, nose along x."""
+        body, neck, head = ANIMALS[name]
+        builder = self.scene.create_actor_builder()
+        soft = sapien.pysapien.physx.PhysxMaterial(2.0, 2.0, 0.0)
+        paint, dark = _paint((1, 1, 1)), _paint((0.08, 0.06, 0.05))
+        feet = 0.006
+        # One box down to the feet: four legs of their own would cost four times the contacts and behave the same.
+        trunk = [body[0], body[1], body[2] + feet / 2]
+        builder.add_box_collision(
+            sapien.Pose([0, 0, -feet / 2]), trunk, soft, density=300, patch_radius=0.05, min_patch_radius=0.05
+        )
+        builder.add_box_visual(half_size=body, material=paint)
+        head_at = [body[0] * 0.75, 0, body[2] + head * 0.6 + neck]
+        builder.add_sphere_collision(sapien.Pose(head_at), radius=head, material=soft, density=100)
+        builder.add_sphere_visual(sapien.Pose(head_at), radius=head, material=paint)
+        if neck > 0.005:
+            builder.add_box_visual(
+                sapien.Pose([body[0] * 0.75, 0, body[2] + neck / 2]), half_size=[0.006, 0.006, neck / 2], material=paint
+            )
+        for side in (-1, 1):
+            ear = sapien.Pose([head_at[0] - 0.002, side * head * 0.8, head_at[2] + head * 0.7])
+            builder.add_sphere_visual(ear, radius=head * 0.45, material=paint)
+            eye = sapien.Pose([head_at[0] + head * 0.8, side * head * 0.4, head_at[2] + head * 0.3])
+            builder.add_sphere_visual(eye, radius=0.0025, material=dark)
+            for end in (-1, 1):
+                leg = sapien.Pose([end * body[0] * 0.7, side * body[1] * 0.65, -body[2] - feet / 2])
+                builder.add_box_visual(leg, half_size=[0.004, 0.004, feet / 2], material=paint)
+        builder.initial_pose = _parked(index)
+        return builder.build_dynamic(f"toy_{name}")
+
+    def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
+        rng = self._batched_episode_rng[int(env_idx[0])]
+        self._quiet_steps = 0
+        self._animal = str(rng.choice(list(ANIMALS)))
+        self._colour = str(rng.choice(list(COLOURS)))
+        radius = float(np.sqrt(rng.uniform(SPAWN_RADIUS[0] ** 2, SPAWN_RADIUS[1] ** 2)))
+        angle = float(rng.uniform(*SPAWN_ANGLE))
+        x, y = PAN_AXIS[0] + radius * np.cos(angle), PAN_AXIS[1] + radius * np.sin(angle)
+        yaw = rng.uniform(-np.pi, np.pi)
+        bowl = np.array(BOWL_CENTRE) + rng.uniform(-BOWL_JITTER, BOWL_JITTER, 2)
+        self.bowl.set_pose(Pose.create_from_pq(torch.tensor([[bowl[0], bowl[1], 0.0]], dtype=torch.float32)))
+        for i, (name, toy) in enumerate(self.toys.items()):
+            pose = _parked(i)
+            _picture(toy).visibility = float(name == self._animal)
+            if name == self._animal:
+                height = ANIMALS[name][0][2] + 0.006
+                pose = sapien.Pose(p=[x, y, height + 0.001], q=euler2quat(0, 0, yaw))
+                _repaint(toy, COLOURS[self._colour])
+            toy.disable_gravity = name != self._animal
+            toy.set_pose(pose)
+            toy.set_linear_velocity(torch.zeros(3))
+            toy.set_angular_velocity(torch.zeros(3))
+        self.agent.reset(REST + np.append(rng.normal(0, 0.02, 5), 0.0).astype(np.float32))
+
+    @property
+    def toy(self) -> Any:
+        """The toy animal of this episode."""
+        return self.toys[self._animal]
+
+    @property
+    def instruction(self) -> str:
+        """What the robot is asked to do."""
+        return instruction(self._colour, self._animal)
+
+    def after_control_step(self) -> None:
+        """Count for how many control steps the toy has been lying in the bowl."""
+        self._quiet_steps = self._quiet_steps + 1 if self._placed() else 0
+
+    def _placed(self) -> bool:
+        return self._in_bowl() and self._speed() < AT_REST and not self.grasped
+
+    def _in_bowl(self) -> bool:
+        toy = _position(self.toy)
+        return self._distance_to_bowl(toy) < BOWL_RADIUS * 0.85 and bool(toy[2] < BOWL_HEIGHT + 0.012)
+
+    def _distance_to_bowl(self, toy: np.ndarray) -> float:
+        return float(np.hypot(*(toy - _position(self.bowl))[:2]))
+
+    def _speed(self) -> float:
+        return float(np.linalg.norm(self.toy._bodies[0].linear_velocity))
+
+    @property
+    def grasped(self) -> bool:
+        """Whether both jaws press on the toy."""
+        # ManiSkill's is_grasping looks through all contacts twice and costs as much as ten steps of the physics.
+        toy = self.toy._objs[0]
+        force = dict.fromkeys((self.agent.finger1_link.name, self.agent.finger2_link.name), np.zeros(3))
+        for contact in self.scene.sub_scenes[0].get_contacts():
+            first, second = (body.entity for body in contact.bodies)
+            jaw = second if first == toy else first if second == toy else None
+            if jaw is not None and jaw.name in force:
+                impulse = np.sum([point.impulse for point in contact.points], axis=0)
+                force[jaw.name] = force[jaw.name] + impulse * self.sim_freq
+        return all(np.linalg.norm(newtons) >= HOLDING for newtons in force.values())
+
+    @property
+    def progress(self) -> float:
+        """Simulator truth: how far the state is towards the goal, in [0, 1]; a function of the state, not of time.
+
+        Reaching counts to 0.35, holding the toy 0.4, carrying it to the bowl up to 0.85, lying in the bowl but
+        held or moving 0.9, done 1.
+        """
+        if self._placed():
+            return 1.0
+        if self._in_bowl():
+            return 0.9
+        toy = _position(self.toy)
+        if self.grasped:
+            return 0.4 + 0.45 * float(np.clip(1 - (self._distance_to_bowl(toy) - 0.02) / 0.25, 0, 1))
+        tips = (self.agent.finger1_tip, self.agent.finger2_tip)
+        tool = sum(tip._objs[0].entity_pose.p for tip in tips) / 2
+        reach = float(np.linalg.norm(tool - toy))
+        return 0.35 * float(np.clip(1 - (reach - 0.02) / 0.25, 0, 1))
+
+    def evaluate(self) -> dict[str, torch.Tensor]:
+        """Simulator truth: is the toy in the bowl, released and at rest?"""
+        return {"success": torch.tensor([self._quiet_steps >= REST_STEPS], device=self.device)}
+
+    def _get_obs_extra(self, info: dict) -> dict:
+        return {}
+
+
+def _paint(rgb: tuple[float, float, float]) -> sapien.render.RenderMaterial:
+    """Return a matt material."""
+    return sapien.render.RenderMaterial(base_color=[*rgb, 1.0], roughness=0.9, specular=0.1)
+
+
+def _repaint(actor: Any, rgb: tuple[float, float, float]) -> None:
+    """Colour every part of a toy but its dark eyes."""
+    for shape in _picture(actor).render_shapes:
+        if shape.material.base_color[0] > 0.09:
+            shape.material.set_base_color([*rgb, 1.0])
+
+
+def _picture(actor: Any) -> sapien.render.RenderBodyComponent:
+    """Return what is drawn of an actor."""
+    return actor._objs[0].find_component_by_type(sapien.render.RenderBodyComponent)
+
+
+def _position(actor: Any) -> np.ndarray:
+    """Return where an actor is (3,) [m], without ManiSkill's tensors, whose making costs more than the physics."""
+    return actor._objs[0].pose.p
+
+
+def _parked(index: int) -> sapien.Pose:
+    """Where a toy that is not in this episode waits: out of sight, weightless, touching nothing."""
+    return sapien.Pose(p=[-1.0 - 0.2 * index, 1.2, 0.5])

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worlds node: many twins in lock-step with a learner that commands all of them at once.
+
+A message on ``worlds/seeds`` (worlds x seeds) starts new episodes. From then on nothing moves until every world has got
+a ``world_NN/joint_command`` for what it showed last; then all execute their chunks and the node publishes, for each:
+
+- ``world_NN/joint_command_sent``: what was executed, after limits;
+- ``world_NN/joint_states`` and ``world_NN/<camera>/image_raw``: what the policy sees next, and before that the end of
+  an episode if there was one;
+- ``world_NN/judged/image_raw``: first, every K-th and last frame of an episode, for the reward node;
+
+and ``worlds``, one message about all: task, stamps, seed, truth. Stamps are each world's own simulated time.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header, Int64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import WorldsConfig
+from lrm_ros.ros.base import IMAGE, STREAM, LrmNode
+from lrm_ros.ros.program import run
+from lrm_ros.sim.vector.worlds import EpisodeRules, Stretch, VectorWorlds
+from lrm_ros.types import ActionChunk, Frame, Observation
+
+JUDGED = "judged"  # topic of the frames that the reward node judges
+
+
+class WorldsNode(LrmNode[WorldsConfig]):
+    """Steps ``worlds`` twins; the refiner node sets its parameters, resets it and commands it."""
+
+    def __init__(self, **overrides: Any) -> None:
+        """Declare the parameters; ``overrides`` are parameter values."""
+        super().__init__("worlds", WorldsConfig, overrides)
+        self._worlds: VectorWorlds | None = None
+        self._stamps: list[int] = []  # of what each world showed last
+        self._chunks: dict[int, ActionChunk] = {}
+        self._rounds = 0
+
+    def configure(self) -> None:
+        """Build the worlds and their topics."""
+        config = self.config
+        self._rules = EpisodeRules(config.max_steps, config.stop_at_success, config.judge_every)
+        self._worlds = VectorWorlds(
+            config.worlds,
+            self._rules,
+            config.execute_steps,
+            config.processes or None,
+            self.contract,
+            config.task,
+            config.ray,
+        )
+        camera = self.contract.cameras[0].name
+        names = [messages.stream_name(world) for world in range(config.worlds)]
+        self._states = [self.create_publisher(JointState, f"{name}/joint_states", STREAM) for name in names]
+        self._sent = [self.create_publisher(JointTrajectory, f"{name}/joint_command_sent", STREAM) for name in names]
+        self._images = [self.create_publisher(Image, f"{name}/{camera}/image_raw", IMAGE) for name in names]
+        self._judged = [self.create_publisher(Image, f"{name}/{JUDGED}/image_raw", IMAGE) for name in names]
+        self._about = self.create_publisher(DiagnosticArray, "worlds", STREAM)
+        self._stamps, self._chunks, self._rounds = [], {}, 0
+        self.create_subscription(Int64MultiArray, "worlds/seeds", self._on_seeds, STREAM)
+        for world, name in enumerate(names):
+            self.create_subscription(JointTrajectory, f"{name}/joint_command", partial(self._on_command, world), STREAM)
+
+    def cleanup(self) -> None:
+        """Stop the worlds' processes."""
+        worlds, self._worlds = self._worlds, None
+        if worlds is not None:
+            worlds.close()
+
+    def _on_seeds(self, message: Int64MultiArray) -> None:
+        """Start new episodes in all worlds."""
+        if not self.active:
+            self.diagnostics.count("ignored")
+            return
+        assert self._worlds is not None
+        count, each = self.config.worlds, len(message.data) // self.config.worlds
+        if not each or each * count != len(message.data):
+            self.diagnostics.fault(
+                "seeds", f"{len(message.data)} seeds cannot be shared by {count} worlds; send the same number for each"
+            )
+            return
+        self.diagnostics.recovered("seeds", "seeds are good again")
+        seeds = [list(message.data[world * each : (world + 1) * each]) for world in range(count)]
+        observations = self._worlds.reset(seeds, rebuild=True)
+        self._chunks = {}
+        statuses = []
+        for world, observation in enumerate(observations):
+            self._show(world, observation, first=True)
+            statuses.append(self._status(world, observation, seeds[world][0], {}))
+        self._tell("reset", observations, statuses)
+        self.diagnostics.count("resets")
+
+    def _on_command(self, world: int, message: JointTrajectory) -> None:
+        """Keep a world's command; execute when all are there."""
+        if not self.active or not self._stamps:
+            self.diagnostics.count("ignored")
+            return
+        try:
+            chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+            if len(chunk.actions) > self.config.execute_steps:
+                raise ValueError(
+                    f"it has {len(chunk.actions)} points, execute_steps is {self.config.execute_steps}; send fewer"
+                )
+        except ValueError as error:
+            self.diagnostics.count("rejected")
+            self.diagnostics.fault("joint_command", f"{messages.stream_name(world)}: not executed: {error}")
+            return
+        self.diagnostics.recovered("joint_command", "commands are good again")
+        if chunk.stamp_ns != self._stamps[world]:  # answers what this world no longer shows
+            self.diagnostics.count("ignored")
+            return
+        self._chunks[world] = chunk
+        if len(self._chunks) == self.config.worlds:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Execute the chunks of all worlds and publish what came of them."""
+        assert self._worlds is not None
+        started = time.perf_counter()
+        before = self._stamps
+        stretches = self._worlds.advance([self._chunks[world].actions for world in range(self.config.worlds)])
+        self.diagnostics.latency("step", time.perf_counter() - started)
+        self._chunks = {}
+        statuses = []
+        for world, stretch in enumerate(stretches):
+            self._publish(world, before[world], stretch)
+            statuses.append(self._status(world, stretch.observation, stretch.seed, _truth(stretch)))
+            self.diagnostics.count("steps", len(stretch.sent))
+        self._tell("step", [stretch.observation for stretch in stretches], statuses)
+
+    def _publish(self, world: int, stamp_ns: int, stretch: Stretch) -> None:
+        sent = ActionChunk(stamp_ns, stretch.sent, self.contract.dt_s)
+        self._sent[world].publish(messages.from_chunk(sent, self.contract.joints))
+        for _, frame in stretch.judged:
+            self._judged[world].publish(messages.from_frame(frame))
+        if stretch.final is not None:
+            if not stretch.judged:
+                self._judged[world].publish(messages.from_frame(_frame_of(stretch.final)))
+            self._show(world, stretch.final)
+        self._show(world, stretch.observation, first=stretch.ended)
+
+    def _show(self, world: int, observation: Observation, first: bool = False) -> None:
+        """Publish what the policy sees, and for the reward node the first frame of an episode."""
+        state = messages.from_state(observation.stamp_ns, self.contract.joints, observation.state)
+        self._states[world].publish(state)
+        image = messages.from_frame(_frame_of(observation))
+        self._images[world].publish(image)
+        if first:
+            self._judged[world].publish(image)
+        self.diagnostics.count("frames")
+
+    def _status(self, world: int, observation: Observation, seed: int, more: dict[str, Any]) -> DiagnosticStatus:
+        values = {"stamp_ns": observation.stamp_ns, "seed": seed} | more
+        return messages.status(DiagnosticStatus.OK, messages.stream_name(world), observation.task, values)
+
+    def _tell(self, what: str, observations: list[Observation], statuses: list[DiagnosticStatus]) -> None:
+        self._stamps = [observation.stamp_ns for observation in observations]
+        self._rounds += 1
+        newest = messages.to_time(max(self._stamps))
+        self._about.publish(DiagnosticArray(header=Header(stamp=newest, frame_id=what), status=statuses))
+
+
+def _truth(stretch: Stretch) -> dict[str, Any]:
+    """Return what else is to be known about a stretch, as plain texts."""
+    about: dict[str, Any] = {
+        "progress": " ".join(repr(float(value)) for value in stretch.progress),
+        "success": " ".join(str(int(value)) for value in stretch.success),
+        "judged": " ".join(f"{place}:{frame.stamp_ns}" for place, frame in stretch.judged),
+    }
+    if stretch.final is not None:
+        about |= {
+            "final_ns": stretch.final.stamp_ns,
+            "final_task": stretch.final.task,
+            "cut_off": str(stretch.cut_off).lower(),
+        }
+    return about
+
+
+def _frame_of(observation: Observation) -> Frame:
+    return next(iter(observation.frames.values()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node."""
+    return run(WorldsNode, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

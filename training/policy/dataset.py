@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn recorded episodes into a LeRobotDataset to train on: ``lrm dataset``.
+
+Episodes that a person called a failure are left out, and with --verdicts those that the judge did not keep; without
+verdicts also those whose recording was cut off. The journals stay as they are: a data set is derived and never
+extended, so after more episodes write a new one. LeRobot's own tools read it, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lrm_ros.progress import progress_bar
+from lrm_ros.record.dataset import journals_to_dataset
+from lrm_ros.record.journal import JournalError, read_info
+from lrm_ros.training.policy.judge import find_journals
+
+
+def kept_by_judge(verdicts: Path) -> dict[str, bool]:
+    """Read which episodes the judge kept, by their names, from a file of ``lrm judge --json``.
+
+    Raises:
+        ValueError: it is no such file, or has two episodes of one name; says which.
+    """
+    try:
+        pairs = [(str(item["episode_id"]), bool(item["keep"])) for item in json.loads(verdicts.read_text())["episodes"]]
+    except FileNotFoundError as error:
+        raise ValueError(f"'{verdicts}' does not exist; write it with 'lrm judge ... --json {verdicts}'") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{verdicts}' is no file of 'lrm judge --json': {error!r}") from error
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise ValueError(f"'{verdicts}' has {times} episodes named '{name}'; judge and convert their folders apart")
+    return dict(pairs)
+
+
+def choose(
+    paths: Sequence[Path], verdicts: dict[str, bool] | None = None, failures: bool = False
+) -> tuple[list[Path], dict[str, int]]:
+    """Choose the journals for a data set.
+
+    Args:
+        paths: journals.
+        verdicts: whether the judge keeps an episode, by name; ``None``: nobody asked it.
+        failures: keep those that a person called a failure.
+
+    Returns:
+        The journals, and how many others were left out for which reason.
+    """
+    chosen: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        try:
+            info = read_info(path)
+        except JournalError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            left_out["cannot be read"] += 1
+            continue
+        if info.outcome is False and not failures:
+            left_out["a person called it a failure"] += 1
+        elif verdicts is not None and info.episode_id not in verdicts:
+            left_out["the judge was not asked"] += 1
+        elif verdicts is not None and not verdicts[info.episode_id]:
+            left_out["the judge did not keep it"] += 1
+        elif verdicts is None and info.recovered and info.outcome is None:
+            left_out["its recording was cut off and nobody said how it ended"] += 1
+        else:
+            chosen.append(path)
+    return chosen, dict(left_out)
+
+
+def make_dataset(
+    paths: Sequence[Path],
+    out: Path,
+    verdicts: Path | None = None,
+    failures: bool = False,
+    storage: str = "image",
+) -> dict[str, Any]:
+    """Write the data set; see ``choose`` for what is in it.
+
+    Args:
+        paths: journals and folders of them.
+        out: folder of the data set; must not exist.
+        verdicts: file of ``lrm judge --json``.
+        failures: keep those that a person called a failure.
+        storage: ``"image"`` (exact) or ``"video"`` (smaller).
+
+    Returns:
+        Figures: episodes written, left out with the reasons, frames.
+
+    Raises:
+        FileExistsError: ``out`` exists.
+        FileNotFoundError: no journals.
+        ValueError: nothing is left to write; or see ``journals_to_dataset``.
+    """
+    found = find_journals(paths)
+    chosen, left_out = choose(found, None if verdicts is None else kept_by_judge(verdicts), failures)
+    if not chosen:
+        why = ", ".join(f"{reason}: {n}" for reason, n in left_out.items())
+        raise ValueError(f"none of {len(found)} episodes is left for '{out}' ({why})")
+    with progress_bar(len(chosen), f"write {out.name}", "episode") as bar:
+        journals_to_dataset(chosen, out, storage, lambda n: bar.update(n - bar.n))
+    frames = json.loads((out / "meta/info.json").read_text())["total_frames"]
+    return {"episodes": len(chosen), "left_out": left_out, "frames": frames, "folder": str(out)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``lrm dataset``; returns 2 for wrong arguments."""
+    parser = argparse.ArgumentParser(
+        prog="lrm dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("paths", nargs="+", type=Path, help="journals or folders of them")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new data set")
+    parser.add_argument("--verdicts", type=Path, metavar="FILE", help="only what the judge kept: 'lrm judge --json'")
+    parser.add_argument("--failures", action="store_true", help="also what a person called a failure")
+    parser.add_argument(
+        "--storage", choices=("image", "video"), default="image", help="PNG (exact) or h264 (smaller, not exact)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    args = parser.parse_args(argv)
+    try:
+        figures = make_dataset(args.paths, args.out, args.verdicts, args.failures, args.storage)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for reason, number in figures["left_out"].items():
+        print(f"left out {number}: {reason}")
+    print(f"{args.out}: {figures['episodes']} episodes, {figures['frames']} frames")
+    print(f"next: lrm finetune --dataset {args.out} --out POLICY --steps 1500")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Refinement of a policy by PPO: the run, its node, and the comparison of runs."""

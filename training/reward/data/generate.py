@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled frames of generated sources on disk: ``python -m lrm_ros.training.reward.data.generate``.
+
+The shards are those of ``lrm_ros.sim.twin.generate`` (``shard_0000.npz``: frames, progress, success, episode, kind,
+tasks), with the source of each episode beside its task. A finished shard is kept when the command is run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lrm_ros.sim.behaviour import KINDS as PLAYED
+from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
+from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
+from lrm_ros.sim.tabletop.scenes import FAMILIES
+from lrm_ros.sim.twin.expert import KINDS as TWIN_KINDS
+from lrm_ros.sim.twin.generate import claim_folder
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
+from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
+from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
+from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
+from lrm_ros.training.reward.data.sources.twin import play_twin
+
+FIRST_SEED = 5_000_000  # as in lrm_ros.sim.twin.generate
+SHARD = 100  # episodes a file
+# Tasks that no training episode may come from: what the model says about them is zero-shot.
+HELD_OUT = (
+    "maniskill/StackCube-v1",
+    "maniskill/PullCube-v1",
+    "metaworld/button-press-topdown-v3",
+    "metaworld/faucet-close-v3",
+)
+SOURCES = (
+    "twin",
+    *(f"maniskill/{task}" for task in MANISKILL),
+    *(f"tabletop/{family}" for family in FAMILIES),
+    *(f"metaworld/{task}" for task in METAWORLD),
+)
+# Index of a behaviour in the shards' array ``kind``; the first are lrm_ros.sim.twin.generate's.
+KINDS = (*TWIN_KINDS, "failed")
+
+
+def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
+    """Return the entries of a generated source.
+
+    Args:
+        name: one of ``SOURCES``.
+        episodes: how many.
+        seed: first seed, >= 0.
+        keep: share of the frames to keep; the twin keeps all.
+        kind: the behaviour of all episodes; empty: drawn, which is all that the twin does.
+
+    Raises:
+        ValueError: unknown source or kind.
+    """
+    room, _, task = name.partition("/")
+    if name == "twin":
+        return play_twin(episodes, seed)
+    if room == "maniskill":
+        return play_maniskill(task, episodes, seed, keep, kind)
+    if room == "tabletop":
+        return play_tabletop(task, episodes, seed, keep, kind)
+    if room == "metaworld":
+        return play_metaworld(task, episodes, seed, keep, kind)
+    raise ValueError(f"no generated source '{name}'; there are: {', '.join(SOURCES)}")
+
+
+def generate(
+    names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED, keep: float = 1.0, kind: str = ""
+) -> Counter[str]:
+    """Write shards of labelled episodes; finished shards are kept when it is called again with the same arguments.
+
+    Args:
+        names: sources, of ``SOURCES``; an episode's number is its place in all of them together.
+        out: folder of the shards.
+        episodes: how many of each source, unusable ones included.
+        seed: first seed of each source.
+        keep: share of the frames to keep; the twin keeps all.
+        kind: the behaviour of all episodes; empty: drawn, which is all that the twin does.
+
+    Returns:
+        How many episodes of each kind were written, and ``"frames"``; unusable ones are counted by their reason.
+
+    Raises:
+        ValueError: unknown source, or the folder holds shards of other settings.
+    """
+    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep, "kind": kind})
+    numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed, keep, kind) for name in names))
+    start, total = time.monotonic(), Counter[str]()
+    for shard in range(-(-len(names) * episodes // SHARD)):
+        entries = list(itertools.islice(numbered, SHARD))
+        path = out / f"shard_{shard:04d}.npz"
+        if not path.exists():
+            total += _write(path, entries)
+            print(f"{path.name}: {total['frames']} frames, {time.monotonic() - start:.0f} s", flush=True)
+    return total
+
+
+def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
+    """Play some episodes and write them to a file."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "progress", "success", "episode", "kind")}
+    tasks, counts = [], Counter[str]()
+    for number, entry in entries:
+        try:
+            episode = entry.open()
+        except BadEpisode as reason:
+            counts[f"left out: {reason}"] += 1
+            continue
+        if episode.progress is None or episode.done is None:
+            raise ValueError(f"episode {entry.episode_id} of source '{entry.source}' has no labels from the state")
+        count = episode.length
+        columns["frames"].append(np.stack(list(episode.frames())))
+        columns["progress"].append(episode.progress)
+        columns["success"].append(episode.done.astype(np.uint8))
+        columns["episode"].append(np.full(count, number, np.int32))
+        columns["kind"].append(np.full(count, KINDS.index(episode.kind), np.int8))
+        about = {"episode": number, "task": episode.task, "kind": episode.kind, "source": entry.source}
+        tasks.append(json.dumps(about | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
+        counts.update({episode.kind: 1, "frames": count})
+    if tasks:
+        temporary = path.with_suffix(".tmp.npz")
+        merged = {name: np.concatenate(parts) for name, parts in columns.items()}
+        np.savez_compressed(temporary, allow_pickle=False, tasks=np.array(tasks), **merged)
+        temporary.rename(path)
+    return counts
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: ``python -m lrm_ros.training.reward.data.generate --source maniskill/PickCube-v1 --out DIR``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument(
+        "--source",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a source, several times for several; 'train': all but those held out, 'others': these without the twin, "
+        f"'tabletop': its families, 'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
+    )
+    parser.add_argument("--episodes", type=int, default=80, help="of each source")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
+    parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(PLAYED)}")
+    args = parser.parse_args(argv)
+    trained = [name for name in SOURCES if name not in HELD_OUT]
+    groups = {
+        "train": trained,
+        "others": [name for name in trained if name != "twin"],
+        "tabletop": [name for name in trained if name.startswith("tabletop/")],
+        "zero-shot": list(HELD_OUT),
+    }
+    names = [name for asked in args.source for name in groups.get(asked, [asked])]
+    unknown = [name for name in names if name not in SOURCES]
+    if unknown:
+        parser.error(f"no generated source '{unknown[0]}'; there are: {', '.join(SOURCES)}")
+    try:
+        total = generate(names, args.out, args.episodes, args.seed, args.keep, args.kind)
+    except ValueError as error:
+        parser.exit(1, f"lrm_ros.training.reward.data.generate: {error}\n")
+    for name, count in sorted(total.items()):
+        print(f"{count:8d}  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

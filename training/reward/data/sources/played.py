@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes played in a simulator when they are opened: frames in memory, labels from the simulator's state."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrm_ros.robot.so100.kinematics import Unreachable
+from lrm_ros.sim.behaviour import KINDS, PlayedWorld, behave
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
+
+SHORTEST = 8  # frames
+ALREADY = 0.3  # progress at the start from which an episode shows nothing
+RANDOM_RISE = 0.1  # largest gain in progress at the end of random motion
+
+
+def draw_kind(source: str, seed: int, kinds: tuple[str, ...] = KINDS) -> str:
+    """Return ``"success"`` for half of the episodes, else one of the other kinds, all equally likely."""
+    rng = np.random.default_rng([seed, zlib.crc32(source.encode())])
+    if rng.uniform() < 0.5:
+        return "success"
+    return str(rng.choice([kind for kind in kinds if kind != "success"]))
+
+
+def labelled_episode(
+    source: str,
+    episode_id: str,
+    task: str,
+    fps: float,
+    kind: str,
+    frames: NDArray[np.uint8],
+    progress: NDArray[np.float32],
+    done: NDArray[np.bool_],
+    keep: float = 1.0,
+) -> SourceEpisode:
+    """Return what was played as an episode of a source.
+
+    Random motion is cut where it was last as far from the goal as at the start. An expert that failed is of kind
+    ``"failed"``.
+
+    Args:
+        source: name of the source.
+        episode_id: unique in the source.
+        task: the instruction.
+        fps: frames a second.
+        kind: the behaviour.
+        frames: (T, H, W, 3) RGB.
+        progress: (T,) in [0, 1].
+        done: (T,) whether the task is done.
+        keep: share of the frames that were kept.
+
+    Raises:
+        BadEpisode: a failure that succeeded by chance, or too few frames.
+    """
+    if kind == "random":
+        end = int(np.flatnonzero(progress <= progress[0] + RANDOM_RISE)[-1]) + 1
+        frames, progress, done = frames[:end], progress[:end], done[:end]
+    success = bool(done[-1])
+    if kind == "success" and not success:
+        kind = "failed"
+    if kind not in ("success", "failed") and success:
+        raise BadEpisode(f"{kind} motion that succeeded")
+    if len(frames) < SHORTEST * keep:
+        raise BadEpisode(f"fewer than {SHORTEST} frames")
+    return SourceEpisode(
+        source=source,
+        episode_id=episode_id,
+        task=task,
+        fps=fps,
+        length=len(frames),
+        read=array_reader(frames),
+        success=success,
+        kind=kind,
+        progress=progress,
+        done=done,
+    )
+
+
+def played_entries(
+    source: str,
+    build: Callable[[], PlayedWorld],
+    episodes: int,
+    seed: int,
+    stride: int,
+    keep: float = 1.0,
+    kind: str = "",
+) -> Iterator[Entry]:
+    """Yield entries that play one episode each in a world that is built when the first of them is opened.
+
+    Args:
+        source: name of the source.
+        build: makes the world.
+        episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
+        seed: first seed, >= 0.
+        stride: look at every this-many-th control step.
+        keep: share of these of which a picture is taken, drawn from the seed; the first always. Neighbours look nearly
+            the same, so that a third of the pictures of three times the episodes teach more.
+        kind: the behaviour of all episodes, of ``lrm_ros.sim.behaviour.KINDS``; empty: drawn from each seed.
+
+    Raises:
+        ValueError: ``episodes`` or ``seed`` is negative, ``stride`` is below 1, ``keep`` is not in (0, 1], or the kind
+            is unknown.
+    """
+    if episodes < 0 or seed < 0 or stride < 1:
+        raise ValueError(f"episodes {episodes} and seed {seed} must be >= 0 and stride {stride} >= 1")
+    if not 0 < keep <= 1:
+        raise ValueError(f"share of frames to keep must be in (0, 1], got {keep}")
+    if kind and kind not in KINDS:
+        raise ValueError(f"no behaviour '{kind}'; there are: {', '.join(KINDS)}")
+    world = functools.cache(build)
+    for number in range(seed, seed + episodes):
+        yield Entry(source, str(number), functools.partial(_play, source, world, number, stride, keep, kind))
+
+
+def _play(
+    source: str, build: Callable[[], PlayedWorld], seed: int, stride: int, keep: float, kind: str
+) -> SourceEpisode:
+    """Play the episode of a seed.
+
+    Raises:
+        BadEpisode: nearly done at the start, out of the arm's reach, too short, or a failure that succeeded.
+    """
+    world = build()
+    rng, kept = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 4])
+    kind = kind or draw_kind(source, seed)
+    world.reset(seed)
+    frames, progress, done = [world.image()], [world.progress], [world.done]
+    if progress[0] > ALREADY:
+        raise BadEpisode("nearly done at the start")
+    try:
+        for step, _ in enumerate(behave(world, kind, rng), start=1):
+            if step % stride == 0 and kept.uniform() < keep:
+                frames.append(world.image())
+                progress.append(world.progress)
+                done.append(world.done)
+    except Unreachable as error:
+        raise BadEpisode("out of the arm's reach") from error
+    images, labels, ends = np.stack(frames), np.array(progress, np.float32), np.array(done, bool)
+    if kind == "reversed":
+        if not ends[-1]:
+            raise BadEpisode("the expert failed, nothing to reverse")
+        images, labels, ends = images[::-1], labels[::-1], ends[::-1]
+    fps = world.fps / stride * keep
+    return labelled_episode(source, str(seed), world.instruction, fps, kind, images, labels, ends, keep)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a reward model's evaluation as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from lrm_ros.training.report.style import STYLE
+from lrm_ros.training.reward.eval.plots import LABELS, gap_bars, reliability_curve, tolerance_curves
+
+SETS = {
+    "in_domain": (
+        "Tasks it was trained on",
+        "Episodes left out of its training, if they were chosen so; failures included.",
+    ),
+    "zero_shot": ("Tasks it never saw", "No training episode comes from these tasks; failures included."),
+}
+_COLUMNS = (
+    ("progress", "mae", "progress MAE"),
+    ("progress", "rmse", "RMSE"),
+    ("progress", "exact", "exact"),
+    ("progress", "acc_at_0_2", "within 0.2"),
+    ("progress", "spearman", "Spearman"),
+    ("contrastive", "kendall", "Kendall"),
+    ("contrastive", "accuracy", "pairs right"),
+    ("completion", "roc_auc", "done AUC"),
+    ("completion", "accuracy", "done right"),
+    ("completion", "ece", "ECE"),
+)
+
+
+def page(metrics: Mapping[str, Any]) -> str:
+    """Return the page of the content of ``metrics.json``."""
+    title = f"Reward model '{escape(str(metrics['model']))}': how good its answers are"
+    body = f'<header><p class="run">lrm_ros, lrm reward eval</p><h1>{title}</h1><p class="lead">{_lead(metrics)}</p>'
+    body += "</header>" + "".join(_set(metrics, name) for name in SETS if name in metrics)
+    body += (
+        "<h2>How to read it</h2><p>Labels come from the simulator's state where the source knows it, else from time. "
+        "The progress answer is the expectation over the eleven values; exact and the curves round it to a tenth. "
+        "Kendall's tau compares signs over pairs that differ by at least 0.1 progress, each shown in both orders. "
+        "Small figures are 95 % bootstrap intervals over episodes. The constant predictor says the mean training label "
+        "and always the second image; the time index says how much of the episode has passed.</p>"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
+
+
+def _lead(metrics: Mapping[str, Any]) -> str:
+    counts = [f"{part['episodes']} episodes ({SETS[name][0].lower()})" for name, part in metrics["n"].items()]
+    return (
+        f"Measured on {escape(' and '.join(counts))}, beside its base ({escape(str(metrics['base']))}) and predictors "
+        "that look at no image."
+    )
+
+
+def _set(metrics: Mapping[str, Any], name: str) -> str:
+    """Return the section of one set."""
+    title, about = SETS[name]
+    part, n = metrics[name], metrics["n"][name]
+    predictors = {"model": part, **metrics["baselines"][name]}
+    rows = [[LABELS[who], *(_cell(said, head, key) for head, key, _ in _COLUMNS)] for who, said in predictors.items()]
+    drawings = []
+    if metrics["cumulative_accuracy"][name]:
+        drawings.append(
+            ("Progress: accuracy by tolerance", tolerance_curves(metrics["cumulative_accuracy"][name], name))
+        )
+    if metrics["reliability"][name]:
+        drawings.append(("Completion: calibration", reliability_curve(metrics["reliability"][name], name)))
+    if "contrastive" in part:
+        drawings.append(("Contrastive: right answers by gap", gap_bars(part["contrastive"]["by_gap"], name)))
+    plots = "".join(f"<figure><figcaption>{caption}</figcaption>{svg}</figure>" for caption, svg in drawings)
+    kinds = metrics["failures"][name]
+    clock = metrics["baselines_by_kind"][name]["time_index"]
+    failures = [
+        [
+            escape(kind), f"{row['spearman']:.2f}{_small(row['spearman_ci95'])}", f"{clock[kind]['spearman']:.2f}",
+            f"{row['end_progress']:.2f}", f"{row['end_progress_true']:.2f}", str(row["episodes"]),
+        ]
+        for kind, row in kinds.items()
+    ]  # fmt: skip
+    sources = [
+        [escape(source), *(_cell(said, head, key) for head, key, _ in _COLUMNS)]
+        for source, said in metrics["sources"][name].items()
+    ]
+    names = [label for *_, label in _COLUMNS]
+    text = f"<h2>{title}</h2><p>{about} {n['episodes']} episodes, {n['frames']} keyframes, {n['pairs']} pairs.</p>"
+    text += _table(["predictor", *names], rows) + f'<div class="plots">{plots}</div>'
+    if failures:
+        head = ["behaviour", "Spearman with the state", "of the time index", "said at the end", "true", "episodes"]
+        text += "<h3>Episodes by what happens in them</h3>"
+        text += "<p>Some end well all the same, e.g. where the expert halted when all was done.</p>" + _table(
+            head, failures
+        )
+    if len(sources) > 1:
+        text += "<h3>By source</h3>" + _table(["source", *names], sources)
+    return text
+
+
+def _cell(said: Mapping[str, Any], head: str, key: str) -> str:
+    """Return a figure with its interval, a dash where there is none."""
+    value = said.get(head, {}).get(key)
+    if value is None:
+        return "&ndash;"
+    return f"{value:.3f}{_small(said[head].get('ci95', {}).get(key))}"
+
+
+def _small(interval: Iterable[float] | None) -> str:
+    if interval is None:
+        return ""
+    low, high = interval
+    return f"<small>{low:.2f} to {high:.2f}</small>"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    top = "".join(f"<th>{name}</th>" for name in head)
+    lines = "".join(
+        "<tr>" + "".join(f'<td data-name="{name}">{cell}</td>' for name, cell in zip(head, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="wide"><table><tr>{top}</tr>{lines}</table></div>'

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tiny reward model's card, from its own figures: ``python -m lrm_ros.training.reward.train.tiny.card FOLDER``.
+
+Reads ``training.json`` (written by the training) and ``metrics.json`` (written by ``lrm reward eval --json``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+# head, figure, how it is called
+_FIGURES = (
+    ("progress", "mae", "progress, mean absolute error"),
+    ("progress", "rmse", "progress, root mean square error"),
+    ("progress", "spearman", "progress, Spearman correlation"),
+    ("contrastive", "kendall", "contrastive, Kendall's tau (pairs that differ by 0.1)"),
+    ("completion", "roc_auc", "completion, area under the ROC curve"),
+    ("completion", "accuracy", "completion, accuracy"),
+    ("completion", "ece", "completion, expected calibration error"),
+)
+_SETS = {"in_domain": "trained tasks, new episodes", "zero_shot": "tasks never trained on"}
+
+
+def card(about: dict[str, Any], metrics: dict[str, Any] | None) -> str:
+    """Return the model card as Markdown.
+
+    Args:
+        about: what ``lrm_ros.training.reward.train.tiny.train.train`` wrote to training.json.
+        metrics: what ``lrm reward eval`` wrote to metrics.json; ``None``: not measured yet.
+    """
+    judge = about["left_out"]["judge_episodes"]
+    quality = f"precision {_number(judge['precision'])}, recall {_number(judge['recall'])}"
+    sources = about["sources"]
+    return f"""---
+license: apache-2.0
+library_name: transformers
+base_model: none
+tags: [reward-model, robotics, qwen3_vl]
+---
+# tiny: a Large Reward Model for simulated tasks
+
+A `Qwen3VLForConditionalGeneration` with {about["parameters"] / 1e6:.1f} M parameters and its own tokenizer and
+processor, trained from scratch. It answers the three reward heads' prompts (contrastive, progress, completion) about
+96 x 96 frames. It takes the same path as the 8B models: chat template, processor, forward pass or generate, LoRA.
+
+**Use**: reward and judge of the demo on a CPU, and tests. **Not for** tasks that `training.json` does not list (the
+second table says how much it knows of them), real cameras or other viewpoints: it has seen drawn scenes only, each task
+from one camera but for the tabletop's, and its language is the instructions of these tasks.
+
+**Data**: {about["training_frames"]} frames of {about["training_episodes"]} simulated episodes from {len(sources)}
+sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks and five families of drawn tabletop tasks
+(`sim/tabletop/scenes.py`), played by scripted experts that succeed or fail in every way they can (halted, still held,
+dropped, put beside, missed, pushed, random, reversed). Labels are functions of the simulator's state, not of time.
+Frames in which the task has only just been done are not used for completion: that cannot be seen in one image.
+Instructions of other tasks were not shown as negatives. Held out, in no episode of the training: StackCube, PullCube,
+button-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube or a cube drawn towards the robot.
+
+**Training**: commands in `training/reward/train/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
+{about["commit"]}, {sum(about["seconds"].values()) / 60:.0f} minutes on one core that other work shared). A small
+convolutional network learns the labels, the vision tower imitates its features and answers, then the language model
+learns to answer from the frozen tower's tokens, at last together with the tower. {_before(about)}Stored in bfloat16.
+
+**Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
+{quality}. These are hard cases, not a policy's episodes: half of
+them go on with a random motion after the behaviour.
+
+{_tables(metrics) if metrics else "Not measured yet: `lrm reward eval` writes metrics.json, and then this card again."}
+"""
+
+
+def _before(about: dict[str, Any]) -> str:
+    """Return a sentence on the model that the training went on from, if there was one."""
+    if "before" not in about:
+        return ""
+    minutes = sum(about["before"]["seconds"].values()) / 60
+    return f"It went on from a model of commit {about['before']['commit']}, trained for {minutes:.0f} minutes before. "
+
+
+def _tables(metrics: dict[str, Any]) -> str:
+    parts = []
+    for name in filter(metrics.__contains__, _SETS):
+        n = metrics["n"][name]
+        parts.append(
+            f"**{_SETS[name].capitalize()}** ({n['episodes']} episodes, {n['frames']} keyframes, {n['pairs']} pairs; "
+            "in brackets the 95 % interval, bootstrapped over episodes)\n\n"
+            "| | tiny | same model untrained | constant | time index |\n| --- | --- | --- | --- | --- |\n"
+            + "\n".join(
+                f"| {text} | {_value(metrics[name], head, key)} | "
+                + " | ".join(
+                    _value(metrics["baselines"][name][who], head, key)
+                    for who in ("untrained", "constant", "time_index")
+                )
+                + " |"
+                for head, key, text in _FIGURES
+            )
+        )
+        if name == "in_domain" and "twin" in metrics["sources"][name]:
+            twin = metrics["sources"][name]["twin"]
+            said = ", ".join(f"{text}: {_value(twin, head, key)}" for head, key, text in _FIGURES)
+            parts.append(f"The twin alone, {twin['progress']['n']} keyframes: {said}.")
+    rows = [
+        f"| {_SETS[name]} | {kind} | {row['episodes']} | {row['spearman']:.2f} | {row['end_progress']:.2f} | "
+        f"{row['end_progress_true']:.2f} |"
+        for name, kinds in metrics["failures"].items()
+        for kind, row in kinds.items()
+    ]
+    parts.append(
+        "**Failures**: correlation of the said with the true progress, and progress at the end\n\n"
+        "| set | what happens | episodes | Spearman | said at the end | true |\n| --- | --- | --- | --- | --- | --- |\n"
+        + "\n".join(rows)
+    )
+    return "\n\n".join(parts)
+
+
+def _value(figures: dict[str, Any], head: str, key: str) -> str:
+    interval = figures.get(head, {}).get("ci95", {}).get(key)
+    return _number(figures.get(head, {}).get(key)) + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write README.md of a model's folder from the two files beside it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lrm_ros.training.reward.train.tiny.card", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("folder", type=Path, help="the model's folder, with training.json and metrics.json")
+    args = parser.parse_args(argv)
+    try:
+        about, metrics = (json.loads((args.folder / name).read_text()) for name in ("training.json", "metrics.json"))
+    except FileNotFoundError as error:
+        parser.exit(1, f"tiny_card: {error}\n")
+    (args.folder / "README.md").write_text(card(about, metrics))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled frames of generated sources for the tiny reward model: reading, splitting, drawing, augmenting, targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HELD_OUT = 10  # every tenth episode is for validation
+SHIFT = 3  # largest random shift of an image [pixels]
+TWIN = "twin"
+TWIN_SHARE = 0.30  # of the frames that are drawn, where there are other sources: the demo's task
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames with labels from the simulator's state.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB.
+        progress: (N,) float32 in [0, 1].
+        success: (N,) bool, the task is done (and has been for some steps).
+        episode: (N,) int, which episode.
+        kind: (N,) int, which behaviour.
+        source: (N,) int, index into ``sources``.
+        sources: names of the sources.
+        tasks: language instruction of each episode.
+    """
+
+    images: NDArray[np.uint8]
+    progress: NDArray[np.float32]
+    success: NDArray[np.bool_]
+    episode: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    source: NDArray[np.int64]
+    sources: tuple[str, ...]
+    tasks: dict[int, str]
+
+    def select(self, rows: NDArray) -> Frames:
+        """Return some of the frames."""
+        names = ("images", "progress", "success", "episode", "kind", "source")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """Where the completion label can be seen in the frame: (N,) bool.
+
+        "At rest for three steps" is not visible; frames in which the toy has only just come to rest are left out.
+        """
+        return self.success | (self.progress < 0.999)
+
+
+class FairDraw:
+    """Draws frames so that every source comes up by its share, however many frames it has.
+
+    The twin has ``TWIN_SHARE`` where there are other sources; these share the rest by their numbers of episodes.
+    """
+
+    def __init__(self, frames: Frames, rows: NDArray[np.intp] | None = None) -> None:
+        """Draw from ``rows`` of ``frames`` (default: all)."""
+        self._rows = np.arange(len(frames.images)) if rows is None else rows
+        source = frames.source[self._rows]
+        counts = np.bincount(source, minlength=len(frames.sources))
+        _, first = np.unique(frames.episode[self._rows], return_index=True)
+        share = np.bincount(source[first], minlength=len(frames.sources)).astype(float)
+        twin = np.array([name == TWIN for name in frames.sources])
+        others = share[~twin].sum()
+        if others and share[twin].any():
+            share[twin] = others * TWIN_SHARE / (1 - TWIN_SHARE)
+        self._edges = np.cumsum((share / np.maximum(counts, 1))[source])
+
+    def __call__(self, rng: np.random.Generator, n: int) -> NDArray[np.intp]:
+        """Return ``n`` rows, drawn with replacement."""
+        places = np.searchsorted(self._edges, rng.uniform(0, self._edges[-1], n), side="right")
+        return self._rows[np.minimum(places, len(self._rows) - 1)]
+
+
+def load_frames(folders: Sequence[Path]) -> Frames:
+    """Read the shards that ``sim.twin.generate`` and ``training.reward.data.generate`` wrote.
+
+    Episodes of different folders are different episodes, whatever their numbers.
+
+    Raises:
+        FileNotFoundError: a folder without shards.
+        ValueError: a shard without the expected arrays, or no folder.
+    """
+    needed = ("frames", "progress", "success", "episode", "kind", "tasks")
+    columns: dict[str, list[NDArray]] = {name: [] for name in (*needed[:-1], "source")}
+    tasks: dict[int, str] = {}
+    sources: dict[str, int] = {}
+    for folder in folders:
+        paths = sorted(folder.glob("*.npz"))
+        if not paths and any(folder.glob("shard-*.parquet")):
+            raise FileNotFoundError(
+                f"'{folder}' holds keyframes, which train adapters of a Qwen3-VL: give --model, too; the tiny model "
+                "trains on shards (*.npz) of 'python -m lrm_ros.sim.twin.generate'"
+            )
+        if not paths:
+            raise FileNotFoundError(
+                f"'{folder}' holds no shards (*.npz); make them: 'python -m lrm_ros.sim.twin.generate --out {folder}'"
+            )
+        first = max(tasks, default=-1) + 1
+        for path in paths:
+            with np.load(path) as shard:
+                missing = [name for name in needed if name not in shard]
+                if missing:
+                    raise ValueError(
+                        f"shard '{path}' has no {', '.join(missing)}; again: 'python -m lrm_ros.sim.twin.generate'"
+                    )
+                source_of = {}
+                for line in shard["tasks"]:
+                    about = json.loads(str(line))
+                    tasks[first + int(about["episode"])] = about["task"]
+                    name = about.get("source", TWIN)
+                    source_of[int(about["episode"])] = sources.setdefault(name, len(sources))
+                episode = shard["episode"].astype(np.int64)
+                columns["episode"].append(first + episode)
+                columns["source"].append(np.array([source_of[int(number)] for number in episode], np.int64))
+                for name in ("frames", "progress", "success", "kind"):
+                    columns[name].append(shard[name])
+    if not tasks:
+        raise ValueError("no folder of shards was given")
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return Frames(
+        joined["frames"],
+        joined["progress"].astype(np.float32),
+        joined["success"].astype(bool),
+        joined["episode"],
+        joined["kind"].astype(np.int64),
+        joined["source"],
+        tuple(sources),
+        tasks,
+    )
+
+
+def split(frames: Frames) -> tuple[Frames, Frames]:
+    """Return training and validation frames; no episode is in both."""
+    held_out = frames.episode % HELD_OUT == 0
+    return frames.select(~held_out), frames.select(held_out)
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Any:
+    """Return (N, 3, H, W) float32 in [-1, 1], as the tiny model's processor normalises."""
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def augment(images: Any, generator: Any) -> Any:
+    """Shift each batch by a few pixels, change contrast, brightness and colour balance of each image."""
+    import torch
+    from torch.nn.functional import pad
+
+    n, _, height, width = images.shape
+    dy, dx = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
+    images = pad(images, (SHIFT,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
+    contrast = 1 + 0.12 * torch.randn(n, 1, 1, 1, generator=generator)
+    balance = 0.08 * torch.randn(n, 3, 1, 1, generator=generator)
+    return images * contrast + balance
+
+
+def progress_target(progress: NDArray[np.float32]) -> Any:
+    """Return (N, 11) probabilities over 0.0 ... 1.0: progress shared between its two neighbours."""
+    import torch
+
+    tenths = torch.from_numpy(progress).clamp(0, 1) * 10
+    low = tenths.floor().clamp(max=9).long()
+    part = (tenths - low)[:, None]
+    target = torch.zeros(len(progress), 11)
+    return target.scatter_(1, low[:, None], 1 - part).scatter_add_(1, low[:, None] + 1, part)

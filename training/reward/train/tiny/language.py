@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teach the language model of the tiny reward model to answer the three heads' prompts from visual tokens.
+
+First the vision tower is frozen, so that every frame is encoded once; at last both learn together. The loss is the
+model's own next-token loss on the assistant's turn; at the answer itself the target is the label's distribution over
+the candidate answers (progress lies between two tenths more often than on one).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lrm_ros.reward.heads import HEADS
+from lrm_ros.training.reward.train.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
+from lrm_ros.training.reward.train.tiny.vision import Student
+from lrm_ros.types import Frame, RewardQuery
+from lrm_ros.versions import rope_index
+
+_SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
+_WITH_FIRST = 0.4  # share of progress queries that show the first frame
+_WITH_GOAL = 0.15  # share of progress queries that show a goal image
+_DONE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
+_SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
+_CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
+_STILL = 0.12  # share of contrastive pairs in which nothing happens: neither frame is nearer
+_NOTHING = 0.005  # largest difference of progress in these
+WORD_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
+
+
+Eyes = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their visual tokens (R, T, D)
+
+
+def looking(student: Student, frames: Frames, seed: int) -> Eyes:
+    """Return eyes that encode augmented frames anew each time, with gradients to the tower."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda rows: student.encode(augment(to_tensor(frames.images[rows]), generator))[0]
+
+
+def remembering(tokens: torch.Tensor, seed: int) -> Eyes:
+    """Return eyes that know the tokens (copies, N, T, D) of all frames, and take those of a copy drawn at each look."""
+    rng = np.random.default_rng(seed)
+    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows]
+
+
+@torch.inference_mode()
+def encode_all(student: Student, frames: Frames, seed: int, copies: int) -> torch.Tensor:
+    """Return the visual tokens of every frame, (copies, N, T, D); the first copy is not augmented."""
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for copy in range(copies):
+        parts = []
+        for at in range(0, len(frames.images), 64):
+            images = to_tensor(frames.images[at : at + 64])
+            parts.append(student.encode(augment(images, generator) if copy else images)[0])
+        result.append(torch.cat(parts))
+    return torch.stack(result)
+
+
+class Prompts:
+    """Token ids and positions of prompts with the answer, cached by head, task and number of images."""
+
+    def __init__(self, processor: Any, model: Any) -> None:
+        """Take the processor and the model whose token ids and position scheme are used."""
+        self._processor, self._model = processor, model
+        self._cache: dict[tuple[str, str, int, bool], tuple[torch.Tensor, torch.Tensor, int]] = {}
+        tokenizer = processor.tokenizer
+        self.candidates = {
+            name: [tokenizer(candidate)["input_ids"] for candidate in head.candidates] for name, head in HEADS.items()
+        }
+        if any(len(ids) != 1 for options in self.candidates.values() for ids in options):
+            raise ValueError("every candidate answer must be one token of the tiny tokenizer")
+
+    def get(self, head: str, task: str, images: int, goal: bool) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Return ids (L,), positions (3, L) and the place of the answer token, whatever the answer is."""
+        key = (head, task, images, goal)
+        if key not in self._cache:
+            blank = Frame(0, "front", np.zeros((96, 96, 3), np.uint8))
+            query = RewardQuery(task, head, (blank,) * (images - goal), blank if goal else None)
+            messages = HEADS[head].messages(query)
+            text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            answer = HEADS[head].answer(HEADS[head].values[0]) + self._processor.tokenizer.eos_token
+            inputs = self._processor(text=[text + answer], images=[blank.image] * images, return_tensors="pt")
+            positions = rope_index(self._model.model, inputs["input_ids"], inputs["image_grid_thw"])
+            ids = inputs["input_ids"][0]
+            place = int((ids == self.candidates[head][0][0]).nonzero()[-1])
+            self._cache[key] = (ids, positions[:, 0], place)
+        return self._cache[key]
+
+
+def _grouped(labels: np.ndarray, rows: np.ndarray | None = None) -> dict[int, np.ndarray]:
+    """Return the rows (of some, or of all) that carry each label, in their order."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    order = rows[np.argsort(labels[rows], kind="stable")]
+    names, starts = np.unique(labels[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _same_instruction(frames: Frames) -> np.ndarray:
+    """Return a number for each frame (N,): equal where source and instruction are."""
+    numbers: dict[tuple[int, str], int] = {}
+    pairs = zip(frames.source.tolist(), frames.episode.tolist(), strict=True)
+    return np.array([numbers.setdefault((source, frames.tasks[episode]), len(numbers)) for source, episode in pairs])
+
+
+class Sampler:
+    """Draws labelled queries as rows of frames."""
+
+    def __init__(self, frames: Frames, seed: int) -> None:
+        """Index the frames by episode and instruction.
+
+        Raises:
+            ValueError: no frame shows a finished task.
+        """
+        if not frames.success.any():
+            raise ValueError("no frame shows a finished task; add episodes that succeed")
+        self.frames = frames
+        self.rng = np.random.default_rng(seed)
+        self.rows_of = _grouped(frames.episode)
+        self.same = _same_instruction(frames)
+        self.rows_from = _grouped(self.same)
+        self.done_from = _grouped(self.same, np.flatnonzero(frames.success))
+        self.any = FairDraw(frames)
+        self.done = FairDraw(frames, np.flatnonzero(frames.success))
+        self.decided = FairDraw(frames, np.flatnonzero(frames.decided))
+
+    def draw(self, head: str) -> tuple[list[int], bool, torch.Tensor]:
+        """Return the rows of the images in the prompt's order, whether the first is a goal, and the target."""
+        rng, frames = self.rng, self.frames
+        if head == "completion":
+            row = int((self.done if rng.uniform() < _DONE else self.decided)(rng, 1)[0])
+            done = float(frames.success[row])
+            return [row], False, torch.tensor([1 - done, done])
+        if head == "progress":
+            row = int(self.any(rng, 1)[0])
+            finished = self.done_from.get(int(self.same[row]), ())
+            rows, goal = [row], len(finished) > 0 and rng.uniform() < _WITH_GOAL
+            if rng.uniform() < _WITH_FIRST:
+                rows.insert(0, int(self.rows_of[int(frames.episode[row])][0]))
+            if goal:
+                rows.insert(0, int(rng.choice(finished)))
+            return rows, goal, progress_target(frames.progress[[row]])[0]
+        still = rng.uniform() < _STILL
+        while True:
+            row = int(self.any(rng, 1)[0])
+            same = still or rng.uniform() < _SAME_EPISODE
+            near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(self.same[row])]
+            other = int(rng.choice(near))
+            gain = float(frames.progress[row] - frames.progress[other])
+            if still and abs(gain) <= _NOTHING:
+                return [other, row], False, torch.tensor([0.5, 0.5])
+            if not still and abs(gain) > _CLEARLY:
+                return [other, row], False, torch.tensor([float(gain < 0), float(gain > 0)])
+
+    def task(self, row: int) -> str:
+        """Return the instruction of a frame's episode."""
+        return self.frames.tasks[int(self.frames.episode[row])]
+
+
+class Reader:
+    """Runs the language model over queries whose visual tokens are at hand."""
+
+    def __init__(self, model: Any, processor: Any, frames: Frames, seed: int, word_noise: float = 0.0) -> None:
+        """Read queries about ``frames``, drawn with ``seed``; so many of the instructions' tokens are made up."""
+        self.model = model
+        self.word_noise = word_noise
+        self.words = processor.tokenizer.vocab_size  # ids below are words of instructions; the prompts' come after
+        self.prompts = Prompts(processor, model)
+        self.sampler = Sampler(frames, seed)
+
+    def loss(self, head: str, batch: int, see: Eyes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw queries of one head and answer them.
+
+        Args:
+            head: which head.
+            batch: number of queries.
+            see: gives the visual tokens of the frames.
+
+        Returns:
+            The loss, the probabilities of the candidate answers (batch, C) and their targets (batch, C).
+        """
+        model = self.model
+        drawn = [self.sampler.draw(head) for _ in range(batch)]
+        rows = [self.prompts.get(head, self.sampler.task(images[-1]), len(images), goal) for images, goal, _ in drawn]
+        ids = nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
+        positions = torch.zeros(3, batch, ids.shape[1], dtype=torch.long)
+        real = torch.zeros_like(ids, dtype=torch.bool)
+        for i, (row, at, _) in enumerate(rows):
+            positions[:, i, : len(row)], real[i, : len(row)] = at, True
+        if self.word_noise:
+            changed = torch.from_numpy(self.sampler.rng.uniform(size=ids.shape) < self.word_noise)
+            made_up = torch.from_numpy(self.sampler.rng.integers(256, self.words, ids.shape))
+            before = torch.arange(ids.shape[1])[None] < torch.tensor([row[2] for row in rows])[:, None] - 1
+            ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), made_up, ids)
+        visual = (ids == model.config.image_token_id)[..., None]
+        seen = see([row for images, _, _ in drawn for row in images]).flatten(0, 1)
+        embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)
+        # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
+        hidden = model.model.language_model(
+            inputs_embeds=embeds, position_ids=positions, use_cache=True
+        ).last_hidden_state
+        answer_at = torch.tensor([row[2] for row in rows])
+        log_probs = model.lm_head(hidden[torch.arange(batch), answer_at - 1]).log_softmax(-1)
+        log_probs = log_probs[:, [option[0] for option in self.prompts.candidates[head]]]
+        target = torch.stack([target for *_, target in drawn])
+        # The turn around the answer, so that ``generate`` writes it, too.
+        place = torch.arange(ids.shape[1])[None]
+        around = real & ((place == answer_at[:, None] - 1) | (place > answer_at[:, None]))
+        turn = nn.functional.cross_entropy(model.lm_head(hidden[torch.roll(around, -1, 1)]), ids[around])
+        return -(target * log_probs).sum(-1).mean() + 0.1 * turn, log_probs.softmax(-1), target
+
+    @torch.inference_mode()
+    def figures(self, see: Eyes, batch: int = 256) -> str:
+        """Return in one line how well the heads do on drawn queries."""
+        errors = []
+        for head in HEADS:
+            values = torch.tensor(HEADS[head].values)
+            _, found, target = self.loss(head, batch, see)
+            errors.append(((found @ values) - (target @ values)).abs())
+        right = (errors[0] < 1).float().mean()
+        done = (errors[2] < 0.5).float().mean()
+        return f"contrastive {right:.3f} right  progress MAE {errors[1].mean():.3f}  completion {done:.3f} right"
+
+
+def train_language(
+    reader: Reader,
+    see: Eyes,
+    learning: nn.Module,
+    steps: int,
+    batch: int,
+    rate: float,
+    check: Callable[[], str],
+    name: str = "language",
+) -> None:
+    """Train the language model, or the whole model.
+
+    Args:
+        reader: model and training frames.
+        see: gives the visual tokens of the training frames.
+        learning: what is trained: the language model, or the model with its vision tower if ``see`` uses that.
+        steps: number of updates.
+        batch: queries in an update, all of one head.
+        rate: highest learning rate.
+        check: measures the model; called eight times.
+        name: shown in the progress lines.
+    """
+    optimiser = torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+    rng = reader.sampler.rng
+    start = time.monotonic()
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        head = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
+        loss, _, _ = reader.loss(head, batch, see)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
+        optimiser.step()
+        if (step + 1) % max(1, steps // 8) == 0 or step + 1 == steps:
+            seconds = time.monotonic() - start
+            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {loss.item():.3f}  {check()}", flush=True)

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Train the shipped tiny reward model: ``lrm reward train``.
+
+The commands that made the weights in ``lrm_ros/models/tiny``, its figures and its card::
+
+    python -m lrm_ros.sim.twin.generate --out runs/tiny/twin --episodes 1600
+    python -m lrm_ros.training.reward.data.generate --source others --episodes 150 --keep 0.4 --out runs/tiny/others
+    python -m lrm_ros.training.reward.data.generate --source tabletop --episodes 900 --seed 7000000 --keep 0.4 \
+        --out runs/tiny/tabletop
+    python -m lrm_ros.training.reward.data.generate --source others --episodes 40 --seed 8000000 --keep 0.4 \
+        --kind random --out runs/tiny/random
+    DATA="--data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random"
+    lrm reward train $DATA --out runs/tiny/first
+    lrm reward train $DATA --start runs/tiny/first --out lrm_ros/models/tiny
+    python -m lrm_ros.sim.twin.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
+    python -m lrm_ros.training.reward.data.generate --source others --episodes 12 --seed 6000000 \
+        --out runs/tiny/exam/others
+    python -m lrm_ros.training.reward.data.generate --source zero-shot --episodes 60 --seed 6000000 \
+        --out runs/tiny/zero_shot
+    lrm reward data --generated runs/tiny/exam --out runs/tiny/exam_keyframes
+    lrm reward data --generated runs/tiny/zero_shot --out runs/tiny/zero_shot_keyframes
+    lrm reward eval --data runs/tiny/exam_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
+        --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
+    python -m lrm_ros.training.reward.train.tiny.card lrm_ros/models/tiny
+
+The first of the two trainings was made at commit 3df103d, when no pair was even (``language``).
+
+Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
+model learns to answer the three heads' prompts from the frozen tower's tokens, then both together (``language``); the
+saved model is loaded again and measured on episodes left out of the training through the reward engine. One thread,
+fixed seeds: the same data give the same weights on the same kind of processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lrm_ros.commit import source_commit
+from lrm_ros.reward.models import TINY_FOLDER
+from lrm_ros.reward.qwen.folder import load_processor, qwen_config, save_processor
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.reward.train.tiny.card import card
+from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, load_frames, split
+from lrm_ros.training.reward.train.tiny.measure import label_figures, measure
+from lrm_ros.training.reward.train.tiny.model import build_model, build_processor
+
+if TYPE_CHECKING:
+    import torch
+
+
+def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Train tower and language model of a tiny model on together, save and measure the result.
+
+    Args:
+        start: folder of the model to begin with, by :func:`train`.
+        data: folders of shards.
+        out: folder that receives what :func:`train` writes.
+        scale: factor on the number of training steps.
+        seed: seed of what is drawn.
+
+    Returns:
+        What is written to training.json; ``before`` is that of the model it began with.
+
+    Raises:
+        FileNotFoundError: no such model there.
+    """
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from lrm_ros.training.reward.train.tiny.language import WORD_NOISE, Reader, looking, train_language
+    from lrm_ros.training.reward.train.tiny.vision import Student
+
+    if not (start / "training.json").is_file():
+        raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
+    torch.set_num_threads(1)
+    began, commit = time.monotonic(), source_commit()
+    before = json.loads((start / "training.json").read_text())
+    training, held_out = split(load_frames(data))
+    processor = load_processor(start)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
+    model.train()
+    student = Student(model.model.visual, len(processor.tokenizer))
+    checker = Reader(model, processor, held_out, seed)
+    train_language(
+        Reader(model, processor, training, seed + 6, WORD_NOISE),
+        looking(student, training, seed + 7),
+        model,
+        _steps(1500, scale),
+        batch=32,
+        rate=3e-4,
+        check=lambda: checker.figures(looking(student, held_out, seed)),
+        name="together",
+    )
+    seconds = {"together": time.monotonic() - began}
+    return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds, before)
+
+
+def _finish(
+    model: Any,
+    processor: Any,
+    training: Frames,
+    held_out: Frames,
+    out: Path,
+    seed: int,
+    scale: float,
+    commit: str,
+    seconds: dict[str, float],
+    before: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Save and measure a model; returns what is written to training.json."""
+    import torch
+
+    twin = (
+        held_out.source == training.sources.index(TWIN)
+        if TWIN in training.sources
+        else np.ones(len(held_out.source), bool)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(out)
+    save_processor(processor, out)
+    begun = time.monotonic()
+    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), held_out.select(np.flatnonzero(twin)))
+    seconds = {**seconds, "measure": time.monotonic() - begun}
+    about = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
+        "training_frames": len(training.images),
+        "training_episodes": len(np.unique(training.episode)),
+        "seed": seed,
+        "scale": scale,
+        "commit": commit,
+        "left_out": figures,
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }
+    if before is not None:
+        about["before"] = {name: before[name] for name in ("training_frames", "seed", "scale", "commit", "seconds")}
+    (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
+    (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
+    (out / "README.md").write_text(card(about, None))
+    return about
+
+
+def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Train, save and measure the tiny model.
+
+    Args:
+        data: folders of shards by ``lrm_ros.sim.twin.generate`` and ``lrm_ros.training.reward.data.generate``.
+        out: folder that receives model, processor, training.json and the model card (README.md).
+        scale: factor on all numbers of training steps (below 1: a quick trial).
+        seed: seed of everything.
+
+    Returns:
+        What is written to training.json: the data, the time, and the figures on the episodes that were left out, of
+        the twin if it is among the sources.
+    """
+    import torch
+
+    from lrm_ros.training.reward.train.tiny.label_head import words_of
+    from lrm_ros.training.reward.train.tiny.language import (
+        WORD_NOISE,
+        Reader,
+        encode_all,
+        looking,
+        remembering,
+        train_language,
+    )
+    from lrm_ros.training.reward.train.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
+    from lrm_ros.training.reward.train.tiny.vision import train as train_vision
+
+    torch.set_num_threads(1)
+    start, commit = time.monotonic(), source_commit()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        seconds[name] = time.monotonic() - start - sum(seconds.values())
+
+    training, held_out = split(load_frames(data))
+    print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
+    processor = build_processor()
+    words, held_out_words = (words_of(frames, processor.tokenizer) for frames in (training, held_out))
+    torch.manual_seed(seed)
+    teacher = Teacher(len(processor.tokenizer))
+    train_vision(
+        teacher,
+        lambda x, r: label_loss(teacher(x, words[r])[0], training, r),
+        training,
+        _steps(3000, scale),
+        48,
+        2e-3,
+        seed + 1,
+        "teacher ",
+        lambda: label_figures(teacher, held_out, held_out_words),
+    )
+    lap("teacher")
+    model = build_model(processor, seed)
+    student = Student(model.model.visual, len(processor.tokenizer))
+    initialise(student)
+
+    def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            taught = teacher(images, words[rows])
+        outputs, features = student(images, words[rows])
+        return 0.5 * label_loss(outputs, training, rows) + imitation_loss(outputs, features, taught)
+
+    train_vision(
+        student,
+        student_loss,
+        training,
+        _steps(4000, scale),
+        48,
+        1e-3,
+        seed + 2,
+        "vision  ",
+        lambda: label_figures(student, held_out, held_out_words),
+    )
+    lap("vision")
+    tokens = encode_all(student, training, seed + 3, copies=1)
+    held_out_tokens = encode_all(student, held_out, seed, copies=1)
+    lap("encode")
+    checker = Reader(model, processor, held_out, seed)
+    reader = Reader(model, processor, training, seed + 4, WORD_NOISE)
+    train_language(
+        reader,
+        remembering(tokens, seed),
+        model.model.language_model,
+        _steps(5000, scale),
+        batch=32,
+        rate=1e-3,
+        check=lambda: checker.figures(remembering(held_out_tokens, seed)),
+    )
+    lap("language")
+    student.train()
+    train_language(
+        reader,
+        looking(student, training, seed + 5),
+        model,
+        _steps(2000, scale),
+        batch=32,
+        rate=3e-4,
+        check=lambda: checker.figures(looking(student, held_out, seed)),
+        name="together",
+    )
+    lap("together")
+    return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds)
+
+
+def _steps(full: int, scale: float) -> int:
+    return max(1, round(full * scale))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train the tiny reward model."""
+    parser = argparse.ArgumentParser(
+        prog="lrm reward train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="shards by lrm_ros.sim.twin.generate or lrm_ros.training.reward.data.generate; more than once for more",
+    )
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, metavar="MODEL", help="go on from this tiny model: the last step only")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args(argv)
+    try:
+        if args.start:
+            figures = go_on(args.start, args.data, args.out, args.scale, args.seed)
+        else:
+            figures = train(args.data, args.out, args.scale, args.seed)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"lrm reward train: {error}\n")
+    print(json.dumps(figures, indent=1))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
