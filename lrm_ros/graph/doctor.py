@@ -219,7 +219,7 @@ def check_serial() -> Finding:
     return _devices("serial", ("/dev/ttyACM*", "/dev/ttyUSB*"), "dialout", "the arm's USB cable")
 
 
-def check_tiny(folder: Path = Path(__file__).parent / "models" / "tiny") -> Finding:
+def check_tiny(folder: Path = Path(__file__).parents[1] / "models" / "tiny") -> Finding:
     """Check that the shipped reward model is whole and of the expected architecture."""
     cure = "restore it from the repository ('git checkout lrm_ros/models') or train it: 'lrm reward train --help'"
     config = folder / "config.json"

@@ -69,7 +69,7 @@ class Graph:
 
     def start(self) -> None:
         """Start every node as a process with this process's Python and environment."""
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         env = {"OMP_NUM_THREADS": str(threads_of(len(self.nodes))), **os.environ, "PYTHONUNBUFFERED": "1", **self._env}
         env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH", "")]))
