@@ -82,6 +82,14 @@ class Spinner:
         rclpy.try_shutdown()
 
 
+@pytest.fixture(autouse=True)
+def ordinary_scheduling() -> Iterator[None]:
+    """Run as root, SVT-AV1 (in PyAV) makes the encoding thread real-time: all else on the machine would wait."""
+    yield
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 @pytest.fixture
 def spin() -> Iterator[Spinner]:
     """Real rclpy nodes in this process; see :class:`Spinner`."""
