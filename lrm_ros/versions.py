@@ -137,7 +137,9 @@ def has_processor(folder: Path) -> bool:
 
     4.57 saves preprocessor_config.json and video_preprocessor_config.json, 5 both in processor_config.json.
     """
-    return (folder / "preprocessor_config.json").is_file() or "image_processor" in _json(folder, "processor_config.json")
+    return (folder / "preprocessor_config.json").is_file() or "image_processor" in _json(
+        folder, "processor_config.json"
+    )
 
 
 def load_processor(folder: Path) -> Any:
@@ -193,7 +195,9 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
 
 def _named(settings: Any) -> dict[str, Any]:
     """Return settings without empty ones and without class names; 4.57 writes what is not set, 5 does not."""
-    return {key: value for key, value in settings.items() if value is not None and not key.endswith(("_type", "_class"))}
+    return {
+        key: value for key, value in settings.items() if value is not None and not key.endswith(("_type", "_class"))
+    }
 
 
 # ---- transformers 4.57 and 5: Qwen3-VL's forward ---------------------------------------------------------------------

@@ -155,7 +155,11 @@ def write_robometer(folder: Path) -> None:
     size = model.config.text_config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {"frame_pool_attn.weight": (1, size)}
     for head, out in zip(METER_HEADS, (10, 1, 1), strict=True):
-        shapes |= {f"{head}.0.weight": (size // 2, size), f"{head}.4.weight": (out, size // 2), f"{head}.4.bias": (out,)}
+        shapes |= {
+            f"{head}.0.weight": (size // 2, size),
+            f"{head}.4.weight": (out, size // 2),
+            f"{head}.4.bias": (out,),
+        }
         shapes |= dict.fromkeys((f"{head}.0.bias", f"{head}.1.weight", f"{head}.1.bias"), (size // 2,))
     for number, (name, shape) in enumerate(sorted(shapes.items())):
         values = np.random.default_rng([8, number]).normal(0, 0.2, shape)

@@ -40,8 +40,8 @@ ROS_FILES = {
     "training/refinement/node.py",
 }
 ROS_ROOM = "lrm_ros/nodes/"
-# What each room of lrm_ros may import of the others; all may import versions. Rooms not named here (nodes, programs) are
-# downstream of all.
+# What each room of lrm_ros may import of the others; all may import versions. Rooms not named here (nodes, programs)
+# are downstream of all.
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
@@ -126,7 +126,11 @@ def test_imports_go_one_way_along_the_walk() -> None:
             continue
         for module, line in imports(tree_of(path)):
             parts = module.split(".")
-            if parts[0] == "lrm_ros" and len(parts) > 1 and parts[1] not in UPSTREAM[room] | {room, "__version__", "versions"}:
+            if (
+                parts[0] == "lrm_ros"
+                and len(parts) > 1
+                and parts[1] not in UPSTREAM[room] | {room, "__version__", "versions"}
+            ):
                 found.append(f"{name_of(path)}:{line} imports {module}")
     assert not found, found
 

@@ -140,10 +140,16 @@ def test_the_baselines_answer_as_they_did_whatever_the_form_of_their_configurati
             {"rope_parameters": {**ROPE, "mrope_section": [5, 5, 6]}},
             r"rope_parameters.mrope_section is \[5, 5, 6\], but text_config.rope_scaling.mrope_section is \[6, 5, 5\]",
         ),
-        ({"rope_theta": None}, "rope_theta in text_config or its rope_parameters is None, not a positive number; write"),
+        (
+            {"rope_theta": None},
+            "rope_theta in text_config or its rope_parameters is None, not a positive number; write",
+        ),
         ({"rope_theta": "10000"}, "rope_theta .* is '10000', not a positive number; write the one"),
         ({"rope_theta": True}, "rope_theta .* is True, not a positive number"),
-        ({"rope_scaling": [6, 5, 5]}, r"text_config.rope_scaling is \[6, 5, 5\], not a dictionary; copy the file again"),
+        (
+            {"rope_scaling": [6, 5, 5]},
+            r"text_config.rope_scaling is \[6, 5, 5\], not a dictionary; copy the file again",
+        ),
         ({"rope_scaling": None}, r"mrope_section is \(24, 20, 20\); it must be .* half of head_dim 32; write those"),
         ({"rope_scaling": {**ROPE, "mrope_section": ["6", 5, 5]}}, r"mrope_section is \['6', 5, 5\]; it must be three"),
         ({"rope_scaling": {**ROPE, "rope_type": "spiral"}}, "transformers cannot use .*'spiral'.*; write those"),
@@ -185,7 +191,9 @@ def test_image_settings_of_two_versions_that_differ_are_refused(tmp_path):
     new = json.loads((FIVE / "processor_config.json").read_text())
     new["image_processor"]["patch_size"] = 14
     (folder / "processor_config.json").write_text(json.dumps(new))
-    with pytest.raises(FileNotFoundError, match=r"preprocessor_config.json': patch_size is 16, but in processor_config"):
+    with pytest.raises(
+        FileNotFoundError, match=r"preprocessor_config.json': patch_size is 16, but in processor_config"
+    ):
         QwenRewardModel(folder, device="cpu")
 
 
@@ -193,7 +201,9 @@ def test_a_processor_without_a_tokenizer_is_refused(tmp_path):
     folder = shutil.copytree(TINY_FOLDER, tmp_path / "m")
     for name in ("tokenizer.json", "vocab.json"):
         (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match="no usable processor .it has neither tokenizer.json nor vocab.json"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no usable processor \(it has neither tokenizer.json nor vocab.json\)"
+    ):
         QwenRewardModel(folder, device="cpu")
 
 
