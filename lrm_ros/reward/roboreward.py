@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.reward.clips import Clip, answered, load_video_model, resized, spread, video_inputs
+from lrm_ros.reward.language import greedy
 from lrm_ros.types import Unscored
 
 PROMPT = (
@@ -82,9 +83,7 @@ class RoboReward:
 
         inputs = self.inputs(clips).to(self.model.device)
         with torch.inference_mode():
-            output = self.model.generate(
-                **inputs, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False, temperature=None, top_p=None, top_k=None
-            )
+            output = self.model.generate(**inputs, generation_config=greedy(self.model, _MAX_NEW_TOKENS))
         return self.processor.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
     def inputs(self, clips: Sequence[Clip]) -> Any:

@@ -8,7 +8,11 @@ both equal. Rows are padded on the right, where a causal model does not look, so
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+_MAX_ROWS = 96
+_PADDING = 1.25
 
 
 def rotary_of(language: Any, positions: Any) -> Any:
@@ -59,6 +63,34 @@ def read(language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[Any]) 
             states = states.clone()
             states[visual] += deep[number].to(states.dtype)
     return _norm(language.norm, states)
+
+
+def chunks(rows: list, lengths: list[int]) -> Iterator[list]:
+    """Split rows into batches of similar length, so that little is padded."""
+    chunk: list = []
+    first = 0
+    for i in sorted(range(len(rows)), key=lambda i: lengths[i]):
+        if chunk and (len(chunk) >= _MAX_ROWS or (len(chunk) >= 8 and lengths[i] > _PADDING * first)):
+            yield chunk
+            chunk = []
+        if not chunk:
+            first = lengths[i]
+        chunk.append(rows[i])
+    if chunk:
+        yield chunk
+
+
+def greedy(model: Any, tokens: int) -> Any:
+    """Return the settings for a model's ``generate``: at most so many tokens, always the likeliest.
+
+    They are the model's own but for that; asked without settings, transformers 5 builds a configuration of defaults at
+    every call to compare with, which takes as long as a small model's answer.
+    """
+    import copy
+
+    settings = copy.deepcopy(model.generation_config)
+    settings.update(max_new_tokens=tokens, do_sample=False, temperature=None, top_p=None, top_k=None)
+    return settings
 
 
 def _norm(module: Any, values: Any) -> Any:

@@ -25,16 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
+<<<<<<< HEAD:lrm_ros/reward/qwen/model.py
+=======
+from lrm_ros.reward.language import chunks, greedy, read, rotary_of
+>>>>>>> main:lrm_ros/reward/qwen.py
 from lrm_ros.reward.models import READOUTS
 from lrm_ros.reward.qwen.language import read, rotary_of
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
-from lrm_ros.versions import rope_index
+from lrm_ros.versions import rope_index, token_types
 
-_MAX_ROWS = 96
 _MAX_PROMPTS = 512
-_PADDING = 1.25
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class QwenRewardModel:
 
     def _generate(self, queries: Sequence[RewardQuery]) -> list[float | str]:
         """Generate greedily, one batch a head, and parse."""
+        import torch
+
         answers: list[float | str] = [""] * len(queries)
         for name, head in HEADS.items():
             group = [i for i, query in enumerate(queries) if query.head == name]
@@ -161,14 +165,19 @@ class QwenRewardModel:
                 continue
             if self.adapters:
                 self.model.set_adapter(self.adapters[name])
-            turns = [head.messages(queries[i]) for i in group]
-            texts = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            images = [frame.image for i in group for frame in head.images(queries[i])]
-            inputs = self.processor(text=texts, images=images, padding=True, return_tensors="pt").to(self.device)
+            shown = [frame.image for i in group for frame in head.images(queries[i])]
+            images = patches_of(self.processor.image_processor, shown)
+            grids = iter([grid for grid, _ in images])
+            texts = [self._text(queries[i], [next(grids) for _ in head.images(queries[i])]) for i in group]
+            tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
             output = self.model.generate(
-                **inputs, max_new_tokens=head.max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
+                **tokens,
+                **token_types(self.qwen.config, tokens.input_ids),
+                pixel_values=torch.cat([patches for _, patches in images]).to(self.device),
+                image_grid_thw=torch.tensor([grid for grid, _ in images], device=self.device),
+                generation_config=greedy(self.qwen, head.max_new_tokens),
             )
-            texts = self.processor.batch_decode(output[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+            texts = self.processor.batch_decode(output[:, tokens.input_ids.shape[1] :], skip_special_tokens=True)
             for i, text in zip(group, texts, strict=True):
                 value = head.parse(text)
                 answers[i] = f"the answer cannot be read: {text[:200]!r}" if value is None else value
@@ -248,16 +257,21 @@ class QwenRewardModel:
         self._prompts.move_to_end(key)
         return prompt
 
+    def _text(self, query: RewardQuery, grids: Sequence[tuple[int, int, int]]) -> str:
+        """Return the prompt with as many image tokens as the images need."""
+        messages = HEADS[query.head].messages(query)
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        pad, merge = self.processor.image_token, self.processor.image_processor.merge_size
+        text, *pieces = text.split(pad)
+        for grid, piece in zip(grids, pieces, strict=True):
+            text += pad * (grid[0] * grid[1] * grid[2] // merge**2) + piece
+        return text
+
     def _tokenise(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
         import torch
 
         head, tokenizer = HEADS[query.head], self.processor.tokenizer
-        text = self.processor.apply_chat_template(head.messages(query), tokenize=False, add_generation_prompt=True)
-        pad, merge = self.processor.image_token, self.processor.image_processor.merge_size
-        pieces = text.split(pad)
-        text = pieces[0]
-        for grid, piece in zip(grids, pieces[1:], strict=True):
-            text += pad * (grid[0] * grid[1] * grid[2] // merge**2) + piece
+        text = self._text(query, grids)
         answers = [tokenizer(text + head.prefix + candidate)["input_ids"] for candidate in head.candidates]
         # What every candidate shares is context; the rest is scored. Each row is a longest distinct context.
         contexts = {tuple(ids[:-1]) for ids in answers}
@@ -285,7 +299,7 @@ class QwenRewardModel:
         import torch
 
         totals: list[NDArray[np.float64]] = [np.zeros(len(prompt.terms)) for prompt in prompts]
-        for chunk in _chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
+        for chunk in chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
             length = max(len(prompts[number].rows[row]) for number, row, _, _ in chunk)
             ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)
             first = prompts[chunk[0][0]].rotary[0]
@@ -324,18 +338,3 @@ class QwenRewardModel:
             return
         with self.model.base_model._enable_peft_forward_hooks(adapter_names=[self.adapters[head] for head in heads]):
             yield
-
-
-def _chunks(rows: list, lengths: list[int]) -> Iterator[list]:
-    """Split rows into batches of similar length, so that little is padded."""
-    chunk: list = []
-    first = 0
-    for i in sorted(range(len(rows)), key=lambda i: lengths[i]):
-        if chunk and (len(chunk) >= _MAX_ROWS or (len(chunk) >= 8 and lengths[i] > _PADDING * first)):
-            yield chunk
-            chunk = []
-        if not chunk:
-            first = lengths[i]
-        chunk.append(rows[i])
-    if chunk:
-        yield chunk

@@ -28,7 +28,8 @@ The first of the two trainings was made at commit 3df103d, when no pair was even
 Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
 model learns to answer the three heads' prompts from the frozen tower's tokens, then both together (``language``); the
 saved model is loaded again and measured on episodes left out of the training through the reward engine. One thread,
-fixed seeds: the same data give the same weights on the same kind of processor.
+fixed seeds: the same data give the same weights on the same kind of processor with the same versions of torch and
+transformers (5 draws the first weights in another order than 4.57).
 """
 
 from __future__ import annotations
