@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.reward.clips import Clip, answered, load_video_model, resized, spread, video_inputs
-from lrm_ros.reward.language import greedy
+from lrm_ros.reward.qwen.language import greedy
 from lrm_ros.types import Unscored
 
 PROMPT = (

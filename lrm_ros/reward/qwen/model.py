@@ -25,12 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-<<<<<<< HEAD:lrm_ros/reward/qwen/model.py
-=======
-from lrm_ros.reward.language import chunks, greedy, read, rotary_of
->>>>>>> main:lrm_ros/reward/qwen.py
 from lrm_ros.reward.models import READOUTS
-from lrm_ros.reward.qwen.language import read, rotary_of
+from lrm_ros.reward.qwen.language import chunks, greedy, read, rotary_of
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
