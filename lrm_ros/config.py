@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every default of the stack, once. YAML files, ROS parameters and the command line all read these dataclasses.
 
-Field metadata ``help`` is the parameter description in ROS and the option help on the command line. Unknown keys are
-errors that name the key and the nearest valid one.
+Field metadata: ``help`` is the parameter description in ROS and the option help on the command line, ``choices`` are
+the values that the command line takes, ``option`` is the name there if it is not the field's. Unknown keys are errors
+that name the key and the nearest valid one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def _opt(default: Any, help: str) -> Any:
-    """Return a dataclass field with a default and a help text."""
+def _opt(default: Any, help: str, **more: Any) -> Any:
+    """Return a dataclass field with a default, a help text and more metadata."""
     if isinstance(default, list | dict):
         raise TypeError("use a tuple as default")
-    return field(default=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,42 @@ class PolicyConfig:
     timeout_s: float = _opt(0.5, "hold when camera or joint state is older than this (real time only) [s]")
     realtime: bool = _opt(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
     device: str = _opt("cpu", "torch device")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A training of a policy on episodes: ``lrm finetune``."""
+
+    steps: int = field(metadata={"help": "optimiser steps"})
+    init: str | None = _opt(None, "checkpoint to start from; its normalisation is kept")
+    seed: int = _opt(0, "seed of initial weights and batches")
+    lr: float | None = _opt(None, "(peak) learning rate; none: the policy's preset")
+    batch_size: int = _opt(32, "samples a step")
+    schedule: str = _opt(
+        "cosine", "'cosine' (to a hundredth of lr) or 'constant', after the warm-up", choices=("cosine", "constant")
+    )
+    warmup: int = _opt(100, "steps of the linear warm-up, at most a tenth of all steps")
+    weights: tuple[float, ...] | None = _opt(
+        None, "share of each data set in a batch, in their order; none: every step is equally likely", option="weight"
+    )
+    label: str = _opt(
+        "action", "'action' (sent to the arm) or 'wish' (before exploration and limits)", choices=("action", "wish")
+    )
+    colour: float = _opt(0.0, "strength of the random colour variation of the images; 0: off")
+    state_noise: float = _opt(0.0, "noise on the joint states the policy sees in training [rad]; 0: off")
+    policy: str = _opt("act_small", "LeRobot policy type of a new policy")
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "fields of the policy's configuration that differ from its defaults"}
+    )
+    checkpoint_every: int = _opt(500, "steps between two resume points; 0: none")
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size) < 1:
+            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        for option in fields(self):
+            choices, value = option.metadata.get("choices"), getattr(self, option.name)
+            if choices and value not in choices:
+                raise ValueError(f"{option.name} must be {' or '.join(map(repr, choices))}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -284,7 +321,7 @@ class ImproverConfig:
     state_noise: float = _opt(0.1, "noise on the joint states a policy sees in training [rad]")
     eval_episodes: int = _opt(200, "held-out seeds of the evaluation")
     eval_seed: int = _opt(1_001_000, "first held-out seed; used by the final evaluation only")
-    seed: int = _opt(0, "seed of everything")
+    seed: int = _opt(FinetuneConfig.seed, "seed of everything")
     model: str = _opt(RewardConfig.model, "reward model of the judge")
     judge_frames: int = _opt(RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames")
     judge_threshold: float = _opt(RewardConfig.judge_threshold, "keep an episode when that mean is at least this")

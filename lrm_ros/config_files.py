@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain values and YAML files <-> the dataclasses of ``config.py``: what is unknown or of the wrong type is refused."""
+"""Plain values, YAML files and command lines <-> the dataclasses of ``config.py``.
+
+What is unknown or of the wrong type is refused.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
+import json
 import re
 import types
 import typing
@@ -41,13 +46,15 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """Convert plain data to a field's type; integers pass as floats, lists as tuples."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(h for h in typing.get_args(hint) if h is not type(None)), value, where)
+        return None if value is None else _convert(_plain_type(hint), value, where)
     if origin is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise ValueError(f"{where}: expected a list, got {value!r}")
         return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected a mapping, got {value!r}")
+        return value
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -91,3 +98,90 @@ def load_yaml(path: str | Path, cls: type[T]) -> T:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected 'key: value' lines, got {type(data).__name__}")
     return from_dict(cls, data, str(path))
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
+    """Add an option for each field of a configuration dataclass, required where the field has no default.
+
+    A tuple is given by repeating its option, a mapping as JSON.
+
+    Raises:
+        TypeError: a field's type has no form on the command line.
+    """
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = _plain_type(hints[field.name])
+        repeated = typing.get_origin(kind) is tuple
+        kind = typing.get_args(kind)[0] if repeated else kind
+        read = _json_object if typing.get_origin(kind) is dict else kind
+        if read not in (int, float, str, _json_object):
+            raise TypeError(f"{cls.__name__}.{field.name} is {kind}; there is no option for that")
+        default, text = _default(field), str(field.metadata["help"]).replace("%", "%%")
+        needed = default is dataclasses.MISSING
+        parser.add_argument(
+            _option(field),
+            dest=field.name,
+            metavar=None if "choices" in field.metadata else _option(field)[2:].replace("-", "_").upper(),
+            type=read,
+            action="append" if repeated else "store",
+            choices=field.metadata.get("choices"),
+            required=needed,
+            default=None if needed else default,
+            help=text if needed or default in (None, "", (), {}) else f"{text} (default: {default})",
+        )
+
+
+def from_options(cls: type[T], arguments: argparse.Namespace) -> T:
+    """Build a configuration dataclass from the options that :func:`add_options` has added.
+
+    Raises:
+        ValueError: the dataclass refuses a value.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return from_dict(cls, {name: getattr(arguments, name) for name in names})
+
+
+def option_words(config: Any) -> list[str]:
+    """Return the command line whose options of :func:`add_options` make this configuration again.
+
+    Raises:
+        ValueError: a field is ``None`` or empty where its default is not: there are no words for that.
+    """
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value, default = getattr(config, field.name), _default(field)
+        if value == default:
+            continue
+        if value is None or value == ():
+            raise ValueError(f"{_option(field)} cannot say {value!r}; its default is {default!r}")
+        texts = value if isinstance(value, tuple) else (json.dumps(value) if isinstance(value, dict) else value,)
+        words += [f"{_option(field)}={text}" for text in texts]
+    return words
+
+
+def _option(field: dataclasses.Field[Any]) -> str:
+    """Return the name of a field's option."""
+    return "--" + str(field.metadata.get("option", field.name)).replace("_", "-")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """Return a field's default, ``dataclasses.MISSING`` if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _plain_type(hint: Any) -> Any:
+    """Return a field's type without ``| None``."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Read a mapping from an option's text."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object; write e.g. '{{\"chunk_size\": 16}}'")
+    return found

@@ -111,11 +111,12 @@ def small_policy(tmp_path_factory) -> Path:
     """An ACT policy that has learned next to nothing; to be read only."""
     from episodes import square_episodes  # type: ignore[import-not-found]
 
+    from lrm_ros.config import FinetuneConfig
     from lrm_ros.training.policy.finetune import finetune
 
     sizes = {"cnn_channels": [8, 8, 16], "dim_model": 16, "n_heads": 2, "dim_feedforward": 16, "chunk_size": 10}
     out = tmp_path_factory.mktemp("squares") / "policy"
-    finetune([square_episodes(3)], out, 5, batch_size=8, warmup=2, options=sizes)
+    finetune([square_episodes(3)], out, FinetuneConfig(steps=5, batch_size=8, warmup=2, options=sizes))
     return out
 
 

@@ -12,11 +12,10 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lrm_ros.config import CameraSpec, RobotContract
+from lrm_ros.config import CameraSpec, FinetuneConfig, RobotContract
 from lrm_ros.policy import PolicyRunner
 from lrm_ros.record.dataset import write_dataset
 from lrm_ros.training.policy.finetune import finetune
@@ -26,14 +25,13 @@ FOLDER = Path(__file__).with_suffix("")
 CONTRACT = RobotContract(name="small", cameras=(CameraSpec("front", 32, 32),))
 LENGTHS = (4, 6, 5)
 STEPS, KILLED_AFTER = 8, 4
-TRAINING: dict[str, Any] = {
-    "steps": STEPS, "batch_size": 4, "lr": 3e-3, "warmup": 2, "checkpoint_every": KILLED_AFTER, "contract": CONTRACT,
-    "colour": 0.5, "options": {
+TRAINING = FinetuneConfig(
+    steps=STEPS, batch_size=4, lr=3e-3, warmup=2, checkpoint_every=KILLED_AFTER, colour=0.5, options={
         "cnn_channels": [8, 8, 8], "dim_model": 8, "n_heads": 2, "dim_feedforward": 8, "n_encoder_layers": 1,
         "chunk_size": 4, "n_action_steps": 3, "use_vae": True, "n_vae_encoder_layers": 1, "latent_dim": 2,
         "dropout": 0.1,
     },
-}  # fmt: skip
+)  # fmt: skip
 
 
 class Killed(Exception):
@@ -66,7 +64,7 @@ def interrupted(out: Path) -> None:
             raise Killed
 
     try:
-        finetune([episodes()], out, progress=kill, **TRAINING)
+        finetune([episodes()], out, TRAINING, CONTRACT, kill)
     except Killed:
         return
     raise AssertionError("the training was not killed")
@@ -83,7 +81,7 @@ def write(folder: Path) -> None:
     """Write everything into a folder."""
     write_dataset(episodes(), folder / "image", CONTRACT, reward_head="completion")
     write_dataset(episodes(), folder / "video", CONTRACT, storage="video")
-    finetune([episodes()], folder / "policy", **TRAINING)
+    finetune([episodes()], folder / "policy", TRAINING, CONTRACT)
     interrupted(folder / "cut")
     np.save(folder / "actions.npy", actions(folder / "policy"))
 

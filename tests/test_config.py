@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration files: numbers as YAML writes them."""
+"""Configuration files and command lines: numbers as YAML writes them, options made from a dataclass."""
+
+import argparse
+import dataclasses
+import shlex
 
 import pytest
 
-from lrm_ros.config import PpoConfig
-from lrm_ros.config_files import load_yaml
+from lrm_ros.config import FinetuneConfig, PpoConfig, RefineConfig
+from lrm_ros.config_files import add_options, from_dict, from_options, load_yaml, option_words, to_dict
 
 NAN, INF = float("nan"), float("inf")
 
@@ -41,3 +45,56 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
     path.write_text("lr: [1\nother: {")
     with pytest.raises(ValueError, match=rf"'{path}' is no YAML: while parsing"):
         load_yaml(path, PpoConfig)
+
+
+# -- command lines ---------------------------------------------------------------------------------------------------
+
+
+def read(words, cls=FinetuneConfig):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, cls)
+    return from_options(cls, parser.parse_args(shlex.split(words) if isinstance(words, str) else words))
+
+
+def test_the_command_line_of_a_training_has_these_options_and_defaults():
+    assert read("--steps 7") == FinetuneConfig(
+        steps=7, init=None, seed=0, lr=None, batch_size=32, schedule="cosine", warmup=100, weights=None, label="action",
+        colour=0.0, state_noise=0.0, policy="act_small", options={}, checkpoint_every=500,
+    )  # fmt: skip
+    words = (
+        "--steps 7 --init a/b --seed 3 --lr 1e-4 --batch-size 4 --schedule constant --warmup 0 --weight 1 --weight 0.5"
+        " --label wish --colour 1 --state-noise 0.1 --policy act --options '{\"chunk_size\": 8}' --checkpoint-every 0"
+    )
+    assert read(words) == FinetuneConfig(
+        7, "a/b", 3, 1e-4, 4, "constant", 0, (1.0, 0.5), "wish", 1.0, 0.1, "act", {"chunk_size": 8}, 0
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FinetuneConfig(steps=1),
+        FinetuneConfig(
+            1, "a b/--c", -3, -1e-05, 4, "constant", 0, (1 / 3, 2e-7), "wish", 0.1, 1e-3, "act", {"a": [None]}
+        ),
+    ],
+)
+def test_a_configuration_written_as_words_is_read_as_the_same(config):
+    assert read(option_words(config)) == config
+    assert from_dict(FinetuneConfig, to_dict(config)) == config
+
+
+def test_what_a_command_line_cannot_say_is_refused():
+    with pytest.raises(ValueError, match=r"--weight cannot say \(\); its default is None"):
+        option_words(FinetuneConfig(steps=1, weights=()))
+    with pytest.raises(TypeError, match=r"RefineConfig\.shaped is <class 'bool'>; there is no option for that"):
+        read("", RefineConfig)
+    for words in ("", "--steps x", "--steps 1 --schedule steep", "--steps 1 --options [1]"):
+        with pytest.raises((argparse.ArgumentError, SystemExit)):
+            read(words)
+    with pytest.raises(ValueError, match="schedule must be 'cosine' or 'constant', got 'steep'"):
+        dataclasses.replace(FinetuneConfig(steps=1), schedule="steep")
+    with pytest.raises(ValueError, match="steps and batch_size must be at least 1, got 0 and 32"):
+        read("--steps 0")
+    with pytest.raises(ValueError, match=r"FinetuneConfig\.options: expected a mapping, got \[\]"):
+        from_dict(FinetuneConfig, {"steps": 1, "options": []})

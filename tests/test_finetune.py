@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import re
+import shutil
 from typing import Any
 from urllib.error import URLError
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from episodes import square_episode, square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import CameraSpec, RobotContract
+from lrm_ros.config import CameraSpec, FinetuneConfig, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
 from lrm_ros.training.policy.batches import TrainingData
 from lrm_ros.training.policy.finetune import _Run, finetune, main
@@ -32,7 +33,7 @@ ARGUMENTS: dict[str, Any] = {"batch_size": 8, "warmup": 2, "options": SMALL}
 def checkpoint(tmp_path_factory):
     """A small policy trained for some steps."""
     out = tmp_path_factory.mktemp("policy") / "squares"
-    figures = finetune([square_episodes(6)], out, 60, lr=3e-3, **ARGUMENTS)
+    figures = finetune([square_episodes(6)], out, FinetuneConfig(steps=60, lr=3e-3, **ARGUMENTS))
     return out, figures
 
 
@@ -53,10 +54,30 @@ def test_the_loss_falls_and_the_folder_is_a_lerobot_checkpoint_with_contract(che
 def test_a_finished_training_is_not_repeated_and_another_one_is_refused(checkpoint):
     out, figures = checkpoint
     before = (out / "model.safetensors").stat().st_mtime_ns
-    assert finetune([square_episodes(6)], out, 60, lr=3e-3, **ARGUMENTS)["losses"] == figures["losses"]
+    config = FinetuneConfig(steps=60, lr=3e-3, **ARGUMENTS)
+    assert finetune([square_episodes(6)], out, config)["losses"] == figures["losses"]
     assert (out / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match=r"another training.*seed 0 instead of 1"):
-        finetune([square_episodes(6)], out, 60, seed=1, lr=3e-3, **ARGUMENTS)
+        finetune([square_episodes(6)], out, dataclasses.replace(config, seed=1))
+
+
+def test_a_finished_training_from_before_a_setting_existed_had_its_default(checkpoint, tmp_path):
+    out = shutil.copytree(checkpoint[0], tmp_path / "old")
+    figures = json.loads((out / "finetune.json").read_text())
+    assert list(figures["settings"]) == [
+        "steps", "init", "seed", "lr", "batch_size", "schedule", "warmup", "weights", "label", "colour",
+        "state_noise", "policy", "options", "data",
+    ]  # fmt: skip
+    del figures["settings"]["state_noise"]
+    (out / "finetune.json").write_text(json.dumps(figures))
+    config = FinetuneConfig(steps=60, lr=3e-3, **ARGUMENTS)
+    assert finetune([square_episodes(6)], out, config)["losses"] == figures["losses"]
+    with pytest.raises(ValueError, match=r"another training \(state_noise 0\.0 instead of 0\.1\)"):
+        finetune([square_episodes(6)], out, dataclasses.replace(config, state_noise=0.1))
+    del figures["settings"]["steps"]
+    (out / "finetune.json").write_text(json.dumps(figures))
+    with pytest.raises(ValueError, match=r"another training \(steps None instead of 60\)"):
+        finetune([square_episodes(6)], out, config)
 
 
 def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path):
@@ -68,12 +89,12 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path):
             raise Killed
 
     episodes = [square_episodes(3)]
-    arguments = {**ARGUMENTS, "checkpoint_every": 3, "colour": 0.5}
-    finetune(episodes, tmp_path / "whole", 10, **arguments)
+    config = FinetuneConfig(steps=10, checkpoint_every=3, colour=0.5, **ARGUMENTS)
+    finetune(episodes, tmp_path / "whole", config)
     with pytest.raises(Killed):
-        finetune(episodes, tmp_path / "cut", 10, progress=kill, **arguments)
+        finetune(episodes, tmp_path / "cut", config, progress=kill)
     assert not (tmp_path / "cut").exists()
-    figures = finetune(episodes, tmp_path / "cut", 10, **arguments)
+    figures = finetune(episodes, tmp_path / "cut", config)
     assert figures["resumed_at"] == 6 and len(figures["losses"]) == 10
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     for name, value in whole.items():
@@ -82,7 +103,8 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path):
 
 def test_starting_from_a_checkpoint_keeps_its_normalisation(checkpoint, tmp_path):
     out, _ = checkpoint
-    finetune([square_episodes(2)], tmp_path / "more", 2, init=out, batch_size=4, warmup=0)
+    config = FinetuneConfig(steps=2, init=str(out), batch_size=4, warmup=0)
+    finetune([square_episodes(2)], tmp_path / "more", config)
     for path in out.glob("policy_*.safetensors"):
         assert path.read_bytes() == (tmp_path / "more" / path.name).read_bytes()
 
@@ -99,8 +121,9 @@ def test_images_are_normalised_to_unit_deviation(checkpoint):
 
 
 def test_an_infinite_loss_stops_the_training_and_names_the_step(tmp_path):
+    config = FinetuneConfig(steps=30, lr=1e30, schedule="constant", **ARGUMENTS)
     with pytest.raises(FloatingPointError, match="at step"):
-        finetune([square_episodes(2)], tmp_path / "bad", 30, lr=1e30, schedule="constant", **ARGUMENTS)
+        finetune([square_episodes(2)], tmp_path / "bad", config)
     assert not (tmp_path / "bad").exists()
 
 
@@ -180,7 +203,7 @@ def test_the_command_line_trains_on_a_data_set_folder_and_writes_its_figures(tmp
 )
 def test_what_cannot_be_trained_is_refused_with_a_cure(tmp_path, arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
-        finetune([square_episodes(1)], tmp_path / "out", 2, **arguments)
+        finetune([square_episodes(1)], tmp_path / "out", FinetuneConfig(steps=2, **arguments))
     assert not list(tmp_path.iterdir())
 
 
@@ -190,7 +213,7 @@ def test_a_policy_whose_first_weights_cannot_be_fetched_says_how_to_do_without(t
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     with pytest.raises(ValueError, match=r"'act' cannot be made .*no network.*\"pretrained_backbone_weights\": null"):
-        finetune([square_episodes(1)], tmp_path / "out", 2, policy="act")
+        finetune([square_episodes(1)], tmp_path / "out", FinetuneConfig(steps=2, policy="act"))
 
 
 def test_every_figure_of_lerobots_training_step_has_a_meter(tmp_path):
@@ -198,8 +221,8 @@ def test_every_figure_of_lerobots_training_step_has_a_meter(tmp_path):
 
     written = set(re.findall(r"train_metrics\.(\w+) = ", inspect.getsource(update_policy)))
     data = TrainingData([square_episodes(1)], CONTRACT)
-    settings = {"seed": 0, "init": None, "policy": "act_small", "options": SMALL, "lr": None, "schedule": "cosine"}
-    run = _Run(data, CONTRACT, settings | {"warmup": 0, "steps": 10, "batch_size": 4}, tmp_path / "part")
+    config = FinetuneConfig(steps=10, batch_size=4, warmup=0, options=SMALL)
+    run = _Run(data, CONTRACT, config, tmp_path / "part")
     assert {"loss", "grad_norm", "lr", "update_s"} <= written <= set(run.metrics.metrics)
 
 
@@ -218,8 +241,9 @@ def test_steps_past_the_end_of_an_episode_do_not_count_in_the_loss(checkpoint):
 
 
 def test_an_option_a_checkpoint_does_not_have_is_refused(checkpoint, tmp_path):
+    config = FinetuneConfig(steps=2, init=str(checkpoint[0]), options={"n_action_step": 4})
     with pytest.raises(ValueError, match="has no option 'n_action_step'; did you mean 'n_action_steps'"):
-        finetune([square_episodes(1)], tmp_path / "out", 2, init=checkpoint[0], options={"n_action_step": 4})
+        finetune([square_episodes(1)], tmp_path / "out", config)
 
 
 def test_options_that_are_no_json_object_are_refused(capsys):
@@ -311,11 +335,12 @@ def test_a_diffusion_policy_learns_resumes_to_the_same_bit_and_runs(tmp_path):
             raise Killed
 
     episodes = [square_episodes(3)]
-    figures = finetune(episodes, tmp_path / "whole", 30, **DIFFUSION)
+    config = FinetuneConfig(steps=30, checkpoint_every=20, **DIFFUSION)
+    figures = finetune(episodes, tmp_path / "whole", config)
     assert np.mean(figures["losses"][-10:]) < 0.8 * np.mean(figures["losses"][:10])
     with pytest.raises(Killed):
-        finetune(episodes, tmp_path / "cut", 30, checkpoint_every=20, progress=kill, **DIFFUSION)
-    assert finetune(episodes, tmp_path / "cut", 30, checkpoint_every=20, **DIFFUSION)["resumed_at"] == 20
+        finetune(episodes, tmp_path / "cut", config, progress=kill)
+    assert finetune(episodes, tmp_path / "cut", config)["resumed_at"] == 20
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all((value == cut[name]).all() for name, value in whole.items())
     runner = PolicyRunner(tmp_path / "whole", CONTRACT)
@@ -325,4 +350,4 @@ def test_a_diffusion_policy_learns_resumes_to_the_same_bit_and_runs(tmp_path):
 def test_a_policy_that_looks_back_is_refused(tmp_path):
     options = {**DIFFUSION, "options": {**DIFFUSION["options"], "n_obs_steps": 2}}
     with pytest.raises(ValueError, match=r"'diffusion' looks at 2 control steps.*set its n_obs_steps to 1"):
-        finetune([square_episodes(3)], tmp_path / "out", 2, **options)
+        finetune([square_episodes(3)], tmp_path / "out", FinetuneConfig(steps=2, **options))

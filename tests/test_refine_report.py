@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from episodes import square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import RefineConfig
+from lrm_ros.config import FinetuneConfig, RefineConfig
 from lrm_ros.config_files import to_dict
 from lrm_ros.training.policy.finetune import finetune
 from lrm_ros.training.ppo.evaluate import WAYS, RefinedRun, evaluate_all, read_runs
@@ -184,7 +184,8 @@ def test_runs_that_cannot_be_compared_are_refused(small_policy, tmp_path):
     with pytest.raises(ValueError, match=r"differs from .* in worlds; compare like runs"):
         read_runs([one, finished(tmp_path / "wide", small_policy, seed=1, worlds=5)])
     other = tmp_path / "other"
-    finetune([square_episodes(3)], other, 1, batch_size=8, warmup=0, init=small_policy)
+    training = FinetuneConfig(steps=1, batch_size=8, warmup=0, init=str(small_policy))
+    finetune([square_episodes(3)], other, training)
     with pytest.raises(ValueError, match="does not start from the policy that"):
         read_runs([one, finished(tmp_path / "else", other, reward="tri")])
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lerobot_files import (  # type: ignore[import-not-found]
+from lerobot_files import (
+    CONTRACT,  # type: ignore[import-not-found]
     FOLDER,
     KILLED_AFTER,
     TRAINING,
@@ -17,6 +18,7 @@ from lerobot_files import (  # type: ignore[import-not-found]
 )
 
 from lrm_ros import versions
+from lrm_ros.config import FinetuneConfig
 from lrm_ros.record.dataset import load_into_ram
 from lrm_ros.training.policy.finetune import finetune
 from lrm_ros.training.reward.data.sources.lerobot import read_lerobot
@@ -52,7 +54,7 @@ def test_a_policy_does_the_same_under_every_lerobot(written):
 def test_an_interrupted_training_of_another_lerobot_goes_on_as_if_nothing_had_happened(written, tmp_path):
     whole = json.loads((written / "policy/finetune.json").read_text())
     shutil.copytree(written / "cut.part", tmp_path / "cut.part")
-    resumed = finetune([episodes()], tmp_path / "cut", **TRAINING)
+    resumed = finetune([episodes()], tmp_path / "cut", TRAINING, CONTRACT)
     assert resumed["resumed_at"] == KILLED_AFTER
     np.testing.assert_allclose(resumed["losses"], whole["losses"], rtol=1e-4)
     np.testing.assert_allclose(actions(tmp_path / "cut"), np.load(written / "actions.npy"), atol=1e-4)
@@ -61,17 +63,18 @@ def test_an_interrupted_training_of_another_lerobot_goes_on_as_if_nothing_had_ha
 def test_training_goes_the_same_way_under_every_lerobot_and_ends_the_same_after_a_kill(written, tmp_path):
     """The loss is the one thing that LeRobot changed: 0.4 counts the steps after an episode's end as right."""
     there = json.loads((written / "policy/finetune.json").read_text())["losses"]
-    here = finetune([episodes()], tmp_path / "whole", **TRAINING)["losses"]
+    here = finetune([episodes()], tmp_path / "whole", TRAINING, CONTRACT)["losses"]
     np.testing.assert_allclose(here, there, rtol=1e-4)
     interrupted(tmp_path / "cut")
-    assert finetune([episodes()], tmp_path / "cut", **TRAINING)["losses"] == here
+    assert finetune([episodes()], tmp_path / "cut", TRAINING, CONTRACT)["losses"] == here
     whole, cut = (tmp_path / name / "model.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
 
 
 def test_training_from_a_policy_and_a_data_set_of_another_lerobot(written, tmp_path):
-    figures = finetune([written / "image"], tmp_path / "more", 2, init=written / "policy", batch_size=4)
-    again = finetune([written / "video"], tmp_path / "again", 2, init=written / "policy", batch_size=4)
+    config = FinetuneConfig(steps=2, init=str(written / "policy"), batch_size=4)
+    figures = finetune([written / "image"], tmp_path / "more", config)
+    again = finetune([written / "video"], tmp_path / "again", config)
     np.testing.assert_allclose(figures["losses"], again["losses"], rtol=0.1)
     assert actions(tmp_path / "more").shape == (15, 3, 6)
 

@@ -29,8 +29,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from lrm_ros import messages
 from lrm_ros.commit import source_commit
-from lrm_ros.config import ImproverConfig, RewardConfig
-from lrm_ros.config_files import to_dict
+from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig
+from lrm_ros.config_files import option_words, to_dict
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
 from lrm_ros.ros.base import EVENTS, LrmNode
@@ -203,15 +203,16 @@ class ImproverNode(LrmNode[ImproverConfig]):
     ) -> _Training:
         """Return the training of a policy of an iteration, to be started by :meth:`_train`."""
         config = self.config
-        out = self._run / f"iter_{iteration:03d}" / name
-        words = ["--out", str(out), "--steps", str(steps)]
-        for dataset in datasets:
-            words += ["--dataset", str(dataset)]
-        if init is not None:
-            words += ["--init", str(init)]
-        words += ["--seed", str(config.seed), "--lr", str(config.learning_rate), "--colour", str(config.colour)]
-        words += ["--state-noise", str(config.state_noise), "--batch-size", str(config.batch_size)]
-        return _Training(out, words)
+        settings = FinetuneConfig(
+            steps=steps,
+            init=None if init is None else str(init),
+            seed=config.seed,
+            lr=config.learning_rate,
+            batch_size=config.batch_size,
+            colour=config.colour,
+            state_noise=config.state_noise,
+        )
+        return _Training(self._run / f"iter_{iteration:03d}" / name, tuple(datasets), settings)
 
     def _train(self, stage: str, iteration: int, trainings: Sequence[_Training]) -> None:
         """Train side by side, each in a process of its own, which resumes if it was interrupted.
@@ -281,10 +282,17 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
 @dataclass(frozen=True)
 class _Training:
-    """A training of the loop: where its checkpoint goes and the options of ``lrm_ros.training.policy.finetune``."""
+    """A training of the loop: where its checkpoint goes, the folders of its data sets and how it is trained."""
 
     out: Path
-    words: list[str]
+    datasets: tuple[Path, ...]
+    settings: FinetuneConfig
+
+    @property
+    def words(self) -> list[str]:
+        """Options of ``lrm_ros.training.policy.finetune``."""
+        folders = [f"--out={self.out}", *(f"--dataset={folder}" for folder in self.datasets)]
+        return folders + option_words(self.settings)
 
     @property
     def done(self) -> bool:

@@ -48,7 +48,6 @@ SCHEMAS = {
             "MSG: builtin_interfaces/Duration\nint32 sec\nuint32 nanosec",
         )
     ),
-    "diagnostic_msgs/msg/DiagnosticStatus": _SEPARATOR.join((_STATUS, _KEY_VALUE)),
     "diagnostic_msgs/msg/DiagnosticArray": _SEPARATOR.join(
         (
             "std_msgs/Header header\nDiagnosticStatus[] status",
@@ -171,17 +170,10 @@ def joint_trajectory(stamp_ns: int, names: Sequence[str], points: Collection[Ite
     return bytes(cdr.data)
 
 
-def diagnostic_status(level: int, name: str, message: str, values: Mapping[str, str]) -> bytes:
-    """Encode diagnostic_msgs/DiagnosticStatus; level 0 OK, 2 ERROR, 3 STALE."""
-    cdr = _Cdr()
-    cdr.status(level, name, message, values)
-    return bytes(cdr.data)
-
-
 def diagnostic_array(
     stamp_ns: int, frame_id: str, statuses: Sequence[tuple[int, str, str, Mapping[str, str]]]
 ) -> bytes:
-    """Encode diagnostic_msgs/DiagnosticArray from (level, name, message, values) rows."""
+    """Encode diagnostic_msgs/DiagnosticArray from (level, name, message, values) rows; level 0 OK, 2 ERROR, 3 STALE."""
     cdr = _Cdr()
     cdr.header(stamp_ns, frame_id)
     cdr.u32(len(statuses))

@@ -42,7 +42,6 @@ class WorldsNode(LrmNode[WorldsConfig]):
         self._worlds: VectorWorlds | None = None
         self._stamps: list[int] = []  # of what each world showed last
         self._chunks: dict[int, ActionChunk] = {}
-        self._rounds = 0
 
     def configure(self) -> None:
         """Build the worlds and their topics."""
@@ -64,7 +63,7 @@ class WorldsNode(LrmNode[WorldsConfig]):
         self._images = [self.create_publisher(Image, f"{name}/{camera}/image_raw", IMAGE) for name in names]
         self._judged = [self.create_publisher(Image, f"{name}/{JUDGED}/image_raw", IMAGE) for name in names]
         self._about = self.create_publisher(DiagnosticArray, "worlds", STREAM)
-        self._stamps, self._chunks, self._rounds = [], {}, 0
+        self._stamps, self._chunks = [], {}
         self.create_subscription(Int64MultiArray, "worlds/seeds", self._on_seeds, STREAM)
         for world, name in enumerate(names):
             self.create_subscription(JointTrajectory, f"{name}/joint_command", partial(self._on_command, world), STREAM)
@@ -163,7 +162,6 @@ class WorldsNode(LrmNode[WorldsConfig]):
 
     def _tell(self, what: str, observations: list[Observation], statuses: list[DiagnosticStatus]) -> None:
         self._stamps = [observation.stamp_ns for observation in observations]
-        self._rounds += 1
         newest = messages.to_time(max(self._stamps))
         self._about.publish(DiagnosticArray(header=Header(stamp=newest, frame_id=what), status=statuses))
 

@@ -9,16 +9,17 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.config import FinetuneConfig
 from lrm_ros.training.policy.batches import TrainingData
 from lrm_ros.versions import load_policy_config
 
 
-def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | Path | None) -> tuple[Any, Any, Any]:
+def load_or_create(data: TrainingData, settings: FinetuneConfig, source: str | Path | None) -> tuple[Any, Any, Any]:
     """Return policy, pre-processor and post-processor: loaded from ``source``, or new for the data.
 
     Args:
         data: what is to be trained on; tells a new policy its inputs, its outputs and their normalisation.
-        settings: those of the training: ``policy`` (LeRobot's type), ``options`` (fields of its configuration), ``lr``.
+        settings: of the training; ``policy``, ``options`` and ``lr`` count.
         source: checkpoint to start from.
 
     Raises:
@@ -32,24 +33,24 @@ def load_or_create(data: TrainingData, settings: dict[str, Any], source: str | P
     contract = data.contract
     if source is not None:
         config = load_policy_config(source)
-        for key, value in _options(config.type, type(config), settings["options"]).items():
+        for key, value in _options(config.type, type(config), settings.options).items():
             setattr(config, key, value)
     else:
         known = PreTrainedConfig.get_known_choices()
-        kind = settings["policy"]
+        kind = settings.policy
         if kind not in known:
             raise ValueError(f"policy '{kind}' is unknown; LeRobot and this package have {', '.join(sorted(known))}")
-        config = known[kind](**_options(kind, known[kind], settings["options"]))
+        config = known[kind](**_options(kind, known[kind], settings.options))
         joints = (len(contract.joints),)
         config.input_features = {"observation.state": PolicyFeature(FeatureType.STATE, joints)}
         for camera in contract.cameras:
             size = (3, camera.height, camera.width)
             config.input_features[f"observation.images.{camera.name}"] = PolicyFeature(FeatureType.VISUAL, size)
         config.output_features = {"action": PolicyFeature(FeatureType.ACTION, joints)}
-    if settings["lr"] is not None:
-        config.optimizer_lr = settings["lr"]
+    if settings.lr is not None:
+        config.optimizer_lr = settings.lr
         if hasattr(config, "optimizer_lr_backbone"):  # ACT's second parameter group
-            config.optimizer_lr_backbone = settings["lr"]
+            config.optimizer_lr_backbone = settings.lr
     if looks_at_moments(config) and list(config.observation_delta_indices) != [0]:
         raise ValueError(
             f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, but it is asked"
@@ -91,15 +92,13 @@ def _options(kind: str, config: type, options: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def schedule_of(settings: dict[str, Any], lr: float) -> Any:
+def schedule_of(settings: FinetuneConfig, lr: float) -> Any:
     """Return LeRobot's schedule configuration."""
     from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
-    if settings["schedule"] not in ("cosine", "constant"):
-        raise ValueError(f"schedule must be 'cosine' or 'constant', got '{settings['schedule']}'")
-    last = lr / 100 if settings["schedule"] == "cosine" else lr
-    warmup = min(settings["warmup"], settings["steps"] // 10)
-    return CosineDecayWithWarmupSchedulerConfig(warmup, settings["steps"], peak_lr=lr, decay_lr=last)
+    last = lr / 100 if settings.schedule == "cosine" else lr
+    warmup = min(settings.warmup, settings.steps // 10)
+    return CosineDecayWithWarmupSchedulerConfig(warmup, settings.steps, peak_lr=lr, decay_lr=last)
 
 
 def looks_at_moments(config: Any) -> bool:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from lrm_ros.config import RobotContract
+from lrm_ros.config import FinetuneConfig, RobotContract
+from lrm_ros.config_files import add_options, from_options, to_dict
 from lrm_ros.contract import contract_differences, load_contract, save_contract
 from lrm_ros.progress import progress_bar
 from lrm_ros.training.policy.batches import TrainingData, blur_states, vary_colours
@@ -33,21 +34,8 @@ FIGURES_FILE = "finetune.json"
 def finetune(
     datasets: Sequence[str | Path | Sequence[Episode]],
     out: str | Path,
-    steps: int,
-    init: str | Path | None = None,
-    seed: int = 0,
-    lr: float | None = None,
-    batch_size: int = 32,
-    schedule: str = "cosine",
-    warmup: int = 100,
-    weights: Sequence[float] | None = None,
-    label: str = "action",
-    colour: float = 0.0,
-    state_noise: float = 0.0,
-    policy: str = "act_small",
-    options: dict[str, Any] | None = None,
+    config: FinetuneConfig,
     contract: RobotContract | None = None,
-    checkpoint_every: int = 500,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train a policy and save it as a LeRobot ``pretrained_model`` folder.
@@ -57,21 +45,8 @@ def finetune(
     Args:
         datasets: LeRobotDataset folders written by this package, or lists of episodes.
         out: folder of the new checkpoint; its unfinished state lives beside it in ``<out>.part``.
-        steps: optimiser steps.
-        init: checkpoint to start from, whose normalisation is kept; ``None``: from scratch.
-        seed: seed of the initial weights and of the batches.
-        lr: (peak) learning rate; ``None``: the policy's preset.
-        batch_size: samples a step.
-        schedule: ``"cosine"`` (to a hundredth of ``lr``) or ``"constant"``, both after a linear warm-up.
-        warmup: warm-up steps.
-        weights: share of each data set in a batch; ``None``: every step of every data set is equally likely.
-        label: ``"action"`` (sent to the arm) or ``"wish"`` (asked for, before exploration and limits).
-        colour: strength of the random colour variation of the images (see ``vary_colours``); 0: off.
-        state_noise: noise on the joint states the policy sees in training [rad] (see ``blur_states``); 0: off.
-        policy: LeRobot policy type of a new policy.
-        options: fields of the policy's configuration that differ from its defaults.
+        config: how it is trained.
         contract: robot contract of in-memory episodes; data set folders carry their own.
-        checkpoint_every: steps between two resume points; 0: none.
         progress: called with (step, steps, loss) after each step.
 
     Returns:
@@ -83,16 +58,9 @@ def finetune(
     """
     from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
 
-    if min(steps, batch_size) < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}")
-    episodes, contract = _load(datasets, contract, init)
-    data = TrainingData(episodes, contract, label)
-    settings = {
-        "steps": steps, "init": str(init) if init else None, "seed": seed, "lr": lr, "batch_size": batch_size,
-        "schedule": schedule, "warmup": warmup, "weights": list(weights) if weights is not None else None,
-        "label": label, "colour": colour, "state_noise": state_noise, "policy": policy,
-        "options": options or {}, "data": data.fingerprint(),
-    }  # fmt: skip
+    episodes, contract = _load(datasets, contract, config.init)
+    data = TrainingData(episodes, contract, config.label)
+    settings = settings_of(config, data)
     out = Path(out)
     if (out / FIGURES_FILE).is_file():
         figures = json.loads((out / FIGURES_FILE).read_text())
@@ -101,20 +69,20 @@ def finetune(
     if out.exists():
         raise ValueError(f"'{out}' exists and is no finished training; remove it or choose another --out")
     part = out.with_name(out.name + ".part")
-    run = _Run(data, contract, settings, part)
+    run = _Run(data, contract, config, part)
     started, first = time.perf_counter(), run.step
-    while run.step < steps:
+    while run.step < config.steps:
         loss = run.advance()
         if progress:
-            progress(run.step, steps, loss)
-        if checkpoint_every and run.step % checkpoint_every == 0 and run.step < steps:
+            progress(run.step, config.steps, loss)
+        if config.checkpoint_every and run.step % config.checkpoint_every == 0 and run.step < config.steps:
             run.save()
     seconds = time.perf_counter() - started
     figures = {
-        "steps": steps,
+        "steps": config.steps,
         "resumed_at": first,
         "seconds": seconds,
-        "ms_per_step": 1e3 * seconds / max(1, steps - first),
+        "ms_per_step": 1e3 * seconds / max(1, config.steps - first),
         "loss_first": float(np.mean(run.losses[:20])),
         "loss_last": float(np.mean(run.losses[-100:])),
         "inputs": len(data.inputs),
@@ -127,10 +95,17 @@ def finetune(
     return figures
 
 
+def settings_of(config: FinetuneConfig, data: TrainingData) -> dict[str, Any]:
+    """Return what decides a training's result, as it is kept with it: fields of ``config``, a checksum of the data."""
+    settings = to_dict(config)
+    del settings["checkpoint_every"]  # does not change the result
+    return {**settings, "data": data.fingerprint()}
+
+
 class _Run:
     """One training: LeRobot's objects, the step counter, and their way to disk and back."""
 
-    def __init__(self, data: TrainingData, contract: RobotContract, settings: dict[str, Any], part: Path) -> None:
+    def __init__(self, data: TrainingData, contract: RobotContract, settings: FinetuneConfig, part: Path) -> None:
         from accelerate import Accelerator
         from lerobot.configs.default import DatasetConfig
         from lerobot.configs.train import TrainPipelineConfig
@@ -140,9 +115,9 @@ class _Run:
 
         self.data, self.contract, self.settings, self.part = data, contract, settings, part
         self.step, self.losses = 0, []
-        set_seed(settings["seed"])
+        set_seed(settings.seed)
         resume = self._resume_point()
-        source = resume / "pretrained_model" if resume else settings["init"]
+        source = resume / "pretrained_model" if resume else settings.init
         self.policy, self.preprocessor, self.postprocessor = load_or_create(data, settings, source)
         config = self.policy.config
         self.parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
@@ -152,9 +127,9 @@ class _Run:
             policy=config,
             optimizer=optimizer,
             scheduler=schedule_of(settings, optimizer.lr),
-            steps=settings["steps"],
-            batch_size=settings["batch_size"],
-            seed=settings["seed"],
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
         )
         self.optimizer, self.scheduler = make_optimizer_and_scheduler(self.config, self.policy)
         if resume:
@@ -166,7 +141,7 @@ class _Run:
         # The last one only LeRobot 0.6 writes, and only where there is a GPU.
         names = ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")
         meters = {name: AverageMeter(name, ":.3g") for name in names}
-        self.metrics = MetricsTracker(settings["batch_size"], len(data.inputs), data.episodes, meters, self.step)
+        self.metrics = MetricsTracker(settings.batch_size, len(data.inputs), data.episodes, meters, self.step)
         self.policy.train()
 
     def advance(self) -> float:
@@ -174,15 +149,15 @@ class _Run:
         from lerobot.scripts.lerobot_train import update_policy
 
         settings = self.settings
-        indices = self.data.draw(settings["seed"], self.step, settings["batch_size"], settings["weights"])
+        indices = self.data.draw(settings.seed, self.step, settings.batch_size, settings.weights)
         batch = self.data.batch(indices, self.policy.config.action_delta_indices)
-        if settings["colour"] > 0:
+        if settings.colour > 0:
             for camera in self.contract.cameras:
                 key = f"observation.images.{camera.name}"
-                batch[key] = vary_colours(batch[key], settings["seed"], self.step, settings["colour"])
-        if settings["state_noise"] > 0:
+                batch[key] = vary_colours(batch[key], settings.seed, self.step, settings.colour)
+        if settings.state_noise > 0:
             states = batch["observation.state"]
-            batch["observation.state"] = blur_states(states, settings["seed"], self.step, settings["state_noise"])
+            batch["observation.state"] = blur_states(states, settings.seed, self.step, settings.state_noise)
         if looks_at_moments(self.policy.config):
             for key in (key for key in batch if key.startswith("observation.")):
                 batch[key] = batch[key][:, None]  # (B, 1, ...)
@@ -212,7 +187,7 @@ class _Run:
             self.preprocessor, self.postprocessor,
         )  # fmt: skip
         (temporary / "losses.json").write_text(json.dumps(self.losses))
-        (temporary / "settings.json").write_text(json.dumps(self.settings))
+        (temporary / "settings.json").write_text(json.dumps(settings_of(self.settings, self.data)))
         os.rename(temporary, target)
         for old in self.part.glob("[0-9]*"):
             if old != target:
@@ -237,7 +212,8 @@ class _Run:
         points = sorted(self.part.glob("[0-9]*"))
         if not points:
             return None
-        _check_settings(json.loads((points[-1] / "settings.json").read_text()), self.settings, self.part)
+        found = json.loads((points[-1] / "settings.json").read_text())
+        _check_settings(found, settings_of(self.settings, self.data), self.part)
         return points[-1]
 
 
@@ -263,7 +239,8 @@ def _load(
 
 
 def _check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    """Raise if a folder belongs to a training with other settings or data."""
+    """Raise if a folder belongs to a training with other settings or data; one it does not name had its default."""
+    found = {**to_dict(FinetuneConfig(steps=1)), "steps": None, **found}
     wanted = json.loads(json.dumps(wanted))
     changed = [key for key in wanted if found.get(key) != wanted[key]]
     differences = [f"{key} {found.get(key)!r} instead of {wanted[key]!r}" for key in changed]
@@ -273,19 +250,6 @@ def _check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path)
         )
 
 
-def _fields(text: str) -> dict[str, Any]:
-    """Read the argument of ``--options``."""
-    import argparse
-
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{text} is no JSON object; write e.g. '{{\"chunk_size\": 16}}'")
-    return found
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm finetune``."""
     import argparse
@@ -293,20 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lrm finetune", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", action="append", required=True, help="LeRobotDataset folder; may be repeated")
     parser.add_argument("--out", required=True, help="folder of the new checkpoint; an interrupted run is resumed")
-    parser.add_argument("--steps", type=int, required=True, help="optimiser steps")
-    parser.add_argument("--init", help="checkpoint to start from; its normalisation is kept")
-    parser.add_argument("--seed", type=int, default=0, help="seed of initial weights and batches")
-    parser.add_argument("--lr", type=float, help="peak learning rate (default: the policy's preset)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine")
-    parser.add_argument("--warmup", type=int, default=100, help="warm-up steps")
-    parser.add_argument("--weight", action="append", type=float, help="share of each --dataset, in the same order")
-    parser.add_argument("--label", choices=("action", "wish"), default="action", help="what the policy learns")
-    parser.add_argument("--colour", type=float, default=0.0, help="strength of the random colour variation; 0: off")
-    parser.add_argument("--state-noise", type=float, default=0.0, help="noise on the joint states in training [rad]")
-    parser.add_argument("--policy", default="act_small", help="LeRobot policy type of a new policy")
-    parser.add_argument("--options", type=_fields, default={}, help="policy configuration fields as JSON")
-    parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two resume points; 0: none")
+    add_options(parser, FinetuneConfig)
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     arguments = parser.parse_args(argv)
@@ -316,18 +267,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
-        with progress_bar(arguments.steps, "train " + "/".join(Path(arguments.out).parts[-2:]), "step") as bar:
+        config = from_options(FinetuneConfig, arguments)
+        with progress_bar(config.steps, "train " + "/".join(Path(arguments.out).parts[-2:]), "step") as bar:
 
             def show(step: int, steps: int, loss: float) -> None:
                 bar.update(step - bar.n)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
-            figures = finetune(
-                arguments.dataset, arguments.out, arguments.steps, arguments.init, arguments.seed, arguments.lr,
-                arguments.batch_size, arguments.schedule, arguments.warmup, arguments.weight, arguments.label,
-                arguments.colour, arguments.state_noise, arguments.policy, arguments.options,
-                checkpoint_every=arguments.checkpoint_every, progress=show,
-            )  # fmt: skip
+            figures = finetune(arguments.dataset, arguments.out, config, progress=show)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         parser.exit(1, f"lrm finetune: {error}\n")
     if arguments.json:

@@ -81,13 +81,6 @@ def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[Judg
             yield Judged(path, refused[path] if path in refused else next(verdicts), outcomes.get(path))
 
 
-def agreement(judged: Sequence[Judged]) -> dict[str, float | int | None]:
-    """Return precision and recall of the judge over the episodes with a person's outcome (``None`` if undefined)."""
-    known = [item for item in judged if item.outcome is not None]
-    found = precision_recall([item.verdict.keep for item in known], [bool(item.outcome) for item in known])
-    return {name: found[name] for name in ("precision", "recall", "n")}
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the judge; returns 1 if an episode could not be judged, 2 for wrong arguments."""
     default = RewardConfig()
@@ -127,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
             f"{'keep' if verdict.keep else 'drop'}  {said:8s} {verdict.reason}",
             flush=True,
         )
-    figures = agreement(judged)
+    known = [item for item in judged if item.outcome is not None]
+    found = precision_recall([item.verdict.keep for item in known], [bool(item.outcome) for item in known])
+    figures = {name: found[name] for name in ("precision", "recall", "n")}
     kept = sum(item.verdict.keep for item in judged)
     print(f"kept {kept} of {len(judged)}")
     if figures["n"]:

@@ -21,6 +21,7 @@ _FIGURES = (
     ("completion", "accuracy", "completion, accuracy"),
     ("completion", "ece", "completion, expected calibration error"),
 )
+_LIMITS = {"zero_shot": " of these few tasks: it says nothing about other tasks"}  # of an interval
 _SETS = {"in_domain": "trained tasks, new episodes", "zero_shot": "tasks never trained on"}
 
 
@@ -85,7 +86,7 @@ def _tables(metrics: dict[str, Any]) -> str:
         n = metrics["n"][name]
         parts.append(
             f"**{_SETS[name].capitalize()}** ({n['episodes']} episodes, {n['frames']} keyframes, {n['pairs']} pairs; "
-            "in brackets the 95 % interval, bootstrapped over episodes)\n\n"
+            f"in brackets the 95 % interval, bootstrapped over episodes{_LIMITS.get(name, '')})\n\n"
             "| | tiny | same model untrained | constant | time index |\n| --- | --- | --- | --- | --- |\n"
             + "\n".join(
                 f"| {text} | {_value(metrics[name], head, key)} | "
