@@ -358,11 +358,14 @@ def test_worlds_of_a_group_start_from_the_same_poses(small_policy, tmp_path):
     run.close()
     first, second, third, fourth = run._seeds()
     assert first == second and third == fourth and first != third
+    assert all(3_000_000 <= seed < 3_100_000 for seed in first + third)
     run.iteration = 1
     assert run._seeds()[0] != first
 
 
 def test_settings_that_cannot_be_are_refused(small_policy, tmp_path):
+    with pytest.raises(ValueError, match="run seed 100 has no seeds for refinement; set a seed from 0 to 99"):
+        Refinement(config(small_policy, tmp_path, seed=100))
     with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
         Refinement(config(small_policy, tmp_path, steps=20))
     with pytest.raises(ValueError, match=r"worlds \(2\) must be a multiple of group \(4\)"):

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lrm_ros import seeds
 from lrm_ros.config import ImproverConfig, RewardConfig
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
@@ -37,7 +38,13 @@ class Collector:
             driver: calls the other nodes.
             judge: model, camera, frames and threshold of the judge.
             config: the loop's settings.
+
+        Raises:
+            ValueError: there are no start poses for this seed, or not as many as the loop may need.
         """
+        self._demonstration_seeds = seeds.demonstrations(config.seed, 2 * config.demonstrations + 10)
+        for iteration in range(1, config.iterations + 1):
+            seeds.rollouts(config.seed, iteration, config.episodes)
         self._driver, self._config, self._camera = driver, config, judge.camera
         self._engine = RewardEngine(judge)
 
@@ -58,12 +65,12 @@ class Collector:
         self._driver.set("twin", {"frame_every": 1, "max_steps": 0, "disturbance_std": config.disturbance})
         self._driver.set("recorder", {"source": "expert", "image_format": "png"})
         verdicts = read_verdicts(folder)
-        seed = 10_000 * (config.seed + 1)
+        seed = self._demonstration_seeds.start
         wanted = config.demonstrations
         kept = sum(row["keep"] for row in verdicts.values())
         with progress_bar(wanted, "demonstrations", "ep", kept) as bar:
             while kept < wanted:
-                if seed - 10_000 * (config.seed + 1) >= 2 * wanted + 10:
+                if seed - self._demonstration_seeds.start >= 2 * wanted + 10:
                     raise EpisodeError(
                         f"the judge kept {kept} of {2 * wanted + 10} demonstrations; is model '{config.model}' made "
                         "for this task and camera?"
@@ -88,10 +95,9 @@ class Collector:
         self._driver.set("twin", {"frame_every": 1, "max_steps": config.rollout_steps, "disturbance_std": 0.0})
         self._driver.set("recorder", {"source": "policy", "image_format": "png"})
         verdicts = read_verdicts(folder)
-        first = 2_000_000 + 100_000 * config.seed + 10_000 * iteration
         attempts = kept = 0
         with progress_bar(config.episodes, "roll out", "start") as bar:
-            for seed in range(first, first + config.episodes):
+            for seed in seeds.rollouts(config.seed, iteration, config.episodes)[: config.episodes]:
                 for attempt in range(config.tries):
                     row = self._attempt(folder, verdicts, seed, attempt)
                     attempts += 1

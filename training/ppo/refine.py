@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrm_ros import seeds
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.config_files import from_dict, to_dict
@@ -37,8 +38,6 @@ from lrm_ros.training.ppo.weights import weights_of
 from lrm_ros.types import Observation
 
 STATE, HISTORY, CONFIG, POLICY = "state.pt", "history.jsonl", "config.json", "policy"
-FIRST_SEED = 3_000_000  # start poses of the training; evaluations never use them
-_SEEDS_A_RUN = 100_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ class Refinement:
             raise ValueError(f"worlds ({config.worlds}) must be a multiple of group ({config.group})")
         if config.steps % config.execute_steps:
             raise ValueError(f"steps ({config.steps}) must be a multiple of execute_steps ({config.execute_steps})")
+        seeds.refinement(config.seed)  # before anything is loaded
         self.config, self.folder = config, Path(config.run)
         self.contract: RobotContract = load_contract(Path(config.checkpoint))
         self.rewards = rewards or WorldRewards(config)
@@ -224,8 +224,8 @@ class Refinement:
         config = self.config
         each = -(-config.steps // config.max_steps) + 1
         rng = np.random.default_rng([config.seed, self.iteration])
-        first = FIRST_SEED + _SEEDS_A_RUN * config.seed
-        poses = [(first + rng.integers(_SEEDS_A_RUN, size=each)).tolist() for _ in range(config.worlds // config.group)]
+        first, size = (block := seeds.refinement(config.seed)).start, len(block)
+        poses = [(first + rng.integers(size, size=each)).tolist() for _ in range(config.worlds // config.group)]
         return [own for own in poses for _ in range(config.group)]
 
     # ---- to disk and back --------------------------------------------------------------------------------------------

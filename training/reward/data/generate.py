@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lrm_ros import seeds
 from lrm_ros.sim.behaviour import KINDS as PLAYED
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
@@ -29,7 +31,6 @@ from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
 from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
 from lrm_ros.training.reward.data.sources.twin import play_twin
 
-FIRST_SEED = 5_000_000  # as in lrm_ros.sim.twin.generate
 SHARD = 100  # episodes a file
 # Tasks that no training episode may come from: what the model says about them is zero-shot.
 HELD_OUT = (
@@ -74,7 +75,7 @@ def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: st
 
 
 def generate(
-    names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED, keep: float = 1.0, kind: str = ""
+    names: Sequence[str], out: Path, episodes: int, seed: int = seeds.GENERATED.first, keep: float = 1.0, kind: str = ""
 ) -> Counter[str]:
     """Write shards of labelled episodes; finished shards are kept when it is called again with the same arguments.
 
@@ -146,10 +147,14 @@ def main(argv: list[str] | None = None) -> int:
         f"'tabletop': its families, 'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
     )
     parser.add_argument("--episodes", type=int, default=80, help="of each source")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument(
+        "--seed", type=int, default=seeds.GENERATED.first, help="first of each source (default %(default)s)"
+    )
     parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
     parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(PLAYED)}")
     args = parser.parse_args(argv)
+    if warning := seeds.held_out_warning(args.seed, args.episodes):
+        print(f"warning: {warning}", file=sys.stderr)
     trained = [name for name in SOURCES if name not in HELD_OUT]
     groups = {
         "train": trained,

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import proportion
 from lrm_ros.training.reward.eval.metrics import cumulative_accuracy, progress_figures
 from lrm_ros.training.reward.eval.openloop_page import page, text
@@ -173,7 +174,9 @@ def main(argv: list[str] | None = None) -> int:
         help="mean: expectation of the answer (default); nearest: the answer next to it; written: text, as upstream's",
     )  # fmt: skip
     parser.add_argument("--episodes", type=int, default=80, help="start poses (default 80, as in the paper)")
-    parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+    )
     parser.add_argument("--max-steps", type=int, default=60, help="control steps of every episode")
     parser.add_argument("--worlds", type=int, default=8, help="simulated worlds at once")
     parser.add_argument("--processes", type=int, help="that share the worlds; default: one a core")
