@@ -8,7 +8,6 @@ An attempt with a verdict is never repeated; a journal without one is judged, no
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from lrm_ros import seeds
 from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.files import append_line, mend_lines, read_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
@@ -126,8 +126,7 @@ class Collector:
                 raise
         row = {**self._judge(journal), "seed": seed, "attempt": attempt}
         verdicts[episode_id] = row
-        with (folder / "verdicts.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(folder / "verdicts.jsonl", row)
         return {**row, "new": True}
 
     def _begin(self, folder: Path, episode_id: str, seed: int) -> None:
@@ -206,14 +205,8 @@ def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the verdicts of a folder by episode; a line cut off by a kill is dropped, its journal judged again."""
     path = folder / "verdicts.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return {}
-    text = path.read_text()
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text)
-    rows = [json.loads(line) for line in text.splitlines()]
-    return {row["episode_id"]: row for row in rows}
+    mend_lines(path)
+    return {row["episode_id"]: row for row in read_lines(path)}
 
 
 def kept_any(folder: Path) -> bool:

@@ -13,11 +13,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lrm_ros import seeds
+from lrm_ros.files import claim_folder, replacing
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, wander
 from lrm_ros.sim.twin.world import World
@@ -61,26 +61,6 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
     }
 
 
-def claim_folder(out: Path, settings: dict[str, Any]) -> None:
-    """Make a folder for shards, or go on in one that was made with the same settings.
-
-    Raises:
-        ValueError: it holds shards made with other settings, or nobody wrote with which.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "settings.json"
-    if not path.exists() and not any(out.glob("*.npz")):
-        path.write_text(json.dumps(settings, indent=1) + "\n")
-    found = json.loads(path.read_text()) if path.exists() else {}
-    differing = [
-        f"{name} {found.get(name)!r} there, {value!r} now"
-        for name, value in settings.items()
-        if found.get(name) != value
-    ]
-    if differing:
-        raise ValueError(f"'{out}' holds shards of other settings ({'; '.join(differing)}); choose another --out")
-
-
 def generate(out: Path, episodes: int, seed: int = seeds.GENERATED.first, stride: int = 2) -> int:
     """Write shards of labelled episodes; finished shards are kept when it is run again.
 
@@ -90,7 +70,8 @@ def generate(out: Path, episodes: int, seed: int = seeds.GENERATED.first, stride
     Raises:
         ValueError: the folder holds shards of other settings.
     """
-    claim_folder(out, {"source": "twin", "episodes": episodes, "seed": seed, "stride": stride})
+    settings = {"source": "twin", "episodes": episodes, "seed": seed, "stride": stride}
+    claim_folder(out, settings, "*.npz", "shards")
     world, written, start = World(), 0, time.monotonic()
     kinds = np.array(KINDS)
     weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
@@ -111,9 +92,8 @@ def generate(out: Path, episodes: int, seed: int = seeds.GENERATED.first, stride
             rows.append(row)
             tasks.append(json.dumps({"episode": index, "task": world.instruction, "kind": kind}))
         merged = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, tasks=np.array(tasks), **merged)
-        temporary.rename(path)
+        with replacing(path) as stream:
+            np.savez(stream, allow_pickle=False, tasks=np.array(tasks), **merged)
         written += len(merged["frames"])
         print(f"{path.name}: {written} frames, {time.monotonic() - start:.0f} s", flush=True)
     return written

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
+from lrm_ros.files import write_json
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
 from lrm_ros.seeds import HELD_OUT
@@ -101,8 +102,7 @@ def _in_worlds(args: argparse.Namespace) -> None:
         "seeds": seeds,
         "success": [found[seed] for seed in seeds],
     }
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result))
+    write_json(args.json, result, indent=None)
 
 
 def _tell(args: argparse.Namespace) -> int:

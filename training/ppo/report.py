@@ -9,8 +9,6 @@ measured again.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.files import write_json, write_text
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.ppo.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
 from lrm_ros.training.report.stats import mcnemar, wilson
@@ -133,14 +132,8 @@ def write_report(
     from lrm_ros.training.ppo.page import page
 
     report = figures(runs, found, seeds)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("json", json.dumps(report, indent=1, allow_nan=False) + "\n"),
-        ("html", page(report, out.name)),
-    ):
-        part = out / f"ppo_report.{name}.part"
-        part.write_text(text)
-        os.replace(part, out / f"ppo_report.{name}")
+    write_json(out / "ppo_report.json", report, allow_nan=False)
+    write_text(out / "ppo_report.html", page(report, out.name))
     return report
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from lrm_ros import seeds
+from lrm_ros.files import claim_folder, replacing
 from lrm_ros.sim.behaviour import KINDS as PLAYED
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
 from lrm_ros.sim.tabletop.scenes import FAMILIES
 from lrm_ros.sim.twin.expert import KINDS as TWIN_KINDS
-from lrm_ros.sim.twin.generate import claim_folder
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
@@ -93,7 +93,8 @@ def generate(
     Raises:
         ValueError: unknown source, or the folder holds shards of other settings.
     """
-    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep, "kind": kind})
+    settings = {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep, "kind": kind}
+    claim_folder(out, settings, "*.npz", "shards")
     numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed, keep, kind) for name in names))
     start, total = time.monotonic(), Counter[str]()
     for shard in range(-(-len(names) * episodes // SHARD)):
@@ -127,10 +128,9 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
         tasks.append(json.dumps(about | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
         counts.update({episode.kind: 1, "frames": count})
     if tasks:
-        temporary = path.with_suffix(".tmp.npz")
         merged = {name: np.concatenate(parts) for name, parts in columns.items()}
-        np.savez_compressed(temporary, allow_pickle=False, tasks=np.array(tasks), **merged)
-        temporary.rename(path)
+        with replacing(path) as stream:
+            np.savez_compressed(stream, allow_pickle=False, tasks=np.array(tasks), **merged)
     return counts
 
 
