@@ -331,6 +331,9 @@ def test_a_kill_between_the_state_and_the_words_is_mended_and_other_weights_are_
     refine(config(start, run, iterations=1))
     assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == whole
     assert json.loads((run / "config.json").read_text())["config"]["checkpoint"] == str(start)
+    (run / "history.jsonl").write_text((run / "history.jsonl").read_text()[:-9])
+    refine(config(start, run, iterations=1))
+    assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == whole
     shutil.copy(run / "policy" / "model.safetensors", start / "model.safetensors")
     with pytest.raises(ValueError, match=r"run' began from weights that '.*start' no longer has"):
         refine(config(start, run, iterations=2))
@@ -420,7 +423,7 @@ def test_an_iteration_that_fails_says_how_to_go_on(small_policy, tmp_path, monke
 
 def test_a_resumed_runs_bar_begins_where_it_stopped_and_its_last_line_tells_of_fewer_steps(tmp_path):
     settings = config(tmp_path, tmp_path, execute_steps=4)
-    (tmp_path / "history.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "history.jsonl").write_text('{}\n{}\n{"iterat')  # the third was cut off by a kill
     with run_bar(settings) as bar:
         assert (bar.n, bar.total) == (64, 96)
     assert outcome(settings).endswith("evaluate with --execute-steps 4")
