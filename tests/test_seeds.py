@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +144,18 @@ def test_the_loop_refuses_settings_that_leave_its_seeds_before_it_begins():
     ):
         with pytest.raises(ValueError, match=message):
             Collector(None, RewardConfig(model="fake"), ImproverConfig(**settings))
+
+
+def test_the_commands_of_the_shipped_model_have_seeds_of_their_purpose():
+    """lrm_ros/training/reward/train/tiny/train.py says how the shipped model was made and examined."""
+    text = (Path(seeds.__file__).parent / "training/reward/train/tiny/train.py").read_text()
+    commands = re.sub(r"\\\n\s+", " ", text).splitlines()
+    assert {int(seed) for line in commands for seed in re.findall(r"--seed (\d+)", line)} == {
+        seeds.EXAM.first,
+        seeds.TABLETOP.first,
+        seeds.RANDOM_MOTION.first,
+    }
+    for line in commands:
+        if seed := re.search(r"--seed (\d+)", line):
+            purpose = seeds.TABLETOP if "tabletop" in line else seeds.RANDOM_MOTION if "random" in line else seeds.EXAM
+            assert int(seed[1]) == purpose.first, line
