@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lrm_ros import seeds
+
 
 def _opt(default: Any, help: str, **more: Any) -> Any:
     """Return a dataclass field with a default, a help text and more metadata."""
@@ -233,7 +235,7 @@ class RefineConfig:
     diffusion_std: float = _opt(0.1, "diffusion policy: smallest deviation of a step, of actions scaled to [-1, 1]")
     train: str = _opt("all", "what learns: all of the policy, its decoder with the head, or the head alone")
     save_every: int = _opt(10, "iterations between two kept policies and film strips")
-    seed: int = _opt(0, "seed of everything")
+    seed: int = _opt(0, "seed of everything, 0 to 99")
     processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
     ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
     device: str = _opt("auto", "torch device of the reward model")
@@ -305,7 +307,7 @@ class ImproverConfig:
     """The improver node: the self-improvement loop (paper IV-C)."""
 
     run: str = _opt("runs/demo", "run folder; an interrupted run goes on")
-    iterations: int = _opt(2, "self-improvement iterations")
+    iterations: int = _opt(2, "self-improvement iterations, at most 9")
     demonstrations: int = _opt(20, "demonstrations the policy starts from")
     disturbance: float = _opt(0.02, "actuation noise of the twin during demonstrations [rad]")
     episodes: int = _opt(80, "start poses to roll out in each iteration")
@@ -320,8 +322,8 @@ class ImproverConfig:
     colour: float = _opt(1.0, "strength of the random colour variation of training images")
     state_noise: float = _opt(0.1, "noise on the joint states a policy sees in training [rad]")
     eval_episodes: int = _opt(200, "held-out seeds of the evaluation")
-    eval_seed: int = _opt(1_001_000, "first held-out seed; used by the final evaluation only")
-    seed: int = _opt(FinetuneConfig.seed, "seed of everything")
+    eval_seed: int = _opt(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only")
+    seed: int = _opt(FinetuneConfig.seed, "seed of everything, 0 to 99")
     model: str = _opt(RewardConfig.model, "reward model of the judge")
     judge_frames: int = _opt(RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames")
     judge_threshold: float = _opt(RewardConfig.judge_threshold, "keep an episode when that mean is at least this")
@@ -334,6 +336,6 @@ class EvaluatorConfig:
     checkpoint: str = _opt("", "folder of the policy to evaluate")
     file: str = _opt("", "JSON file of the result")
     once: bool = _opt(False, "evaluate at the start and then end")
-    first_seed: int = _opt(1_000_000, "first seed")
+    first_seed: int = _opt(seeds.HELD_OUT.first, "first seed")
     episodes: int = _opt(200, "number of seeds, one episode each")
     max_steps: int = _opt(60, "control steps after which an episode ends")

@@ -49,14 +49,16 @@ ROS_FILES = {
 }
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit and config_files.
-CORE = {"types", "config", "contract", "act_small", "reward", "record", "robot", "policy", "messages"}
+CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy", "messages"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
     "progress": set(),
     "commit": set(),
+    "seeds": set(),
+    "files": set(),
     "config_files": set(),
-    "config": {"types"},
+    "config": {"types", "seeds"},
     "contract": {"types", "config"},
     "act_small": {"types", "config"},
     "reward": {"types", "config"},

@@ -8,7 +8,9 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from lrm_ros import messages
+from lrm_ros.config import EvaluatorConfig
 from lrm_ros.nodes.evaluator import EvaluatorNode
+from lrm_ros.ros.episodes import EpisodeError
 
 
 def truth(seed: int, steps: int, success: bool = False) -> DiagnosticStatus:
@@ -52,3 +54,63 @@ def test_an_episode_whose_truth_never_came_is_left_out_and_named(node, tmp_path,
     node._on_truth(truth(8, 40, True))
     assert rows(tmp_path) == []
     assert "the simulator said nothing of the end of lost" in capfd.readouterr().err
+
+
+class Desk:
+    """The other nodes, which do what they are told."""
+
+    def wait_ready(self, names) -> None:
+        pass
+
+    def policy_parameter(self, name: str) -> int:
+        return 16
+
+    def set(self, node: str, values: dict) -> None:
+        pass
+
+    def trigger(self, name: str) -> str:
+        return ""
+
+    def stop(self) -> None:
+        pass
+
+
+def test_an_evaluation_whose_record_was_cut_by_a_kill_goes_on_and_ends_the_same(node, tmp_path, monkeypatch):
+    node._driver, played = Desk(), []
+
+    def play(driver, seed, config):
+        if seed == 12 and len(played) == 2:
+            raise EpisodeError("killed here")
+        played.append(seed)
+        return {"seed": seed, "success": seed % 2 == 0, "steps": seed, "seconds": 1.0}
+
+    monkeypatch.setattr(node, "_episode", play)
+    monkeypatch.setattr(node, "_publish", lambda *_, **__: None)  # the node is not configured
+    path = tmp_path / "eval" / "final.json"
+    config = EvaluatorConfig(checkpoint="policy", file=str(path), first_seed=10, episodes=4)
+    with pytest.raises(EpisodeError):
+        node._evaluate(config)
+    part = path.with_name("final.json.part")
+    whole = part.read_bytes()
+    assert whole.count(b"\n") == 2 and not path.exists()
+    part.write_bytes(whole[:-9])
+    node._evaluate(config)
+    assert played == [10, 11, 11, 12, 13], "only the seed whose line was cut is played again"
+    result = json.loads(path.read_text())
+    assert result["seeds"] == [10, 11, 12, 13] and result["success"] == [1, 0, 1, 0]
+    assert [one.name for one in path.parent.iterdir()] == ["final.json"]
+
+
+def test_a_damaged_line_of_an_evaluations_record_is_named(node, tmp_path):
+    node._driver = Desk()
+    (tmp_path / "final.json.part").write_text('{"seed": 1{"seed": 2}\n{"seed": 3}\n')
+    config = EvaluatorConfig(checkpoint="policy", file=str(tmp_path / "final.json"), episodes=1)
+    with pytest.raises(ValueError, match=r"final\.json\.part' line 1 is no valid JSON object; delete that line"):
+        node._evaluate(config)
+
+
+def test_the_truth_after_a_cut_line_is_not_joined_with_it(node, tmp_path):
+    (tmp_path / "truth.jsonl").write_text('{"episode_id": "a", "se')
+    node._on_truth(truth(7, 34, True))
+    node._on_episode(ended(tmp_path, "b", 34))
+    assert rows(tmp_path) == [{"episode_id": "b", "seed": 7, "success": True, "steps": 34}]

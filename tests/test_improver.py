@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the improver does when a training fails."""
+"""What the improver does when a training fails, and with what a kill left behind."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -39,3 +40,31 @@ def test_the_words_of_a_training_are_the_loops_settings(spin, tmp_path, monkeypa
     assert finetune.main(node._training(3, "policy", [Path("a"), Path("b c")], 10, Path("d")).words) == 0
     config = FinetuneConfig(steps=10, init="d", seed=2, lr=1e-5, batch_size=4, colour=1.0, state_noise=0.1)
     assert seen == [(["a", "b c"], str(tmp_path / "iter_003/policy"), config)]
+
+
+def test_a_stage_after_a_cut_line_is_not_joined_with_it(spin, tmp_path):
+    node = spin.add(ImproverNode(run=str(tmp_path)))
+    node._run = tmp_path
+    with node._stage("sft", 0):
+        pass
+    path = tmp_path / "stages.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + whole[:-9])
+    with node._stage("rollout", 1) as row:
+        row["kept"] = 3
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert (first["stage"], second["stage"], second["iteration"], second["kept"]) == ("sft", "rollout", 1, 3)
+
+
+def test_a_run_of_other_settings_or_with_a_damaged_record_is_refused(spin, tmp_path):
+    node = spin.add(ImproverNode(run=str(tmp_path)))
+    node._run = tmp_path
+    node._remember_config()
+    node._remember_config()
+    other = spin.add(ImproverNode(run=str(tmp_path), episodes=7))
+    other._run = tmp_path
+    with pytest.raises(ValueError, match=r"was started with episodes=80, now it is 7; use another run folder"):
+        other._remember_config()
+    (tmp_path / "config.json").write_text('{"improver": ')
+    with pytest.raises(ValueError, match=r"config\.json' is no valid JSON .*; use another run folder"):
+        node._remember_config()

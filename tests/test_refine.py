@@ -331,6 +331,9 @@ def test_a_kill_between_the_state_and_the_words_is_mended_and_other_weights_are_
     refine(config(start, run, iterations=1))
     assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == whole
     assert json.loads((run / "config.json").read_text())["config"]["checkpoint"] == str(start)
+    (run / "history.jsonl").write_text((run / "history.jsonl").read_text()[:-9])
+    refine(config(start, run, iterations=1))
+    assert [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] == whole
     shutil.copy(run / "policy" / "model.safetensors", start / "model.safetensors")
     with pytest.raises(ValueError, match=r"run' began from weights that '.*start' no longer has"):
         refine(config(start, run, iterations=2))
@@ -358,11 +361,14 @@ def test_worlds_of_a_group_start_from_the_same_poses(small_policy, tmp_path):
     run.close()
     first, second, third, fourth = run._seeds()
     assert first == second and third == fourth and first != third
+    assert all(3_000_000 <= seed < 3_100_000 for seed in first + third)
     run.iteration = 1
     assert run._seeds()[0] != first
 
 
 def test_settings_that_cannot_be_are_refused(small_policy, tmp_path):
+    with pytest.raises(ValueError, match="run seed 100 has no seeds for refinement; set a seed from 0 to 99"):
+        Refinement(config(small_policy, tmp_path, seed=100))
     with pytest.raises(ValueError, match=r"steps \(20\) must be a multiple of execute_steps \(8\)"):
         Refinement(config(small_policy, tmp_path, steps=20))
     with pytest.raises(ValueError, match=r"worlds \(2\) must be a multiple of group \(4\)"):
@@ -417,7 +423,7 @@ def test_an_iteration_that_fails_says_how_to_go_on(small_policy, tmp_path, monke
 
 def test_a_resumed_runs_bar_begins_where_it_stopped_and_its_last_line_tells_of_fewer_steps(tmp_path):
     settings = config(tmp_path, tmp_path, execute_steps=4)
-    (tmp_path / "history.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "history.jsonl").write_text('{}\n{}\n{"iterat')  # the third was cut off by a kill
     with run_bar(settings) as bar:
         assert (bar.n, bar.total) == (64, 96)
     assert outcome(settings).endswith("evaluate with --execute-steps 4")

@@ -7,8 +7,6 @@ evaluation files and ``truth.jsonl`` are for the report.
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import time
 import traceback
@@ -20,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
+from lrm_ros.files import append_line, read_lines, write_json
 from lrm_ros.ros.base import EVENTS, STREAM, LrmNode
 from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
 from lrm_ros.ros.program import run
@@ -90,8 +89,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
                 "success": truth["success"] == "true",
                 "steps": int(truth["steps"]),
             }
-            with (path.parent.parent / "truth.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(path.parent.parent / "truth.jsonl", row)
 
     def _on_evaluate(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Begin an evaluation with the parameters as they are now."""
@@ -140,7 +138,6 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         """Roll the policy out once on every seed; success is the simulator's, at any time in the episode."""
         assert self._driver is not None
         path = Path(config.file)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(path.suffix + ".part")
         driver = self._driver
         driver.wait_ready(("twin/reset", "policy/reset", "policy/reload"))
@@ -150,21 +147,19 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
             "execute_steps": driver.policy_parameter("execute_steps"),
             "changed": _changed_at(config.checkpoint),
         }
-        rows = [json.loads(line) for line in part.read_text().splitlines()] if part.exists() else []
-        rows = [{"execute_steps": PolicyConfig.execute_steps} | row for row in rows]  # before they told
+        # Rows of before they told how many steps were executed have the default.
+        rows = [{"execute_steps": PolicyConfig.execute_steps} | row for row in read_lines(part)]
         done = {row["seed"]: row for row in rows if all(row.get(name) == value for name, value in about.items())}
         driver.set("policy", {"checkpoint": config.checkpoint, "explore_std": 0.0})
         driver.trigger("policy/reload")
         driver.set("twin", {"max_steps": config.max_steps, "frame_every": 0})
         seeds = range(config.first_seed, config.first_seed + config.episodes)
-        with part.open("a") as file:
-            for seed in seeds:
-                if seed not in done:
-                    done[seed] = about | self._episode(driver, seed, config)
-                    file.write(json.dumps(done[seed]) + "\n")
-                    file.flush()
-                wins = sum(row["success"] for row in done.values())
-                self._publish("running", config, done=len(done), successes=wins)
+        for seed in seeds:
+            if seed not in done:
+                done[seed] = about | self._episode(driver, seed, config)
+                append_line(part, done[seed])
+            wins = sum(row["success"] for row in done.values())
+            self._publish("running", config, done=len(done), successes=wins)
         result = {
             "policy": config.checkpoint,
             "max_steps": config.max_steps,
@@ -174,10 +169,8 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
             "steps": [done[seed]["steps"] for seed in seeds],
             "seconds": round(sum(done[seed]["seconds"] for seed in seeds), 2),
         }
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result))
-        os.replace(temporary, path)
-        part.unlink()
+        write_json(path, result, indent=None)
+        part.unlink(missing_ok=True)
         self._publish("done", config, done=len(seeds), successes=sum(result["success"]))
 
     def _episode(self, driver: EpisodeDriver, seed: int, config: EvaluatorConfig) -> dict[str, Any]:

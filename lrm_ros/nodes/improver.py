@@ -11,7 +11,6 @@ The loop sees images and the judge's verdicts. The simulator's truth goes to the
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from lrm_ros import messages
 from lrm_ros.commit import source_commit
 from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig
 from lrm_ros.config_files import option_words, to_dict
+from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
 from lrm_ros.ros.base import EVENTS, LrmNode
@@ -102,7 +102,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         path = self._run / "config.json"
         now = {"improver": to_dict(self.config), "contract": to_dict(self.contract)}
         if path.exists():
-            before = json.loads(path.read_text())
+            before = read_json(path, "use another run folder (run:=...), or delete this one")
             for part, values in now.items():
                 for key, value in values.items():
                     if before[part].get(key) != value:
@@ -113,7 +113,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
             return
         packages = ("lerobot", "mani_skill", "torch", "transformers", "peft", "numpy")
         about = {**now, "versions": {name: version(name) for name in packages}, "commit": source_commit()}
-        _write_json(path, about)
+        write_json(path, about)
 
     @contextmanager
     def _stage(self, name: str, iteration: int | None) -> Iterator[dict[str, Any]]:
@@ -124,8 +124,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         started = time.perf_counter()
         yield row
         row["seconds"] = round(time.perf_counter() - started, 2)
-        with (self._run / "stages.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(self._run / "stages.jsonl", row)
 
     def _guard(self) -> None:
         """Run the loop and end the node with its outcome."""
@@ -298,14 +297,6 @@ class _Training:
     def done(self) -> bool:
         """Whether the checkpoint is complete."""
         return (self.out / "finetune.json").exists()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Write a JSON file under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)
 
 
 def main(argv: list[str] | None = None) -> int:

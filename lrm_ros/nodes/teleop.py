@@ -25,6 +25,7 @@ from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.base import EVENTS, STREAM, LrmNode
 from lrm_ros.ros.calls import Calls, Refused
 from lrm_ros.ros.program import run
+from lrm_ros.seeds import held_out_warning
 from lrm_ros.types import ActionChunk
 
 _JOINT_KEYS = ("1q", "2w", "3e", "4r", "5t", "6y")  # more and less, one pair for each joint before the gripper
@@ -65,6 +66,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def configure(self) -> None:
         """Connect to the arm and the recorder."""
+        if warning := held_out_warning(self.config.seed, 1):
+            self.get_logger().warning(warning)
         self._jog = Jog(self.contract)
         keys = zip(_JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}

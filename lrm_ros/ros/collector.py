@@ -8,7 +8,6 @@ An attempt with a verdict is never repeated; a journal without one is judged, no
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from lrm_ros import seeds
 from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.files import append_line, mend_lines, read_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
@@ -37,7 +38,13 @@ class Collector:
             driver: calls the other nodes.
             judge: model, camera, frames and threshold of the judge.
             config: the loop's settings.
+
+        Raises:
+            ValueError: there are no start poses for this seed, or not as many as the loop may need.
         """
+        self._demonstration_seeds = seeds.demonstrations(config.seed, 2 * config.demonstrations + 10)
+        for iteration in range(1, config.iterations + 1):
+            seeds.rollouts(config.seed, iteration, config.episodes)
         self._driver, self._config, self._camera = driver, config, judge.camera
         self._engine = RewardEngine(judge)
 
@@ -58,12 +65,12 @@ class Collector:
         self._driver.set("twin", {"frame_every": 1, "max_steps": 0, "disturbance_std": config.disturbance})
         self._driver.set("recorder", {"source": "expert", "image_format": "png"})
         verdicts = read_verdicts(folder)
-        seed = 10_000 * (config.seed + 1)
+        seed = self._demonstration_seeds.start
         wanted = config.demonstrations
         kept = sum(row["keep"] for row in verdicts.values())
         with progress_bar(wanted, "demonstrations", "ep", kept) as bar:
             while kept < wanted:
-                if seed - 10_000 * (config.seed + 1) >= 2 * wanted + 10:
+                if seed - self._demonstration_seeds.start >= 2 * wanted + 10:
                     raise EpisodeError(
                         f"the judge kept {kept} of {2 * wanted + 10} demonstrations; is model '{config.model}' made "
                         "for this task and camera?"
@@ -88,10 +95,9 @@ class Collector:
         self._driver.set("twin", {"frame_every": 1, "max_steps": config.rollout_steps, "disturbance_std": 0.0})
         self._driver.set("recorder", {"source": "policy", "image_format": "png"})
         verdicts = read_verdicts(folder)
-        first = 2_000_000 + 100_000 * config.seed + 10_000 * iteration
         attempts = kept = 0
         with progress_bar(config.episodes, "roll out", "start") as bar:
-            for seed in range(first, first + config.episodes):
+            for seed in seeds.rollouts(config.seed, iteration, config.episodes)[: config.episodes]:
                 for attempt in range(config.tries):
                     row = self._attempt(folder, verdicts, seed, attempt)
                     attempts += 1
@@ -120,8 +126,7 @@ class Collector:
                 raise
         row = {**self._judge(journal), "seed": seed, "attempt": attempt}
         verdicts[episode_id] = row
-        with (folder / "verdicts.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(folder / "verdicts.jsonl", row)
         return {**row, "new": True}
 
     def _begin(self, folder: Path, episode_id: str, seed: int) -> None:
@@ -200,14 +205,8 @@ def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the verdicts of a folder by episode; a line cut off by a kill is dropped, its journal judged again."""
     path = folder / "verdicts.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return {}
-    text = path.read_text()
-    if not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text)
-    rows = [json.loads(line) for line in text.splitlines()]
-    return {row["episode_id"]: row for row in rows}
+    mend_lines(path)
+    return {row["episode_id"]: row for row in read_lines(path)}
 
 
 def kept_any(folder: Path) -> bool:

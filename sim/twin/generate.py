@@ -2,24 +2,26 @@
 """Labelled frames for the reward model: expert episodes and failures of every kind, with exact labels.
 
 Labels come from the simulator's state: ``progress`` in [0, 1] and ``success``. The seed fixes scenes and behaviours;
-contacts may end differently in the details (see ``World.reset``). Seeds from 5,000,000 on are used nowhere else.
+contacts may end differently in the details (see ``World.reset``). No other purpose has the default seeds
+(``lrm_ros.seeds``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from lrm_ros import seeds
+from lrm_ros.files import claim_folder, replacing
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, wander
 from lrm_ros.sim.twin.world import World
 
-FIRST_SEED = 5_000_000
 SHARD = 100  # episodes a file
 _WEIGHTS = {"success": 4.0, "reversed": 1.5, "beside": 1.5, "held": 1.0, "missed": 1.5}
 
@@ -59,27 +61,7 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
     }
 
 
-def claim_folder(out: Path, settings: dict[str, Any]) -> None:
-    """Make a folder for shards, or go on in one that was made with the same settings.
-
-    Raises:
-        ValueError: it holds shards made with other settings, or nobody wrote with which.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "settings.json"
-    if not path.exists() and not any(out.glob("*.npz")):
-        path.write_text(json.dumps(settings, indent=1) + "\n")
-    found = json.loads(path.read_text()) if path.exists() else {}
-    differing = [
-        f"{name} {found.get(name)!r} there, {value!r} now"
-        for name, value in settings.items()
-        if found.get(name) != value
-    ]
-    if differing:
-        raise ValueError(f"'{out}' holds shards of other settings ({'; '.join(differing)}); choose another --out")
-
-
-def generate(out: Path, episodes: int, seed: int = FIRST_SEED, stride: int = 2) -> int:
+def generate(out: Path, episodes: int, seed: int = seeds.GENERATED.first, stride: int = 2) -> int:
     """Write shards of labelled episodes; finished shards are kept when it is run again.
 
     Returns:
@@ -88,7 +70,8 @@ def generate(out: Path, episodes: int, seed: int = FIRST_SEED, stride: int = 2) 
     Raises:
         ValueError: the folder holds shards of other settings.
     """
-    claim_folder(out, {"source": "twin", "episodes": episodes, "seed": seed, "stride": stride})
+    settings = {"source": "twin", "episodes": episodes, "seed": seed, "stride": stride}
+    claim_folder(out, settings, "*.npz", "shards")
     world, written, start = World(), 0, time.monotonic()
     kinds = np.array(KINDS)
     weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in KINDS])
@@ -109,9 +92,8 @@ def generate(out: Path, episodes: int, seed: int = FIRST_SEED, stride: int = 2) 
             rows.append(row)
             tasks.append(json.dumps({"episode": index, "task": world.instruction, "kind": kind}))
         merged = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, tasks=np.array(tasks), **merged)
-        temporary.rename(path)
+        with replacing(path) as stream:
+            np.savez(stream, allow_pickle=False, tasks=np.array(tasks), **merged)
         written += len(merged["frames"])
         print(f"{path.name}: {written} frames, {time.monotonic() - start:.0f} s", flush=True)
     return written
@@ -122,9 +104,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument("--episodes", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument(
+        "--seed", type=int, default=seeds.GENERATED.first, help="of the first episode (default %(default)s)"
+    )
     parser.add_argument("--stride", type=int, default=2, help="keep every N-th control step")
     args = parser.parse_args(argv)
+    if warning := seeds.held_out_warning(args.seed, args.episodes):
+        print(f"warning: {warning}", file=sys.stderr)
     try:
         generate(args.out, args.episodes, args.seed, args.stride)
     except ValueError as error:

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from lrm_ros.files import read_lines
+
 STAGES = ("worlds", "reward", "update")
 
 
@@ -52,7 +54,7 @@ def measure(arguments: Sequence[str], run: Path, nodes: bool, settings: Sequence
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise RuntimeError(f"'{' '.join(command[1:])}' ended with code {done.returncode}:\n{done.stdout[-2000:]}")
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()][1:]
+    return read_lines(run / "history.jsonl")[1:]
 
 
 def summary(history: Sequence[dict[str, Any]]) -> dict[str, float]:

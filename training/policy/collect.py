@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.seeds import held_out_warning
 from lrm_ros.sim.twin.world import World
 from lrm_ros.types import ActionChunk
 
@@ -119,6 +121,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--disturbance", type=float, default=0.02, help="noise on the executed targets [rad]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args(argv)
+    if warning := held_out_warning(arguments.seed, arguments.episodes):
+        print(f"warning: {warning}", file=sys.stderr)
     figures = collect(arguments.out, arguments.episodes, arguments.seed, arguments.kind, arguments.disturbance)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")

@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
+from lrm_ros.files import write_json
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
+from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import paired, proportion
 
 
@@ -27,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lrm evaluate", description="Measure a policy in the twin on fixed seeds.")
     parser.add_argument("checkpoint", help="folder of the policy")
     parser.add_argument("--episodes", type=int, default=defaults.episodes)
-    parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+    )
     parser.add_argument("--max-steps", type=int, default=defaults.max_steps, help="control steps an episode")
     parser.add_argument(
         "--execute-steps",
@@ -98,8 +102,7 @@ def _in_worlds(args: argparse.Namespace) -> None:
         "seeds": seeds,
         "success": [found[seed] for seed in seeds],
     }
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result))
+    write_json(args.json, result, indent=None)
 
 
 def _tell(args: argparse.Namespace) -> int:

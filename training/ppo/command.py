@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from lrm_ros.config import PolicyConfig, RefineConfig
 from lrm_ros.config_files import from_dict, load_yaml, to_dict
+from lrm_ros.files import read_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.sim.vector.rewards import REWARDS
 from lrm_ros.training.ppo.refine import HISTORY, POLICY, refine
@@ -72,8 +73,7 @@ def row(line: dict[str, Any]) -> str:
 def run_bar(config: RefineConfig) -> tqdm:
     """Return the progress bar of a run, in control steps; it begins where the run folder stopped."""
     each = config.worlds * config.steps
-    history = Path(config.run) / HISTORY
-    before = len(history.read_text().splitlines()) if history.is_file() else 0
+    before = len(read_lines(Path(config.run) / HISTORY))
     total = config.iterations * each
     return progress_bar(total, f"ppo {config.reward}", "step", min(total, before * each))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig
 from lrm_ros.config_files import from_dict, to_dict
 from lrm_ros.contract import load_contract
+from lrm_ros.files import read_json, read_lines, write_json
 from lrm_ros.reward.baselines import BASELINES
 from lrm_ros.reward.engine import MODES
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
@@ -69,8 +68,8 @@ def read_runs(folders: Sequence[Path]) -> list[RefinedRun]:
     for folder in folders:
         if not (folder / CONFIG).is_file():
             raise FileNotFoundError(f"'{folder}' has no {CONFIG}; give run folders of 'lrm ppo'")
-        about = json.loads((folder / CONFIG).read_text())
-        history = [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
+        about = read_json(folder / CONFIG, "run 'lrm ppo' again, without this file")
+        history = read_lines(folder / HISTORY)
         wanted = about["config"]["iterations"]
         if len(history) != wanted or not (folder / POLICY).is_dir():
             raise ValueError(f"'{folder}' has {len(history)} of {wanted} iterations; run 'lrm ppo' again to finish it")
@@ -151,7 +150,7 @@ def evaluate_all(
                 )
                 outcome = play_seeds(vector, policy, seeds, about["noise_std"])
                 success = [outcome[s] for s in seeds]
-                _write(path, about | {"success": success, "commit": source_commit()})
+                write_json(path, about | {"success": success, "commit": source_commit()}, indent=None)
             say(f"{name}, {way}: {sum(success)} of {len(success)}")
             found[way].setdefault(reward, {})[seed] = np.array(success)
     return found
@@ -161,12 +160,5 @@ def _kept(path: Path, about: dict[str, Any]) -> list[bool] | None:
     """Return what was measured before under the same conditions."""
     if not path.is_file():
         return None
-    before = json.loads(path.read_text())
+    before = read_json(path, "delete it to measure again")
     return before["success"] if all(before.get(name) == value for name, value in about.items()) else None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content))
-    os.replace(part, path)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrm_ros import files, seeds
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.config_files import from_dict, to_dict
@@ -37,8 +38,6 @@ from lrm_ros.training.ppo.weights import weights_of
 from lrm_ros.types import Observation
 
 STATE, HISTORY, CONFIG, POLICY = "state.pt", "history.jsonl", "config.json", "policy"
-FIRST_SEED = 3_000_000  # start poses of the training; evaluations never use them
-_SEEDS_A_RUN = 100_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ class Refinement:
             raise ValueError(f"worlds ({config.worlds}) must be a multiple of group ({config.group})")
         if config.steps % config.execute_steps:
             raise ValueError(f"steps ({config.steps}) must be a multiple of execute_steps ({config.execute_steps})")
+        seeds.refinement(config.seed)  # before anything is loaded
         self.config, self.folder = config, Path(config.run)
         self.contract: RobotContract = load_contract(Path(config.checkpoint))
         self.rewards = rewards or WorldRewards(config)
@@ -224,8 +224,8 @@ class Refinement:
         config = self.config
         each = -(-config.steps // config.max_steps) + 1
         rng = np.random.default_rng([config.seed, self.iteration])
-        first = FIRST_SEED + _SEEDS_A_RUN * config.seed
-        poses = [(first + rng.integers(_SEEDS_A_RUN, size=each)).tolist() for _ in range(config.worlds // config.group)]
+        first, size = (block := seeds.refinement(config.seed)).start, len(block)
+        poses = [(first + rng.integers(size, size=each)).tolist() for _ in range(config.worlds // config.group)]
         return [own for own in poses for _ in range(config.group)]
 
     # ---- to disk and back --------------------------------------------------------------------------------------------
@@ -267,19 +267,15 @@ class Refinement:
             "config": to_dict(self.config),
             "start": weights_of(Path(self.config.checkpoint)),
         }
-        temporary = self.folder / f"{STATE}.part"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / STATE)
+        with files.replacing(self.folder / STATE) as stream:
+            torch.save(state, stream)
         self._save_words()
 
     def _save_words(self) -> None:
         """Write what people and the report read; the state knows it, too."""
         about = {"config": to_dict(self.config), "commit": source_commit()}
-        history = "".join(json.dumps(line) + "\n" for line in self.history)
-        for name, text in ((HISTORY, history), (CONFIG, json.dumps(about, indent=1) + "\n")):
-            temporary = self.folder / f"{name}.part"
-            temporary.write_text(text)
-            os.replace(temporary, self.folder / name)
+        files.write_text(self.folder / HISTORY, "".join(json.dumps(line) + "\n" for line in self.history))
+        files.write_json(self.folder / CONFIG, about)
 
     def _resume(self) -> None:
         """Take up the state of the run folder, if there is one."""
@@ -290,9 +286,8 @@ class Refinement:
         mine = to_dict(self.config)
         its = to_dict(from_dict(RefineConfig, state["config"], str(path)))  # settings it did not know: the defaults
         free = {"iterations", "processes", "ray", "device", "run", "tensorboard"}
-        differing = [name for name in mine if name not in free and mine[name] != its.get(name)]
-        if differing:
-            what = "; ".join(f"{name} {its.get(name)!r} there, {mine[name]!r} now" for name in differing)
+        if differing := files.differing(its, mine, free):
+            what = "; ".join(differing)
             raise ValueError(f"'{self.folder}' belongs to another configuration: {what}. Choose another --run")
         start = weights_of(Path(self.config.checkpoint))
         if state.get("start", start) != start:
@@ -301,8 +296,7 @@ class Refinement:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.iteration, self.history = state["iteration"], state["history"]
-        history = self.folder / HISTORY
-        written = len(history.read_text().splitlines()) if history.is_file() else 0
+        written = len(files.read_lines(self.folder / HISTORY))
         if written != self.iteration or not (self.folder / CONFIG).is_file():
             self._save_words()  # killed between the state and these files
 

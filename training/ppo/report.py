@@ -9,8 +9,6 @@ measured again.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.files import write_json, write_text
+from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.ppo.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
 from lrm_ros.training.report.stats import mcnemar, wilson
 from lrm_ros.training.report.text import p_value, percent, span
@@ -132,14 +132,8 @@ def write_report(
     from lrm_ros.training.ppo.page import page
 
     report = figures(runs, found, seeds)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("json", json.dumps(report, indent=1, allow_nan=False) + "\n"),
-        ("html", page(report, out.name)),
-    ):
-        part = out / f"ppo_report.{name}.part"
-        part.write_text(text)
-        os.replace(part, out / f"ppo_report.{name}")
+    write_json(out / "ppo_report.json", report, allow_nan=False)
+    write_text(out / "ppo_report.html", page(report, out.name))
     return report
 
 
@@ -151,7 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="finished run folders of 'lrm ppo' from one policy")
     parser.add_argument("--out", required=True, type=Path, help="folder of the report and of what was measured")
     parser.add_argument("--episodes", type=int, default=320, help="start poses (default 320)")
-    parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+    )
     parser.add_argument("--worlds", type=int, default=16, help="simulated worlds at once")
     parser.add_argument("--max-steps", type=int, default=60, help="control steps an episode")
     args = parser.parse_args(argv)

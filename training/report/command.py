@@ -9,13 +9,12 @@ training steps on the demonstrations alone. A run that stopped early gives a rep
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.files import write_json, write_text
 from lrm_ros.training.report.page import page
 from lrm_ros.training.report.run_folder import ARMS, Collection, Evaluation, Run, read_run
 from lrm_ros.training.report.stats import paired, precision_recall, proportion
@@ -41,8 +40,8 @@ def write_report(run: Path) -> dict[str, Any]:
     read = read_run(Path(run))
     report = figures(read)
     document = page(read, report)
-    _write(read.path / "report.json", json.dumps(report, indent=1, allow_nan=False))
-    _write(read.path / "report.html", document)
+    write_json(read.path / "report.json", report, allow_nan=False)
+    write_text(read.path / "report.html", document)
     return report
 
 
@@ -128,13 +127,6 @@ def _seconds(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     return seconds
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file under its name only when it is complete."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Write the report of a run and print its table."""
     parser = argparse.ArgumentParser(prog="lrm report", description=__doc__.splitlines()[0] if __doc__ else None)
@@ -147,8 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        _write(arguments.json, json.dumps(report, indent=1, allow_nan=False))
+        write_json(arguments.json, report, allow_nan=False)
     print(table(report))
     print(f"\nreport: {arguments.run / 'report.html'}")
     return 0

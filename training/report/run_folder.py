@@ -12,11 +12,11 @@ A run may have been stopped anywhere: every part may be absent and is then named
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.files import read_json, read_lines
 from lrm_ros.record.journal import JournalError, read_info
 
 ARMS = ("baseline", "control", "final")
@@ -154,26 +154,13 @@ def _json(path: Path) -> Any:
     """Return the content of a JSON file, None if it is absent."""
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is no valid JSON ({error}); restore it, or delete it to report without") from error
+    return read_json(path, "restore it, or delete it to report without")
 
 
 def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
     """Return the rows of a JSON-lines file; a last line that a kill has cut off is named and left out."""
-    rows: list[dict[str, Any]] = []
-    if not path.is_file():
-        return rows
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(f"'{path}' line {number} is no valid JSON ({error}); delete that line") from error
-            missing.append(f"{path.parent.name}/{path.name}: its last line was cut off and is left out")
-    return rows
+    cut = f"{path.parent.name}/{path.name}: its last line was cut off and is left out"
+    return read_lines(path, lambda: missing.append(cut))
 
 
 def _collection(folder: Path, index: int | None, missing: list[str]) -> Collection | None:

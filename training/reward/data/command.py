@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from lrm_ros import seeds
 from lrm_ros.training.reward.data.keyframes import write_keyframes
 from lrm_ros.training.reward.data.sources.episode import Entry
 from lrm_ros.training.reward.data.sources.generated import generated_sources, read_generated
@@ -138,14 +139,15 @@ def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
     for simulator in SIMULATORS:
         episodes = getattr(args, simulator)
         if episodes:
-            from lrm_ros.training.reward.data.generate import FIRST_SEED, HELD_OUT, SOURCES, play_source
+            from lrm_ros.training.reward.data.generate import HELD_OUT, SOURCES, play_source
 
             names = [name for name in SOURCES if name.split("/")[0] == simulator]
             names = [name for name in names if (name in HELD_OUT) == args.zero_shot]
             if not names:
                 raise ValueError(f"--zero-shot: no task of --{simulator} is held out; leave it away")
+            first = seeds.GENERATED.take(args.seed, episodes).start
             for name in names:
-                add(name, play_source(name, episodes, FIRST_SEED + args.seed), 1)
+                add(name, play_source(name, episodes, first), 1)
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,19 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
+from lrm_ros import seeds
+from lrm_ros.files import claim_folder, replacing
 from lrm_ros.sim.behaviour import KINDS as PLAYED
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
 from lrm_ros.sim.tabletop.scenes import FAMILIES
 from lrm_ros.sim.twin.expert import KINDS as TWIN_KINDS
-from lrm_ros.sim.twin.generate import claim_folder
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
 from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
 from lrm_ros.training.reward.data.sources.twin import play_twin
 
-FIRST_SEED = 5_000_000  # as in lrm_ros.sim.twin.generate
 SHARD = 100  # episodes a file
 # Tasks that no training episode may come from: what the model says about them is zero-shot.
 HELD_OUT = (
@@ -74,7 +75,7 @@ def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: st
 
 
 def generate(
-    names: Sequence[str], out: Path, episodes: int, seed: int = FIRST_SEED, keep: float = 1.0, kind: str = ""
+    names: Sequence[str], out: Path, episodes: int, seed: int = seeds.GENERATED.first, keep: float = 1.0, kind: str = ""
 ) -> Counter[str]:
     """Write shards of labelled episodes; finished shards are kept when it is called again with the same arguments.
 
@@ -92,7 +93,8 @@ def generate(
     Raises:
         ValueError: unknown source, or the folder holds shards of other settings.
     """
-    claim_folder(out, {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep, "kind": kind})
+    settings = {"source": list(names), "episodes": episodes, "seed": seed, "keep": keep, "kind": kind}
+    claim_folder(out, settings, "*.npz", "shards")
     numbered = enumerate(itertools.chain.from_iterable(play_source(name, episodes, seed, keep, kind) for name in names))
     start, total = time.monotonic(), Counter[str]()
     for shard in range(-(-len(names) * episodes // SHARD)):
@@ -126,10 +128,9 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
         tasks.append(json.dumps(about | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
         counts.update({episode.kind: 1, "frames": count})
     if tasks:
-        temporary = path.with_suffix(".tmp.npz")
         merged = {name: np.concatenate(parts) for name, parts in columns.items()}
-        np.savez_compressed(temporary, allow_pickle=False, tasks=np.array(tasks), **merged)
-        temporary.rename(path)
+        with replacing(path) as stream:
+            np.savez_compressed(stream, allow_pickle=False, tasks=np.array(tasks), **merged)
     return counts
 
 
@@ -146,10 +147,14 @@ def main(argv: list[str] | None = None) -> int:
         f"'tabletop': its families, 'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
     )
     parser.add_argument("--episodes", type=int, default=80, help="of each source")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument(
+        "--seed", type=int, default=seeds.GENERATED.first, help="first of each source (default %(default)s)"
+    )
     parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
     parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(PLAYED)}")
     args = parser.parse_args(argv)
+    if warning := seeds.held_out_warning(args.seed, args.episodes):
+        print(f"warning: {warning}", file=sys.stderr)
     trained = [name for name in SOURCES if name not in HELD_OUT]
     groups = {
         "train": trained,

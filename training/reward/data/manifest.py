@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lrm_ros.commit import source_commit
+from lrm_ros.files import read_json, write_json
 
 NAME = "manifest.json"
 PACKAGES = ("av", "numpy", "opencv-python-headless", "pyarrow")
@@ -25,7 +24,7 @@ def begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     by = {"versions": {name: version(name) for name in PACKAGES}, "commit": source_commit()}
     shards = any(out.glob("shard-*.parquet"))
     if path.exists() and shards:
-        manifest = json.loads(path.read_text())
+        manifest = read_json(path, "choose another folder, or delete this one")
         for key in {**manifest["settings"], **settings}:
             before, now = manifest["settings"].get(key), settings.get(key)
             if before != now:
@@ -49,6 +48,4 @@ def begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest; it has its name only when it is complete."""
-    temporary = out / f"{NAME}.part"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    os.replace(temporary, out / NAME)
+    write_json(out / NAME, manifest)

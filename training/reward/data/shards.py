@@ -8,11 +8,12 @@ a kill.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from lrm_ros.files import put_in_place
 
 SPLITS = ("train", "val")
 # name -> Arrow type, nullable. "position" is the tenth of the episode's time, "frame" the index in the episode; a label
@@ -108,9 +109,7 @@ class ShardWriter:
         """Complete the shard, with a state that can be written as JSON, and give it its name."""
         self._writer.add_key_value_metadata({_STATE: json.dumps(state).encode()})
         self._writer.close()
-        with self._part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._part, self._path)
+        put_in_place(self._part, self._path)
         return self._path
 
     def drop(self) -> None:

@@ -9,12 +9,12 @@ scripts read them. With --scores it computes the figures of score files that are
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.files import write_json, write_text
+from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import proportion
 from lrm_ros.training.reward.eval.metrics import cumulative_accuracy, progress_figures
 from lrm_ros.training.reward.eval.openloop_page import page, text
@@ -56,10 +56,10 @@ def analyse(folder: Path, trajectories: Sequence[Trajectory], files: Mapping[str
     modes: dict[str, Any] = {}
     for mode, content in files.items():
         path = folder / mode / SCORES
-        _write(path, json.dumps(content, indent=1, allow_nan=False))
+        write_json(path, content, allow_nan=False)
         _, scored = read_scores([path])
         metrics = upstream_metrics(scored, mode, [str(path)])
-        _write(folder / mode / "metrics" / METRICS, json.dumps(metrics, indent=2, allow_nan=False))
+        write_json(folder / mode / "metrics" / METRICS, metrics, indent=2, allow_nan=False)
         modes[mode] = figures_of(scored, mode, rounds)
     success = [bool(trajectory.summary["success_once"]) for trajectory in trajectories]
     part: dict[str, Any] = {"success": proportion(sum(success), len(success)), "modes": modes}
@@ -136,7 +136,7 @@ def run_scores(paths: Sequence[Path], out: Path | None, rounds: int) -> dict[str
     mode, scored = read_scores(paths)
     if out:
         metrics = upstream_metrics(scored, mode, list(map(str, paths)))
-        _write(out / METRICS, json.dumps(metrics, indent=2, allow_nan=False))
+        write_json(out / METRICS, metrics, indent=2, allow_nan=False)
     success = [one.success for one in scored]
     part = {"success": proportion(sum(success), len(success)), "modes": {mode: figures_of(scored, mode, rounds)}}
     return {
@@ -145,13 +145,6 @@ def run_scores(paths: Sequence[Path], out: Path | None, rounds: int) -> dict[str
         "policies": {paths[0].parent.name or "scores": part},
         "scores": list(map(str, paths)),
     }
-
-
-def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(content + "\n" if path.suffix == ".json" else content)
-    os.replace(part, path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -173,7 +166,9 @@ def main(argv: list[str] | None = None) -> int:
         help="mean: expectation of the answer (default); nearest: the answer next to it; written: text, as upstream's",
     )  # fmt: skip
     parser.add_argument("--episodes", type=int, default=80, help="start poses (default 80, as in the paper)")
-    parser.add_argument("--first-seed", type=int, default=0, help="keep those from 1000000 on for final results")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+    )
     parser.add_argument("--max-steps", type=int, default=60, help="control steps of every episode")
     parser.add_argument("--worlds", type=int, default=8, help="simulated worlds at once")
     parser.add_argument("--processes", type=int, help="that share the worlds; default: one a core")
@@ -189,10 +184,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         parser.exit(1, f"lrm reward openloop: {error}\n")
     for path in filter(None, (args.out and args.out / f"{REPORT}.json", args.json)):
-        _write(path, json.dumps(report, indent=1, allow_nan=False))
+        write_json(path, report, allow_nan=False)
     print(text(report))
     if args.out:
-        _write(args.out / f"{REPORT}.html", page(report))
+        write_text(args.out / f"{REPORT}.html", page(report))
         print(f"\n{args.out / REPORT}.html")
     return 0
 

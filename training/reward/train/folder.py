@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.files import read_json, write_json
+
 FIGURES_FILE = "training.json"
 # What may differ when an interrupted training goes on: it changes no weight.
 _FREE = ("gradient_checkpointing", "save_steps", "logging_steps", "workers", "tensorboard")
@@ -41,8 +43,8 @@ def claim(part: Path, settings: dict[str, Any]) -> None:
     """Raise if the resume points belong to another training; otherwise note whose they are."""
     file = part / "settings.json"
     if file.is_file():
-        _compare(json.loads(file.read_text()), settings, part)
-    file.write_text(json.dumps(settings, indent=1))
+        _compare(read_json(file, f"remove '{part}' or choose another --out"), settings, part)
+    write_json(file, settings)
 
 
 def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 
+from lrm_ros.seeds import GENERATED
 from lrm_ros.sim.twin.expert import KINDS
-from lrm_ros.sim.twin.generate import FIRST_SEED, record_episode
+from lrm_ros.sim.twin.generate import record_episode
 from lrm_ros.sim.twin.world import World
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode
 from lrm_ros.training.reward.data.sources.played import draw_kind, labelled_episode
@@ -16,7 +17,7 @@ SOURCE = "twin"
 STRIDE = 2
 
 
-def play_twin(episodes: int, seed: int = FIRST_SEED) -> Iterator[Entry]:
+def play_twin(episodes: int, seed: int = GENERATED.first) -> Iterator[Entry]:
     """Yield labelled episodes of the task ``PlaceToyInBowl-v1``, as ``lrm_ros.sim.twin.generate`` plays them.
 
     Progress is ``PlaceToyInBowlEnv.progress``: reaching to 0.35, holding 0.4, carrying to 0.85, in the bowl 0.9,

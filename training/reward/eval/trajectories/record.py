@@ -29,6 +29,7 @@ from PIL import Image
 
 from lrm_ros.commit import source_commit
 from lrm_ros.contract import load_contract
+from lrm_ros.files import read_json, write_json
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 from lrm_ros.training.ppo.actors.load import load_player
 from lrm_ros.types import Frame
@@ -195,17 +196,14 @@ def _claim(out: Path, about: dict[str, Any], same: Sequence[str]) -> None:
     """Say what the recording is, or check that what is there is the same."""
     path = out / RECORDING
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = read_json(path, "give another --out")
         differing = [name for name in same if before.get(name) != about[name]]
         if differing:
             raise ValueError(f"'{out}' holds a recording with other {', '.join(differing)}; give another --out")
         return
     if (out / WORKER).exists():
         raise ValueError(f"'{out}' holds trajectories but no {RECORDING} that says of what; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(about) + "\n")
-    os.replace(part, path)
+    write_json(path, about, indent=None)
 
 
 def _weights(policy: Path) -> str:

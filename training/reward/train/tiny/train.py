@@ -23,7 +23,8 @@ The commands that made the weights in ``lrm_ros/models/tiny``, its figures and i
         --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
     python -m lrm_ros.training.reward.train.tiny.card lrm_ros/models/tiny
 
-The first of the two trainings was made at commit 3df103d, when no pair was even (``language``).
+What each range of seeds is for stands in ``lrm_ros.seeds``. The first of the two trainings was made at commit 3df103d,
+when no pair was even (``language``).
 
 Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
 model learns to answer the three heads' prompts from the frozen tower's tokens, then both together (``language``); the
