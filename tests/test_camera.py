@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from lrm_ros.messages import to_frame, to_ns
 from lrm_ros.nodes.camera import CameraNode, read_counter, synthetic, write_counter
-from lrm_ros.ros.base import IMAGE
+from lrm_ros.topics import IMAGE
 
 SIZE = {"width": 64, "height": 48, "rate_hz": 50.0}
 

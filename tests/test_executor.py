@@ -17,9 +17,9 @@ from std_msgs.msg import Int32
 from std_srvs.srv import Trigger
 
 from lrm_ros.ros import executor as executor_module
-from lrm_ros.ros.base import STREAM
 from lrm_ros.ros.executor import FORCE, make_executor, missing, spin_until
 from lrm_ros.ros.message_executor import MessageExecutor
+from lrm_ros.topics import STREAM
 from lrm_ros.versions import rclpy_version
 
 

@@ -18,7 +18,7 @@ from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.policy import PolicyNode
 from lrm_ros.robot.so100.kinematics import forward
-from lrm_ros.ros.base import IMAGE, STREAM
+from lrm_ros.topics import IMAGE, STREAM
 from lrm_ros.types import ActionChunk, Frame
 
 CONTRACT = RobotContract()

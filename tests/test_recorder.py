@@ -21,7 +21,7 @@ from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.record.journal import read_info, read_journal, recover
-from lrm_ros.ros.base import EVENTS, IMAGE, LATCHED, STREAM
+from lrm_ros.topics import EVENTS, IMAGE, LATCHED, STREAM
 from lrm_ros.types import ActionChunk, Frame
 
 JOINTS = RobotContract().joints

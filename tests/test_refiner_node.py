@@ -18,9 +18,9 @@ from lrm_ros import messages
 from lrm_ros.config import PpoConfig, RefineConfig, RobotContract
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.nodes.reward import RewardNode
-from lrm_ros.ros.base import IMAGE, STREAM
 from lrm_ros.sim.vector.client import Inbox, Silence
 from lrm_ros.sim.vector.node import WorldsNode
+from lrm_ros.topics import IMAGE, STREAM
 from lrm_ros.training.ppo.command import run_bar
 from lrm_ros.training.ppo.node import RefinerNode
 from lrm_ros.training.ppo.refine import refine

@@ -10,7 +10,7 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages
 from lrm_ros.nodes.reward import RewardNode
-from lrm_ros.ros.base import IMAGE, LATCHED, STREAM
+from lrm_ros.topics import IMAGE, LATCHED, STREAM
 from lrm_ros.types import Frame, Reward
 
 

@@ -23,7 +23,7 @@ from lrm_ros.nodes.teleop import TeleopNode
 from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.so100.kinematics import approach, forward
-from lrm_ros.ros.base import EVENTS, STREAM
+from lrm_ros.topics import EVENTS, STREAM
 
 CONTRACT = RobotContract()
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], np.float32)

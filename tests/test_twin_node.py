@@ -14,8 +14,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
-from lrm_ros.ros.base import IMAGE, LATCHED, STREAM
 from lrm_ros.sim.twin.node import TwinNode
+from lrm_ros.topics import IMAGE, LATCHED, STREAM
 from lrm_ros.types import ActionChunk
 
 JOINTS = RobotContract().joints

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import CameraConfig
-from lrm_ros.ros.base import IMAGE, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import Frame
 
@@ -94,8 +93,8 @@ class CameraNode(LrmNode[CameraConfig]):
             )
         if config.source == "synthetic":
             self._read = self._open()  # the numbers start at 0
-        self._images = self.create_publisher(Image, f"{config.camera}/image_raw", IMAGE)
-        self._infos = self.create_publisher(CameraInfo, f"{config.camera}/camera_info", IMAGE)
+        self._images = topics.IMAGE_RAW.of(config.camera).publisher(self)
+        self._infos = topics.CAMERA_INFO.of(config.camera).publisher(self)
         self.create_timer(0.5, lambda: self.diagnostics.value("subscribers", self._images.get_subscription_count()))
 
     def activate(self) -> None:

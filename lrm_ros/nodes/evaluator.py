@@ -16,10 +16,10 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.files import append_line, read_lines, write_json
-from lrm_ros.ros.base import EVENTS, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
 from lrm_ros.ros.program import run
 
@@ -40,10 +40,10 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
 
     def configure(self) -> None:
         """Listen to the truth and to the recorder."""
-        self._report = self.create_publisher(DiagnosticStatus, "evaluation", EVENTS)
+        self._report = topics.EVALUATION.publisher(self)
         self._driver = EpisodeDriver(self)
-        self.create_subscription(DiagnosticStatus, "truth", self._on_truth, STREAM)
-        self.create_subscription(DiagnosticStatus, "episode", self._on_episode, EVENTS)
+        topics.TRUTH.subscribe(self, self._on_truth)
+        topics.EPISODE.subscribe(self, self._on_episode)
         self.create_service(Trigger, "evaluator/evaluate", self._on_evaluate)
 
     def activate(self) -> None:

@@ -26,14 +26,14 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.commit import source_commit
 from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig
 from lrm_ros.config_files import option_words, to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
-from lrm_ros.ros.base import EVENTS, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.collector import Collector, kept_any
 from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
 from lrm_ros.ros.program import run
@@ -69,7 +69,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         )
         self._collector = Collector(self._driver, judge, config)
         self._driver.add_node("evaluator", "evaluator/evaluate")
-        self.create_subscription(DiagnosticStatus, "evaluation", self._on_evaluation, EVENTS)
+        topics.EVALUATION.subscribe(self, self._on_evaluation)
 
     def activate(self) -> None:
         """Start or resume the loop."""

@@ -15,11 +15,11 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import PolicyConfig
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
 from lrm_ros.robot.so100.explore import draw_offset, explored
-from lrm_ros.ros.base import IMAGE, LATCHED, NEWEST, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk, Frame, Observation
 
@@ -65,15 +65,15 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._dt_ns = round(1e9 * self.contract.dt_s)
         self._load()
         self._begin_episode()
-        self._wish = self.create_publisher(JointTrajectory, "policy/wish", STREAM)
-        self._command = self.create_publisher(JointTrajectory, "joint_command", STREAM)
+        self._wish = topics.WISH.publisher(self)
+        self._command = topics.JOINT_COMMAND.publisher(self)
         # In this order, because the executor takes one message of each in turn: what was sent before what it led to.
-        self.create_subscription(JointTrajectory, "joint_command_sent", self._on_sent, STREAM)
-        self.create_subscription(JointState, "joint_states", self._on_state, STREAM)
+        topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
+        topics.JOINT_STATES.subscribe(self, self._on_state)
         for camera in self.contract.cameras:
-            qos = NEWEST if self.config.realtime else IMAGE
-            self.create_subscription(Image, f"{camera.name}/image_raw", partial(self._on_image, camera.name), qos)
-        self.create_subscription(String, "task", self._on_task, LATCHED)
+            qos = topics.NEWEST if self.config.realtime else topics.IMAGE
+            topics.IMAGE_RAW.of(camera.name).subscribe(self, partial(self._on_image, camera.name), qos)
+        topics.TASK.subscribe(self, self._on_task)
         self.create_service(Trigger, "policy/reset", self._on_reset)
         self.create_service(Trigger, "policy/reload", self._on_reload)
         if self.config.realtime:
@@ -84,8 +84,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         """Run; in lock-step wait for ``policy/reset``."""
         if self.config.realtime:  # what came before may be old
             self._state, self._frames = None, {}
-            topics = ("joint_states", *(camera.name for camera in self.contract.cameras))
-            self._arrived = dict.fromkeys(topics, time.monotonic())
+            inputs = ("joint_states", *(camera.name for camera in self.contract.cameras))
+            self._arrived = dict.fromkeys(inputs, time.monotonic())
         self._chunk, self._fresh_start, self._running, self._begun = None, False, True, False
         self._consider()
 

@@ -23,10 +23,10 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import RecorderConfig
 from lrm_ros.record.writer import JournalWriter
-from lrm_ros.ros.base import EVENTS, IMAGE, LATCHED, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 
 # A stamp further away than this is of another clock (the twin's simulated time).
@@ -57,15 +57,15 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def configure(self) -> None:
         """Subscribe to everything an episode holds."""
-        self._episode = self.create_publisher(DiagnosticStatus, "episode", EVENTS)
+        self._episode = topics.EPISODE.publisher(self)
         for spec in self.contract.cameras:
-            self._listen(Image, f"{spec.name}/image_raw", partial(self._on_image, spec.name), IMAGE)
-        self._listen(JointState, "joint_states", self._on_state, STREAM)
-        self._listen(JointTrajectory, "joint_command_sent", self._on_sent, STREAM)
-        self._listen(JointTrajectory, "joint_command", partial(self._on_chunk, "command"), STREAM)
-        self._listen(JointTrajectory, "policy/wish", partial(self._on_chunk, "wish"), STREAM)
-        self._listen(DiagnosticArray, "reward", self._on_reward, STREAM)
-        self._listen(String, "task", self._on_task, LATCHED)
+            self._listen(topics.IMAGE_RAW.of(spec.name), partial(self._on_image, spec.name))
+        self._listen(topics.JOINT_STATES, self._on_state)
+        self._listen(topics.JOINT_COMMAND_SENT, self._on_sent)
+        self._listen(topics.JOINT_COMMAND, partial(self._on_chunk, "command"))
+        self._listen(topics.WISH, partial(self._on_chunk, "wish"))
+        self._listen(topics.REWARD, self._on_reward)
+        self._listen(topics.TASK, self._on_task)
         self.create_service(Trigger, "recorder/start_episode", self._on_start)
         self.create_service(Trigger, "recorder/stop_episode", lambda _, response: self._on_end(None, response))
         self.create_service(SetBool, "recorder/end_episode", lambda asked, response: self._on_end(asked.data, response))
@@ -93,7 +93,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     # -- topics ------------------------------------------------------------------------------------------------------
 
-    def _listen(self, message_type: type, topic: str, callback: Callable[[Any], None], qos: Any) -> None:
+    def _listen(self, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
         """Subscribe; a message that cannot be used is a fault until a good one comes."""
 
         def checked(message: Any) -> None:
@@ -101,11 +101,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
                 callback(message)
             except ValueError as error:
                 self.diagnostics.count("rejected")
-                self.diagnostics.fault(topic, f"not recorded, topic '{topic}': {error}")
+                self.diagnostics.fault(topic.name, f"not recorded, topic '{topic.name}': {error}")
                 return
-            self.diagnostics.recovered(topic, f"topic '{topic}' is good again")
+            self.diagnostics.recovered(topic.name, f"topic '{topic.name}' is good again")
 
-        self._inputs.append((self.create_subscription(message_type, topic, checked, qos), checked))
+        self._inputs.append((topic.subscribe(self, checked), checked))
 
     def _on_image(self, camera: str, message: Image) -> None:
         frame = messages.to_frame(message, camera)

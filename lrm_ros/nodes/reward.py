@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.publisher import Publisher
 from rclpy.service import Service
 from rclpy.subscription import Subscription
@@ -13,11 +12,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
-from lrm_ros.ros.base import IMAGE, LATCHED, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_worlds import WorldQueries
 from lrm_ros.types import Frame, Reward
@@ -55,10 +54,10 @@ class RewardNode(LrmNode[RewardConfig]):
         if self.config.worlds:
             self._queries = WorldQueries(self, self._engine, self.config.worlds, self.config.camera)
             return
-        self._reward = self.create_publisher(DiagnosticArray, "reward", STREAM)
+        self._reward = topics.REWARD.publisher(self)
         self._subscriptions_made = [
-            self.create_subscription(Image, f"{self.config.camera}/image_raw", self._on_image, IMAGE),
-            self.create_subscription(String, "task", self._on_task, LATCHED),
+            topics.IMAGE_RAW.of(self.config.camera).subscribe(self, self._on_image),
+            topics.TASK.subscribe(self, self._on_task),
         ]
         self._reset = self.create_service(Trigger, "reward/reset", self._on_reset)
 
@@ -123,7 +122,7 @@ class RewardNode(LrmNode[RewardConfig]):
 
     def _plot(self, head: str) -> Publisher:
         if head not in self._plots:
-            self._plots[head] = self.create_publisher(Float32, f"reward/{head}", STREAM)
+            self._plots[head] = topics.REWARD_VALUE.of(head).publisher(self)
         return self._plots[head]
 
     def _adopt_config(self) -> None:

@@ -15,14 +15,13 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import TeleopConfig
 from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.so100.jog import Jog
 from lrm_ros.robot.so100.kinematics import Unreachable
-from lrm_ros.ros.base import EVENTS, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.calls import Calls, Refused
 from lrm_ros.ros.program import run
 from lrm_ros.seeds import held_out_warning
@@ -71,9 +70,9 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._jog = Jog(self.contract)
         keys = zip(_JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
-        self._commands = self.create_publisher(JointTrajectory, "joint_command", STREAM)
-        self.create_subscription(JointState, "joint_states", self._on_state, STREAM)
-        self.create_subscription(DiagnosticStatus, "episode", self._on_episode, EVENTS)
+        self._commands = topics.JOINT_COMMAND.publisher(self)
+        topics.JOINT_STATES.subscribe(self, self._on_state)
+        topics.EPISODE.subscribe(self, self._on_episode)
         self._reset_twin = self.create_client(Trigger, "twin/reset")
         self._set_twin = self.create_client(SetParametersAtomically, "twin/set_parameters_atomically")
         self._set_recorder = self.create_client(SetParametersAtomically, "recorder/set_parameters_atomically")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of every node: parameters from a dataclass, lifecycle that reports its errors, QoS.
+"""The base of every node: parameters from a dataclass, lifecycle that reports its errors.
 
 A node derives from :class:`LrmNode`, overrides ``configure``, ``activate``, ``deactivate``, ``cleanup`` (they raise on
 trouble and return nothing) and ends its file with ``main`` calling :func:`run`.
@@ -23,12 +23,10 @@ from rclpy.parameter import Parameter
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import from_dict, load_yaml
 from lrm_ros.ros.diagnostics import Diagnostics
-from lrm_ros.ros.transport import EVENTS, IMAGE, LATCHED, NEWEST, STREAM, set_transport, share_file
+from lrm_ros.ros.transport import set_transport, share_file
 from lrm_ros.versions import rclpy_version
 
-__all__ = [
-    "EVENTS", "IMAGE", "LATCHED", "NEWEST", "STREAM", "LrmNode", "set_transport", "share_file"
-]  # fmt: skip
+__all__ = ["LrmNode", "set_transport", "share_file"]
 
 C = TypeVar("C")
 

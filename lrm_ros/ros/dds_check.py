@@ -14,13 +14,12 @@ SECONDS = 15.0
 def listen() -> int:
     """Receive until all images are there or time is up; prints ``ready`` first. Returns how many came."""
     import rclpy
-    from sensor_msgs.msg import Image
 
-    from lrm_ros.ros.base import IMAGE
+    from lrm_ros import topics
 
     node = rclpy.create_node("dds_check_listener")
     stamps: set[int] = set()
-    node.create_subscription(Image, "dds_check", lambda message: stamps.add(message.header.stamp.nanosec), IMAGE)
+    topics.DDS_CHECK.subscribe(node, lambda message: stamps.add(message.header.stamp.nanosec))
     deadline = time.monotonic() + SECONDS
     print("ready", flush=True)
     while len(stamps) < IMAGES and time.monotonic() < deadline:
@@ -35,10 +34,10 @@ def talk() -> None:
     from rclpy.duration import Duration
     from sensor_msgs.msg import Image
 
-    from lrm_ros.ros.base import IMAGE
+    from lrm_ros import topics
 
     node = rclpy.create_node("dds_check_talker")
-    publisher = node.create_publisher(Image, "dds_check", IMAGE)
+    publisher = topics.DDS_CHECK.publisher(node)
     deadline = time.monotonic() + SECONDS
     while publisher.get_subscription_count() == 0:
         if time.monotonic() > deadline:

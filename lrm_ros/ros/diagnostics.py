@@ -12,6 +12,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from lrm_ros import topics
+
 
 class Diagnostics:
     """Counters, latencies and faults of one node, published once a second.
@@ -23,7 +25,7 @@ class Diagnostics:
     def __init__(self, node: Node) -> None:
         """Publish for ``node`` from now on."""
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = topics.DIAGNOSTICS.publisher(node)
         self._counts: dict[str, int] = {}
         self._published: dict[str, int] = {}
         self._latencies: dict[str, deque[float]] = {}

@@ -19,7 +19,8 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros.ros.base import STREAM, LrmNode
+from lrm_ros import topics
+from lrm_ros.ros.base import LrmNode
 
 
 class EpisodeError(RuntimeError):
@@ -64,7 +65,7 @@ class EpisodeDriver:
         self._changed = threading.Condition()
         self._stopping = False
         self._steps = 0
-        node.create_subscription(JointTrajectory, "joint_command_sent", self._on_sent, STREAM)
+        topics.JOINT_COMMAND_SENT.subscribe(node, self._on_sent)
 
     def add_node(self, name: str, trigger: str) -> None:
         """Also call the Trigger service of another node and set its parameters."""

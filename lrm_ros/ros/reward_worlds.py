@@ -17,9 +17,9 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.reward.engine import RewardEngine
-from lrm_ros.ros.base import IMAGE, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.types import Frame
 
 ASKS = ("first", "step", "end")
@@ -42,10 +42,10 @@ class WorldQueries:
         names = [messages.stream_name(world) for world in range(worlds)]
         self._frames: dict[str, dict[int, Frame]] = {name: {} for name in names}
         self._queries: deque[DiagnosticArray] = deque()
-        self._answers = {name: node.create_publisher(DiagnosticArray, f"{name}/reward", STREAM) for name in names}
+        self._answers = {name: topics.REWARD.under(name).publisher(node) for name in names}
         for name in names:
-            node.create_subscription(Image, f"{name}/{camera}/image_raw", partial(self._on_image, name), IMAGE)
-        node.create_subscription(DiagnosticArray, "reward/query", self._on_query, STREAM)
+            topics.IMAGE_RAW.of(camera).under(name).subscribe(node, partial(self._on_image, name))
+        topics.REWARD_QUERY.subscribe(node, self._on_query)
 
     def forget(self) -> None:
         """Drop what waits."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How messages travel: quality of service of each kind of topic, and a DDS transport that carries images."""
+"""How messages travel: a DDS transport that carries images, and the files shipped beside the package."""
 
 from __future__ import annotations
 
@@ -8,28 +8,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-
 from lrm_ros.versions import fast_dds_profiles_variable
 
 # What one node allocates of /dev/shm with config/fastdds.xml.
 SEGMENT_BYTES = 68 * 2**20
-
-
-def _qos(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
-    """Return a reliable keep-last profile."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability
-    )
-
-
-# Reliable and deep on both sides: in lock-step nothing may be lost, and a recorder must see every frame.
-IMAGE = _qos(128)  # twice the steps of a lock-step command that fills an episode
-STREAM = _qos(1000)  # joint states, commands, rewards
-LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
-EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
-# For consumers that only want the newest frame in real time.
-NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def share_file(relative: str) -> Path:

@@ -16,14 +16,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import TwinConfig
-from lrm_ros.ros.base import IMAGE, LATCHED, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk
 
@@ -74,16 +73,16 @@ class TwinNode(LrmNode[TwinConfig]):
             )
         self._dt_ns = round(1e9 * self.contract.dt_s)
         self._fov_rad = float(env._sensors[self._camera.name].config.fov)  # vertical
-        self._time = self.create_publisher(ClockMessage, "/clock", STREAM)
-        self._states = self.create_publisher(JointState, "joint_states", STREAM)
-        self._sent = self.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
-        self._images = self.create_publisher(Image, f"{self._camera.name}/image_raw", IMAGE)
-        self._infos = self.create_publisher(CameraInfo, f"{self._camera.name}/camera_info", IMAGE)
-        self._task = self.create_publisher(String, "task", LATCHED)
-        self._truth = self.create_publisher(DiagnosticStatus, "truth", STREAM)
+        self._time = topics.CLOCK.publisher(self)
+        self._states = topics.JOINT_STATES.publisher(self)
+        self._sent = topics.JOINT_COMMAND_SENT.publisher(self)
+        self._images = topics.IMAGE_RAW.of(self._camera.name).publisher(self)
+        self._infos = topics.CAMERA_INFO.of(self._camera.name).publisher(self)
+        self._task = topics.TASK.publisher(self)
+        self._truth = topics.TRUTH.publisher(self)
         self._reset()
-        self.create_subscription(JointTrajectory, "joint_command", self._on_command, STREAM)
-        self._command = self.create_publisher(JointTrajectory, "joint_command", STREAM)
+        topics.JOINT_COMMAND.subscribe(self, self._on_command)
+        self._command = topics.JOINT_COMMAND.publisher(self)
         self.create_service(Trigger, "twin/reset", self._on_reset)
         self.create_service(Trigger, "twin/demonstrate", self._on_demonstrate)
         # Not the node's clock: with use_sim_time that is the clock which this very timer moves.

@@ -22,10 +22,9 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
 from lrm_ros.reward.engine import Held
-from lrm_ros.ros.transport import IMAGE, STREAM
 from lrm_ros.sim.vector.node import JUDGED
 from lrm_ros.sim.vector.worlds import Stretch
 from lrm_ros.types import ActionChunk, Frame, Observation, Reward, Unscored
@@ -101,19 +100,19 @@ class RemoteWorlds:
         self._sent: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(count)]
         self._news: deque[DiagnosticArray] = deque()
         self._stamps: list[int] = []
-        self._seeds = node.create_publisher(Int64MultiArray, "worlds/seeds", STREAM)
+        self._seeds = topics.WORLDS_SEEDS.publisher(node)
         self._commands = []
-        node.create_subscription(DiagnosticArray, "worlds", partial(self._on, self._news.append), STREAM)
+        topics.WORLDS.subscribe(node, partial(self._on, self._news.append))
         for world in range(count):
             name = messages.stream_name(world)
-            self._commands.append(node.create_publisher(JointTrajectory, f"{name}/joint_command", STREAM))
-            for message_type, topic, take, qos in (
-                (Image, f"{name}/{self._camera}/image_raw", partial(self._on_image, self._images[world]), IMAGE),
-                (Image, f"{name}/{JUDGED}/image_raw", partial(self._on_image, self._judged[world]), IMAGE),
-                (JointState, f"{name}/joint_states", partial(self._on_state, world), STREAM),
-                (JointTrajectory, f"{name}/joint_command_sent", partial(self._on_sent, world), STREAM),
+            self._commands.append(topics.JOINT_COMMAND.under(name).publisher(node))
+            for topic, take in (
+                (topics.IMAGE_RAW.of(self._camera), partial(self._on_image, self._images[world])),
+                (topics.IMAGE_RAW.of(JUDGED), partial(self._on_image, self._judged[world])),
+                (topics.JOINT_STATES, partial(self._on_state, world)),
+                (topics.JOINT_COMMAND_SENT, partial(self._on_sent, world)),
             ):
-                node.create_subscription(message_type, topic, partial(self._on, take), qos)
+                topic.under(name).subscribe(node, partial(self._on, take))
 
     @property
     def connected(self) -> bool:
@@ -242,11 +241,11 @@ class RemoteEngine:
         """
         self._inbox, self._mode, self._scale = inbox, mode, scale
         self._new = {str(world) for world in range(count)}
-        self._queries = node.create_publisher(DiagnosticArray, "reward/query", STREAM)
+        self._queries = topics.REWARD_QUERY.publisher(node)
         self._answers: dict[str, deque[list[Reward | Unscored]]] = {str(world): deque() for world in range(count)}
         for stream in self._answers:
-            topic = f"{messages.stream_name(int(stream))}/reward"
-            node.create_subscription(DiagnosticArray, topic, partial(self._on_answer, stream), STREAM)
+            answer = topics.REWARD.under(messages.stream_name(int(stream)))
+            answer.subscribe(node, partial(self._on_answer, stream))
 
     @property
     def connected(self) -> bool:

@@ -19,18 +19,17 @@ from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import WorldsConfig
-from lrm_ros.ros.base import IMAGE, STREAM, LrmNode
+from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.sim.vector.worlds import EpisodeRules, Stretch, VectorWorlds
 from lrm_ros.types import ActionChunk, Frame, Observation
 
-JUDGED = "judged"  # topic of the frames that the reward node judges
+JUDGED = "judged"  # camera name of the frames that the reward node judges
 
 
 class WorldsNode(LrmNode[WorldsConfig]):
@@ -58,15 +57,15 @@ class WorldsNode(LrmNode[WorldsConfig]):
         )
         camera = self.contract.cameras[0].name
         names = [messages.stream_name(world) for world in range(config.worlds)]
-        self._states = [self.create_publisher(JointState, f"{name}/joint_states", STREAM) for name in names]
-        self._sent = [self.create_publisher(JointTrajectory, f"{name}/joint_command_sent", STREAM) for name in names]
-        self._images = [self.create_publisher(Image, f"{name}/{camera}/image_raw", IMAGE) for name in names]
-        self._judged = [self.create_publisher(Image, f"{name}/{JUDGED}/image_raw", IMAGE) for name in names]
-        self._about = self.create_publisher(DiagnosticArray, "worlds", STREAM)
+        self._states = [topics.JOINT_STATES.under(name).publisher(self) for name in names]
+        self._sent = [topics.JOINT_COMMAND_SENT.under(name).publisher(self) for name in names]
+        self._images = [topics.IMAGE_RAW.of(camera).under(name).publisher(self) for name in names]
+        self._judged = [topics.IMAGE_RAW.of(JUDGED).under(name).publisher(self) for name in names]
+        self._about = topics.WORLDS.publisher(self)
         self._stamps, self._chunks = [], {}
-        self.create_subscription(Int64MultiArray, "worlds/seeds", self._on_seeds, STREAM)
+        topics.WORLDS_SEEDS.subscribe(self, self._on_seeds)
         for world, name in enumerate(names):
-            self.create_subscription(JointTrajectory, f"{name}/joint_command", partial(self._on_command, world), STREAM)
+            topics.JOINT_COMMAND.under(name).subscribe(self, partial(self._on_command, world))
 
     def cleanup(self) -> None:
         """Stop the worlds' processes."""

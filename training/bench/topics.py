@@ -24,7 +24,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_files import to_dict
 from lrm_ros.graph.graphs import NodeSpec
@@ -65,7 +65,7 @@ class _Client:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self.said: dict[str, dict[str, str]] = {}
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
+        topics.DIAGNOSTICS.subscribe(self.node, self._on_diagnostics, 100)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.said |= {status.name: messages.status_values(status) for status in message.status}

@@ -20,13 +20,12 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
 from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
-from lrm_ros.ros.base import IMAGE, STREAM, set_transport
+from lrm_ros.ros.base import set_transport
 from lrm_ros.types import ActionChunk
 
 CHUNK = 8
@@ -45,9 +44,9 @@ class _Client:
         self._executor.add_node(self._node)
         self._states: dict[int, np.ndarray] = {}
         self._image_ns = -1
-        self._command = self._node.create_publisher(JointTrajectory, "joint_command", STREAM)
-        self._node.create_subscription(JointState, "joint_states", self._on_state, STREAM)
-        self._node.create_subscription(Image, "front/image_raw", self._on_image, IMAGE)
+        self._command = topics.JOINT_COMMAND.publisher(self._node)
+        topics.JOINT_STATES.subscribe(self._node, self._on_state)
+        topics.IMAGE_RAW.of("front").subscribe(self._node, self._on_image)
 
     def _on_state(self, message: JointState) -> None:
         self._states = {messages.to_ns(message.header.stamp): messages.to_state(message, self._contract.joints)}
@@ -68,7 +67,7 @@ class _Client:
         client = self._node.create_client(Trigger, "twin/reset")
         self._until("service 'twin/reset'", client.service_is_ready)
         self._until("the twin on 'joint_command'", lambda: self._command.get_subscription_count())
-        self._until("images of the twin", lambda: self._node.count_publishers("front/image_raw"))
+        self._until("images of the twin", lambda: self._node.count_publishers(topics.IMAGE_RAW.of("front").name))
         self._states, self._image_ns = {}, -1
         future = client.call_async(Trigger.Request())
         self._until("answer of 'twin/reset'", future.done)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of topics: name, message type, quality of service, meaning; nodes publish and subscribe through it.
+
+README.md's section "Topics" has the same lines. Names are relative unless they begin with a slash; a part in angle
+brackets stands for a name, which :meth:`Topic.of` fills in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float32, Int64MultiArray, String
+from trajectory_msgs.msg import JointTrajectory
+
+
+def _qos(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
+    """Return a reliable keep-last profile."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability
+    )
+
+
+# Reliable and deep on both sides: in lock-step nothing may be lost, and a recorder must see every frame.
+IMAGE = _qos(128)  # twice the steps of a lock-step command that fills an episode
+STREAM = _qos(1000)  # joint states, commands, rewards
+LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
+EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
+STATUS = _qos(10)  # once a second, from every node
+# For consumers that only want the newest frame in real time.
+NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as both of its ends know it.
+
+    Attributes:
+        name: relative to the node's namespace, absolute with a leading slash; may hold one ``<part>`` to be filled in.
+        message_type: class of its messages.
+        qos: of publishers, and of subscriptions that do not say otherwise.
+        note: what it carries, one line.
+    """
+
+    name: str
+    message_type: type
+    qos: QoSProfile
+    note: str
+
+    def of(self, part: str) -> Topic:
+        """Return the topic of one camera or head: ``IMAGE_RAW.of("front")`` is ``front/image_raw``.
+
+        Raises:
+            ValueError: the name has no ``<part>``.
+        """
+        name, filled = re.subn(r"<\w+>", lambda _: part, self.name)
+        if filled != 1:
+            raise ValueError(f"topic '{self.name}' has no part to fill in with '{part}'")
+        return dataclasses.replace(self, name=name)
+
+    def under(self, world: str) -> Topic:
+        """Return the topic of one of many worlds: ``JOINT_STATES.under("world_03")`` is ``world_03/joint_states``.
+
+        Raises:
+            ValueError: the name is absolute.
+        """
+        if self.name.startswith("/"):
+            raise ValueError(f"topic '{self.name}' is one for all worlds")
+        return dataclasses.replace(self, name=f"{world}/{self.name}")
+
+    def publisher(self, node: Node) -> Publisher:
+        """Return a new publisher of ``node``."""
+        return node.create_publisher(self.message_type, self.name, self.qos)
+
+    def subscribe(
+        self, node: Node, callback: Callable[[Any], Any], qos: QoSProfile | int | None = None
+    ) -> Subscription:
+        """Return a new subscription of ``node``.
+
+        Args:
+            node: whose executor calls.
+            callback: called with each message.
+            qos: another than the topic's, or the depth of one.
+        """
+        return node.create_subscription(self.message_type, self.name, callback, self.qos if qos is None else qos)
+
+
+IMAGE_RAW = Topic("<camera>/image_raw", Image, IMAGE, "stamped, optical frame")
+CAMERA_INFO = Topic("<camera>/camera_info", CameraInfo, IMAGE, "of the image with the same stamp")
+JOINT_STATES = Topic("joint_states", JointState, STREAM, "rad, m")
+JOINT_COMMAND = Topic(
+    "joint_command",
+    JointTrajectory,
+    STREAM,
+    "what is asked of the arm: K points; stamped as the observation it answers",
+)
+JOINT_COMMAND_SENT = Topic(
+    "joint_command_sent",
+    JointTrajectory,
+    STREAM,
+    "what the arm got after limits: one point a control step, stamped when it was sent",
+)
+WISH = Topic("policy/wish", JointTrajectory, STREAM, "what the policy wanted before exploration")
+TASK = Topic("task", String, LATCHED, "latched")
+REWARD = Topic(
+    "reward", DiagnosticArray, STREAM, "header of the judged frame; one status a head: OK, ERROR (why) or STALE"
+)
+REWARD_VALUE = Topic("reward/<head>", Float32, STREAM, "for plots")
+EPISODE = Topic("episode", DiagnosticStatus, EVENTS, "started, ended, verdict, kept or not, path")
+EVALUATION = Topic("evaluation", DiagnosticStatus, EVENTS, "how far an evaluation is, and its result")
+TRUTH = Topic(
+    "truth",
+    DiagnosticStatus,
+    STREAM,
+    "the twin only: whether the toy is in the bowl; read by evaluation and reports only",
+)
+WORLDS = Topic("worlds", DiagnosticArray, STREAM, "lock-step: what all worlds show, one status a world")
+WORLDS_SEEDS = Topic("worlds/seeds", Int64MultiArray, STREAM, "lock-step: new episodes in all worlds, worlds x seeds")
+REWARD_QUERY = Topic("reward/query", DiagnosticArray, STREAM, "lock-step: which frames of the worlds to judge")
+DDS_CHECK = Topic("dds_check", Image, IMAGE, "`lrm doctor` only: whether images pass between two processes")
+DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STATUS, "rates, drops, latency and faults of each node")
+CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time")
