@@ -26,7 +26,7 @@ from lrm_ros.ros.program import run
 
 
 class EvaluatorNode(LrmNode[EvaluatorConfig]):
-    """Service ``evaluator/evaluate`` starts an evaluation; topic ``evaluation`` says how far it is and when it ended.
+    """Service ``~/evaluate`` starts an evaluation; topic ``evaluation`` says how far it is and when it ended.
 
     An evaluation that was interrupted goes on where it stopped: finished seeds are kept in ``<file>.part``.
     """
@@ -45,7 +45,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         self._driver = EpisodeDriver(self)
         self.create_subscription(DiagnosticStatus, "truth", self._on_truth, STREAM)
         self.create_subscription(DiagnosticStatus, "episode", self._on_episode, EVENTS)
-        self.create_service(Trigger, "evaluator/evaluate", self._on_evaluate)
+        self.create_service(Trigger, "~/evaluate", self._on_evaluate)
 
     def activate(self) -> None:
         """With ``once``: begin at once."""

@@ -27,8 +27,8 @@ class RewardNode(LrmNode[RewardConfig]):
     """Judges every K-th frame of one camera and holds the value in between (paper eq. 8).
 
     ``reward`` carries the heads' answers (unscaled) with the stamp of the frame they judge: OK, ERROR with the reason,
-    or STALE when held. ``reward/<head>`` are the same numbers for plots; that of the active mode is multiplied by
-    ``scale``. An Unscored answer publishes no number. Service ``reward/reset`` begins a new episode; the last frame
+    or STALE when held. ``~/<head>`` are the same numbers for plots; that of the active mode is multiplied by
+    ``scale``. An Unscored answer publishes no number. Service ``~/reset`` begins a new episode; the last frame
     of the old one is judged before, if the interval had skipped it.
 
     With parameter ``worlds`` it answers queries about the frames of that many simulated worlds instead, see
@@ -60,7 +60,7 @@ class RewardNode(LrmNode[RewardConfig]):
             self.create_subscription(Image, f"{self.config.camera}/image_raw", self._on_image, IMAGE),
             self.create_subscription(String, "task", self._on_task, LATCHED),
         ]
-        self._reset = self.create_service(Trigger, "reward/reset", self._on_reset)
+        self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
     def deactivate(self) -> None:
         """Hold: frames that arrive now belong to no episode."""
@@ -123,7 +123,7 @@ class RewardNode(LrmNode[RewardConfig]):
 
     def _plot(self, head: str) -> Publisher:
         if head not in self._plots:
-            self._plots[head] = self.create_publisher(Float32, f"reward/{head}", STREAM)
+            self._plots[head] = self.create_publisher(Float32, f"~/{head}", STREAM)
         return self._plots[head]
 
     def _adopt_config(self) -> None:

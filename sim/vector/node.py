@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worlds node: many twins in lock-step with a learner that commands all of them at once.
 
-A message on ``worlds/seeds`` (worlds x seeds) starts new episodes. From then on nothing moves until every world has got
+A message on ``~/seeds`` (worlds x seeds) starts new episodes. From then on nothing moves until every world has got
 a ``world_NN/joint_command`` for what it showed last; then all execute their chunks and the node publishes, for each:
 
 - ``world_NN/joint_command_sent``: what was executed, after limits;
@@ -65,7 +65,7 @@ class WorldsNode(LrmNode[WorldsConfig]):
         self._judged = [self.create_publisher(Image, f"{name}/{JUDGED}/image_raw", IMAGE) for name in names]
         self._about = self.create_publisher(DiagnosticArray, "worlds", STREAM)
         self._stamps, self._chunks, self._rounds = [], {}, 0
-        self.create_subscription(Int64MultiArray, "worlds/seeds", self._on_seeds, STREAM)
+        self.create_subscription(Int64MultiArray, "~/seeds", self._on_seeds, STREAM)
         for world, name in enumerate(names):
             self.create_subscription(JointTrajectory, f"{name}/joint_command", partial(self._on_command, world), STREAM)
 
