@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import signal
@@ -107,6 +108,12 @@ def test_a_node_has_a_name_and_a_kind(monkeypatch):
         nodes_of("pair", {"camera.width": "48"})
     with pytest.raises(ValueError, match="node 'left_camera' has no parameter 'with'; did you mean 'width'"):
         nodes_of("pair", {"left_camera.with": "48"})
+
+
+def test_every_kind_is_an_installed_program():
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "NODES"]
+    assert ast.literal_eval(values[0]) == {name: kind.module for name, kind in KINDS.items()}
 
 
 def test_no_two_nodes_of_a_graph_have_the_same_name():
