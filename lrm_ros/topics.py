@@ -68,6 +68,17 @@ class Topic:
             raise ValueError(f"topic '{self.name}' has no part to fill in with '{part}'")
         return dataclasses.replace(self, name=name)
 
+    def owned(self) -> Topic:
+        """Return the topic as its own node knows it: ``reward/query`` is ``~/query``, however the node is called.
+
+        Raises:
+            ValueError: the name has no node's name in front.
+        """
+        node, slash, rest = self.name.partition("/")
+        if not node or not slash:
+            raise ValueError(f"topic '{self.name}' is no node's own")
+        return dataclasses.replace(self, name=f"~/{rest}")
+
     def under(self, world: str) -> Topic:
         """Return the topic of one of many worlds: ``JOINT_STATES.under("world_03")`` is ``world_03/joint_states``.
 
@@ -129,4 +140,4 @@ WORLDS_SEEDS = Topic("worlds/seeds", Int64MultiArray, STREAM, "lock-step: new ep
 REWARD_QUERY = Topic("reward/query", DiagnosticArray, STREAM, "lock-step: which frames of the worlds to judge")
 DDS_CHECK = Topic("dds_check", Image, IMAGE, "`lrm doctor` only: whether images pass between two processes")
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STATUS, "rates, drops, latency and faults of each node")
-CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time")
+CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time; with `ns:=arm1` it is `/arm1/clock`")

@@ -51,7 +51,7 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit and config_files.
 CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
-CORE |= {"messages", "topics"}
+CORE |= {"messages", "topics", "parameters"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
@@ -61,6 +61,7 @@ UPSTREAM: dict[str, set[str]] = {
     "files": set(),
     "config_files": set(),
     "config": {"types", "seeds"},
+    "parameters": set(),
     "contract": {"types", "config"},
     "act_small": {"types", "config"},
     "reward": {"types", "config"},
@@ -71,7 +72,7 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config"},
+    "graph": {"types", "config", "parameters"},
     "cli": set(),
 }
 LONGEST = 350  # lines of a file
@@ -234,6 +235,18 @@ def test_ros_is_only_at_the_rim() -> None:
         if is_ros(module)
     ]
     assert not found, found
+
+
+def test_a_nodes_services_are_named_after_the_node() -> None:
+    names = [
+        (f"{name_of(path)}:{call.lineno}", call.args[1])
+        for path in SOURCES
+        for call in ast.walk(tree_of(path))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(".create_service")
+    ]
+    assert len(names) >= 10
+    found = [where for where, name in names if not (isinstance(name, ast.Constant) and name.value.startswith("~/"))]
+    assert not found, f"the node's kind in place of its name: {found}"
 
 
 def test_heavy_libraries_are_imported_only_where_they_are_needed() -> None:

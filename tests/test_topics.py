@@ -38,6 +38,10 @@ def test_a_name_is_filled_in_and_put_under_a_world() -> None:
     assert image.name == "world_03/front/image_raw"
     assert (image.message_type, image.qos) == (topics.IMAGE_RAW.message_type, topics.IMAGE)
     assert topics.REWARD_VALUE.of("tri").name == "reward/tri"
+    assert topics.REWARD_VALUE.of("tri").owned().name == "~/tri"
+    assert topics.REWARD_QUERY.owned().name == "~/query"
+    with pytest.raises(ValueError, match="'reward' is no node's own"):
+        topics.REWARD.owned()
     with pytest.raises(ValueError, match="'joint_states' has no part to fill in with 'front'"):
         topics.JOINT_STATES.of("front")
     with pytest.raises(ValueError, match="'/clock' is one for all worlds"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,66 @@ from lrm_ros.config import (
     TwinConfig,
     WorldsConfig,
 )
+from lrm_ros.parameters import (
+    BUILT_IN,
+    EPISODE_PARAMETERS,
+    NODE_PARAMETERS,
+    parsed_value,
+    ros_value,
+    to_parameter,
+    unknown_parameter,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A program: what a node can be, whatever it is called.
+
+    Attributes:
+        module: what ``python -m`` runs.
+        config: dataclass of its parameters.
+        extra: parameters beside that: name -> (default, help).
+    """
+
+    module: str
+    config: type
+    extra: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+    def check(self, node: str, name: str, value: Any) -> None:
+        """Refuse what a node of this kind would refuse, in the same words.
+
+        Args:
+            node: its name.
+            name: of a parameter.
+            value: a word of a command line, or the value itself.
+
+        Raises:
+            ValueError: no such parameter, or a value of the wrong type.
+        """
+        beside = {key: default for key, (default, _) in {**NODE_PARAMETERS, **self.extra}.items()}
+        known = {*beside, *(f.name for f in dataclasses.fields(self.config))}
+        if name not in known | BUILT_IN.keys():
+            raise ValueError(unknown_parameter(node, name, known))
+        try:
+            parsed = parsed_value(ros_value(value))
+        except ValueError as error:
+            raise ValueError(f"node '{node}': parameter '{name}': {error}") from error
+        to_parameter(self.config, {**beside, **BUILT_IN}, node, name, parsed)
+
+
+# By the name of the ``ros2 run`` executable.
+KINDS: dict[str, Kind] = {
+    "camera": Kind("lrm_ros.nodes.camera", CameraConfig),
+    "evaluator": Kind("lrm_ros.nodes.evaluator", EvaluatorConfig),
+    "improver": Kind("lrm_ros.nodes.improver", ImproverConfig),
+    "policy": Kind("lrm_ros.nodes.policy", PolicyConfig),
+    "recorder": Kind("lrm_ros.nodes.recorder", RecorderConfig, EPISODE_PARAMETERS),
+    "refiner": Kind("lrm_ros.training.ppo.node", RefinerConfig),
+    "reward": Kind("lrm_ros.nodes.reward", RewardConfig),
+    "teleop": Kind("lrm_ros.nodes.teleop", TeleopConfig),
+    "twin": Kind("lrm_ros.sim.twin.node", TwinConfig),
+    "worlds": Kind("lrm_ros.sim.vector.node", WorldsConfig),
+}
 
 
 @dataclass(frozen=True)
@@ -30,100 +91,89 @@ class NodeSpec:
     """One node of a graph.
 
     Attributes:
-        name: ROS node name, name of the ``ros2 run`` executable, prefix of its output.
-        module: what ``python -m`` runs.
+        name: ROS node name, prefix of its services and of its output; no two nodes of a graph have the same.
+        kind: which program it runs, a key of ``KINDS``.
         parameters: what differs from the defaults.
         foreground: reads the terminal (keyboard) and prints on it unprefixed.
         ends_graph: its clean exit (0) is the graph's clean end; any other node must not exit.
         managed_by: name of the node that gives it its parameters and starts it; empty: it starts by itself.
+        namespace: ROS namespace, absolute, e.g. ``/arm1``; empty: none.
     """
 
     name: str
-    module: str
+    kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     foreground: bool = False
     ends_graph: bool = False
     managed_by: str = ""
+    namespace: str = ""
+
+    def remappings(self) -> list[tuple[str, str]]:
+        """Return the absolute names that are the namespace's own: simulated time."""
+        return [("/clock", f"{self.namespace}/clock")] if self.namespace else []
 
     def command(self) -> list[str]:
         """Return the command line of the process."""
-        words = [sys.executable, "-m", self.module, "--ros-args", "-r", f"__node:={self.name}"]
+        words = [sys.executable, "-m", KINDS[self.kind].module, "--ros-args", "-r", f"__node:={self.name}"]
+        if self.namespace:
+            words += ["-r", f"__ns:={self.namespace}"]
+        for name, other in self.remappings():
+            words += ["-r", f"{name}:={other}"]
         for key, value in self.parameters.items():
             words += ["-p", f"{key}:={ros_value(value)}"]
         return words
 
 
-def ros_value(value: Any) -> str:
-    """Return a parameter value as ROS parses it on a command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(ros_value(item) for item in value) + "]"
-    if value == "":
-        return "''"
-    return str(value)
-
-
-CONFIGS: dict[str, type] = {
-    "camera": CameraConfig,
-    "evaluator": EvaluatorConfig,
-    "improver": ImproverConfig,
-    "policy": PolicyConfig,
-    "recorder": RecorderConfig,
-    "refiner": RefinerConfig,
-    "reward": RewardConfig,
-    "teleop": TeleopConfig,
-    "twin": TwinConfig,
-    "worlds": WorldsConfig,
-}
-
 GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
     # Collect, judge, fine-tune, evaluate (paper IV-C), in lock-step: nothing waits for wall time.
     "self_improve": (
-        NodeSpec("twin", "lrm_ros.sim.twin.node", {"realtime": False, "frame_every": 0}),
-        NodeSpec("reward", "lrm_ros.nodes.reward"),
-        NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
-        NodeSpec("recorder", "lrm_ros.nodes.recorder"),
-        NodeSpec("evaluator", "lrm_ros.nodes.evaluator"),
-        NodeSpec("improver", "lrm_ros.nodes.improver", ends_graph=True),
+        NodeSpec("twin", "twin", {"realtime": False, "frame_every": 0}),
+        NodeSpec("reward", "reward"),
+        NodeSpec("policy", "policy", {"realtime": False}),
+        NodeSpec("recorder", "recorder"),
+        NodeSpec("evaluator", "evaluator"),
+        NodeSpec("improver", "improver", ends_graph=True),
     ),
     # One policy on fixed seeds: `lrm evaluate`.
     "evaluate": (
-        NodeSpec("twin", "lrm_ros.sim.twin.node", {"realtime": False, "frame_every": 0}),
-        NodeSpec("policy", "lrm_ros.nodes.policy", {"realtime": False}),
-        NodeSpec("evaluator", "lrm_ros.nodes.evaluator", {"once": True}, ends_graph=True),
+        NodeSpec("twin", "twin", {"realtime": False, "frame_every": 0}),
+        NodeSpec("policy", "policy", {"realtime": False}),
+        NodeSpec("evaluator", "evaluator", {"once": True}, ends_graph=True),
     ),
     # PPO in many twins, in lock-step: the refiner sets up the others and starts them (paper IV-B).
     "sim_refine": (
-        NodeSpec("worlds", "lrm_ros.sim.vector.node", {"autostart": False}, managed_by="refiner"),
-        NodeSpec("reward", "lrm_ros.nodes.reward", {"autostart": False}, managed_by="refiner"),
-        NodeSpec("refiner", "lrm_ros.training.ppo.node", ends_graph=True),
+        NodeSpec("worlds", "worlds", {"autostart": False}, managed_by="refiner"),
+        NodeSpec("reward", "reward", {"autostart": False}, managed_by="refiner"),
+        NodeSpec("refiner", "refiner", ends_graph=True),
     ),
     # Demonstrations by hand, at the control rate.
     "teleop": (
-        NodeSpec("twin", "lrm_ros.sim.twin.node", {"realtime": True}),
-        NodeSpec("recorder", "lrm_ros.nodes.recorder", {"source": "teleop"}),
-        NodeSpec("teleop", "lrm_ros.nodes.teleop", foreground=True, ends_graph=True),
+        NodeSpec("twin", "twin", {"realtime": True}),
+        NodeSpec("recorder", "recorder", {"source": "teleop"}),
+        NodeSpec("teleop", "teleop", foreground=True, ends_graph=True),
     ),
 }
 
 
 def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[NodeSpec]:
-    """Return the nodes of a graph with the arguments applied.
+    """Return the nodes of a graph with the arguments applied; what a node would refuse is refused here.
 
     Args:
         graph: a key of ``GRAPHS``.
-        arguments: ``parameter`` sets it on every node that has it, ``node.parameter`` on one node; ``contract`` and
-            ``use_sim_time`` go to all; ``sim`` selects the twin (true) or the robot.
+        arguments: ``parameter`` sets it on every node that has it, ``node.parameter`` on the node of that name;
+            ``contract`` and ``use_sim_time`` go to all; ``sim`` selects the twin (true) or the robot; ``ns`` or
+            ``namespace`` is where all nodes run.
 
     Raises:
-        ValueError: an unknown graph, node or parameter, with the nearest valid one.
+        ValueError: an unknown graph, node or parameter, with the nearest valid one, or a value of the wrong type.
     """
     if graph not in GRAPHS:
         raise ValueError(f"unknown graph '{graph}'; choose one of {', '.join(GRAPHS)}")
+    kinds = {node.name: KINDS[node.kind] for node in GRAPHS[graph]}
     nodes = {node.name: dict(node.parameters) for node in GRAPHS[graph]}
     manager = {node.name: node.managed_by for node in GRAPHS[graph] if node.managed_by}
-    free = [name for name in nodes if name not in manager]
+    settable = {name: settable_by_all(kind) for name, kind in kinds.items() if name not in manager}
+    namespace = ""
     for key, value in (arguments or {}).items():
         if key == "sim":
             if str(value).lower() not in ("true", "1"):
@@ -131,25 +181,43 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
                     f"sim:={value}: there is no node for a real arm yet; run the twin (sim:=true, the default)"
                 )
             continue
+        if key in ("ns", "namespace"):
+            namespace = _namespace(key, str(value))
+            continue
         name, _, parameter = key.rpartition(".")
         if name and name not in nodes:
             raise ValueError(f"'{key}': graph '{graph}' has no node '{name}'; its nodes: {', '.join(nodes)}")
         if name in manager:
             raise ValueError(f"'{key}': node '{name}' gets its parameters from node '{manager[name]}'; set them there")
-        chosen = [name] if name else [n for n in free if parameter in _parameters(n)]
+        chosen = [name] if name else [n for n, names in settable.items() if parameter in names]
         if not chosen:
-            known = sorted({p for n in free for p in _parameters(n)})
+            known = sorted({p for names in settable.values() for p in names})
             near = difflib.get_close_matches(parameter, known, 1)
             cure = f"did you mean '{near[0]}'?" if near else f"parameters: {', '.join(known)}"
             raise ValueError(f"no node of graph '{graph}' has a parameter '{parameter}'; {cure}")
         for node in chosen:
+            kinds[node].check(node, parameter, value)
             nodes[node][parameter] = value
-    return [dataclasses.replace(node, parameters=nodes[node.name]) for node in GRAPHS[graph]]
+    return [dataclasses.replace(node, parameters=nodes[node.name], namespace=namespace) for node in GRAPHS[graph]]
 
 
-def _parameters(node: str) -> list[str]:
-    """Return the parameter names of a node."""
-    return [f.name for f in dataclasses.fields(CONFIGS[node])] + ["contract", "use_sim_time"]
+def settable_by_all(kind: Kind) -> list[str]:
+    """Return the parameters of a kind of node that an argument without a node's name sets."""
+    return [f.name for f in dataclasses.fields(kind.config)] + ["contract", "use_sim_time"]
+
+
+def _namespace(key: str, word: str) -> str:
+    """Return a namespace as an absolute name, empty for none.
+
+    Raises:
+        ValueError: ROS would not take it.
+    """
+    name = word.strip("/")
+    if name and not re.fullmatch(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", name, re.ASCII):
+        raise ValueError(
+            f"{key}:={word}: a namespace has letters, digits and '_' and begins with no digit, e.g. {key}:=arm1"
+        )
+    return f"/{name}" if name else ""
 
 
 def threads_of(nodes: int) -> int:

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A graph of ``graph.py`` as a ros2 launch description; the files in launch/ only name their graph."""
+"""A graph of ``graphs.py`` as a ros2 launch description; the files in launch/ only name their graph."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
-from lrm_ros.graph.graphs import CONFIGS, GRAPHS, NodeSpec, nodes_of, ros_value, threads_of
+from lrm_ros.graph.graphs import GRAPHS, KINDS, NodeSpec, nodes_of, threads_of
+from lrm_ros.parameters import ros_value
 
 
 def launch_description(graph: str) -> Any:
     """Return the launch description of a graph.
 
     Arguments are those of ``lrm up``: ``parameter:=value`` for every node that has it, ``node.parameter:=value`` for
-    one. A node that dies ends the launch with code 1 and its name; ``ros2 launch`` alone would go on and return 0.
+    one; what ``lrm up`` refuses is refused in the same words, before any node starts. A node that dies ends the launch
+    with code 1 and its name; ``ros2 launch`` alone would go on and return 0.
 
     Args:
         graph: a key of ``lrm_ros.graph.graphs.GRAPHS``.
@@ -26,13 +30,39 @@ def launch_description(graph: str) -> Any:
     for node in GRAPHS[graph]:
         if node.managed_by:
             continue
-        for field in dataclasses.fields(CONFIGS[node.name]):
+        for field in dataclasses.fields(KINDS[node.kind].config):
             default = ros_value(node.parameters.get(field.name, field.default))
             helps.setdefault(field.name, f"{node.name}: {field.metadata['help']} (without it: {default})")
-    helps |= {"contract": "all: YAML file of the robot contract", "sim": "true: the twin; false: the robot"}
+    helps |= {
+        "contract": "all: YAML file of the robot contract",
+        "use_sim_time": "all: time is the twin's (without it: false)",
+        "namespace": "all: namespace of the nodes, their topics, services and simulated time (without it: none)",
+        "sim": "true: the twin; false: the robot",
+    }
     # An argument left at this value is not passed on: the defaults live in config.py.
     declared = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in helps.items()]
     return LaunchDescription([*declared, OpaqueFunction(function=_start, args=[graph, frozenset(helps)])])
+
+
+def _given(context: Any, graph: str, declared: frozenset[str]) -> dict[str, str]:
+    """Return the launch arguments; those of this file that no node knows too, for they are refused.
+
+    A file that includes this one has arguments of its own, which are its business.
+    """
+    configurations = dict(context.launch_configurations)
+    words = {word.partition(":=")[0] for word in context.argv} - {"launch-prefix", "launch-prefix-filter"}
+    file = Path(getattr(context.locals, "current_launch_file_path", "")).name
+    ours = words if file in {Path(word).name for word in sys.argv} else set()
+    given = {
+        key: value
+        for key, value in configurations.items()
+        if value != "" and (key in declared or "." in key or key in ours)
+    }
+    pushed = configurations.get("ros_namespace", "")  # by PushRosNamespace of a file that includes this one
+    namespace = given.get("namespace", "")
+    if pushed and not namespace.startswith("/"):
+        given["namespace"] = "/".join(filter(None, [pushed, namespace]))
+    return given
 
 
 def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
@@ -41,21 +71,17 @@ def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
     from launch.event_handlers import OnProcessExit
     from launch_ros.actions import LifecycleNode
 
-    given = {
-        key: value
-        for key, value in context.launch_configurations.items()
-        if value != "" and (key in declared or "." in key)
-    }
-    specs = nodes_of(graph, given)
+    specs = nodes_of(graph, _given(context, graph, declared))
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads_of(len(specs)))}
     actions: list[Any] = []
     for spec in specs:
         words = [word for key, value in spec.parameters.items() for word in ("-p", f"{key}:={ros_value(value)}")]
         node = LifecycleNode(
             package="lrm_ros",
-            executable=spec.name,
+            executable=spec.kind,
             name=spec.name,
-            namespace="",
+            namespace=spec.namespace,
+            remappings=spec.remappings(),
             ros_arguments=words,
             additional_env=threads,
             output="screen",

@@ -47,7 +47,13 @@ class Graph:
             env: environment on top of this process's.
             log: file that gets all output.
             show: names of the nodes whose output is printed; default all.
+
+        Raises:
+            ValueError: two nodes have the same name.
         """
+        names = [node.name for node in nodes]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"several nodes of the graph are called {', '.join(sorted(twice))}; give each its name")
         self.nodes = list(nodes)
         self.failed = ""
         self._env = dict(env or {})
@@ -215,7 +221,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lrm up", description="Start the nodes of a graph and keep them together.")
     parser.add_argument("graph", choices=list(GRAPHS))
     parser.add_argument(
-        "arguments", nargs="*", metavar="key:=value", help="parameter of every node that has it, or node.parameter"
+        "arguments",
+        nargs="*",
+        metavar="key:=value",
+        help="parameter of every node that has it, or node.parameter; ns:=NAME runs all in a namespace",
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write all output to FILE")
     parser.add_argument("--print", action="store_true", help="only print the commands of the nodes")

@@ -25,7 +25,7 @@ from lrm_ros.ros.program import run
 
 
 class EvaluatorNode(LrmNode[EvaluatorConfig]):
-    """Service ``evaluator/evaluate`` starts an evaluation; topic ``evaluation`` says how far it is and when it ended.
+    """Service ``~/evaluate`` starts an evaluation; topic ``evaluation`` says how far it is and when it ended.
 
     An evaluation that was interrupted goes on where it stopped: finished seeds are kept in ``<file>.part``.
     """
@@ -44,7 +44,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         self._driver = EpisodeDriver(self)
         topics.TRUTH.subscribe(self, self._on_truth)
         topics.EPISODE.subscribe(self, self._on_episode)
-        self.create_service(Trigger, "evaluator/evaluate", self._on_evaluate)
+        self.create_service(Trigger, "~/evaluate", self._on_evaluate)
 
     def activate(self) -> None:
         """With ``once``: begin at once."""

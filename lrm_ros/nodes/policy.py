@@ -25,7 +25,7 @@ from lrm_ros.types import ActionChunk, Frame, Observation
 
 
 class PolicyNode(LrmNode[PolicyConfig]):
-    """Runs a policy; ``checkpoint`` is a folder, ``fake`` (holds still), or empty (waits for ``policy/reload``).
+    """Runs a policy; ``checkpoint`` is a folder, ``fake`` (holds still), or empty (waits for ``~/reload``).
 
     Real time: acts on images younger than half a control period when the last point of the running chunk is due, so
     that the arm has a target while the prediction takes its time. When images or joint states stop, or the node is
@@ -33,13 +33,13 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that
     state is the one after the previous chunk, and the chunk's last point has come back on ``joint_command_sent``. It
-    begins with ``policy/reset``, also after activation and reload, on the first observation that no sent command led
+    begins with ``~/reset``, also after activation and reload, on the first observation that no sent command led
     to, whether that is there already or still to come. An episode's last chunk is left unexecuted, so the node is quiet
     while the twin is reset.
 
     Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
     the grasp (see ``lrm_ros.robot.so100.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
-    ``policy/reset`` to choose it.
+    ``~/reset`` to choose it.
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -53,7 +53,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._arrived: dict[str, float] = {}  # topic -> time.monotonic() of its newest message
         self._chunk: ActionChunk | None = None
         self._running = False
-        self._begun = False  # an episode has begun: lock-step acts in none before policy/reset
+        self._begun = False  # an episode has begun: lock-step acts in none before ~/reset
         self._fresh_start = False  # the next observation acted on must begin an episode
         self._episodes = 0
         self._drawn_with: int | None = None  # seed of the last offset
@@ -74,14 +74,14 @@ class PolicyNode(LrmNode[PolicyConfig]):
             qos = topics.NEWEST if self.config.realtime else topics.IMAGE
             topics.IMAGE_RAW.of(camera.name).subscribe(self, partial(self._on_image, camera.name), qos)
         topics.TASK.subscribe(self, self._on_task)
-        self.create_service(Trigger, "policy/reset", self._on_reset)
-        self.create_service(Trigger, "policy/reload", self._on_reload)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/reload", self._on_reload)
         if self.config.realtime:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # a stopped sim clock must not hide a stopped camera
             self.create_timer(self.config.timeout_s / 2, self._watch, clock=steady)
 
     def activate(self) -> None:
-        """Run; in lock-step wait for ``policy/reset``."""
+        """Run; in lock-step wait for ``~/reset``."""
         if self.config.realtime:  # what came before may be old
             self._state, self._frames = None, {}
             inputs = ("joint_states", *(camera.name for camera in self.contract.cameras))
@@ -165,7 +165,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         if observation is None:
             return
         if self._runner is None:
-            self.diagnostics.fault("policy", "no policy: set parameter 'checkpoint' and call policy/reload")
+            self.diagnostics.fault("policy", f"no policy: set parameter 'checkpoint' and call {self.get_name()}/reload")
             return
         started = time.perf_counter()
         try:

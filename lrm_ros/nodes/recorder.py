@@ -25,6 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RecorderConfig
+from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
@@ -34,16 +35,11 @@ _SAME_CLOCK_NS = 60_000_000_000
 
 
 class RecorderNode(LrmNode[RecorderConfig]):
-    """Services ``recorder/{start,stop,end,discard}_episode``; topic ``episode`` says what became of each."""
+    """Services ``~/{start,stop,end,discard}_episode``; topic ``episode`` says what became of each."""
 
     def __init__(self, **overrides: Any) -> None:
         """Declare the parameters; ``overrides`` are parameter values."""
-        extra = {
-            "episode_id": ("", "name of the next episode; empty: date and time"),
-            "task_text": ("", "task text; empty: from topic 'task'"),
-            "source": ("policy", "who acts: 'policy', 'teleop' or 'expert'"),
-        }
-        super().__init__("recorder", RecorderConfig, overrides, extra)
+        super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
         self._inputs: list[tuple[Subscription, Callable[[Any], None]]] = []
         self._task = ""
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
@@ -66,10 +62,10 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._listen(topics.WISH, partial(self._on_chunk, "wish"))
         self._listen(topics.REWARD, self._on_reward)
         self._listen(topics.TASK, self._on_task)
-        self.create_service(Trigger, "recorder/start_episode", self._on_start)
-        self.create_service(Trigger, "recorder/stop_episode", lambda _, response: self._on_end(None, response))
-        self.create_service(SetBool, "recorder/end_episode", lambda asked, response: self._on_end(asked.data, response))
-        self.create_service(Trigger, "recorder/discard_episode", self._on_discard)
+        self.create_service(Trigger, "~/start_episode", self._on_start)
+        self.create_service(Trigger, "~/stop_episode", lambda _, response: self._on_end(None, response))
+        self.create_service(SetBool, "~/end_episode", lambda asked, response: self._on_end(asked.data, response))
+        self.create_service(Trigger, "~/discard_episode", self._on_discard)
 
     def activate(self) -> None:
         """Start the writing thread."""
@@ -291,7 +287,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
             writer, self._writer = self._writer, None
         if writer is None:
             response.success = False
-            response.message = self._failure or "no episode is being recorded; call recorder/start_episode first"
+            response.message = self._failure or (
+                f"no episode is being recorded; call {self.get_name()}/start_episode first"
+            )
             return response
         try:
             path = writer.finish(outcome, {"dropped": str(self._dropped)})

@@ -26,8 +26,8 @@ class RewardNode(LrmNode[RewardConfig]):
     """Judges every K-th frame of one camera and holds the value in between (paper eq. 8).
 
     ``reward`` carries the heads' answers (unscaled) with the stamp of the frame they judge: OK, ERROR with the reason,
-    or STALE when held. ``reward/<head>`` are the same numbers for plots; that of the active mode is multiplied by
-    ``scale``. An Unscored answer publishes no number. Service ``reward/reset`` begins a new episode; the last frame
+    or STALE when held. ``~/<head>`` are the same numbers for plots; that of the active mode is multiplied by
+    ``scale``. An Unscored answer publishes no number. Service ``~/reset`` begins a new episode; the last frame
     of the old one is judged before, if the interval had skipped it.
 
     With parameter ``worlds`` it answers queries about the frames of that many simulated worlds instead, see
@@ -59,7 +59,7 @@ class RewardNode(LrmNode[RewardConfig]):
             topics.IMAGE_RAW.of(self.config.camera).subscribe(self, self._on_image),
             topics.TASK.subscribe(self, self._on_task),
         ]
-        self._reset = self.create_service(Trigger, "reward/reset", self._on_reset)
+        self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
     def deactivate(self) -> None:
         """Hold: frames that arrive now belong to no episode."""
@@ -122,7 +122,7 @@ class RewardNode(LrmNode[RewardConfig]):
 
     def _plot(self, head: str) -> Publisher:
         if head not in self._plots:
-            self._plots[head] = topics.REWARD_VALUE.of(head).publisher(self)
+            self._plots[head] = topics.REWARD_VALUE.of(head).owned().publisher(self)
         return self._plots[head]
 
     def _adopt_config(self) -> None:

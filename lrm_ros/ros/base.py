@@ -8,10 +8,8 @@ trouble and return nothing) and ends its file with ``main`` calling :func:`run`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import traceback
-import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +19,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from lrm_ros.config import RobotContract
-from lrm_ros.config_files import from_dict, load_yaml
+from lrm_ros.config_files import load_yaml
+from lrm_ros.parameters import BUILT_IN, NODE_PARAMETERS, to_parameter, unknown_parameter
 from lrm_ros.ros.diagnostics import Diagnostics
 from lrm_ros.ros.transport import set_transport, share_file
 from lrm_ros.versions import rclpy_version
@@ -29,10 +28,6 @@ from lrm_ros.versions import rclpy_version
 __all__ = ["LrmNode", "set_transport", "share_file"]
 
 C = TypeVar("C")
-
-
-# Parameters that rclpy itself declares in every node.
-_BUILT_IN = ("use_sim_time", "start_type_description_service")
 
 
 class LrmNode(LifecycleNode, Generic[C]):
@@ -69,11 +64,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self._answer_state = self._service(GetState).callback
         self._config_type = config_type
         declared = {f.name: (f.default, f.metadata["help"]) for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
-        self._extra = {
-            "autostart": (True, "configure and activate at start"),
-            "contract": ("", "YAML file of the robot contract; empty: the SO-100 of the twin"),
-            **(extra or {}),
-        }
+        self._extra = {**NODE_PARAMETERS, **(extra or {})}
         declared |= self._extra
         try:
             self._check_overrides(declared)
@@ -128,49 +119,21 @@ class LrmNode(LifecycleNode, Generic[C]):
             self.get_logger().warning(f"rclpy {version} does not tell what was given: a misspelt parameter is ignored")
             return
         for name, parameter in given.items():
-            if name in _BUILT_IN or name.startswith("qos_overrides."):
+            if name in BUILT_IN or name.startswith("qos_overrides."):
                 continue
             if name not in declared:
-                near = difflib.get_close_matches(name, declared, 1)
-                cure = f"did you mean '{near[0]}'?" if near else f"its parameters: {', '.join(sorted(declared))}"
-                raise ValueError(f"node '{self.get_name()}' has no parameter '{name}'; {cure}")
+                raise ValueError(unknown_parameter(self.get_name(), name, declared))
             self._convert(name, parameter.value)
 
     def _convert(self, name: str, value: Any) -> Any:
-        """Return a parameter value as its field's type.
-
-        Raises:
-            ValueError: naming node, parameter, value and an example of a good one.
-        """
-        if name in self._extra:
-            default = self._extra[name][0]
-            if type(value) is int and isinstance(default, float | str):
-                value = type(default)(value)
-            if not isinstance(value, type(default)):
-                raise ValueError(self._wrong_type(name, value, type(default).__name__, default))
-            return value
-        hints = typing.get_type_hints(self._config_type)
-        if hints[name] is str and type(value) is int:
-            value = str(value)  # `-p source:=0` arrives as an integer
-        try:
-            return getattr(from_dict(self._config_type, {name: value}, self.get_name()), name)
-        except ValueError as error:
-            field = next(f for f in dataclasses.fields(self._config_type) if f.name == name)  # type: ignore[arg-type]
-            hint = getattr(hints[name], "__name__", str(hints[name]))
-            raise ValueError(self._wrong_type(name, value, hint, field.default)) from error
-
-    def _wrong_type(self, name: str, value: Any, wanted: str, example: Any) -> str:
-        """Return the message for a parameter of the wrong type."""
-        shown = list(example) if isinstance(example, tuple) else example
-        return (
-            f"node '{self.get_name()}': parameter '{name}' must be {wanted}, got {value!r}; "
-            f"set it like the default: {name}:={shown if shown != '' else repr('')}"
-        )
+        """Return a parameter value as its field's type; raises ValueError, see :func:`to_parameter`."""
+        extra = {key: default for key, (default, _) in self._extra.items()}
+        return to_parameter(self._config_type, extra, self.get_name(), name, value)
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Refuse unknown names and wrong types with the reason."""
         for parameter in parameters:
-            if parameter.name in _BUILT_IN or parameter.name.startswith("qos_overrides."):
+            if parameter.name in BUILT_IN or parameter.name.startswith("qos_overrides."):
                 continue
             try:
                 self._convert(parameter.name, parameter.value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reward node's other way to be asked: about frames of many simulated worlds, all of a moment in one batch.
 
-Frames arrive on ``world_NN/<camera>/image_raw`` and wait. A message on ``reward/query`` says which of them to judge:
+Frames arrive on ``world_NN/<camera>/image_raw`` and wait. A message on ``~/query`` says which of them to judge:
 its frame_id is what is asked (``first``: begin an episode with this frame, ``step``: judge the next frame of the
 episode, ``end``: completion alone), one status a world: name ``world_NN``, message the task, value ``stamp_ns``. The
 answers go to ``world_NN/reward``, in the order of the queries.
@@ -45,7 +45,7 @@ class WorldQueries:
         self._answers = {name: topics.REWARD.under(name).publisher(node) for name in names}
         for name in names:
             topics.IMAGE_RAW.of(camera).under(name).subscribe(node, partial(self._on_image, name))
-        topics.REWARD_QUERY.subscribe(node, self._on_query)
+        topics.REWARD_QUERY.owned().subscribe(node, self._on_query)
 
     def forget(self) -> None:
         """Drop what waits."""

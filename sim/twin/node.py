@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class TwinNode(LrmNode[TwinConfig]):
-    """Takes ``joint_command``; service ``twin/reset`` starts an episode with the seed in parameter ``seed``.
+    """Takes ``joint_command``; service ``~/reset`` starts an episode with the seed in parameter ``seed``.
 
     Lock-step (``realtime`` false): a command with K points makes K control steps at once; nothing moves in between.
     Real time: a timer steps at the control rate. The point that belongs to a step is found by time: point k of a
@@ -83,8 +83,8 @@ class TwinNode(LrmNode[TwinConfig]):
         self._reset()
         topics.JOINT_COMMAND.subscribe(self, self._on_command)
         self._command = topics.JOINT_COMMAND.publisher(self)
-        self.create_service(Trigger, "twin/reset", self._on_reset)
-        self.create_service(Trigger, "twin/demonstrate", self._on_demonstrate)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/demonstrate", self._on_demonstrate)
         # Not the node's clock: with use_sim_time that is the clock which this very timer moves.
         self.create_timer(self.contract.dt_s, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 

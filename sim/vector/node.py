@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worlds node: many twins in lock-step with a learner that commands all of them at once.
 
-A message on ``worlds/seeds`` (worlds x seeds) starts new episodes. From then on nothing moves until every world has got
+A message on ``~/seeds`` (worlds x seeds) starts new episodes. From then on nothing moves until every world has got
 a ``world_NN/joint_command`` for what it showed last; then all execute their chunks and the node publishes, for each:
 
 - ``world_NN/joint_command_sent``: what was executed, after limits;
@@ -63,7 +63,7 @@ class WorldsNode(LrmNode[WorldsConfig]):
         self._judged = [topics.IMAGE_RAW.of(JUDGED).under(name).publisher(self) for name in names]
         self._about = topics.WORLDS.publisher(self)
         self._stamps, self._chunks = [], {}
-        topics.WORLDS_SEEDS.subscribe(self, self._on_seeds)
+        topics.WORLDS_SEEDS.owned().subscribe(self, self._on_seeds)
         for world, name in enumerate(names):
             topics.JOINT_COMMAND.under(name).subscribe(self, partial(self._on_command, world))
 

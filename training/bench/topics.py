@@ -46,13 +46,13 @@ def graph(folder: Path) -> list[NodeSpec]:
     cameras = [
         NodeSpec(
             f"camera_{name}",
-            "lrm_ros.nodes.camera",
+            "camera",
             {"camera": name, "source": "synthetic", "autostart": False, **size},
         )
         for name in CAMERAS
     ]
     parameters = {"folder": str(folder), "contract": str(contract), "task_text": "bench", "episode_id": "bench"}
-    return [*cameras, NodeSpec("recorder", "lrm_ros.nodes.recorder", parameters)]
+    return [*cameras, NodeSpec("recorder", "recorder", parameters)]
 
 
 class _Client:

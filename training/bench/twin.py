@@ -101,7 +101,7 @@ def through_nodes(steps: int, log: Path | None = None) -> float:
     """Return control steps a second of the twin node in lock-step."""
     client = _Client()
     try:
-        with Graph([NodeSpec("twin", "lrm_ros.sim.twin.node", {"realtime": False, "frame_every": 0})], log=log):
+        with Graph([NodeSpec("twin", "twin", {"realtime": False, "frame_every": 0})], log=log):
             client.reset()
             client.run(10 * CHUNK)
             client.reset()
