@@ -18,7 +18,7 @@ from lrm_ros import messages
 from lrm_ros.graph.graphs import GRAPHS, NodeSpec, nodes_of
 from lrm_ros.graph.runner import Graph
 from lrm_ros.record.journal import read_journal
-from lrm_ros.ros.base import LATCHED
+from lrm_ros.topics import LATCHED
 
 LOCKSTEP = {"realtime": False, "frame_every": 1}
 SMALL = (
