@@ -4,6 +4,7 @@
 tests/data/transformers_5 holds what transformers 5.5.4 writes beside the shipped model's weights.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -24,6 +25,8 @@ from answers import (
 
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import QwenRewardModel
+from lrm_ros.training.qwen_sizes import SIZES, config_of
+from lrm_ros.training.tiny.model import TEXT, build_model, build_processor
 from lrm_ros.versions import has_processor, load_processor, qwen_config, rope_of, save_processor, warmup_of
 
 FIVE = Path(__file__).parent / "data" / "transformers_5"
@@ -173,6 +176,27 @@ def test_a_configuration_without_a_language_model_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "text_config": None}))
     with pytest.raises(ValueError, match="text_config is None, not a dictionary; download or copy the file again"):
         QwenRewardModel(folder, device="cpu")
+
+
+def test_weights_that_are_cut_off_are_refused(tmp_path):
+    folder = shutil.copytree(TINY_FOLDER, tmp_path / "m")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:1000])
+    with pytest.raises(ValueError, match=r"model.safetensors' holds no whole weights .*; download or copy it again"):
+        QwenRewardModel(folder, device="cpu")
+
+
+def test_a_model_that_is_built_leaves_the_settings_as_they_are():
+    before = copy.deepcopy((TEXT, SIZES))
+    processor = build_processor()
+    theta = {**TEXT, "rope_theta": 77.0}
+    for settings, expected in ((TEXT, 1e4), (theta, 77.0), (TEXT, 1e4)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lrm_ros.training.tiny.model.TEXT", settings)
+            turns = build_model(processor).model.language_model.rotary_emb.inv_freq
+        assert float(turns[-1]) == pytest.approx(expected ** (-15 / 16))
+    config_of("4b", processor)
+    assert before == (TEXT, SIZES)
 
 
 def test_the_older_words_for_rotary_settings_are_read():
