@@ -73,6 +73,7 @@ def qwen_config(folder: Path) -> Any:
     if not isinstance(text, dict):
         raise ValueError(f"'{file}': text_config is {text!r}, not a dictionary; download or copy the file again")
     rope = rope_of(text, file)
+    tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings")) and not _has_output(folder)
     text = {**text_settings(text, file), "tie_word_embeddings": tied}
     try:
         config = Qwen3VLConfig.from_dict({**settings, "text_config": text, "tie_word_embeddings": tied})
