@@ -4,6 +4,7 @@
 tests/data/transformers_5 holds what transformers 5.5.4 writes beside the shipped model's weights.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -25,6 +26,8 @@ from answers import (
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config, rope_of, save_processor
 from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.reward.train.qwen_sizes import SIZES, config_of
+from lrm_ros.training.reward.train.tiny.model import TEXT, build_model, build_processor
 from lrm_ros.versions import warmup_of
 
 FIVE = Path(__file__).parent / "data" / "transformers_5"
@@ -227,3 +230,24 @@ def test_the_share_of_steps_with_a_rising_rate(share, steps, tmp_path):
 
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], **warmup_of(share))
     assert arguments.get_warmup_steps(200) == steps == math.ceil(200 * share)
+
+
+def test_weights_that_are_cut_off_are_refused(tmp_path):
+    folder = shutil.copytree(TINY_FOLDER, tmp_path / "m")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:1000])
+    with pytest.raises(ValueError, match=r"model.safetensors' holds no whole weights .*; download or copy it again"):
+        QwenRewardModel(folder, device="cpu")
+
+
+def test_a_model_that_is_built_leaves_the_settings_as_they_are():
+    before = copy.deepcopy((TEXT, SIZES))
+    processor = build_processor()
+    theta = {**TEXT, "rope_theta": 77.0}
+    for settings, expected in ((TEXT, 1e4), (theta, 77.0), (TEXT, 1e4)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lrm_ros.training.reward.train.tiny.model.TEXT", settings)
+            turns = build_model(processor).model.language_model.rotary_emb.inv_freq
+        assert float(turns[-1]) == pytest.approx(expected ** (-15 / 16))
+    config_of("4b", processor)
+    assert before == (TEXT, SIZES)

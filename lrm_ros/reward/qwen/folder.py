@@ -63,6 +63,7 @@ def qwen_config(folder: Path) -> Any:
     Raises:
         ValueError: a setting is contradictory or cannot be used; names the file, the value and the cure.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import Qwen3VLConfig
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
 
@@ -72,16 +73,15 @@ def qwen_config(folder: Path) -> Any:
     if not isinstance(text, dict):
         raise ValueError(f"'{file}': text_config is {text!r}, not a dictionary; download or copy the file again")
     rope = rope_of(text, file)
-    text = {key: value for key, value in text.items() if key not in ("rope_theta", "rope_scaling", "rope_parameters")}
     tied = bool(settings.get("tie_word_embeddings") or text.get("tie_word_embeddings")) and not _has_output(folder)
-    text = {**text, **rope_settings(rope), "tie_word_embeddings": tied}
+    text = {**text_settings(text, file), "tie_word_embeddings": tied}
     try:
-        config = Qwen3VLConfig(**{**settings, "text_config": text, "tie_word_embeddings": tied})
+        config = Qwen3VLConfig.from_dict({**settings, "text_config": text, "tie_word_embeddings": tied})
         Qwen3VLTextRotaryEmbedding(config.text_config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         raise ValueError(
             f"'{file}': transformers cannot use the settings, those of rotary positions are {rope} "
-            f"({type(error).__name__}: {error}); write those that the model was trained with"
+            f"({type(error).__name__}: {' '.join(str(error).split())}); write those that the model was trained with"
         ) from error
     size, sections = config.text_config.head_dim, rope.get("mrope_section", _MROPE)
     whole = isinstance(sections, list | tuple) and all(isinstance(section, int) for section in sections)
@@ -96,14 +96,38 @@ def qwen_config(folder: Path) -> Any:
     return config
 
 
+def text_settings(text: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return a ``text_config`` with its rotary settings as the installed transformers takes them.
+
+    5 also writes into the dictionary that it is given; this one is a new one.
+
+    Args:
+        text: settings in the form of either version.
+        file: where they are from, for the error.
+
+    Raises:
+        ValueError: as ``rope_of``.
+    """
+    rope = rope_settings(rope_of(text, file))
+    rest = {key: value for key, value in text.items() if key not in ("rope_theta", "rope_scaling", "rope_parameters")}
+    return {**rest, **rope}
+
+
 def _has_output(folder: Path) -> bool:
-    """Return whether a checkpoint stores an output layer."""
-    from safetensors import safe_open
+    """Return whether a checkpoint stores an output layer.
+
+    Raises:
+        ValueError: a file of weights is cut off or none.
+    """
+    from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("model*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            if "lm_head.weight" in tensors.keys():  # noqa: SIM118 (no dictionary)
-                return True
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                if "lm_head.weight" in tensors.keys():  # noqa: SIM118 (no dictionary)
+                    return True
+        except SafetensorError as error:
+            raise ValueError(f"'{file}' holds no whole weights ({error}); download or copy it again") from error
     return False
 
 

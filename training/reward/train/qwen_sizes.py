@@ -8,7 +8,10 @@ qwen3-vl-4b/md-files/QWEN3_VL_VISION_ARCHITECTURE.md). The test counts the param
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from lrm_ros.reward.qwen.folder import text_settings
 
 _SMALL_TOWER: dict[str, Any] = {
     "depth": 24,
@@ -72,7 +75,7 @@ def config_of(size: str, processor: Any) -> Any:
     token_id = processor.tokenizer.convert_tokens_to_ids
     return Qwen3VLConfig(
         vision_config={**vision, "out_hidden_size": text["hidden_size"]},
-        text_config=dict(text),
+        text_config=text_settings(text, Path(__file__)),
         image_token_id=token_id("<|image_pad|>"),
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),

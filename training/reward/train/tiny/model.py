@@ -8,11 +8,13 @@ then some 40 tokens instead of 400.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.qwen.folder import text_settings
 from lrm_ros.types import Frame, RewardQuery
 from lrm_ros.versions import processor_parts
 
@@ -174,7 +176,11 @@ def build_model(processor: Any, seed: int = 0) -> Any:
     vocabulary = (len(tokenizer) + 31) // 32 * 32
     config = Qwen3VLConfig(
         vision_config=dict(VISION),
-        text_config={**TEXT, "vocab_size": vocabulary, "eos_token_id": token_id("<|im_end|>")},
+        text_config={
+            **text_settings(TEXT, Path(__file__)),
+            "vocab_size": vocabulary,
+            "eos_token_id": token_id("<|im_end|>"),
+        },
         image_token_id=token_id("<|image_pad|>"),
         video_token_id=token_id("<|video_pad|>"),
         vision_start_token_id=token_id("<|vision_start|>"),
