@@ -120,6 +120,24 @@ def test_an_episode_begins_with_policy_reset_before_or_after_the_twin_is_reset(s
     assert [ns for ns, _ in twin.executed] == expected
 
 
+def test_an_episode_is_not_begun_before_policy_reset_when_the_one_before_left_off_at_a_chunks_end(spin, probe):
+    twin = Twin(probe, answers=False)
+    node, _, commands = start(spin, probe, realtime=False)
+    spin.call(probe, Trigger, "policy/reset")
+    twin.reset()
+    spin.until(lambda: commands)
+    # The chunk is done with success, the twin is reset at once: a busy policy sees the new image before the old state.
+    twin.on_command(commands[0])
+    twin.reset()
+    begin = twin.ns
+    spin.until(lambda: node._state[0] == begin and node._frames["front"].stamp_ns == begin)
+    for _ in range(20):
+        spin.executor.spin_once(timeout_sec=0.02)
+    assert begin not in [messages.to_ns(command.header.stamp) for command in commands]
+    spin.call(probe, Trigger, "policy/reset")
+    spin.until(lambda: messages.to_ns(commands[-1].header.stamp) == begin)
+
+
 def test_exploration_moves_the_gripper_sideways_but_not_the_wish_and_repeats_with_the_seed(spin, probe):
     twin = Twin(probe, max_steps=8)
     node, wishes, commands = start(spin, probe, realtime=False, execute_steps=8, explore_std=0.02)

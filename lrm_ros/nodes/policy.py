@@ -200,7 +200,10 @@ class PolicyNode(LrmNode[PolicyConfig]):
                 self._sent_after(self._end_ns(self._chunk) - 1.5 * self._dt_ns)
                 and stamp_ns > self._end_ns(self._chunk) - 0.5 * self._dt_ns
             )
-            due = due and not (self._fresh_start and self._sent_after(stamp_ns - 1.5 * self._dt_ns))
+            # No command led to an episode's first state. It waits for the reset that begins the episode here, too: the
+            # one before may have left off at a chunk's end. After that reset nothing of the one before is answered.
+            first = not self._sent_after(stamp_ns - 1.5 * self._dt_ns)
+            due = due and first == self._fresh_start
             ready = all(frame.stamp_ns == stamp_ns for frame in frames.values())
         if not due or not ready:
             return None
