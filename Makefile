@@ -9,7 +9,8 @@ export VENV ?= .venv
 PYTHON_OF_VENV := $(VENV)/bin/python
 # What depends on the versions of Python, LeRobot, transformers and rclpy.
 CORE := $(addprefix tests/test_,base.py closed_loop.py config.py dataset.py executor.py finetune.py heads.py journal.py \
-  messages.py packaging.py policy_node.py ppo.py qwen.py reward_node.py stats.py tiny.py twin_node.py versions.py)
+  messages.py packaging.py policy_node.py ppo.py qwen.py reward_node.py stats.py tiny.py transformers_versions.py twin_node.py \
+  versions.py)
 
 # The environment brings its own ROS 2; a sourced installation or another environment must not leak into it.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO
