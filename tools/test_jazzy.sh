@@ -36,6 +36,8 @@ HEAVY=(
     "$LIFECYCLE[lrm_ros.sim.twin.node.TwinNode]"
     "$LIFECYCLE[lrm_ros.sim.vector.node.WorldsNode]"
     tests/test_teleop.py::test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard
+    tests/test_improver.py::test_the_words_of_a_training_are_the_loops_settings
+    tests/test_improver.py::test_a_run_of_other_settings_or_with_a_damaged_record_is_refused
 )
 HEAVY_FILES=(tests/test_twin_node.py tests/test_refiner_node.py)
 
