@@ -43,7 +43,7 @@ class World:
         """Build the world.
 
         Args:
-            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
+            task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
         """
         use_software_vulkan()

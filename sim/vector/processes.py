@@ -36,7 +36,7 @@ class Processes:
             processes: that share them.
             slots: pictures a world can have to show at once.
             rules: when episodes end and which frames are judged.
-            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
+            task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             contract: joints, limits, cameras and control rate.
 
         Raises:

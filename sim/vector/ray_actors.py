@@ -44,7 +44,7 @@ class RayActors:
             actors: that share them, at most one a world; ``None``: one a CPU of the cluster.
             slots: pictures a world can have to show at once.
             rules: when episodes end and which frames are judged.
-            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
+            task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             contract: joints, limits, cameras and control rate.
             address: of the cluster.
 

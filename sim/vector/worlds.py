@@ -105,7 +105,7 @@ class VectorWorlds:
             processes: how many processes or actors share the worlds; default: one a core of this machine, or with
                 ``ray`` one a CPU of the cluster; at most one a world.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
-            task: name of a ManiSkill task in ``lrm_ros.sim.tasks``.
+            task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             ray: address of a Ray cluster that simulates (``vector.ray_actors``); empty: processes of this machine.
 
         Raises:
