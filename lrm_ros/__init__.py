@@ -6,8 +6,9 @@ The walk of a camera frame, the same on a real arm and in the simulated twin::
     camera/image_raw -> reward node -> engine -> model -> `reward` topic -> recorder -> episode journal (MCAP)
         -> judge -> kept episodes -> LeRobotDataset -> fine-tune -> checkpoint -> policy node -> arm
 
-Imports go one way: types <- config <- reward, record, robot, policy <- nodes. ``sim`` and ``training`` import
-``lrm_ros``, never the reverse. ROS is imported only in ``messages.py``, ``nodes/`` and ``sim/twin/node.py``.
+Imports go one way: types <- config <- reward, record, robot, policy <- ros <- nodes. ``sim`` and ``training`` import
+the rest, never the reverse. ROS is imported only in ``messages.py``, ``topics.py``, ``ros/``, ``nodes/``, the launch
+description and the node files of ``sim`` and ``training``; tests/test_architecture.py holds it.
 """
 
 __version__ = "0.1.0"

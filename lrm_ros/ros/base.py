@@ -2,7 +2,7 @@
 """The base of every node: parameters from a dataclass, lifecycle that reports its errors.
 
 A node derives from :class:`LrmNode`, overrides ``configure``, ``activate``, ``deactivate``, ``cleanup`` (they raise on
-trouble and return nothing) and ends its file with ``main`` calling :func:`run`.
+trouble and return nothing) and ends its file with ``main`` calling :func:`lrm_ros.ros.program.run`.
 """
 
 from __future__ import annotations
