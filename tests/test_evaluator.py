@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lrm_ros import messages
 from lrm_ros.config import EvaluatorConfig
 from lrm_ros.nodes.evaluator import EvaluatorNode
-from lrm_ros.ros.episodes import EpisodeError
+from lrm_ros.ros.control import EpisodeError
 
 
 def truth(seed: int, steps: int, success: bool = False) -> DiagnosticStatus:
@@ -62,7 +62,7 @@ class Desk:
     def wait_ready(self, names) -> None:
         pass
 
-    def policy_parameter(self, name: str) -> int:
+    def get(self, node: str, name: str) -> int:
         return 16
 
     def set(self, node: str, values: dict) -> None:
@@ -76,9 +76,9 @@ class Desk:
 
 
 def test_an_evaluation_whose_record_was_cut_by_a_kill_goes_on_and_ends_the_same(node, tmp_path, monkeypatch):
-    node._driver, played = Desk(), []
+    node._control, played = Desk(), []
 
-    def play(driver, seed, config):
+    def play(seed, config):
         if seed == 12 and len(played) == 2:
             raise EpisodeError("killed here")
         played.append(seed)
@@ -102,7 +102,7 @@ def test_an_evaluation_whose_record_was_cut_by_a_kill_goes_on_and_ends_the_same(
 
 
 def test_a_damaged_line_of_an_evaluations_record_is_named(node, tmp_path):
-    node._driver = Desk()
+    node._control = Desk()
     (tmp_path / "final.json.part").write_text('{"seed": 1{"seed": 2}\n{"seed": 3}\n')
     config = EvaluatorConfig(checkpoint="policy", file=str(tmp_path / "final.json"), episodes=1)
     with pytest.raises(ValueError, match=r"final\.json\.part' line 1 is no valid JSON object; delete that line"):

@@ -10,7 +10,7 @@ import pytest
 
 from lrm_ros.config import FinetuneConfig
 from lrm_ros.nodes.improver import ImproverNode
-from lrm_ros.ros.episodes import EpisodeError
+from lrm_ros.ros.control import EpisodeError
 from lrm_ros.training.policy import finetune
 
 FIGURES = {"steps": 10, "episodes": 1, "loss_first": 1.0, "loss_last": 0.5, "ms_per_step": 1.0}

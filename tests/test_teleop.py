@@ -248,8 +248,7 @@ def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, 
     twin = spin.start(TwinNode(realtime=True))
     node = spin.start(TeleopNode(person.slave, seed=3))
     events = spin.collect(probe, DiagnosticStatus, "episode", EVENTS)
-    clients = (node._set_twin, node._reset_twin, node._set_recorder, node._start_episode, node._end_episode)
-    spin.until(lambda: all(client.service_is_ready() for client in clients))
+    spin.until(lambda: all(map(node._control.ready, node._control._clients)))
     spin.until(lambda: node._state is not None and recorder._task and probe.count_publishers("episode"))
 
     def until_seen(text: str) -> None:

@@ -20,7 +20,7 @@ from lrm_ros import messages, topics
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.files import append_line, read_lines, write_json
 from lrm_ros.ros.base import LrmNode
-from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps, Stopped, TwinEpisodes
 from lrm_ros.ros.program import run
 
 
@@ -34,29 +34,32 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("evaluator", EvaluatorConfig, overrides)
         self._worker: threading.Thread | None = None
-        self._driver: EpisodeDriver | None = None
+        self._control: Control | None = None
+        self._episodes: EpisodeControl | None = None
         self._truth: dict[str, str] = {}
         self._ended: list[tuple[str, Path, int]] = []  # recorded episodes that wait for their truth
 
     def configure(self) -> None:
         """Listen to the truth and to the recorder."""
         self._report = topics.EVALUATION.publisher(self)
-        self._driver = EpisodeDriver(self)
+        self._control = Control(self, ("twin/reset", "policy/reset", "policy/reload"), ("twin", "policy"))
+        self._episodes = TwinEpisodes(self._control)
+        SentSteps(self, self._control)  # an arm that moves is worth waiting for
         topics.TRUTH.subscribe(self, self._on_truth)
         topics.EPISODE.subscribe(self, self._on_episode)
         self.create_service(Trigger, "~/evaluate", self._on_evaluate)
 
     def activate(self) -> None:
         """With ``once``: begin at once."""
-        assert self._driver is not None
-        self._driver.resume()
+        assert self._control is not None
+        self._control.resume()
         if self.config.once:
             self._begin()
 
     def deactivate(self) -> None:
         """Stop an evaluation that is running; what is done stays."""
-        if self._driver is not None:
-            self._driver.stop()
+        if self._control is not None:
+            self._control.stop()
         if self._worker is not None:
             self._worker.join()
             self._worker = None
@@ -68,8 +71,8 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
             self.get_logger().error(f"the simulator said nothing of the end of {names}; truth.jsonl leaves it out")
             self._ended.clear()
         self._settle()
-        if self._driver is not None:
-            self._driver.notify()
+        if self._control is not None:
+            self._control.notify()
 
     def _on_episode(self, message: DiagnosticStatus) -> None:
         """Note that a recorded episode has ended; the simulator's word of its last step may come later."""
@@ -136,27 +139,27 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
 
     def _evaluate(self, config: EvaluatorConfig) -> None:
         """Roll the policy out once on every seed; success is the simulator's, at any time in the episode."""
-        assert self._driver is not None
+        control = self._control
+        assert control is not None
         path = Path(config.file)
         part = path.with_suffix(path.suffix + ".part")
-        driver = self._driver
-        driver.wait_ready(("twin/reset", "policy/reset", "policy/reload"))
+        control.wait_ready(("twin/reset", "policy/reset", "policy/reload"))
         about = {
             "policy": config.checkpoint,
             "max_steps": config.max_steps,
-            "execute_steps": driver.policy_parameter("execute_steps"),
+            "execute_steps": control.get("policy", "execute_steps"),
             "changed": _changed_at(config.checkpoint),
         }
         # Rows of before they told how many steps were executed have the default.
         rows = [{"execute_steps": PolicyConfig.execute_steps} | row for row in read_lines(part)]
         done = {row["seed"]: row for row in rows if all(row.get(name) == value for name, value in about.items())}
-        driver.set("policy", {"checkpoint": config.checkpoint, "explore_std": 0.0})
-        driver.trigger("policy/reload")
-        driver.set("twin", {"max_steps": config.max_steps, "frame_every": 0})
+        control.set("policy", {"checkpoint": config.checkpoint, "explore_std": 0.0})
+        control.trigger("policy/reload")
+        control.set("twin", {"max_steps": config.max_steps, "frame_every": 0})
         seeds = range(config.first_seed, config.first_seed + config.episodes)
         for seed in seeds:
             if seed not in done:
-                done[seed] = about | self._episode(driver, seed, config)
+                done[seed] = about | self._episode(seed, config)
                 append_line(part, done[seed])
             wins = sum(row["success"] for row in done.values())
             self._publish("running", config, done=len(done), successes=wins)
@@ -173,20 +176,21 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         part.unlink(missing_ok=True)
         self._publish("done", config, done=len(seeds), successes=sum(result["success"]))
 
-    def _episode(self, driver: EpisodeDriver, seed: int, config: EvaluatorConfig) -> dict[str, Any]:
+    def _episode(self, seed: int, config: EvaluatorConfig) -> dict[str, Any]:
         """Run one episode until success or its last step."""
+        control, episodes = self._control, self._episodes
+        assert control is not None and episodes is not None
         started = time.perf_counter()
-        driver.set("twin", {"seed": seed})
         self._truth = {}
-        driver.trigger("twin/reset")
-        driver.trigger("policy/reset")
+        episodes.reset(seed)
+        control.trigger("policy/reset")
 
         def finished() -> bool:
             truth = self._truth
             ours = truth.get("seed") == str(seed)
             return ours and (truth["success"] == "true" or int(truth["steps"]) >= config.max_steps)
 
-        driver.wait_until(finished, f"the end of the episode with seed {seed}")
+        control.wait_until(finished, f"the end of the episode with seed {seed}")
         truth = dict(self._truth)
         return {
             "seed": seed,

@@ -35,7 +35,7 @@ from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.collector import Collector, kept_any
-from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError, Stopped
+from lrm_ros.ros.control import Control, EpisodeError, SentSteps, Stopped, TwinEpisodes
 from lrm_ros.ros.program import run
 
 _SERVICES = ("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode")
@@ -48,7 +48,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("improver", ImproverConfig, overrides)
         self._thread: threading.Thread | None = None
-        self._driver: EpisodeDriver | None = None
+        self._control: Control | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._stopping = False
         self._evaluation: dict[str, str] = {}
@@ -58,7 +58,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
         self._run = Path(self.config.run)
         self._remember_config()
-        self._driver = EpisodeDriver(self)
+        triggers = (*TwinEpisodes.TRIGGERS, *_SERVICES, "twin/demonstrate", "evaluator/evaluate")
+        nodes = (*TwinEpisodes.NODES, "policy", "evaluator")
+        control = self._control = Control(self, triggers, nodes, set_bools=TwinEpisodes.SET_BOOLS)
         config = self.config
         judge = RewardConfig(
             model=config.model,
@@ -67,23 +69,22 @@ class ImproverNode(LrmNode[ImproverConfig]):
             judge_frames=config.judge_frames,
             judge_threshold=config.judge_threshold,
         )
-        self._collector = Collector(self._driver, judge, config)
-        self._driver.add_node("evaluator", "evaluator/evaluate")
+        self._collector = Collector(control, TwinEpisodes(control), SentSteps(self, control), judge, config)
         topics.EVALUATION.subscribe(self, self._on_evaluation)
 
     def activate(self) -> None:
         """Start or resume the loop."""
-        assert self._driver is not None
+        assert self._control is not None
         self._stopping = False
-        self._driver.resume()
+        self._control.resume()
         self._thread = threading.Thread(target=self._guard, name="improver")
         self._thread.start()
 
     def deactivate(self) -> None:
         """Stop the loop; it goes on at the next start."""
         self._stopping = True
-        if self._driver is not None:
-            self._driver.stop()
+        if self._control is not None:
+            self._control.stop()
         for child in self._children:
             if child.poll() is None:
                 child.terminate()
@@ -144,8 +145,8 @@ class ImproverNode(LrmNode[ImproverConfig]):
     def _loop(self) -> None:
         """Do every stage that is not done yet."""
         config, run_folder = self.config, self._run
-        assert self._driver is not None
-        self._driver.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
+        assert self._control is not None
+        self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
         self._collector.abandon()
         demonstrations = run_folder / "demonstrations"
         if not is_complete(demonstrations / "dataset"):
@@ -186,9 +187,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
     def _use(self, checkpoint: Path) -> None:
         """Swap the policy node's checkpoint."""
-        assert self._driver is not None
-        self._driver.set("policy", {"checkpoint": str(checkpoint)})
-        self._driver.trigger("policy/reload")
+        assert self._control is not None
+        self._control.set("policy", {"checkpoint": str(checkpoint)})
+        self._control.trigger("policy/reload")
 
     def _write_dataset(self, folder: Path) -> int:
         """Write the kept episodes of a folder, each up to where the judge saw it done, as a LeRobotDataset."""
@@ -248,9 +249,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
     def _evaluate(self, name: str, checkpoint: Path) -> None:
         """Have the evaluator measure a checkpoint on the held-out seeds."""
         config = self.config
-        assert self._driver is not None
+        assert self._control is not None
         self._evaluation = {}
-        self._driver.set(
+        self._control.set(
             "evaluator",
             {
                 "checkpoint": str(checkpoint),
@@ -260,14 +261,14 @@ class ImproverNode(LrmNode[ImproverConfig]):
                 "max_steps": config.max_steps,
             },
         )
-        self._driver.trigger("evaluator/evaluate")
+        self._control.trigger("evaluator/evaluate")
         with progress_bar(config.eval_episodes, f"evaluate {name}", "ep") as bar:
 
             def ended() -> bool:
                 bar.update(int(self._evaluation.get("done", 0)) - bar.n)
                 return self._evaluation.get("event") in ("done", "failed")
 
-            self._driver.wait_until(ended, f"the evaluation of '{name}'")
+            self._control.wait_until(ended, f"the evaluation of '{name}'", self._control.load_s)  # it loads the policy
         if self._evaluation["event"] == "failed":
             raise EpisodeError(f"the evaluation of '{name}' failed: {self._evaluation['reason']}")
 
@@ -275,8 +276,8 @@ class ImproverNode(LrmNode[ImproverConfig]):
         values = {**messages.status_values(message), "event": message.message}
         if values["file"] == str(self._run / "eval" / Path(values["file"]).name):
             self._evaluation = values
-        assert self._driver is not None
-        self._driver.notify()
+        assert self._control is not None
+        self._control.notify()
 
 
 @dataclass(frozen=True)

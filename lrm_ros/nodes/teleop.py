@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Coroutine
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
-from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
-from std_srvs.srv import SetBool, Trigger
 
 from lrm_ros import messages, topics
 from lrm_ros.config import TeleopConfig
@@ -22,7 +21,7 @@ from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.so100.jog import Jog
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.base import LrmNode
-from lrm_ros.ros.calls import Calls, Refused
+from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
 from lrm_ros.ros.program import run
 from lrm_ros.seeds import held_out_warning
 from lrm_ros.types import ActionChunk
@@ -57,7 +56,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._state: tuple[int, NDArray[np.float32]] | None = None
         self._arrived_s = 0.0
         self._busy = ""
-        self._calls = Calls()
+        self._control: Control | None = None
+        self._worker: threading.Thread | None = None  # while another node is asked for something
         self._episode = ""  # name of the episode being recorded
         self._started_s = 0.0
         self._counts = {"success": 0, "failure": 0, "discarded": 0}
@@ -73,23 +73,27 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._commands = topics.JOINT_COMMAND.publisher(self)
         topics.JOINT_STATES.subscribe(self, self._on_state)
         topics.EPISODE.subscribe(self, self._on_episode)
-        self._reset_twin = self.create_client(Trigger, "twin/reset")
-        self._set_twin = self.create_client(SetParametersAtomically, "twin/set_parameters_atomically")
-        self._set_recorder = self.create_client(SetParametersAtomically, "recorder/set_parameters_atomically")
-        self._start_episode = self.create_client(Trigger, "recorder/start_episode")
-        self._end_episode = self.create_client(SetBool, "recorder/end_episode")
-        self._discard_episode = self.create_client(Trigger, "recorder/discard_episode")
+        control = Control(self, TwinEpisodes.TRIGGERS, TwinEpisodes.NODES, (), TwinEpisodes.SET_BOOLS, find_s=1.0)
+        self._control = control
+        self._twin_episodes, self._real_episodes = TwinEpisodes(control), RecordedEpisodes(control)
         # Keys and commands keep wall time: a simulation clock that stops must not stop the keyboard.
         self.create_timer(1 / self.config.rate_hz, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def activate(self) -> None:
         """Take the terminal."""
+        assert self._control is not None
+        self._control.resume()
         self._terminal = Terminal(self._terminal_fd)
         self._terminal.open()
         self._say(self._help())
 
     def deactivate(self) -> None:
         """Give the terminal back; the arm holds."""
+        if self._control is not None:
+            self._control.stop()
+        if self._worker is not None:
+            self._worker.join()
+            self._worker = None
         self._jog.stop()
         self._give_back()
 
@@ -135,7 +139,6 @@ class TeleopNode(LrmNode[TeleopConfig]):
         terminal = self._terminal
         if not self.active or terminal is None:
             return
-        self._calls.watch()
         timeout_s = self.config.timeout_s
         if self._state is not None and time.monotonic() - self._arrived_s > timeout_s:
             self._lose(f"joint_states stopped more than {timeout_s:g} s ago: the arm is not moved; check its node")
@@ -168,15 +171,15 @@ class TeleopNode(LrmNode[TeleopConfig]):
         elif key in ("h", "?"):
             self._say(self._help())
         elif key == "s":
-            self._begin("starting", self._start())
+            self._begin("starting", self._start)
         elif key == "g":
-            self._begin("ending", self._end(True))
+            self._begin("ending", partial(self._end, True))
         elif key == "f":
-            self._begin("ending", self._end(False))
+            self._begin("ending", partial(self._end, False))
         elif key == "d":
-            self._begin("discarding", self._discard())
+            self._begin("discarding", self._discard)
         elif key == "a":
-            self._begin("starting again", self._again())
+            self._begin("starting again", self._again)
         return False
 
     # -- moving ------------------------------------------------------------------------------------------------------
@@ -204,60 +207,64 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     # -- episodes ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run one piece of work with services; until it is done no other begins."""
+    def _begin(self, what: str, work: Callable[[], None]) -> None:
+        """Ask other nodes in a thread of its own; until that is done no other piece of work begins."""
         if self._busy:
-            work.close()
             self._say(f"one thing after the other: still {self._busy}")
             return
         self._busy = what
-        assert self.executor is not None
-        self.executor.create_task(self._finish(work))
+        self._worker = threading.Thread(target=self._work, args=(work,), name="episodes")
+        self._worker.start()
 
-    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+    def _work(self, work: Callable[[], None]) -> None:
         try:
-            await work
-        except Refused as error:
+            work()
+        except EpisodeError as error:
             self._say(str(error))
+        except Stopped:
+            pass
         finally:
             self._busy = ""
 
-    async def _start(self) -> None:
+    @property
+    def _episodes(self) -> EpisodeControl:
+        assert self._control is not None
+        return self._twin_episodes if self._control.ready("twin/reset") else self._real_episodes
+
+    def _start(self) -> None:
         """Put the scene of the next episode in place and record."""
         if self._episode:
-            raise Refused("an episode is being recorded: g, f or d ends it, a starts it anew")
+            raise EpisodeError("an episode is being recorded: g, f or d ends it, a starts it anew")
         self._jog.stop()  # the arm jumps to its start pose: the next key begins from there
-        if self._reset_twin.service_is_ready():
-            seed = self.config.seed + self._counts["success"] + self._counts["failure"]
-            await self._calls.set(self._set_twin, "seed", seed)
-            self._say(await self._calls.ask(self._reset_twin, Trigger.Request()))
-        await self._calls.set(self._set_recorder, "source", "teleop")
-        path = await self._calls.ask(self._start_episode, Trigger.Request())
-        self._episode, self._started_s = Path(path).name.removesuffix(".mcap"), time.monotonic()
+        episodes = self._episodes
+        self._say(episodes.reset(self.config.seed + self._counts["success"] + self._counts["failure"]))
+        path = episodes.start(source="teleop")
+        self._episode, self._started_s = path.name.removesuffix(".mcap"), time.monotonic()
         self._say(f"recording {self._episode}")
 
-    async def _end(self, success: bool) -> None:
+    def _end(self, success: bool) -> None:
         self._episode = ""  # also if the recorder refuses: then it records none
-        path = await self._calls.ask(self._end_episode, SetBool.Request(data=success))
+        path = self._episodes.stop(success)
         self._counts["success" if success else "failure"] += 1
         self._say(f"{'success' if success else 'failure'}: {path}")
 
-    async def _discard(self) -> None:
+    def _discard(self) -> None:
         self._episode = ""
-        message = await self._calls.ask(self._discard_episode, Trigger.Request())
+        message = self._episodes.discard()
         self._counts["discarded"] += 1
         self._say(message)
 
-    async def _again(self) -> None:
+    def _again(self) -> None:
         if self._episode:
-            await self._discard()
-        await self._start()
+            self._discard()
+        self._start()
 
     # -- display -----------------------------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
-        if self._terminal is not None:
-            self._terminal.say(text)
+        terminal = self._terminal
+        if terminal is not None:
+            terminal.say(text)
 
     def _help(self) -> str:
         names = dict.fromkeys(index for index, _ in self._joint_keys.values())

@@ -21,7 +21,7 @@ from lrm_ros.files import append_line, mend_lines, read_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
-from lrm_ros.ros.episodes import EpisodeDriver, EpisodeError
+from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
 from lrm_ros.types import Episode, Reward, RewardQuery, Verdict
 
 LOOK_EVERY = 3  # control steps between two looks for the moment an episode was done
@@ -31,11 +31,15 @@ MARGIN = 4  # control steps kept after that moment: the policy also learns to st
 class Collector:
     """Rolls out, judges and reads back; knows nothing of the simulator's truth."""
 
-    def __init__(self, driver: EpisodeDriver, judge: RewardConfig, config: ImproverConfig) -> None:
+    def __init__(
+        self, control: Control, episodes: EpisodeControl, sent: SentSteps, judge: RewardConfig, config: ImproverConfig
+    ) -> None:
         """Load the judge.
 
         Args:
-            driver: calls the other nodes.
+            control: asks the other nodes.
+            episodes: begins and ends episodes.
+            sent: counts the control steps of the episode.
             judge: model, camera, frames and threshold of the judge.
             config: the loop's settings.
 
@@ -45,7 +49,8 @@ class Collector:
         self._demonstration_seeds = seeds.demonstrations(config.seed, 2 * config.demonstrations + 10)
         for iteration in range(1, config.iterations + 1):
             seeds.rollouts(config.seed, iteration, config.episodes)
-        self._driver, self._config, self._camera = driver, config, judge.camera
+        self._control, self._episodes, self._sent = control, episodes, sent
+        self._config, self._camera = config, judge.camera
         self._engine = RewardEngine(judge)
 
     # -- collecting --------------------------------------------------------------------------------------------------
@@ -53,7 +58,7 @@ class Collector:
     def abandon(self) -> None:
         """Discard the episode that is being recorded, if there is one: of a loop that was stopped in the middle."""
         with contextlib.suppress(EpisodeError):
-            self._driver.trigger("recorder/discard_episode")
+            self._episodes.discard()
 
     def demonstrate(self, folder: Path) -> int:
         """Record demonstrations of the twin's scripted expert until the judge has kept enough; returns how many.
@@ -62,8 +67,8 @@ class Collector:
             EpisodeError: the judge keeps less than half of them: judge and task do not fit.
         """
         config = self._config
-        self._driver.set("twin", {"frame_every": 1, "max_steps": 0, "disturbance_std": config.disturbance})
-        self._driver.set("recorder", {"source": "expert", "image_format": "png"})
+        self._control.set("twin", {"frame_every": 1, "max_steps": 0, "disturbance_std": config.disturbance})
+        self._control.set("recorder", {"source": "expert", "image_format": "png"})
         verdicts = read_verdicts(folder)
         seed = self._demonstration_seeds.start
         wanted = config.demonstrations
@@ -80,7 +85,7 @@ class Collector:
                     kept += 1
                     bar.update(1)
                 seed += 1
-        self._driver.set("twin", {"disturbance_std": 0.0})
+        self._control.set("twin", {"disturbance_std": 0.0})
         return kept
 
     def roll_out(self, folder: Path, iteration: int) -> dict[str, int]:
@@ -92,8 +97,8 @@ class Collector:
             {"episodes": attempts, "kept": kept ones}.
         """
         config = self._config
-        self._driver.set("twin", {"frame_every": 1, "max_steps": config.rollout_steps, "disturbance_std": 0.0})
-        self._driver.set("recorder", {"source": "policy", "image_format": "png"})
+        self._control.set("twin", {"frame_every": 1, "max_steps": config.rollout_steps, "disturbance_std": 0.0})
+        self._control.set("recorder", {"source": "policy", "image_format": "png"})
         verdicts = read_verdicts(folder)
         attempts = kept = 0
         with progress_bar(config.episodes, "roll out", "start") as bar:
@@ -122,7 +127,7 @@ class Collector:
             try:
                 journal = self._demonstrate(episode_id) if demonstrate else self._act(episode_id, seed, attempt)
             except EpisodeError:
-                self._driver.trigger("recorder/discard_episode")
+                self._episodes.discard()
                 raise
         row = {**self._judge(journal), "seed": seed, "attempt": attempt}
         verdicts[episode_id] = row
@@ -131,28 +136,25 @@ class Collector:
 
     def _begin(self, folder: Path, episode_id: str, seed: int) -> None:
         """Reset the world and start to record; in this order, so that the journal begins with the first frame."""
-        driver = self._driver
-        driver.set("twin", {"seed": seed})
-        driver.trigger("reward/reset")  # judges the last frame of the episode before
-        driver.trigger("twin/reset")
-        driver.set("recorder", {"folder": str(folder / "episodes"), "episode_id": episode_id})
-        driver.trigger("recorder/start_episode")
-        driver.count_steps()
+        self._control.trigger("reward/reset")  # judges the last frame of the episode before
+        self._episodes.reset(seed)
+        self._episodes.start(folder=str(folder / "episodes"), episode_id=episode_id)
+        self._sent.restart()
 
     def _demonstrate(self, episode_id: str) -> Path:
         """Let the twin's expert act once and return the journal."""
-        return self._finish(episode_id, int(self._driver.trigger("twin/demonstrate")))
+        return self._finish(episode_id, int(self._control.trigger("twin/demonstrate")))
 
     def _act(self, episode_id: str, seed: int, attempt: int) -> Path:
         """Let the policy act until the episode's last step and return the journal."""
-        self._driver.set("policy", {"explore_std": self._config.explore_std, "seed": seed * 10 + attempt})
-        self._driver.trigger("policy/reset")
+        self._control.set("policy", {"explore_std": self._config.explore_std, "seed": seed * 10 + attempt})
+        self._control.trigger("policy/reset")
         return self._finish(episode_id, self._config.rollout_steps)
 
     def _finish(self, episode_id: str, steps: int) -> Path:
         """Wait for a number of control steps, close the journal and return its path."""
-        self._driver.wait_until(lambda: self._driver.steps >= steps, f"the end of episode '{episode_id}'")
-        return Path(self._driver.trigger("recorder/stop_episode"))
+        self._control.wait_until(lambda: self._sent.count >= steps, f"the end of episode '{episode_id}'")
+        return self._episodes.stop()
 
     # -- judging -----------------------------------------------------------------------------------------------------
 

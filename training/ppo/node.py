@@ -12,26 +12,17 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.client import Client
-from rclpy.parameter import Parameter
-
 from lrm_ros.config import RefinerConfig, WorldsConfig
 from lrm_ros.config_files import to_dict
 from lrm_ros.contract import CONTRACT_FILE, load_contract
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.control import Control
 from lrm_ros.ros.program import run
-from lrm_ros.sim.vector.client import Inbox, RemoteEngine, RemoteWorlds, until
+from lrm_ros.sim.vector.client import PATIENCE_S, Inbox, RemoteEngine, RemoteWorlds, until
 from lrm_ros.sim.vector.node import JUDGED
 from lrm_ros.sim.vector.rewards import WorldRewards, engine_config
 from lrm_ros.training.ppo.command import outcome, read_settings, row, run_bar
 from lrm_ros.training.ppo.refine import refine
-
-# From each state one transition nearer to an active node with new parameters.
-_DOWN = {State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_DEACTIVATE,
-         State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_CLEANUP}  # fmt: skip
 
 
 class RefinerNode(LrmNode[RefinerConfig]):
@@ -43,6 +34,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
         self._thread: threading.Thread | None = None
         self._inbox = Inbox()
         self._stopping = False
+        self._control: Control | None = None
 
     def configure(self) -> None:
         """Read the settings and find the other nodes."""
@@ -72,19 +64,16 @@ class RefinerNode(LrmNode[RefinerConfig]):
             | {"contract": str((Path(settings.checkpoint) / CONTRACT_FILE).resolve())},
             "reward": to_dict(judge) | {"camera": JUDGED, "worlds": settings.worlds},
         }
-        self._managing = {
-            name: (
-                self.create_client(GetState, f"{name}/get_state"),
-                self.create_client(SetParametersAtomically, f"{name}/set_parameters_atomically"),
-                self.create_client(ChangeState, f"{name}/change_state"),
-            )
-            for name in self._others
-        }
+        self._control = Control(
+            self, nodes=tuple(self._others), lifecycles=tuple(self._others), timeout_s=PATIENCE_S, find_s=PATIENCE_S
+        )
 
     def activate(self) -> None:
         """Start or resume."""
         self._stopping = False
         self._inbox.open()
+        assert self._control is not None
+        self._control.resume()
         self._thread = threading.Thread(target=self._guard, name="refiner")
         self._thread.start()
 
@@ -92,16 +81,19 @@ class RefinerNode(LrmNode[RefinerConfig]):
         """Stop; the run goes on at the next start."""
         self._stopping = True
         self._inbox.close()
+        if self._control is not None:
+            self._control.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._thread = None
 
     def _guard(self) -> None:
         """Refine, and end the node with the outcome."""
-        settings = self._settings
+        settings, control = self._settings, self._control
+        assert control is not None
         try:
             for name, parameters in self._others.items():
-                self._start(name, parameters)
+                control.restart(name, parameters)
             self._worlds.forget()
             self._engine.forget()
             ready = lambda: self._worlds.connected and self._engine.connected  # noqa: E731
@@ -117,38 +109,6 @@ class RefinerNode(LrmNode[RefinerConfig]):
         else:
             print(outcome(settings), flush=True)
             self.exit(0)
-
-    # ---- the other nodes ---------------------------------------------------------------------------------------------
-
-    def _start(self, name: str, parameters: dict[str, Any]) -> None:
-        """Give a node its parameters and make it active, whatever state it is in.
-
-        Raises:
-            Silence: it is not there.
-            RuntimeError: it refuses; names the node.
-        """
-        get, put, change = self._managing[name]
-        while (state := self._call(name, get, GetState.Request()).current_state.id) in _DOWN:
-            self._change(name, change, _DOWN[state])
-        request = SetParametersAtomically.Request(
-            parameters=[Parameter(key, value=value).to_parameter_msg() for key, value in parameters.items()]
-        )
-        result = self._call(name, put, request).result
-        if not result.successful:
-            raise RuntimeError(f"node '{name}' refuses its parameters: {result.reason}")
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            self._change(name, change, transition)
-
-    def _change(self, name: str, client: Client, transition: int) -> None:
-        if not self._call(name, client, ChangeState.Request(transition=Transition(id=transition))).success:
-            raise RuntimeError(f"node '{name}' could not be started; its own output says why")
-
-    def _call(self, name: str, client: Client, request: Any) -> Any:
-        until(f"service '{client.service_name}'", client.service_is_ready, lambda: self._stopping)
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: self._inbox.deliver(lambda: None))
-        self._inbox.wait(f"node '{name}'", lambda: True if future.done() else None)
-        return future.result()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import re
 import select
 import sys
 import termios
+import threading
 import tty
 
 # A key is a character or the escape sequence of a special key, e.g. "\x1b[A" for the upward arrow.
@@ -43,6 +44,7 @@ class Terminal:
         self._shown = ""
         self._pending = ""
         self._open = False
+        self._lock = threading.Lock()  # lines may be said by any thread
 
     def open(self) -> None:
         """Switch to single key presses without echo."""
@@ -75,8 +77,10 @@ class Terminal:
         return keys
 
     def say(self, text: str) -> None:
-        """Print lines above the status line."""
-        self._write("\r\x1b[K" + text.replace("\n", "\r\n") + "\r\n" + self._shown)
+        """Print lines above the status line, from any thread; nothing once closed."""
+        with self._lock:
+            if self._open:
+                self._write("\r\x1b[K" + text.replace("\n", "\r\n") + "\r\n" + self._shown)
 
     def status(self, text: str) -> None:
         """Show the status line, cut to the terminal's width; written only when it changed."""
@@ -85,14 +89,16 @@ class Terminal:
         except OSError:
             width = 80
         text = text[: width - 1]
-        if text != self._shown:
-            self._shown = text
-            self._write("\r\x1b[K" + text)
+        with self._lock:
+            if self._open and text != self._shown:
+                self._shown = text
+                self._write("\r\x1b[K" + text)
 
     def close(self) -> None:
         """Put the terminal back as it was; may be called more than once."""
-        if self._open:
-            self._open = False
+        with self._lock:
+            was_open, self._open = self._open, False
+        if was_open:
             with contextlib.suppress(OSError, termios.error):  # a terminal that is gone needs nothing put back
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
                 self._write("\r\n")
