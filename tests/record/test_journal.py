@@ -147,14 +147,14 @@ def test_an_episode_without_a_step_says_what_is_missing(tmp_path):
 
 def test_after_a_kill_everything_but_the_last_second_is_recovered(tmp_path):
     script = (
-        "import sys; sys.path.insert(0, 'tests')\n"
+        "import sys; sys.path.insert(0, 'tests/record')\n"
         "import os, signal, numpy as np\n"
         "from test_journal import _write\n"
         f"from pathlib import Path; writer = _write(Path({str(tmp_path)!r}) / 'e.mcap', steps=20)\n"
         "writer.sync()\n"
         "writer.sent(99 * 10**8, np.zeros(2)); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False)
+    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == -signal.SIGKILL
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.mcap.part"]
     with pytest.raises(JournalError, match=r"unfinished.*recover"):

@@ -27,7 +27,7 @@ from lrm_ros.training.reward.train.run import load_base, train_head
 from lrm_ros.training.reward.train.tiny.model import build_model, build_processor
 from lrm_ros.types import Reward
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[4]
 TASK = "put the red toy pig in the bowl"
 FAST = LrmTrainConfig(
     lora_r=8, lora_alpha=16, lora_dropout=0.0, train_vision=(), sft_learning_rate=5e-3, dpo_learning_rate=2e-3,

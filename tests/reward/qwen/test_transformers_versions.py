@@ -30,7 +30,7 @@ from lrm_ros.training.reward.train.qwen_sizes import SIZES, config_of
 from lrm_ros.training.reward.train.tiny.model import TEXT, build_model, build_processor
 from lrm_ros.versions import warmup_of
 
-FIVE = Path(__file__).parent / "data" / "transformers_5"
+FIVE = Path(__file__).parents[2] / "data" / "transformers_5"
 ROPE = {"rope_type": "default", "mrope_section": [6, 5, 5], "mrope_interleaved": True}
 
 

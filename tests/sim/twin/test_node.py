@@ -3,11 +3,11 @@ import math
 
 import numpy as np
 import pytest
-from conftest import Spinner  # type: ignore[import-not-found]
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from spinner import Spinner  # type: ignore[import-not-found]
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory

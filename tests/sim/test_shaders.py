@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 
 
 def test_a_process_renders_its_first_picture_at_once() -> None:

@@ -21,7 +21,7 @@ from lrm_ros.graph.graphs import GRAPHS, KINDS, Kind, NodeSpec, nodes_of, parse_
 from lrm_ros.graph.runner import Graph
 from lrm_ros.parameters import parsed_value, ros_value
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = {"source": "synthetic", "width": 48, "height": 32, "rate_hz": 10.0}
 CAMERA = NodeSpec("camera_a", "camera", SMALL)
 

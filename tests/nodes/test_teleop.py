@@ -9,6 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def program(person: Person | None, code: str = "from lrm_ros.nodes.teleop import
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        cwd=Path(__file__).parents[2],
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # The judge keeps everything (threshold 0), so the walk does not depend on how good model and policy are.
 SMALL = [
     "improver.judge_threshold:=0.0", "demonstrations:=2", "improver.episodes:=2", "tries:=1", "rollout_steps:=16",

@@ -239,7 +239,7 @@ def test_neither_torch_nor_lerobot_is_needed_to_read(tmp_path):
         "assert sum(1 for episode in episodes for _ in episode.frames()) == 36\n"
         "print(sorted({'torch', 'lerobot', 'datasets'} & set(sys.modules)))"
     )
-    top = Path(__file__).resolve().parents[1]
+    top = Path(__file__).resolve().parents[5]
     assert subprocess.run([sys.executable, "-c", code], cwd=top, capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_judge import CONTRACT, journal
+from journals import CONTRACT, journal  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import load_into_ram

@@ -15,7 +15,7 @@ import pytest
 
 from lrm_ros.graph.graphs import GRAPHS, NodeSpec, nodes_of, parse_arguments
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.launch,
     pytest.mark.skipif(

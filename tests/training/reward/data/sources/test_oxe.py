@@ -261,7 +261,7 @@ def test_tensorflow_is_not_needed_to_read(tmp_path, feature):
         "import sys; from pathlib import Path; from lrm_ros.training.reward.data.sources.oxe import read_oxe\n"
         f"print([len(list(e.open().frames())) for e in read_oxe(Path({str(folder)!r}))], 'tensorflow' in sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[5])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[3, 3, 3] False", done.stderr
 

@@ -26,7 +26,7 @@ from lrm_ros.messages import status_values
 from lrm_ros.ros.base import LrmNode, set_transport, share_file
 from lrm_ros.versions import fast_dds_profiles_variable, rclpy_version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NODE_FILES = [path for path in (ROOT / "lrm_ros/nodes").glob("*.py") if re.search(r"class \w+\(L", path.read_text())]
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -207,7 +207,7 @@ def test_a_missing_shared_file_says_where_it_was_looked_for():
 
 _PROGRAM = """
 import sys
-sys.path[:0] = ["tests", "."]
+sys.path[:0] = ["tests/ros", "."]
 from test_base import Example
 from lrm_ros.ros.program import run
 class Program(Example):

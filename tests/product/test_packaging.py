@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 import lrm_ros
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 NODES = ("camera", "evaluator", "improver", "policy", "recorder", "refiner", "reward", "teleop", "twin", "worlds")
 # A node says so and ends at once: a program that was found and ran.
 MISSPELT = ("--ros-args", "-p", "rate_hzz:=5.0")
@@ -193,7 +193,12 @@ def test_the_tests_of_an_sdist_run(source: Path, tmp_path: Path) -> None:
         name for name in tracked() if not name.startswith(".") and not (unpacked / installed_name(name)).exists()
     ]
     assert not missing, f"MANIFEST.in leaves out {missing}"
-    chosen = ("tests/test_architecture.py", "tests/test_config.py", "tests/test_limits.py", "tests/test_heads.py")
+    chosen = (
+        "tests/product/test_architecture.py",
+        "tests/test_config.py",
+        "tests/robot/test_limits.py",
+        "tests/reward/test_heads.py",
+    )
     done = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, cwd=unpacked)
     assert " passed" in done and " failed" not in done
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 # sim and training stand at the top level and are linked here; in an sdist they are these folders.
 ROOMS = ("lrm_ros", "lrm_ros/sim", "lrm_ros/training")
 OURS = ("lrm_ros", "lrm_ros.sim", "lrm_ros.training")
 SOURCES = sorted({path for room in ROOMS for path in (TOP / room).rglob("*.py")})
-EVERY = SOURCES + sorted(path for room in ("tests", "launch", "tools") for path in (TOP / room).glob("*.py"))
+EVERY = SOURCES + sorted(path for room in ("tests", "launch", "tools") for path in (TOP / room).rglob("*.py"))
 
 # Heavy libraries: only inside the function or constructor that needs them. cv2 takes 0.1 s and is left alone.
 HEAVY = {
