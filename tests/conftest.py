@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before any participant exists: a private domain on this host only (OFF would cut even one host apart).
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 200))
@@ -19,9 +20,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-from spinner import Spinner  # type: ignore[import-not-found]
 
 from lrm_ros.types import Frame
+
+if TYPE_CHECKING:
+    from spinner import Spinner  # type: ignore[import-not-found]
+
+# Their assertions show the values, as those of a test file do.
+pytest.register_assert_rewrite("lerobot_sets", "spinner")
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +41,8 @@ def ordinary_scheduling() -> Iterator[None]:
 @pytest.fixture
 def spin() -> Iterator[Spinner]:
     """Real rclpy nodes in this process; see :class:`Spinner`."""
+    from spinner import Spinner
+
     spinner = Spinner()
     yield spinner
     spinner.close()

@@ -195,6 +195,7 @@ def test_the_tests_of_an_sdist_run(source: Path, tmp_path: Path) -> None:
     assert not missing, f"MANIFEST.in leaves out {missing}"
     chosen = (
         "tests/product/test_architecture.py",
+        "tests/product/test_topics_and_truth.py",
         "tests/test_config.py",
         "tests/robot/test_limits.py",
         "tests/reward/test_heads.py",

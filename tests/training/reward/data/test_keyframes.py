@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes of episodes as shards: which frames, which labels, in turns, once, counted, and the same after a kill."""
+"""Keyframes of episodes as shards: in turns, once, counted, the same after a kill, and read back."""
 
 import dataclasses
 import io
@@ -11,43 +11,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
+from numbered import entries, entry, episode, number_in, numbered  # type: ignore[import-not-found]
 from PIL import Image
 
-from lrm_ros.training.bench import keyframes as bench_keyframes
-from lrm_ros.training.reward.data import command as reward_data
 from lrm_ros.training.reward.data.keyframes import write_keyframes
-from lrm_ros.training.reward.data.rows import keyframe_indices, keyframes_of, split_of
+from lrm_ros.training.reward.data.rows import keyframes_of
 from lrm_ros.training.reward.data.shards import COLUMNS, ShardWriter, read_rows
-from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader, bad_entry
-from lrm_ros.training.reward.data.sources.video import Video
+from lrm_ros.training.reward.data.sources.episode import Entry, SourceEpisode, array_reader, bad_entry
 from lrm_ros.training.reward.data.table import load_keyframes
-
-
-def episode(source="lab", name="0", length=21, first=0, task="put the square", **about) -> SourceEpisode:
-    """An episode whose frames carry the numbers first, first + 1, ..."""
-    images = np.stack([numbered(first + k) for k in range(length)])
-    return SourceEpisode(source, name, task, 10.0, length, array_reader(images), **about)
-
-
-def entry(made: SourceEpisode) -> Entry:
-    return Entry(made.source, made.episode_id, lambda: made)
-
-
-def entries(source: str, count: int, start=0, opened=None, **about):
-    """Entries of different episodes, made when they are opened; ``opened`` gets their ids."""
-
-    def make(number: int) -> SourceEpisode:
-        if opened is not None:
-            opened.append(f"{source}/{number}")
-        return episode(source, str(number), first=30 * number, **about)
-
-    for number in range(start, start + count):
-        yield Entry(source, str(number), partial(make, number))
-
-
-def column(made: SourceEpisode, name: str) -> list:
-    return keyframes_of(entry(made))[name]
 
 
 def image(row: dict) -> np.ndarray:
@@ -56,77 +27,6 @@ def image(row: dict) -> np.ndarray:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*"))}
-
-
-# --- one episode ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("length", [11, 12, 16, 21, 40, 101, 1000])
-def test_there_are_eleven_keyframes_from_the_first_to_the_last_frame(length):
-    indices = keyframe_indices(length)
-    assert len(indices) == 11 and indices[0] == 0 and indices[-1] == length - 1
-    assert indices == [round(k / 10 * (length - 1)) for k in range(11)]
-    assert column(episode(length=length), "position") == list(range(11)) if length < 101 else True
-
-
-@pytest.mark.parametrize("length", range(2, 11))
-def test_a_short_episode_gives_each_frame_once_at_its_own_time(length):
-    made = keyframes_of(entry(episode(length=length)))
-    assert made["frame"] == list(range(length))
-    assert made["position"] == [round(10 * k / (length - 1)) for k in range(length)]
-    assert made["progress"] == [position / 10 for position in made["position"]]
-
-
-@pytest.mark.parametrize("success", [True, None])
-def test_in_a_demonstration_progress_is_time_and_the_end_is_done(success):
-    made = keyframes_of(entry(episode(success=success)))
-    assert made["progress"] == [k / 10 for k in range(11)] and made["by_state"] == [False] * 11
-    assert made["done"] == [False] * 8 + [None, None, True]
-    assert made["success"] == [success] * 11
-
-
-def test_in_a_failed_episode_nothing_is_done_and_progress_is_not_known():
-    made = keyframes_of(entry(episode(success=False, kind="dropped")))
-    assert made["progress"] == [None] * 11 and made["done"] == [False] * 11 and made["kind"] == ["dropped"] * 11
-
-
-def test_of_an_episode_of_which_nobody_says_anything_nothing_is_known():
-    made = keyframes_of(entry(episode(success=None, kind="policy")))
-    assert made["progress"] == [None] * 11 and made["done"] == [None] * 11
-
-
-def test_labels_from_the_state_are_those_of_the_frames():
-    progress = np.linspace(1, 0, 21, dtype=np.float32)
-    done = np.arange(21) < 5
-    made = keyframes_of(entry(episode(success=False, kind="reversed", progress=progress, done=done)))
-    np.testing.assert_allclose(made["progress"], np.linspace(1, 0, 11), atol=1e-6)
-    assert made["done"] == [True] * 3 + [False] * 8 and made["by_state"] == [True] * 11
-
-
-def test_a_scored_end_is_the_only_progress_of_a_failed_episode():
-    whole = episode(success=False, kind="failure")
-    made = keyframes_of(entry(dataclasses.replace(whole, end_progress=0.75)))
-    assert made["progress"] == [None] * 10 + [0.75] and made["by_state"] == [False] * 11
-    with pytest.raises(BadEpisode, match=r"outside \[0, 1\]"):
-        dataclasses.replace(whole, end_progress=float("nan"))
-
-
-def test_keyframes_of_a_video_are_the_right_frames(tmp_path):
-    video = Video(write_video(tmp_path / "a.mp4", range(57), g=2))
-    made = SourceEpisode("video", "0", "count", video.fps, video.length, video.read)
-    rows = keyframes_of(entry(made))
-    assert [number_in(np.asarray(Image.open(io.BytesIO(jpeg)))) for jpeg in rows["jpeg"]] == rows["frame"]
-    assert rows["frame"] == [round(5.6 * k) for k in range(11)]
-
-
-def test_the_split_of_an_episode_never_changes():
-    assert [k for k in range(40) if split_of("lab", f"episode_{k}") == "val"] == [25, 27]
-    assert split_of("bridge", "train-0000012") == split_of("bridge", "train-0000012@image_1")
-    share = np.mean([split_of("lab", str(k)) == "val" for k in range(5000)])
-    assert 0.08 < share < 0.12
-
-
-# --- all sources ----------------------------------------------------------------------------------------------------
 
 
 def test_shards_hold_the_episodes_in_turns_and_the_manifest_counts_them(tmp_path):
@@ -345,106 +245,3 @@ def test_a_label_outside_the_unit_interval_is_refused_when_it_is_read(tmp_path, 
     writer.finish({})
     with pytest.raises(ValueError, match=r"1 labels outside \[0, 1\].*'frame': 20"):
         load_keyframes(tmp_path)
-
-
-# --- commands -------------------------------------------------------------------------------------------------------
-
-
-def roboreward(folder: Path, count: int) -> Path:
-    rows = []
-    for number in range(count):
-        write_video(folder / "bridge" / f"{number}.mp4", range(20 * number, 20 * number + 15))
-        rows.append({"file_name": f"bridge/{number}.mp4", "task": "open the drawer", "reward": 1 + 4 * (number % 2)})
-    rows.append({"file_name": "bridge/none.mp4", "task": "open the drawer", "reward": 3})
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
-
-
-def test_the_command_gathers_and_tells_what_each_source_gave(tmp_path, capsys):
-    data, out = roboreward(tmp_path / "train", 4), tmp_path / "out"
-    words = ["--roboreward", str(data), "--out", str(out), "--json", str(tmp_path / "a.json")]
-    assert reward_data.main(words) == 0
-    text = capsys.readouterr().out
-    assert "1 no video" in text and "keyframes/s" in text
-    assert json.loads((tmp_path / "a.json").read_text())["counts"]["roboreward"]["keyframes"] == 44
-    assert {row["source"] for row in read_rows(out)} == {"roboreward_bridge"}
-    assert reward_data.main(words) == 0 and "nothing to do" in capsys.readouterr().out
-
-
-def generated_shard(path: Path, names: list[str], first: int) -> Path:
-    """One episode a name, of ten frames whose brightness tells the episode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = 10 * len(names)
-    tasks = [
-        json.dumps({"episode": first + i, "task": "push it", "kind": "expert", "source": name, "fps": 20.0})
-        for i, name in enumerate(names)
-    ]
-    light = np.arange(count, dtype=np.uint8) + first * 10
-    np.savez_compressed(
-        path,
-        tasks=np.array(tasks),
-        frames=np.broadcast_to(light[:, None, None, None], (count, 16, 16, 3)),
-        progress=np.tile(np.linspace(0, 1, 10, dtype=np.float32), len(names)),
-        success=np.tile(np.arange(10) == 9, len(names)).astype(np.uint8),
-        episode=np.repeat(first + np.arange(len(names)), 10).astype(np.int32),
-        kind=np.zeros(count, np.int8),
-    )
-    return path
-
-
-def test_every_source_in_generated_shards_is_a_source_of_its_own(tmp_path):
-    generated_shard(tmp_path / "one" / "shard_0000.npz", ["push", "push", "reach"], 0)
-    generated_shard(tmp_path / "two" / "shard_0000.npz", ["push", "pull"], 5)
-    words = ["--generated", str(tmp_path / "one"), "--generated", str(tmp_path / "two"), "--per-source", "2"]
-    assert reward_data.main([*words, "--out", str(tmp_path / "out"), "--json", str(tmp_path / "a.json")]) == 0
-    counts = json.loads((tmp_path / "a.json").read_text())["counts"]
-    assert {name: count["episodes"] for name, count in counts.items()} == {"push": 2, "reach": 1, "pull": 1}
-    rows = list(read_rows(tmp_path / "out"))
-    assert {row["source"] for row in rows} == {"push", "reach", "pull"}
-    assert {row["fps"] for row in rows} == {20.0}
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "no sources"),
-        (["--generated", "nowhere"], "'nowhere' holds no shards"),
-        (["--lerobot", "nowhere"], "meta/info.json"),
-        (["--egodex", "nowhere"], "no EgoDex"),
-        (["--robomimic", "nowhere", "lift the cube"], "nowhere"),
-        (["--roboreward", "{data}", "--roboreward", "{data}"], "two sources are called 'roboreward'"),
-        (["--twin", "1", "--zero-shot"], "no task of --twin is held out"),
-    ],
-)
-def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, words, message):
-    data = roboreward(tmp_path / "train", 1)
-    with pytest.raises(SystemExit) as stop:
-        reward_data.main([*(word.format(data=data) for word in words), "--out", str(tmp_path / "out")])
-    assert stop.value.code == 1 and message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("option", reward_data.PATHS)
-def test_every_option_has_its_reader(tmp_path, option):
-    with pytest.raises((FileNotFoundError, ImportError), match=r"holds no|has no|is not there|needs|nowhere"):
-        next(iter(reward_data.read(option, tmp_path / "nowhere", "name")))
-
-
-def test_a_corrected_command_may_use_the_folder_of_one_that_wrote_nothing(tmp_path):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit):
-        reward_data.main(["--egodex", str(tmp_path), "--out", str(out)])
-    assert reward_data.main(["--roboreward", str(roboreward(tmp_path / "train", 2)), "--out", str(out)]) == 0
-
-
-def test_the_order_is_drawn_by_the_seed():
-    def order(window, seed):
-        return [int(one.episode_id) for one in reward_data.shuffled(entries("a", 50), window, seed)]
-
-    assert order(1, 0) == list(range(50))
-    assert order(20, 0) == order(20, 0) != order(20, 1)
-    assert sorted(order(20, 0)) == sorted(order(99, 0)) == list(range(50))
-
-
-def test_the_benchmark_measures_every_keyframe():
-    row = bench_keyframes.measure(episodes=2, frames=12, size=64, gop=2, one_file=True, rounds=1)
-    assert row["keyframes"] == 22 and row["keyframes_per_cpu_s"] > 0 and row["jpeg_bytes"] > 500

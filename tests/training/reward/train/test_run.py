@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA training of the reward heads with TRL on an untrained tiny Qwen3-VL."""
+"""LoRA training of the reward heads with TRL on an untrained tiny Qwen3-VL: its loss, what is learned, resuming."""
 
 from __future__ import annotations
 
@@ -7,178 +7,29 @@ import dataclasses
 import json
 import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from brightness import FAST, TASK, Example, examples_of, light, write_untrained  # type: ignore[import-not-found]
 
-from lrm_ros.config_files import load_yaml
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.qwen.model import QwenRewardModel
-from lrm_ros.training.bench.flops import peak_tflops, step_flops
-from lrm_ros.training.bench.train import main as bench
-from lrm_ros.training.reward.train.config import LrmTrainConfig
 from lrm_ros.training.reward.train.examples.reasoning import template
-from lrm_ros.training.reward.train.qwen_sizes import full_size_processor, random_model
-from lrm_ros.training.reward.train.rows import answer_of, dpo_row, prompt_of, query_of, rows, sft_row
+from lrm_ros.training.reward.train.rows import query_of, rows
 from lrm_ros.training.reward.train.run import load_base, train_head
-from lrm_ros.training.reward.train.tiny.model import build_model, build_processor
 from lrm_ros.types import Reward
-
-TOP = Path(__file__).resolve().parents[4]
-TASK = "put the red toy pig in the bowl"
-FAST = LrmTrainConfig(
-    lora_r=8, lora_alpha=16, lora_dropout=0.0, train_vision=(), sft_learning_rate=5e-3, dpo_learning_rate=2e-3,
-    warmup_ratio=0.0, schedule="constant", batch_size=2, gradient_accumulation=1, max_steps=16, reasoning="none",
-    save_steps=100, eval_examples=0, workers=0,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Example:
-    head: str
-    task: str
-    images: tuple[np.ndarray, ...]
-    value: float
-    kind: str = "demonstration"
-
-
-def light(brightness: float, size: int = 96) -> np.ndarray:
-    return np.full((size, size, 3), round(40 + 170 * brightness), np.uint8)
-
-
-def examples_of(head: str) -> list[Example]:
-    """The brighter the further: two examples whose answers differ."""
-    if head == "contrastive":
-        return [Example(head, TASK, (light(0.5 - v / 2), light(0.5 + v / 2)), v) for v in (-1.0, 1.0)]
-    if head == "progress":
-        return [Example(head, TASK, (light(0), light(v)), v) for v in (0.0, 1.0)]
-    return [Example(head, TASK, (light(v),), v) for v in (0.0, 1.0)]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> str:
-    """An untrained model whose answers depend on what it sees."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("base")
-    processor = build_processor()
-    model = build_model(processor)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4.0)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return build_processor()
+    return write_untrained(tmp_path_factory.mktemp("base"))
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(folder / "adapter_model.safetensors")
-
-
-# ---- configuration ---------------------------------------------------------------------------------------------------
-
-
-def test_the_file_of_hyper_parameters_holds_every_default_and_no_other_value():
-    text = (TOP / "config/lrm_train.yaml").read_text()
-    assert load_yaml(TOP / "config/lrm_train.yaml", LrmTrainConfig) == LrmTrainConfig()
-    for field in dataclasses.fields(LrmTrainConfig):
-        assert f"\n{field.name}:" in text, field.name
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"reasoning": "guess"}, "reasoning must be one of none, template, teacher, got 'guess'"),
-        ({"train_vision": ("speed",)}, "unknown head 'speed'"),
-        ({"lora_targets": ()}, "lora_targets is empty"),
-        ({"lora_r": 0}, "lora_r must be above 0, got 0"),
-        ({"dpo_beta": -1.0}, "dpo_beta must be above 0"),
-        ({"reasoning_share": 1.5}, "reasoning_share must be between 0 and 1"),
-        ({"max_steps": 0}, "max_steps must be -1"),
-    ],
-)
-def test_a_hyper_parameter_out_of_range_is_named(change, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(LrmTrainConfig(), **change)
-
-
-def test_the_multi_gpu_file_is_one_that_accelerate_reads():
-    from accelerate.commands.config.config_args import load_config_from_file
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditionalGeneration
-
-    config = load_config_from_file(str(TOP / "config/lrm_fsdp.yaml"))
-    assert config.distributed_type == "FSDP" and config.mixed_precision == "bf16"
-    layers = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
-    assert layers == Qwen3VLForConditionalGeneration._no_split_modules
-
-
-# ---- rows ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_a_prompt_is_what_the_reward_model_is_asked_and_the_answer_ends_the_turn(head, processor):
-    example = examples_of(head)[1]
-    messages = HEADS[head].messages(query_of(example))
-    assert prompt_of(example, processor) == processor.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True
-    )
-    answer = answer_of(example, 1.0, None, processor)
-    messages.append({"role": "assistant", "content": HEADS[head].answer(1.0)})
-    whole = processor.apply_chat_template(messages, tokenize=False)
-    assert prompt_of(example, processor) + answer + "\n" == whole
-
-
-def test_a_label_that_is_no_answer_of_the_head_is_refused(processor):
-    with pytest.raises(ValueError, match=r"label 0.25 is none of head 'progress'"):
-        sft_row(Example("progress", TASK, (light(0), light(1)), 0.25), None, processor)
-
-
-def test_reasoning_comes_before_the_label_and_must_not_say_another_one(processor):
-    example = examples_of("progress")[1]
-    text = sft_row(example, template, processor)["completion"]
-    assert text == 'The current observation shows the finished task.\n\n{ "completion_progress": 1.0 }<|im_end|>'
-    with pytest.raises(ValueError, match=r"reads as 0\.2, not as 1\.0"):
-        sft_row(example, lambda example, value: 'I say { "completion_progress": 0.2 }.', processor)
-
-
-def test_reasoning_that_is_longer_than_the_head_may_generate_loses_its_last_sentences(processor):
-    example = examples_of("progress")[1]
-    text = sft_row(example, lambda example, value: "First. " + "And so on. " * 60, processor)["completion"]
-    tokens = len(processor.tokenizer(text)["input_ids"])
-    assert 100 < tokens <= HEADS["progress"].max_new_tokens
-    assert text.startswith("First. And so on.") and 'on.\n\n{ "completion' in text
-
-
-def test_both_answers_of_a_preference_end_with_the_label_and_reason_for_it(processor):
-    first, second = (dpo_row(example, template, processor) for example in examples_of("contrastive"))
-    assert first["chosen"] == second["rejected"]
-    assert first["chosen"].startswith("The scene in Image A is closer")
-    assert first["chosen"].endswith('{ "more_complete_image": "ImageA')
-    with pytest.raises(ValueError, match="11 answers; a preference needs two"):
-        dpo_row(examples_of("progress")[0], None, processor)
-
-
-def test_half_of_the_rows_get_reasoning_and_always_the_same_half(processor):
-    examples = examples_of("progress") * 50
-    runs = [rows(examples, "progress", processor, template, 0.5, seed) for seed in (0, 0, 1)]
-    reasoned = [["observation" in row["completion"] for row in data] for data in runs]
-    assert 30 < sum(reasoned[0]) < 70 and reasoned[0] == reasoned[1] != reasoned[2]
-
-
-def test_examples_of_another_head_and_no_examples_are_refused(processor):
-    with pytest.raises(ValueError, match="no examples for head 'progress'"):
-        rows([], "progress", processor, None)
-    with pytest.raises(ValueError, match="for head 'completion', the training is for 'progress'"):
-        rows(examples_of("completion"), "progress", processor, None)[0]
 
 
 # ---- loss ------------------------------------------------------------------------------------------------------------
@@ -356,56 +207,3 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(base, tmp_path
     (tmp_path / "progress").mkdir()
     with pytest.raises(ValueError, match="is no finished training"):
         train_head("progress", base, data, tmp_path, FAST, device="cpu")
-
-
-# ---- speed -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_published_sizes_have_the_published_numbers_of_parameters():
-    processor = full_size_processor()
-    billions = {}
-    for size in ("2b", "4b", "8b"):
-        model = random_model(size, processor, "meta")
-        billions[size] = sum(p.numel() for p in model.parameters()) / 1e9
-    assert billions == pytest.approx({"2b": 2.13, "4b": 4.44, "8b": 8.77}, abs=0.01)
-
-
-@pytest.mark.parametrize(("head", "vision"), [("progress", ()), ("progress", ("progress",)), ("contrastive", ())])
-def test_counted_operations_are_those_that_run(head, vision, base, tmp_path):
-    pytest.importorskip("trl")
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from lrm_ros.training.reward.train.dpo import dpo_trainer
-    from lrm_ros.training.reward.train.sft import sft_trainer
-
-    model, processor = load_base(base, "cpu")
-    config = dataclasses.replace(FAST, train_vision=vision, gradient_checkpointing=False)
-    make = dpo_trainer if head == "contrastive" else sft_trainer
-    data = rows(examples_of(head), head, processor, None)
-    trainer = make(model, processor, data, None, head, config, tmp_path, "cpu")
-    batch = next(iter(trainer.get_train_dataloader()))
-    trainer.model.enable_input_require_grads()  # as with gradient checkpointing
-    # On a CPU the head's products are computed at every token, not only at the answer's.
-    every = {name: torch.ones_like(batch["input_ids"]) for name in ("labels", "completion_mask")}
-    expected = step_flops(trainer.model, {**batch, **every}, head == "contrastive")
-    with FlopCounterMode(display=False) as counter:
-        trainer.compute_loss(trainer.model.train(), batch).backward()
-    assert expected == pytest.approx(counter.get_total_flops(), rel=0.07)
-
-
-def test_peak_rates_are_found_by_the_devices_name():
-    assert peak_tflops("NVIDIA H100 80GB HBM3") == 989.0 and peak_tflops("NVIDIA H100 PCIe") == 756.0
-    assert peak_tflops("Some other GPU") is None
-
-
-def test_the_benchmark_runs_tiny_on_a_cpu_and_refuses_the_full_size_there(tmp_path, capsys):
-    pytest.importorskip("trl")
-    file = tmp_path / "bench.json"
-    arguments = ["--size", "tiny", "--device", "cpu", "--steps", "2", "--batch-size", "1", "--json", str(file)]
-    assert bench([*arguments, "--height", "96", "--width", "96", "--prompt-tokens", "60"]) == 0
-    sft, dpo = json.loads(file.read_text())["rows"]
-    assert (sft["sequences"], dpo["sequences"]) == (1, 2) and sft["image_tokens"] == 18
-    assert sft["tokens_per_s"] > 0 and sft["mfu"] is None and dpo["tflop_per_step"] > 2 * sft["tflop_per_step"] * 0.9
-    with pytest.raises(SystemExit) as stop:
-        bench(["--size", "8b", "--device", "cpu"])
-    assert stop.value.code == 1 and "run it on a machine with a GPU" in capsys.readouterr().err
