@@ -8,9 +8,11 @@ SHELL := /bin/bash
 export VENV ?= .venv
 PYTHON_OF_VENV := $(VENV)/bin/python
 # What depends on the versions of Python, LeRobot, transformers and rclpy.
-CORE := $(addprefix tests/test_,base.py closed_loop.py config.py dataset.py executor.py finetune.py heads.py journal.py \
-  messages.py packaging.py policy_node.py ppo.py qwen.py reward_node.py stats.py tiny.py transformers_versions.py twin_node.py \
-  versions.py)
+CORE := $(addprefix tests/,ros/test_base.py training/policy/test_closed_loop.py test_config.py record/test_dataset.py \
+  ros/test_executor.py training/policy/test_finetune.py training/policy/test_finetune_diffusion.py \
+  reward/test_heads.py record/test_journal.py test_messages.py product/test_packaging.py nodes/test_policy.py \
+  training/ppo/test_ppo.py reward/qwen/test_qwen.py nodes/test_reward.py training/report/test_stats.py \
+  training/reward/train/test_tiny.py reward/qwen/test_transformers_versions.py sim/twin/test_node.py test_versions.py)
 
 # The environment brings its own ROS 2; a sourced installation or another environment must not leak into it.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO

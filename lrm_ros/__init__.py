@@ -8,7 +8,7 @@ The walk of a camera frame, the same on a real arm and in the simulated twin::
 
 Imports go one way: types <- config <- reward, record, robot, policy <- ros <- nodes. ``sim`` and ``training`` import
 the rest, never the reverse. ROS is imported only in ``messages.py``, ``topics.py``, ``ros/``, ``nodes/``, the launch
-description and the node files of ``sim`` and ``training``; tests/test_architecture.py holds it.
+description and the node files of ``sim`` and ``training``; tests/product/test_architecture.py holds it.
 """
 
 __version__ = "0.1.0"

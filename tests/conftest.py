@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures: a private ROS domain, an executor that spins until something is true, real frames."""
+"""Shared fixtures: a private ROS domain, an executor that spins until something is true, real frames.
+
+The folders mirror the rooms of ``lrm_ros``; beside this file are the tests of its top-level modules and what several
+tests import. ``product`` tests the whole: the source's rules, the installed package, the set-up, the loop's processes.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before any participant exists: a private domain on this host only (OFF would cut even one host apart).
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 200))
@@ -19,67 +23,11 @@ import pytest
 
 from lrm_ros.types import Frame
 
+if TYPE_CHECKING:
+    from spinner import Spinner  # type: ignore[import-not-found]
 
-class Spinner:
-    """An executor for real nodes in process: ``spin.add(node)``, then ``spin.until(predicate)``."""
-
-    def __init__(self) -> None:
-        import rclpy
-
-        from lrm_ros.ros.base import set_transport
-        from lrm_ros.ros.executor import make_executor
-
-        set_transport()
-        rclpy.init()
-        self.executor = make_executor(rclpy.logging.get_logger("tests"))
-        self.nodes: list = []
-
-    def add(self, node):
-        """Add a node; it is destroyed at the end of the test. Returns it."""
-        self.executor.add_node(node)
-        self.nodes.append(node)
-        return node
-
-    def start(self, node):
-        """Add a lifecycle node, configure and activate it; fails the test if that fails."""
-        from rclpy.lifecycle import TransitionCallbackReturn
-
-        self.add(node)
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        return node
-
-    def until(self, predicate: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
-        """Spin until ``predicate()`` is true; fail after ``seconds``."""
-        deadline = time.monotonic() + seconds
-        while not predicate():
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what or predicate}"
-            self.executor.spin_once(timeout_sec=0.02)
-
-    def call(self, node, service_type, name: str, request=None, seconds: float = 30.0):
-        """Call a service from ``node`` and return the response."""
-        client = node.create_client(service_type, name)
-        self.until(client.service_is_ready, seconds, f"service {name}")
-        future = client.call_async(request or service_type.Request())
-        self.until(future.done, seconds, f"answer of {name}")
-        node.destroy_client(client)
-        return future.result()
-
-    def collect(self, node, message_type, topic: str, qos=100) -> list:
-        """Subscribe and return the (growing) list of received messages."""
-        received: list = []
-        node.create_subscription(message_type, topic, received.append, qos)
-        return received
-
-    def close(self) -> None:
-        """Destroy the nodes and the context."""
-        import rclpy
-
-        for node in self.nodes:
-            self.executor.remove_node(node)
-            node.destroy_node()
-        self.executor.shutdown()
-        rclpy.try_shutdown()
+# Their assertions show the values, as those of a test file do.
+pytest.register_assert_rewrite("lerobot_sets", "spinner")
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +41,8 @@ def ordinary_scheduling() -> Iterator[None]:
 @pytest.fixture
 def spin() -> Iterator[Spinner]:
     """Real rclpy nodes in this process; see :class:`Spinner`."""
+    from spinner import Spinner
+
     spinner = Spinner()
     yield spinner
     spinner.close()

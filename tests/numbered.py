@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that carry a number which survives compression, and videos of them, for the tests of the data sources."""
+"""Images that carry a number which survives compression, videos and episodes of them, for the tests of reward data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
+
+from lrm_ros.training.reward.data.sources.episode import Entry, SourceEpisode, array_reader
 
 BITS, BLOCK = 12, 16  # 4 x 3 blocks of 16 pixels, light for 1
 
@@ -43,3 +46,25 @@ def write_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def episode(source="lab", name="0", length=21, first=0, task="put the square", **about) -> SourceEpisode:
+    """An episode whose frames carry the numbers first, first + 1, ..."""
+    images = np.stack([numbered(first + k) for k in range(length)])
+    return SourceEpisode(source, name, task, 10.0, length, array_reader(images), **about)
+
+
+def entry(made: SourceEpisode) -> Entry:
+    return Entry(made.source, made.episode_id, lambda: made)
+
+
+def entries(source: str, count: int, start=0, opened=None, **about) -> Iterator[Entry]:
+    """Entries of different episodes, made when they are opened; ``opened`` gets their ids."""
+
+    def make(number: int) -> SourceEpisode:
+        if opened is not None:
+            opened.append(f"{source}/{number}")
+        return episode(source, str(number), first=30 * number, **about)
+
+    for number in range(start, start + count):
+        yield Entry(source, str(number), partial(make, number))

@@ -10,4 +10,4 @@ if [ ! -e "$stamp" ]; then
     tools/uv.sh pip install -q --python .venv-colcon/bin/python --no-deps -r requirements-colcon.lock
     touch "$stamp"
 fi
-PATH=$PWD/.venv-colcon/bin:$PATH "$python" -m pytest tests/test_packaging.py -k colcon "$@"
+PATH=$PWD/.venv-colcon/bin:$PATH "$python" -m pytest tests/product/test_packaging.py -k colcon "$@"

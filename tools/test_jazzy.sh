@@ -12,34 +12,34 @@ unset PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREF
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE LRM_RCLPY_EXECUTOR FASTRTPS_DEFAULT_PROFILES_FILE FASTDDS_DEFAULT_PROFILES_FILE
 
 NODES=(
-    tests/test_base.py
-    tests/test_camera.py
-    tests/test_cdr.py
-    tests/test_collector.py
-    tests/test_evaluator.py
-    tests/test_graph.py
-    tests/test_improver.py
-    tests/test_lifecycle.py
+    tests/ros/test_base.py
+    tests/nodes/test_camera.py
+    tests/record/test_cdr.py
+    tests/ros/test_collector.py
+    tests/nodes/test_evaluator.py
+    tests/graph/test_graph.py
+    tests/nodes/test_improver.py
+    tests/nodes/test_lifecycle.py
     tests/test_messages.py
-    tests/test_policy_node.py
-    tests/test_recorder.py
-    tests/test_reward_node.py
-    tests/test_teleop.py
-    tests/test_bench_topics.py
-    tests/test_doctor.py::test_images_cross_from_process_to_process
+    tests/nodes/test_policy.py
+    tests/nodes/test_recorder.py
+    tests/nodes/test_reward.py
+    tests/nodes/test_teleop.py
+    tests/training/bench/test_topics.py
+    tests/graph/test_doctor.py::test_images_cross_from_process_to_process
 )
 # Of these files the tests that need torch, LeRobot or ManiSkill, and files of such tests.
-LIFECYCLE=tests/test_lifecycle.py::test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up
+LIFECYCLE=tests/nodes/test_lifecycle.py::test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up
 HEAVY=(
     "$LIFECYCLE[lrm_ros.nodes.improver.ImproverNode]"
     "$LIFECYCLE[lrm_ros.nodes.policy.PolicyNode]"
     "$LIFECYCLE[lrm_ros.sim.twin.node.TwinNode]"
     "$LIFECYCLE[lrm_ros.sim.vector.node.WorldsNode]"
-    tests/test_teleop.py::test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard
-    tests/test_improver.py::test_the_words_of_a_training_are_the_loops_settings
-    tests/test_improver.py::test_a_run_of_other_settings_or_with_a_damaged_record_is_refused
+    tests/nodes/test_teleop.py::test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard
+    tests/nodes/test_improver.py::test_the_words_of_a_training_are_the_loops_settings
+    tests/nodes/test_improver.py::test_a_run_of_other_settings_or_with_a_damaged_record_is_refused
 )
-HEAVY_FILES=(tests/test_twin_node.py tests/test_refiner_node.py)
+HEAVY_FILES=(tests/sim/twin/test_node.py tests/training/ppo/test_node.py)
 
 make_environment() {
     local python stamp
@@ -68,6 +68,6 @@ if [ -n "${ALL:-}" ]; then
     HEAVY=()
 fi
 echo "test_jazzy: the executors, then the nodes with the short way for messages"
-pytest tests/test_executor.py "${NODES[@]}" "${HEAVY[@]/#/--deselect=}"
+pytest tests/ros/test_executor.py "${NODES[@]}" "${HEAVY[@]/#/--deselect=}"
 echo "test_jazzy: the nodes with rclpy's own executor"
 LRM_RCLPY_EXECUTOR=1 pytest "${NODES[@]}" "${HEAVY[@]/#/--deselect=}"

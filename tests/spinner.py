@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An executor for real nodes in a test's own process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Spinner:
+    """An executor for real nodes in process: ``spin.add(node)``, then ``spin.until(predicate)``."""
+
+    def __init__(self) -> None:
+        import rclpy
+
+        from lrm_ros.ros.base import set_transport
+        from lrm_ros.ros.executor import make_executor
+
+        set_transport()
+        rclpy.init()
+        self.executor = make_executor(rclpy.logging.get_logger("tests"))
+        self.nodes: list = []
+
+    def add(self, node):
+        """Add a node; it is destroyed at the end of the test. Returns it."""
+        self.executor.add_node(node)
+        self.nodes.append(node)
+        return node
+
+    def start(self, node):
+        """Add a lifecycle node, configure and activate it; fails the test if that fails."""
+        from rclpy.lifecycle import TransitionCallbackReturn
+
+        self.add(node)
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        return node
+
+    def until(self, predicate: Callable[[], object], seconds: float = 30.0, what: str = "") -> None:
+        """Spin until ``predicate()`` is true; fail after ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not predicate():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what or predicate}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def call(self, node, service_type, name: str, request=None, seconds: float = 30.0):
+        """Call a service from ``node`` and return the response."""
+        client = node.create_client(service_type, name)
+        self.until(client.service_is_ready, seconds, f"service {name}")
+        future = client.call_async(request or service_type.Request())
+        self.until(future.done, seconds, f"answer of {name}")
+        node.destroy_client(client)
+        return future.result()
+
+    def collect(self, node, message_type, topic: str, qos=100) -> list:
+        """Subscribe and return the (growing) list of received messages."""
+        received: list = []
+        node.create_subscription(message_type, topic, received.append, qos)
+        return received
+
+    def close(self) -> None:
+        """Destroy the nodes and the context."""
+        import rclpy
+
+        for node in self.nodes:
+            self.executor.remove_node(node)
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.try_shutdown()

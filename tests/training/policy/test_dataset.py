@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded episodes -> data set: which are taken, which are left out and why, and what training then reads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from journals import CONTRACT, journal  # type: ignore[import-not-found]
+
+from lrm_ros.config import RobotContract
+from lrm_ros.record.dataset import load_into_ram
+from lrm_ros.record.recover import recover
+from lrm_ros.record.writer import JournalWriter
+from lrm_ros.training.policy import judge
+from lrm_ros.training.policy.dataset import main
+from lrm_ros.types import Frame
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """By people: a success, a failure, and two without a word; bright ends count as done for the fake model."""
+    journal(tmp_path / "in" / "good.mcap", [0, 9, 255], True)
+    journal(tmp_path / "in" / "bad.mcap", [0, 9, 255], False)
+    journal(tmp_path / "in" / "dark.mcap", [0, 9, 0], None)
+    journal(tmp_path / "in" / "bright.mcap", [0, 9, 255, 255], None)
+    return tmp_path / "in"
+
+
+def names(root: Path) -> list[str]:
+    return [episode.episode_id for episode in load_into_ram(root)]
+
+
+def test_what_a_person_called_a_failure_is_left_out(folder, tmp_path, capsys):
+    out, figures = tmp_path / "data", tmp_path / "figures.json"
+    assert main([str(folder), "--out", str(out), "--json", str(figures)]) == 0
+    assert names(out) == ["bright", "dark", "good"]
+    said = capsys.readouterr().out
+    assert "left out 1: a person called it a failure" in said and f"{out}: 3 episodes, 10 frames" in said
+    assert json.loads(figures.read_text()) == {
+        "episodes": 3,
+        "left_out": {"a person called it a failure": 1},
+        "frames": 10,
+        "folder": str(out),
+    }
+    bright = load_into_ram(out)[0]
+    assert [int(step.observation.frames["front"].image[0, 0, 0]) for step in bright.steps] == [0, 9, 255, 255]
+
+
+def test_failures_stay_if_asked_for(folder, tmp_path):
+    (folder / "dark.mcap").unlink()
+    (folder / "bright.mcap").unlink()
+    out = tmp_path / "data"
+    assert main([str(folder), "--out", str(out), "--failures"]) == 0
+    assert [(e.episode_id, e.outcome) for e in load_into_ram(out)] == [("bad", False), ("good", True)]
+
+
+def test_with_verdicts_only_what_the_judge_kept_is_taken(folder, tmp_path, capsys):
+    verdicts = tmp_path / "verdicts.json"
+    assert judge.main([str(folder), "--model", "fake", "--frames", "1", "--json", str(verdicts)]) == 0
+    journal(folder / "later.mcap", [0, 255], None)
+    assert main([str(folder), "--out", str(tmp_path / "data"), "--verdicts", str(verdicts)]) == 0
+    assert names(tmp_path / "data") == ["bright", "good"]
+    said = capsys.readouterr().out
+    assert "left out 1: the judge did not keep it" in said and "left out 1: the judge was not asked" in said
+
+
+def test_a_recording_that_was_cut_off_is_left_out_unless_the_judge_kept_it(folder, tmp_path, capsys):
+    writer = JournalWriter(folder / "cut.mcap", "put the toy in the bowl", CONTRACT, "teleop", "png")
+    for step in range(1, 9):
+        ns = step * 100_000_000
+        writer.state(ns, [0.0] * 6)
+        writer.frame(Frame(ns, "front", np.full((8, 16, 3), 255, np.uint8)))
+        writer.sent(ns, np.zeros(6, np.float32))
+    recover(writer.abandon())
+    assert main([str(folder), "--out", str(tmp_path / "data")]) == 0
+    assert "cut" not in names(tmp_path / "data")
+    assert "left out 1: its recording was cut off and nobody said how it ended" in capsys.readouterr().out
+    verdicts = tmp_path / "verdicts.json"
+    assert judge.main([str(folder), "--model", "fake", "--frames", "1", "--json", str(verdicts)]) == 0
+    assert main([str(folder), "--out", str(tmp_path / "kept"), "--verdicts", str(verdicts)]) == 0
+    assert names(tmp_path / "kept") == ["bright", "cut", "good"]
+
+
+def test_unreadable_journals_are_counted_and_named(folder, tmp_path, capsys):
+    (folder / "broken.mcap").write_bytes(b"no journal")
+    assert main([str(folder), "--out", str(tmp_path / "data")]) == 0
+    said = capsys.readouterr()
+    assert "left out 1: cannot be read" in said.out and "broken.mcap" in said.err
+
+
+def test_errors_name_what_is_wrong(folder, tmp_path, capsys):
+    out = str(tmp_path / "data")
+
+    def error(*words: str) -> str:
+        assert main([*words, "--out", out]) == 2
+        return capsys.readouterr().err
+
+    assert "'nowhere' does not exist" in error("nowhere")
+    assert "none of 1 episodes is left" in error(str(folder / "bad.mcap"))
+    no_verdicts = tmp_path / "other.json"
+    no_verdicts.write_text("[]")
+    assert f"'{no_verdicts}' is no file of 'lrm judge --json'" in error(str(folder), "--verdicts", str(no_verdicts))
+    assert "write it with 'lrm judge" in error(str(folder), "--verdicts", str(tmp_path / "none.json"))
+    twice = tmp_path / "twice.json"
+    twice.write_text(json.dumps({"episodes": [{"episode_id": "good", "keep": keep} for keep in (True, False)]}))
+    assert "has 2 episodes named 'good'" in error(str(folder), "--verdicts", str(twice))
+    other = JournalWriter(folder / "other.mcap", "lift the toy", RobotContract(), "teleop", "png")
+    other.finish(outcome=True)
+    assert "is of another robot than" in error(str(folder))
+    (folder / "other.mcap").unlink()
+    assert main([str(folder), "--out", out]) == 0
+    assert f"'{out}' exists" in error(str(folder))
