@@ -20,22 +20,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from scheduling import without_real_time  # type: ignore[import-not-found]
 
 from lrm_ros.types import Frame
 
 if TYPE_CHECKING:
     from spinner import Spinner  # type: ignore[import-not-found]
 
+without_real_time()
+
 # Their assertions show the values, as those of a test file do.
 pytest.register_assert_rewrite("lerobot_sets", "spinner")
-
-
-@pytest.fixture(autouse=True)
-def ordinary_scheduling() -> Iterator[None]:
-    """Run as root, SVT-AV1 (in PyAV) makes the encoding thread real-time: all else on the machine would wait."""
-    yield
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture
