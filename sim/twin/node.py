@@ -18,15 +18,17 @@ from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import TwinConfig
+from lrm_ros.robot.arm import ArmServer
+from lrm_ros.ros.arm_topics import ArmTopics
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk
 
 if TYPE_CHECKING:
+    from lrm_ros.sim.twin.arm import TwinArm
     from lrm_ros.sim.twin.world import World
 
 
@@ -46,24 +48,23 @@ class TwinNode(LrmNode[TwinConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("twin", TwinConfig, overrides)
         self._world: World | None = None
-        self._chunk: ActionChunk | None = None  # real time: what is being executed
-        self._hold: NDArray[np.float32] = np.zeros(0, np.float32)  # real time: the newest target
+        self._arm: TwinArm | None = None
+        self._server: ArmServer | None = None
         self._seed = 0
-        self._reset_ns = 0
-        self._noise = np.random.default_rng(0)
 
     def configure(self) -> None:
         """Build the world and start the first episode."""
         import torch
 
+        from lrm_ros.sim.twin.arm import TwinArm
         from lrm_ros.sim.twin.world import World
 
         torch.set_num_threads(1)  # tensors of six numbers: more threads only wait for each other
         if len(self.contract.cameras) != 1:
             raise ValueError(f"the twin has one camera, the robot contract {len(self.contract.cameras)}; give it one")
         self._camera = self.contract.cameras[0]
-        self._world = World(self.config.task, self.contract)
-        env = self._world.task_env
+        world = self._world = World(self.config.task, self.contract)
+        env = world.task_env
         joints = len(env.agent.robot.active_joints)
         if joints != len(self.contract.joints) or env.control_freq != self.contract.control_hz:
             raise ValueError(
@@ -71,17 +72,17 @@ class TwinNode(LrmNode[TwinConfig]):
                 f"'{self.contract.name}' {len(self.contract.joints)} at {self.contract.control_hz:g} Hz; "
                 "set parameter 'contract' to the file of the simulated arm"
             )
-        self._dt_ns = round(1e9 * self.contract.dt_s)
+        self._arm = TwinArm(world)
+        self._server = ArmServer(self._arm, self.contract)
+        self._arm_topics = ArmTopics(self, self._server, lambda: world.stamp_ns, self._take)
         self._fov_rad = float(env._sensors[self._camera.name].config.fov)  # vertical
         self._time = topics.CLOCK.publisher(self)
-        self._states = topics.JOINT_STATES.publisher(self)
-        self._sent = topics.JOINT_COMMAND_SENT.publisher(self)
         self._images = topics.IMAGE_RAW.of(self._camera.name).publisher(self)
         self._infos = topics.CAMERA_INFO.of(self._camera.name).publisher(self)
         self._task = topics.TASK.publisher(self)
         self._truth = topics.TRUTH.publisher(self)
         self._reset()
-        topics.JOINT_COMMAND.subscribe(self, self._on_command)
+        self._arm_topics.listen()
         self._command = topics.JOINT_COMMAND.publisher(self)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/demonstrate", self._on_demonstrate)
@@ -107,13 +108,11 @@ class TwinNode(LrmNode[TwinConfig]):
 
     def _reset(self) -> None:
         """Start an episode and publish its first observation."""
-        world = self._world
-        assert world is not None
+        world, arm, server = self._world, self._arm, self._server
+        assert world is not None and arm is not None and server is not None
         self._seed = self.config.seed
-        world.reset(self._seed)
-        self._reset_ns = world.stamp_ns
-        self._chunk, self._hold = None, world.state
-        self._noise = np.random.default_rng((self._seed, 1))
+        arm.reset(self._seed)
+        server.start()
         self._task.publish(String(data=world.instruction))
         self._publish_state()
         self._publish_image()
@@ -141,42 +140,25 @@ class TwinNode(LrmNode[TwinConfig]):
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
-    def _on_command(self, message: JointTrajectory) -> None:
+    def _take(self, chunk: ActionChunk) -> None:
         """Execute a command (lock-step) or make it the one to follow (real time)."""
-        if not self.active:
-            self.diagnostics.count("ignored")
-            return
-        assert self._world is not None
-        try:
-            chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
-            ahead_s = (chunk.stamp_ns - self._world.stamp_ns) / 1e9
-            if ahead_s > 1.0:
-                raise ValueError(
-                    f"its stamp is {ahead_s:.1f} s ahead of the twin's time; stamp it with the joint state it answers, "
-                    "run its node with use_sim_time, or leave the stamp zero"
-                )
-        except ValueError as error:
-            self.diagnostics.count("rejected")
-            self.diagnostics.fault("joint_command", f"a command was not executed: {error}")
-            return
-        self.diagnostics.recovered("joint_command", "commands are good again")
-        if chunk.stamp_ns and chunk.stamp_ns < self._reset_ns:
-            self.diagnostics.count("ignored")
-            return
+        assert self._server is not None
         if self.config.realtime:
-            self._chunk = ActionChunk(chunk.stamp_ns or self._world.stamp_ns, chunk.actions, chunk.dt_s)
+            self._server.follow(chunk)
         else:
             self._execute(chunk)
 
     def _execute(self, chunk: ActionChunk) -> None:
         """Make one control step for each action, as far as ``max_steps`` allows (lock-step)."""
-        world, config = self._world, self.config
-        assert world is not None
+        world, server, config = self._world, self._server, self.config
+        assert world is not None and server is not None and self._arm is not None
+        self._arm.disturbance_std = config.disturbance_std
         started = time.perf_counter()
         left = config.max_steps - world.steps if config.max_steps > 0 else len(chunk.actions)
         actions = chunk.actions[: max(0, left)]
         for k, action in enumerate(actions, start=1):
-            self._step(action)
+            stamp_ns = world.stamp_ns
+            self._publish_step(stamp_ns, server.send(action))
             if k == len(actions) or (config.frame_every > 0 and world.steps % config.frame_every == 0):
                 self._publish_image()
         if len(actions):
@@ -187,42 +169,30 @@ class TwinNode(LrmNode[TwinConfig]):
         """Make the control step that is due (real time)."""
         if not self.active or not self.config.realtime:
             return
-        world, chunk = self._world, self._chunk
-        assert world is not None
-        k, last = 0, -1
-        if chunk is not None:
-            k, last = round((world.stamp_ns - chunk.stamp_ns) / self._dt_ns), len(chunk.actions) - 1
-            self._hold = chunk.actions[min(max(k, 0), last)]
-        self._step(self._hold)
+        world, server = self._world, self._server
+        assert world is not None and server is not None and self._arm is not None
+        self._arm.disturbance_std = self.config.disturbance_std
+        stamp_ns = world.stamp_ns
+        sent, last = server.step(stamp_ns)
+        self._publish_step(stamp_ns, sent)
         every = self.config.frame_every
-        if world.steps % every == 0 if every > 0 else k == last:
+        if world.steps % every == 0 if every > 0 else last:
             self._publish_image()
         self._publish_truth()
 
-    def _step(self, target: NDArray[np.float32]) -> None:
-        """Make one control step and publish what was sent and what came of it."""
-        world = self._world
-        assert world is not None
-        stamp_ns = world.stamp_ns
-        sent = world.limit(target)
-        disturbed = sent
-        if self.config.disturbance_std > 0:
-            disturbed = sent.copy()
-            disturbed[:-1] += self._noise.normal(0.0, self.config.disturbance_std, len(sent) - 1).astype(np.float32)
-        world.step(disturbed)
-        self._sent.publish(
-            messages.from_chunk(ActionChunk(stamp_ns, sent[None], self.contract.dt_s), self.contract.joints)
-        )
+    # -- what is published -------------------------------------------------------------------------------------------
+
+    def _publish_step(self, stamp_ns: int, sent: NDArray[np.float32]) -> None:
+        """Publish what the arm was sent at a stamp and what came of it."""
+        self._arm_topics.publish_sent(stamp_ns, sent)
         self._publish_state()
         self.diagnostics.count("steps")
-
-    # -- what is published -------------------------------------------------------------------------------------------
 
     def _publish_state(self) -> None:
         world = self._world
         assert world is not None
         self._time.publish(ClockMessage(clock=messages.to_time(world.stamp_ns)))
-        self._states.publish(messages.from_state(world.stamp_ns, self.contract.joints, world.state))
+        self._arm_topics.publish_state(world.stamp_ns, world.state)
 
     def _publish_image(self) -> None:
         """Render and publish."""

@@ -87,7 +87,7 @@ class Twin:
         """Whether everything that belongs to this many steps has come: topics have no order between them."""
         if not all(self.of(topic) for topic in ("truth", "task", "joint_states", "/clock", "front/image_raw")):
             return False
-        end = self.node._reset_ns + steps * DT_NS
+        end = self.node._server._start_ns + steps * DT_NS
         stamps = {messages.to_ns(self.of(topic)[-1].header.stamp) for topic in ("joint_states", "front/image_raw")}
         stamps |= {messages.to_ns(self.of("/clock")[-1].clock)}
         infos, images = self.of("front/camera_info"), self.of("front/image_raw")

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An arm's server on the topics of its node: ``joint_command`` in, ``joint_command_sent`` and ``joint_states`` out.
+
+Used by the node of every arm, the twin's among them. The node says when to step; commands that cannot be used are a
+fault in its diagnostics and move nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages, topics
+from lrm_ros.robot.arm import ArmServer
+from lrm_ros.ros.base import LrmNode
+from lrm_ros.types import ActionChunk
+
+
+class ArmTopics:
+    """Listens to commands once :meth:`listen` was called; publishes what the node tells it."""
+
+    def __init__(
+        self,
+        node: LrmNode[Any],
+        server: ArmServer,
+        now_ns: Callable[[], int],
+        take: Callable[[ActionChunk], None],
+    ) -> None:
+        """Create the publishers.
+
+        Args:
+            node: whose topics these are.
+            server: in front of the arm.
+            now_ns: time of the arm's clock [ns].
+            take: called with each command that is to be executed.
+        """
+        self._node, self._server, self._now_ns, self._take = node, server, now_ns, take
+        self._states = topics.JOINT_STATES.publisher(node)
+        self._sent = topics.JOINT_COMMAND_SENT.publisher(node)
+
+    def listen(self) -> None:
+        """Subscribe to ``joint_command``."""
+        topics.JOINT_COMMAND.subscribe(self._node, self._on_command)
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        node = self._node
+        if not node.active:
+            node.diagnostics.count("ignored")
+            return
+        try:
+            chunk = messages.to_chunk(message, node.contract.joints, node.contract.dt_s)
+            accepted = self._server.accept(chunk, self._now_ns())
+        except ValueError as error:
+            node.diagnostics.count("rejected")
+            node.diagnostics.fault("joint_command", f"a command was not executed: {error}")
+            return
+        node.diagnostics.recovered("joint_command", "commands are good again")
+        if accepted is None:
+            node.diagnostics.count("ignored")
+        else:
+            self._take(accepted)
+
+    def publish_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
+        """Publish joint positions (D,) [rad]."""
+        self._states.publish(messages.from_state(stamp_ns, self._node.contract.joints, position))
+
+    def publish_sent(self, stamp_ns: int, target: NDArray[np.float32]) -> None:
+        """Publish what the arm was sent at a moment, (D,) [rad] after limits."""
+        chunk = ActionChunk(stamp_ns, target[None], self._node.contract.dt_s)
+        self._sent.publish(messages.from_chunk(chunk, self._node.contract.joints))
