@@ -3,14 +3,21 @@
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32, String
+from std_srvs.srv import Trigger
 from video_models import CLIPS, OTHER, TASK, asks, frames, values
 
+from lrm_ros import messages
 from lrm_ros.config import RefineConfig, RewardConfig
+from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.sim.vector.rewards import REWARDS, WorldRewards
 from lrm_ros.sim.vector.worlds import Stretch
-from lrm_ros.types import VIDEO_HEADS, Frame, Observation, Unscored
+from lrm_ros.topics import IMAGE, LATCHED, STREAM
+from lrm_ros.types import VIDEO_HEADS, Frame, Observation, Reward, Unscored
 
 # ---- live -----------------------------------------------------------------------------------------------------------
 
@@ -42,6 +49,44 @@ def test_a_model_without_a_completion_head_judges_no_episode(baselines):
     assert not verdict.keep and np.isnan(verdict.score) and lacks in verdict.reason
     done = engine.completion({"front": clip[0]}, TASK)["front"]
     assert isinstance(done, Unscored) and lacks in done.reason
+
+
+@pytest.mark.parametrize("head", VIDEO_HEADS)
+def test_a_video_head_judges_the_episode_so_far_and_begins_anew_at_reset(head, spin, probe, baselines):
+    model = baselines[head]
+    node = spin.start(RewardNode(mode=head, model=model.name, device="cpu", interval=2, scale=2.0))
+    images = probe.create_publisher(Image, "front/image_raw", IMAGE)
+    tasks = probe.create_publisher(String, "task", LATCHED)
+    rewards = spin.collect(probe, DiagnosticArray, "reward", STREAM)
+    tasks.publish(String(data=TASK))
+    spin.until(lambda: images.get_subscription_count() and node._task and probe.count_publishers("reward"))
+    plot = spin.collect(probe, Float32, f"reward/{head}", STREAM)
+    clip = frames(10, 6)
+
+    def said(*shown: int) -> float:
+        (answer,) = model.score(asks(head, (TASK, [clip[i] for i in shown])))
+        assert isinstance(answer, Reward), answer
+        return answer.value
+
+    for frame in clip[:4]:
+        images.publish(messages.from_frame(frame))
+    spin.until(lambda: len(rewards) == 4)
+    # A frame's reward is that of the episode up to the frame judged last, whose stamp it carries.
+    assert [messages.to_ns(message.header.stamp) for message in rewards] == [clip[i].stamp_ns for i in (0, 0, 2, 2)]
+    ok, held = DiagnosticStatus.OK, DiagnosticStatus.STALE
+    assert [[(s.name, s.level) for s in m.status] for m in rewards] == [[(head, lv)] for lv in (ok, held, ok, held)]
+    answers = [messages.to_rewards(message)[0] for message in rewards]
+    assert [a.value for a in answers if isinstance(a, Reward)] == pytest.approx(
+        [said(0), said(0), said(0, 2), said(0, 2)], abs=1e-6
+    )
+    assert spin.call(probe, Trigger, "reward/reset").success
+    spin.until(lambda: len(rewards) == 5)
+    (answer,) = messages.to_rewards(rewards[4])
+    assert isinstance(answer, Reward) and (answer.stamp_ns, answer.model) == (clip[3].stamp_ns, model.name)
+    assert answer.value == pytest.approx(said(0, 2, 3), abs=1e-6)
+    spin.until(lambda: node._plots[head].get_subscription_count())
+    images.publish(messages.from_frame(clip[5]))
+    spin.until(lambda: len(rewards) == 6 and plot and plot[-1].data == pytest.approx(2 * said(5), abs=1e-6))
 
 
 # ---- as reward of a refinement --------------------------------------------------------------------------------------
