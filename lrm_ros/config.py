@@ -84,7 +84,9 @@ class RewardConfig:
     """The reward node, the judge and the engine behind them."""
 
     model: str = _opt("tiny", "'tiny', a folder, a Hugging Face name, or 'fake'")
-    mode: str = _opt("completion", "contrastive, progress, completion or tri")
+    mode: str = _opt(
+        "completion", "contrastive, progress, completion, tri, or roboreward, robometer, topreward (their own model)"
+    )
     camera: str = _opt("front", "camera whose frames are judged")
     readout: str = _opt("forward", "'forward' (one pass, probabilities of the answers) or 'generate'")
     interval: int = _opt(10, "judge every K-th frame and hold the value in between (paper eq. 8)")

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEADS = ("contrastive", "progress", "completion")
+# Heads of other reward models, which watch the episode so far; each needs weights of its own.
+VIDEO_HEADS = ("roboreward", "robometer", "topreward")
 
 
 def _read_only(array: NDArray, dtype: type) -> NDArray:
@@ -99,8 +101,9 @@ class RewardQuery:
 
     Attributes:
         task: language instruction.
-        head: one of ``HEADS``.
-        frames: contrastive: (earlier, current); progress: (current,) or (initial, current); completion: (current,).
+        head: one of ``HEADS`` or ``VIDEO_HEADS``.
+        frames: contrastive: (earlier, current); progress: (current,) or (initial, current); completion: (current,);
+            a video head: the judged frames of the episode so far, oldest first.
         goal: optional image of the finished task (progress only).
     """
 
@@ -110,8 +113,8 @@ class RewardQuery:
     goal: Frame | None = None
 
     def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise ValueError(f"unknown reward head '{self.head}'; choose one of {', '.join(HEADS)}")
+        if self.head not in (*HEADS, *VIDEO_HEADS):
+            raise ValueError(f"unknown reward head '{self.head}'; choose one of {', '.join((*HEADS, *VIDEO_HEADS))}")
         if not self.frames:
             raise ValueError(f"head '{self.head}' needs at least one frame")
         if not self.task.strip():
@@ -129,8 +132,8 @@ class Reward:
 
     Attributes:
         stamp_ns: stamp of the judged frame [ns].
-        head: one of ``HEADS`` or ``"tri"``.
-        value: progress, completion and tri (unscaled) in [0, 1]; contrastive in [-1, 1].
+        head: one of ``HEADS`` or ``VIDEO_HEADS``, or ``"tri"``.
+        value: contrastive in [-1, 1]; all others (tri unscaled) in [0, 1].
         model: name of the model that answered.
         latency_s: time the answer took [s].
     """

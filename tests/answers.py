@@ -22,7 +22,7 @@ from lrm_ros.reward.robometer import SPECIAL_TOKENS, Robometer
 from lrm_ros.reward.roboreward import RoboReward
 from lrm_ros.reward.topreward import TopReward
 from lrm_ros.training.reward.train.tiny import model as tiny
-from lrm_ros.types import Frame, Reward, RewardQuery
+from lrm_ros.types import VIDEO_HEADS, Frame, Reward, RewardQuery
 
 FILE = Path(__file__).parent / "data" / "answers.json"
 TASKS = ("put the red toy pig in the bowl", "push the green cube to the left", "Öffne die Schublade, 0.5 weit!")
@@ -179,10 +179,12 @@ def baseline_answers(folder: Path) -> dict[str, Any]:
 def read_baselines(folder: Path) -> dict[str, Any]:
     """What the baselines that lie in ``folder`` say."""
     meter = Robometer(folder / "meter", device="cpu")
+    asked = {head: [RewardQuery(task, head, tuple(clip)) for task, clip in CLIPS] for head in VIDEO_HEADS}
+    readings = meter.read(asked["robometer"])
     return {
-        "topreward": TopReward(folder / "top", device="cpu").log_probs(CLIPS),
-        "roboreward": RoboReward(folder / "top", device="cpu").replies(CLIPS),
-        "robometer": [[reading.progress.tolist(), reading.success.tolist()] for reading in meter.read(CLIPS)],
+        "topreward": TopReward(folder / "top", device="cpu").log_probs(asked["topreward"]),
+        "roboreward": RoboReward(folder / "top", device="cpu").replies(asked["roboreward"]),
+        "robometer": [[reading.progress.tolist(), reading.success.tolist()] for reading in readings],
     }
 
 

@@ -65,6 +65,28 @@ def small_policy(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def baseline_folders(tmp_path_factory) -> dict[str, Path]:
+    """Weights of each video head, tiny and made up; to be read only."""
+    import torch
+    from video_models import save, small, write_robometer, write_roboreward  # type: ignore[import-not-found]
+
+    torch.set_num_threads(1)
+    return {
+        "roboreward": write_roboreward(tmp_path_factory.mktemp("robo")),
+        "robometer": write_robometer(tmp_path_factory.mktemp("meter")),
+        "topreward": save(*small((" True",)), tmp_path_factory.mktemp("stock")),
+    }
+
+
+@pytest.fixture(scope="session")
+def baselines(baseline_folders) -> dict:
+    """The model of each video head."""
+    from lrm_ros.reward.load import load_model
+
+    return {head: load_model(str(folder), "cpu", head) for head, folder in baseline_folders.items()}
+
+
 @pytest.fixture
 def frame() -> Frame:
     """A 96x96 image with a different value in every channel and row."""

@@ -19,7 +19,7 @@ from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_worlds import WorldQueries
-from lrm_ros.types import Frame, Reward
+from lrm_ros.types import VIDEO_HEADS, Frame, Reward
 
 
 class RewardNode(LrmNode[RewardConfig]):
@@ -29,6 +29,9 @@ class RewardNode(LrmNode[RewardConfig]):
     or STALE when held. ``~/<head>`` are the same numbers for plots; that of the active mode is multiplied by
     ``scale``. An Unscored answer publishes no number. Service ``~/reset`` begins a new episode; the last frame
     of the old one is judged before, if the interval had skipped it.
+
+    With a video head as ``mode`` and its weights as ``model`` the node judges the episode so far: it keeps every judged
+    frame until ``~/reset``.
 
     With parameter ``worlds`` it answers queries about the frames of that many simulated worlds instead, see
     ``lrm_ros.ros.reward_worlds``.
@@ -49,7 +52,7 @@ class RewardNode(LrmNode[RewardConfig]):
     def configure(self) -> None:
         """Load the model and subscribe."""
         check_config(self.config)
-        self._engine = RewardEngine(self.config, load_model(self.config.model, self.config.device))
+        self._engine = RewardEngine(self.config, load_model(self.config.model, self.config.device, self.config.mode))
         self.diagnostics.value("model", self._engine.model.name)
         if self.config.worlds:
             self._queries = WorldQueries(self, self._engine, self.config.worlds, self.config.camera)
@@ -133,6 +136,8 @@ class RewardNode(LrmNode[RewardConfig]):
             return
         check_config(new)
         fixed = [name for name in ("model", "device", "camera") if getattr(old, name) != getattr(new, name)]
+        if old.mode != new.mode and {old.mode, new.mode} & set(VIDEO_HEADS):
+            fixed.append("mode")  # their weights are other ones
         if fixed:
             raise ValueError(f"parameter {', '.join(fixed)} changed: deactivate, cleanup and configure the reward node")
         self._engine.config = new

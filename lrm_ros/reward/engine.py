@@ -12,6 +12,9 @@ Where it differs from upstream (Large-Reward-Models:envs/vlm_maniskill_env.py), 
   (upstream: 0 for the part). An Unscored answer is held like any other: it does not revive the value before it.
 - Every stream (camera, world) counts its own frames (upstream: one counter for all, reset when any episode ends).
 - The last frame of an episode can be judged whatever the count (``last=True``).
+
+A video head is asked with all judged frames of the episode so far. They are kept until the stream's reset, for any of
+them may be shown as the episode grows.
 """
 
 from __future__ import annotations
@@ -23,10 +26,8 @@ import numpy as np
 
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.load import load_model
-from lrm_ros.reward.models import RewardModel
-from lrm_ros.types import HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
-
-MODES = (*HEADS, "tri")
+from lrm_ros.reward.models import MODES, RewardModel
+from lrm_ros.types import HEADS, VIDEO_HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,12 @@ class Held:
 
 @dataclass(slots=True)
 class _Window:
-    """What the engine remembers of one stream since its last reset."""
+    """What the engine remembers of one stream since its last reset; all judged frames for a video head only."""
 
     count: int = 0
     first: Frame | None = None
     previous: Frame | None = None
+    judged: list[Frame] = field(default_factory=list)
     answers: dict[str, Reward | Unscored] = field(default_factory=dict)
 
 
@@ -62,7 +64,7 @@ class RewardEngine:
 
         Args:
             config: mode, interval, scale, weights, judge settings.
-            model: who answers; loaded as ``config.model`` if not given.
+            model: who answers; loaded as ``config.model`` for ``config.mode`` if not given.
 
         Raises:
             ValueError: a value out of its range, naming it.
@@ -70,7 +72,7 @@ class RewardEngine:
         """
         check_config(config)
         self.config = config
-        self.model = model or load_model(config.model, config.device)
+        self.model = model or load_model(config.model, config.device, config.mode)
         self._windows: dict[str, _Window] = {}
 
     def score(self, queries: Sequence[RewardQuery]) -> list[Reward | Unscored]:
@@ -115,6 +117,8 @@ class RewardEngine:
             if window.count % self.config.interval == 0 or stream in last:
                 due.append(stream)
                 window.answers = {}
+                if self.config.mode in VIDEO_HEADS:
+                    window.judged.append(frame)
                 for head in self._heads():
                     query = self._query(head, window, frame, tasks if isinstance(tasks, str) else tasks[stream])
                     if isinstance(query, Unscored):
@@ -133,7 +137,10 @@ class RewardEngine:
         return {stream: self._held(stream, stream in due) for stream in frames}
 
     def completion(self, frames: Mapping[str, Frame], tasks: Mapping[str, str] | str) -> dict[str, Reward | Unscored]:
-        """Return p(done) of one frame of each stream, in one batch; what is held stays as it is."""
+        """Return p(done) of one frame of each stream, in one batch; what is held stays as it is.
+
+        Unscored with the reason if the model has no completion head.
+        """
         asked = {
             stream: RewardQuery(tasks if isinstance(tasks, str) else tasks[stream], "completion", (frame,))
             for stream, frame in frames.items()
@@ -149,6 +156,8 @@ class RewardEngine:
             if window.previous is None:
                 return Unscored(frame.stamp_ns, head, "no earlier frame in this episode yet")
             images: tuple[Frame, ...] = (window.previous, frame)
+        elif head in VIDEO_HEADS:
+            images = tuple(window.judged)
         elif head == "progress" and self.config.initial_image and window.first is not None:
             images = (window.first, frame)
         else:
@@ -173,7 +182,7 @@ class RewardEngine:
         """Decide by the completion head which episodes succeeded (paper IV-C), all in one batch.
 
         An episode is kept when the mean p(done) of its last ``judge_frames`` frames is at least ``judge_threshold``.
-        If any of these frames gets no answer, it is not kept and its score is NaN.
+        If any of these frames gets no answer (as from a model without that head), it is not kept, its score is NaN.
 
         Args:
             episodes: (episode id, task, frames oldest first) of each.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.video_heads import VIDEO_HEADS
 from lrm_ros.types import Reward, RewardQuery, Unscored
 
 
@@ -15,6 +16,7 @@ class FakeModel:
 
     Brightness is the mean pixel of the judged frame over 255. Progress: brightness. Completion: 1 if brightness is at
     least 0.5, else 0. Contrastive: +1 if the later frame is brighter, -1 if darker; equally bright frames are Unscored.
+    A video head: mean brightness of the frames that it shows.
     """
 
     name = "fake"
@@ -25,12 +27,15 @@ class FakeModel:
 
     def _score(self, query: RewardQuery) -> Reward | Unscored:
         start = time.perf_counter()
+        head = (HEADS | VIDEO_HEADS)[query.head]
         try:
-            HEADS[query.head].messages(query)
+            head.messages(query)
         except ValueError as error:
             return Unscored(query.stamp_ns, query.head, str(error))
-        light = [float(frame.image.mean()) / 255 for frame in query.frames]
-        if query.head == "progress":
+        light = [float(frame.image.mean()) / 255 for frame in head.images(query)]
+        if head.video:
+            value = sum(light) / len(light)
+        elif query.head == "progress":
             value = light[-1]
         elif query.head == "completion":
             value = float(light[-1] >= 0.5)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three reward heads: exact prompts, image order, candidate answers and parse rules.
+"""What a reward head is, and the three heads of the LRM: exact prompts, image order, candidates and parse rules.
+
+The heads of other reward models, which watch the episode so far, are in ``lrm_ros.reward.video_heads``.
 
 Prompts and parse rules are format constants: the released adapters were trained on them
 (physical-superintelligence-lab/Large-Reward-Models:vlm_reward/vlm_reward_server.py). They differ between the heads:
@@ -24,44 +26,53 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from lrm_ros.types import Frame, RewardQuery
 
 
+def no_text(text: str) -> None:
+    """Read an answer of a head that says nothing: there is none in any text."""
+
+
 @dataclass(frozen=True)
 class Head:
-    """One way to ask the reward model.
+    """One way to ask a reward model. What does not apply to a head is empty.
 
     Attributes:
-        name: one of ``lrm_ros.types.HEADS``.
+        name: one of ``lrm_ros.types.HEADS`` or ``VIDEO_HEADS``.
         min_frames: fewest frames a query carries.
-        max_frames: most frames a query carries (the goal image not counted).
+        max_frames: most frames that are shown (the goal image not counted).
         content: builds the user turn from the task and the images in upstream's order.
+        low: smallest value.
+        high: largest value.
         prefix: how the assistant's answer starts, up to the answer itself.
         suffix: how it ends.
         candidates: every answer the head can give, as text.
         values: the number each candidate stands for.
-        low: smallest value.
-        high: largest value.
-        max_new_tokens: budget of the ``generate`` read-out.
+        max_new_tokens: budget of a generated answer; 0: the head says nothing.
         parse: answer text -> value, ``None`` if it cannot be read.
+        video: whether it watches the episode so far. A query may then carry more than ``max_frames`` frames, of which
+            some are shown, evenly spread from the first to the last.
     """
 
     name: str
     min_frames: int
     max_frames: int
     content: Callable[[RewardQuery], list[dict[str, Any]]]
-    prefix: str
-    suffix: str
-    candidates: tuple[str, ...]
-    values: tuple[float, ...]
     low: float
     high: float
-    max_new_tokens: int
-    parse: Callable[[str], float | None]
+    prefix: str = ""
+    suffix: str = ""
+    candidates: tuple[str, ...] = ()
+    values: tuple[float, ...] = ()
+    max_new_tokens: int = 0
+    parse: Callable[[str], float | None] = no_text
+    video: bool = False
 
     def messages(self, query: RewardQuery) -> list[dict[str, Any]]:
         """Return the chat messages of a query: one user turn of text and image parts.
@@ -69,7 +80,7 @@ class Head:
         Raises:
             ValueError: the query has a wrong number of frames, or a goal image the head does not take.
         """
-        if not self.min_frames <= len(query.frames) <= self.max_frames:
+        if not self.video and not self.min_frames <= len(query.frames) <= self.max_frames:
             counts = " or ".join(str(count) for count in range(self.min_frames, self.max_frames + 1))
             raise ValueError(f"head '{self.name}' needs {counts} frame(s), got {len(query.frames)}")
         if query.goal is not None and self.name != "progress":
@@ -78,12 +89,22 @@ class Head:
 
     def images(self, query: RewardQuery) -> list[Frame]:
         """Return the frames of a query in the order in which the messages show them."""
-        return ([query.goal] if query.goal is not None else []) + list(query.frames)
+        frames = spread(query.frames, self.max_frames) if self.video else list(query.frames)
+        return ([query.goal] if query.goal is not None else []) + frames
 
     def answer(self, value: float) -> str:
         """Return the answer text whose value is nearest to ``value`` (what a model is trained to say)."""
         nearest = min(range(len(self.values)), key=lambda i: abs(self.values[i] - value))
         return self.prefix + self.candidates[nearest] + self.suffix
+
+
+def spread(frames: Sequence[Frame], most: int) -> list[Frame]:
+    """Return at most ``most`` frames, evenly spread, with the first and the last one (upstream's linspace)."""
+    if len(frames) <= most:
+        return list(frames)
+    if most == 1:
+        return [frames[-1]]
+    return [frames[i] for i in np.linspace(0, len(frames) - 1, most, dtype=int)]
 
 
 def _interleave(segments: list[str], frames: list[Frame]) -> list[dict[str, Any]]:

@@ -1,27 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load a reward model by its name."""
+"""Load a reward model by its name and by what it will be asked.
+
+The published weights of RoboReward, Robometer and TOPReward were never run here: nothing can be downloaded where this
+was written. The tests run tiny models of the same class, file layout and vocabulary order with random weights.
+"""
 
 from __future__ import annotations
 
 from lrm_ros.reward.fake import FakeModel
-from lrm_ros.reward.models import RewardModel, find_model
+from lrm_ros.reward.models import MODES, RewardModel, find_model
+from lrm_ros.types import VIDEO_HEADS
+
+# The weights that the authors of each video head published. TOPReward has none of its own: it reads a stock model.
+PUBLISHED = {
+    "roboreward": "teetone/RoboReward-8B",
+    "robometer": "robometer/Robometer-4B",
+    "topreward": "Qwen/Qwen3-VL-8B-Instruct",
+}
 
 
-def load_model(name: str, device: str = "auto") -> RewardModel:
+def load_model(name: str, device: str = "auto", mode: str = "completion") -> RewardModel:
     """Load a reward model.
 
     Args:
         name: ``tiny`` (shipped), ``fake`` (brightness; only for tests of the graph), a folder (a whole Qwen3-VL or
-            LoRA adapters, see ``lrm_ros.reward.qwen.load``), or a Hugging Face name that is already in the local cache.
+            LoRA adapters, see ``lrm_ros.reward.qwen.load``; for a video head its weights), or a Hugging Face name that
+            is already in the local cache.
         device: torch device; ``auto`` takes the GPU when there is one.
+        mode: one of ``MODES``. A video head has a model of its own; all others share one.
 
     Raises:
         FileNotFoundError: the folder, the cached name, or files in it are missing; says how to get them.
-        ValueError: the folder holds something else than a Qwen3-VL.
+        ValueError: an unknown mode, a video head without a name, or a folder that holds something else.
         RuntimeError: adapter weights that would have no effect.
     """
+    if mode not in MODES:
+        raise ValueError(f"reward mode '{mode}' is unknown; choose one of {', '.join(MODES)}")
     if name == "fake":
         return FakeModel()
-    from lrm_ros.reward.qwen.model import QwenRewardModel
+    if mode not in VIDEO_HEADS:
+        from lrm_ros.reward.qwen.model import QwenRewardModel
 
-    return QwenRewardModel(find_model(name), name=name, device=device)
+        return QwenRewardModel(find_model(name), name=name, device=device)
+    if not name:
+        raise ValueError(
+            f"baseline '{mode}' needs weights: a folder, or a Hugging Face name in the local cache such as "
+            f"'{PUBLISHED[mode]}'"
+        )
+    folder = find_model(name)
+    if mode == "roboreward":
+        from lrm_ros.reward.roboreward import RoboReward
+
+        return RoboReward(folder, name, device)
+    if mode == "robometer":
+        from lrm_ros.reward.robometer import Robometer
+
+        return Robometer(folder, name, device)
+    from lrm_ros.reward.topreward import TopReward
+
+    return TopReward(folder, name, device)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lrm_ros.types import Reward, RewardQuery, Unscored
+from lrm_ros.types import HEADS, VIDEO_HEADS, Reward, RewardQuery, Unscored
 
 TINY_FOLDER = Path(__file__).parent.parent / "models" / "tiny"
 READOUTS = ("forward", "generate")
+MODES = (*HEADS, "tri", *VIDEO_HEADS)  # what may be asked of a stream of frames
 
 
 class RewardModel(Protocol):
@@ -21,6 +22,11 @@ class RewardModel(Protocol):
     def score(self, queries: Sequence[RewardQuery], readout: str = "forward") -> list[Reward | Unscored]:
         """Answer every query, in order; a query that got no answer is Unscored with the reason."""
         ...
+
+
+def other_head(name: str, heads: Sequence[str], asked: str) -> str:
+    """Return why the model ``name``, which answers ``heads``, does not answer head ``asked``."""
+    return f"model '{name}' answers {', '.join(heads)}; head '{asked}' needs its own weights"
 
 
 def find_model(name: str) -> Path:

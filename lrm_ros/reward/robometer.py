@@ -33,17 +33,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.reward.clips import Clip, answered, check_weights, resized, spread, torch_device, weight_files
 from lrm_ros.reward.models import find_model
 from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config
-from lrm_ros.types import Unscored
+from lrm_ros.reward.video import check_weights, readings, resized, rewards, torch_device, weight_files
+from lrm_ros.reward.video_heads import PROGRESS_TOKEN, VIDEO_HEADS
+from lrm_ros.types import Reward, RewardQuery, Unscored
 
-PROMPT = (
-    "The task for the robot is '{task}'. Given the trajectory video, predict the task progress at each frame, how far "
-    "along the robot is towards completing the task, a float between 0 and 1, where 0 is the starting state and 1 is "
-    "when the task is completed. If the robot is not performing the same task, predict 0 progress."
-)
-PROGRESS_TOKEN = "<|prog_token|>"
 # The order gives the rows of the embedding (robometer/utils/setup_utils.py).
 SPECIAL_TOKENS = ("<|split_token|>", "<|reward_token|>", "<|pref_token|>", "<|sim_token|>", PROGRESS_TOKEN)
 HEADS = ("progress_head", "preference_head", "success_head")
@@ -54,7 +49,7 @@ _LAYERS = tuple(f"{number}.{part}" for number in (0, 1, 4) for part in ("weight"
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model says about the frames of a clip that it was shown.
+    """What the model says about the frames of a query that it was shown.
 
     Attributes:
         progress: (n,) in [0, 1] after each frame.
@@ -68,9 +63,7 @@ class Reading:
 class Robometer:
     """Robometer-4B, or another checkpoint of its kind."""
 
-    def __init__(
-        self, folder: Path, name: str = "", device: str = "auto", activation: str = "gelu", max_frames: int = 8
-    ) -> None:
+    def __init__(self, folder: Path, name: str = "", device: str = "auto", activation: str = "gelu") -> None:
         """Load the model.
 
         Args:
@@ -78,7 +71,6 @@ class Robometer:
             name: name of the model; the folder's if empty.
             device: torch device; ``auto`` takes the GPU when there is one. Weights are float32 on a CPU, else bfloat16.
             activation: ``gelu`` (as trained) or ``silu``.
-            max_frames: most frames of a clip (README: "max frames should always be set to 8").
 
         Raises:
             FileNotFoundError: files are missing.
@@ -90,7 +82,7 @@ class Robometer:
         if activation not in ("gelu", "silu"):
             raise ValueError(f"activation '{activation}' is unknown; choose gelu or silu")
         settings = _settings(folder)
-        self.name, self.max_frames = name or folder.name, max_frames
+        self.name, self.head = name or folder.name, VIDEO_HEADS["robometer"]
         self.processor = _processor(folder, settings.get("base_model_id") or BASE)
         device = torch_device(device)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -109,21 +101,20 @@ class Robometer:
         if self.progress_head[-1].out_features < 2:
             raise ValueError(f"'{folder}' was trained to a single progress value; its values must be discrete")
 
-    def score(self, clips: Sequence[Clip]) -> list[float | Unscored]:
-        """Return the progress at the last frame of each clip, in order."""
-        return [
-            found if isinstance(found, Unscored) else min(1.0, max(0.0, float(found.progress[-1])))
-            for found in self.read(clips)
-        ]
+    def score(self, queries: Sequence[RewardQuery], readout: str = "forward") -> list[Reward | Unscored]:
+        """Return the progress at the last frame of each query, in order."""
+        return rewards(
+            self.name, queries, readout, self.read, lambda found: min(1.0, max(0.0, float(found.progress[-1])))
+        )
 
-    def read(self, clips: Sequence[Clip]) -> list[Reading | Unscored]:
-        """Return progress and success after each shown frame of each clip, in order."""
-        return answered("robometer", clips, self._ask)
+    def read(self, queries: Sequence[RewardQuery]) -> list[Reading | Unscored]:
+        """Return progress and success after each shown frame of each query, in order."""
+        return readings(self.name, self.head, queries, self._ask)
 
-    def _ask(self, clips: list[Clip]) -> list[Reading | str]:
+    def _ask(self, queries: list[RewardQuery]) -> list[Reading | str]:
         import torch
 
-        inputs = self.inputs(clips).to(self.qwen.device)
+        inputs = self.inputs(queries).to(self.qwen.device)
         with torch.inference_mode():
             hidden = self.qwen(**inputs).last_hidden_state
             rows, places = (inputs.input_ids == self._token).nonzero(as_tuple=True)
@@ -131,27 +122,24 @@ class Robometer:
             weights = self.progress_head(states).float().softmax(-1)
             progress = weights @ torch.linspace(0, 1, weights.shape[-1], device=weights.device)
             success = self.success_head(states)[:, 0].float().sigmoid()
-        readings: list[Reading | str] = []
-        for row in range(len(clips)):
+        found: list[Reading | str] = []
+        for row in range(len(queries)):
             own = rows == row
             reading = Reading(progress[own].double().cpu().numpy(), success[own].double().cpu().numpy())
             finite = np.isfinite(reading.progress).all() and np.isfinite(reading.success).all()
-            readings.append(reading if finite else f"progress or success is not finite: {reading}")
-        return readings
+            found.append(reading if finite else f"progress or success is not finite: {reading}")
+        return found
 
-    def inputs(self, clips: Sequence[Clip]) -> Any:
-        """Return the model's inputs: one user turn a clip, every image followed by the progress token."""
+    def inputs(self, queries: Sequence[RewardQuery]) -> Any:
+        """Return the model's inputs: one user turn a query, every image followed by the progress token."""
         images = self.processor.image_processor
         factor = images.patch_size * images.merge_size
         texts, pictures = [], []
-        for task, frames in clips:
-            shown = spread(frames, self.max_frames)
-            pictures += [resized(frame.image, factor, TOKENS) for frame in shown]
-            each = [{"type": "image"}, {"type": "text", "text": PROGRESS_TOKEN}]
-            content = [{"type": "text", "text": PROMPT.format(task=task)}, *each * len(shown)]
+        for query in queries:
+            pictures += [resized(frame.image, factor, TOKENS) for frame in self.head.images(query)]
             texts.append(
                 self.processor.apply_chat_template(
-                    [{"role": "user", "content": content}],
+                    self.head.messages(query),
                     tokenize=False,
                     add_generation_prompt=False,
                     add_vision_id=True,  # "Picture 1: " before the first image

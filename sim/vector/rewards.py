@@ -19,15 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RefineConfig, RewardConfig
-from lrm_ros.reward.baselines import BASELINES
-from lrm_ros.reward.engine import MODES, Held, RewardEngine
-from lrm_ros.reward.models import RewardModel
-from lrm_ros.sim.vector.baseline_rewards import BaselineRewards
+from lrm_ros.reward.engine import Held, RewardEngine
+from lrm_ros.reward.models import MODES, RewardModel
 from lrm_ros.sim.vector.worlds import EpisodeRules, Stretch
-from lrm_ros.types import Frame, Observation, Reward, Unscored
+from lrm_ros.types import VIDEO_HEADS, Frame, Observation, Reward, Unscored
 
 ENV = "env"
-REWARDS = (ENV, *MODES, *BASELINES)
+REWARDS = (ENV, *MODES)
 
 
 class FrameJudge(Protocol):
@@ -90,8 +88,9 @@ class WorldRewards:
         if config.interval < 1:
             raise ValueError(f"interval must be at least 1, got {config.interval}")
         self._config = config
-        self._baseline = BaselineRewards(config) if config.reward in BASELINES else None
+        baseline = RewardEngine(baseline_config(config)) if config.reward in VIDEO_HEADS else None
         self._engine: FrameJudge = engine or RewardEngine(engine_config(config), model)
+        self._payer: FrameJudge = baseline or self._engine
         self._held: dict[int, float] = {}
         self._won: dict[int, bool] = {}
         self.tally = Tally()
@@ -154,9 +153,7 @@ class WorldRewards:
     def _start(self, observations: Mapping[int, Observation]) -> None:
         """Begin episodes: forget what is held, judge the first frame."""
         for world in observations:
-            self._engine.reset(str(world))
-            if self._baseline:
-                self._baseline.reset(str(world))
+            self._payer.reset(str(world))
             self._held[world] = 0.0
             self._won[world] = False
         if self._config.reward == ENV or not observations:
@@ -169,11 +166,8 @@ class WorldRewards:
     def _ask(self, frames: Mapping[str, Frame], tasks: Mapping[str, str], first: bool = False) -> dict[str, float]:
         """Return the signal of each stream's frame; contrastive has none for the first frame of an episode."""
         started = time.perf_counter()
-        if self._baseline:
-            signals = self._baseline.step(frames, tasks)
-        else:
-            held = self._engine.step(frames, tasks)
-            signals = {stream: self._signal(stream, found, first) for stream, found in held.items()}
+        held = self._payer.step(frames, tasks)
+        signals = {stream: self._signal(stream, found, first) for stream, found in held.items()}
         self.tally.seconds += time.perf_counter() - started
         self.tally.queries += len(frames) * (3 if self._config.reward == "tri" else 1)
         return signals
@@ -184,9 +178,8 @@ class WorldRewards:
         for head, answer in held.answers.items():
             early = first and head == "contrastive"  # nothing to compare with yet, and so nothing for tri
             if isinstance(answer, Unscored) and head != "tri" and not early:
-                raise RuntimeError(
-                    f"world {stream}: the reward model gave no answer: {answer.reason}; mend it and resume the run"
-                )
+                who = head if head in VIDEO_HEADS else "the reward model"
+                raise RuntimeError(f"world {stream}: {who} gave no answer: {answer.reason}; mend it and resume the run")
         return 0.0
 
     def _done(self, finals: Mapping[int, Observation]) -> list[float]:
@@ -209,12 +202,17 @@ def engine_config(config: RefineConfig) -> RewardConfig:
     """Return what the engine behind a refinement is told; with ``env`` or a baseline it only judges episodes' ends."""
     return RewardConfig(
         model=config.model,
-        mode=config.reward if config.reward in MODES else "completion",
+        mode="completion" if config.reward in (ENV, *VIDEO_HEADS) else config.reward,
         interval=1,  # only frames that are due come to it
         scale=config.scale,
         weights=config.weights,
         device=config.device,
     )
+
+
+def baseline_config(config: RefineConfig) -> RewardConfig:
+    """Return what the engine is told that pays by a baseline."""
+    return RewardConfig(model=config.baseline, mode=config.reward, interval=1, scale=config.scale, device=config.device)
 
 
 def _frame_of(observation: Observation) -> Frame:

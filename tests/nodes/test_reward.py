@@ -63,6 +63,20 @@ def test_reset_judges_the_last_frame_first_and_then_forgets_the_episode(spin, pr
     assert "no earlier frame" in rewards[4].status[0].message
 
 
+def test_another_video_head_needs_a_new_configure(spin, world):
+    node, images, rewards = world(mode="robometer", interval=1)
+    for name in ("topreward", "progress"):
+        node.set_parameters([Parameter("mode", value=name)])
+        images.publish(shade(1, 100))
+        spin.until(lambda: "input" in node.diagnostics.faults)
+        assert "parameter mode changed: deactivate, cleanup and configure" in node.diagnostics.faults["input"]
+        node.set_parameters([Parameter("mode", value="robometer")])
+        images.publish(shade(2, 100))
+        spin.until(lambda: "input" not in node.diagnostics.faults)
+    spin.until(lambda: len(rewards) == 2)
+    assert {status.name for message in rewards for status in message.status} == {"robometer"}
+
+
 def test_plots_carry_the_scaled_reward_and_an_unscored_answer_carries_none(spin, probe, world):
     node, images, rewards = world(mode="tri", interval=1, scale=10.0)
     tri = spin.collect(probe, Float32, "reward/tri", STREAM)

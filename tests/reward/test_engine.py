@@ -7,7 +7,8 @@ import pytest
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import RewardEngine, combine, episode_frames
 from lrm_ros.reward.fake import FakeModel
-from lrm_ros.types import Episode, Frame, Observation, Reward, RewardQuery, Step, Unscored
+from lrm_ros.reward.models import MODES
+from lrm_ros.types import VIDEO_HEADS, Episode, Frame, Observation, Reward, RewardQuery, Step, Unscored
 
 TASK = "put the toy giraffe in the bowl"
 
@@ -91,6 +92,26 @@ def test_reset_begins_an_episode_of_one_stream_only():
     held = watch.step({"a": shade(3, 9), "b": shade(3, 9)}, TASK)
     assert held["a"].fresh and isinstance(held["a"].answers["contrastive"], Unscored)
     assert not held["b"].fresh and held["b"].signal == 1.0
+
+
+def test_a_video_head_is_asked_with_all_judged_frames_of_the_stream_since_its_reset():
+    model = Counting()
+    watch = engine(model, mode="robometer", interval=2)
+    for i in range(5):
+        watch.step({"a": shade(i, 10 * i)}, TASK)
+    watch.reset("a")
+    held = watch.step({"a": shade(5, 50), "b": shade(6, 60)}, TASK)
+    stamps = [[[frame.stamp_ns for frame in query.frames] for query in batch] for batch in model.batches]
+    assert stamps == [[[0]], [[0, 2]], [[0, 2, 4]], [[5], [6]]]
+    assert held["b"].signal == pytest.approx(60 / 255)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_judged_frames_are_kept_for_a_video_head_only(mode):
+    watch = engine(mode=mode, interval=1)
+    for i in range(3):
+        watch.step({"front": shade(i, i)}, TASK)
+    assert len(watch._windows["front"].judged) == (3 if mode in VIDEO_HEADS else 0)
 
 
 def test_all_streams_that_are_due_are_judged_in_one_batch():

@@ -18,12 +18,12 @@ from lrm_ros.config import RefineConfig
 from lrm_ros.config_files import from_dict, to_dict
 from lrm_ros.contract import load_contract
 from lrm_ros.files import read_json, read_lines, write_json
-from lrm_ros.reward.baselines import BASELINES
-from lrm_ros.reward.engine import MODES
+from lrm_ros.reward.models import MODES
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 from lrm_ros.training.ppo.play import play_seeds
 from lrm_ros.training.ppo.refine import CONFIG, HISTORY, POLICY
 from lrm_ros.training.ppo.weights import weights_of
+from lrm_ros.types import VIDEO_HEADS
 
 WAYS = ("deterministic", "sampled")
 SFT = "sft"
@@ -52,7 +52,7 @@ class RefinedRun:
         The simulator's reward and the baselines ask ``model`` only how episodes ended.
         """
         reward = self.config["reward"]
-        payer = self.config["model"] if reward in MODES else self.config["baseline"] if reward in BASELINES else ""
+        payer = self.config["baseline"] if reward in VIDEO_HEADS else self.config["model"] if reward in MODES else ""
         return reward if payer in ("", RefineConfig.model) else f"{reward} ({Path(payer).name})"
 
 

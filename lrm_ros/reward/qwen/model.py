@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import READOUTS
+from lrm_ros.reward.models import READOUTS, other_head
 from lrm_ros.reward.qwen.language import chunks, greedy, read, rotary_of
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
@@ -112,8 +112,8 @@ class QwenRewardModel:
             readout: ``forward`` or ``generate``.
 
         Returns:
-            A Reward, or Unscored when the query does not fit its head, the model has no adapter for it, or the
-            generated answer cannot be read.
+            A Reward, or Unscored when the query does not fit its head, the head is a video head or one that the model
+            has no adapter for, or the generated answer cannot be read.
 
         Raises:
             ValueError: unknown read-out.
@@ -140,6 +140,8 @@ class QwenRewardModel:
 
     def _refuse(self, query: RewardQuery) -> str:
         """Return why a query cannot be asked, empty if it can."""
+        if query.head not in HEADS:
+            return other_head(self.name, tuple(HEADS), query.head)
         if self.adapters and query.head not in self.adapters:
             return f"model '{self.name}' has no adapter for head '{query.head}', only for {', '.join(self.adapters)}"
         try:

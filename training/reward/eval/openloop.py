@@ -26,8 +26,10 @@ from lrm_ros.training.reward.eval.trajectories.score import (
     progress_pairs,
     read_recording,
     score,
+    video_mode,
 )
 from lrm_ros.training.reward.eval.trajectory_figures import FORMS, blind, counts, figures, still_pct, upstream_metrics
+from lrm_ros.types import VIDEO_HEADS
 
 SCORES = "vlm_scores.json"
 METRICS = "openloop_metrics.json"
@@ -89,6 +91,7 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
 
     from lrm_ros.commit import source_commit
     from lrm_ros.config import RewardConfig
+    from lrm_ros.contract import load_contract
     from lrm_ros.progress import progress_bar
     from lrm_ros.reward.engine import RewardEngine
     from lrm_ros.training.reward.eval.trajectories.record import record
@@ -100,7 +103,8 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     if len(set(names)) != len(names) or any(not name or "/" in name for name in names):
         raise ValueError(f"policies need different names, got {', '.join(names)}; give NAME=FOLDER")
     readout = "generate" if args.answers == "written" else "forward"
-    engine = RewardEngine(RewardConfig(args.model, readout=readout, device=args.device))
+    mode = video_mode(args.modes) or "completion"
+    engine = RewardEngine(RewardConfig(args.model, mode, readout=readout, device=args.device))
     seeds = range(args.first_seed, args.first_seed + args.episodes)
     recorded: dict[str, list[Trajectory]] = {}
     for name, checkpoint in policies:
@@ -109,7 +113,7 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
                 checkpoint, seeds, args.out / name, args.worlds, args.max_steps, noise_std=args.noise_std,
                 noise_seed=args.noise_seed, processes=args.processes, progress=bar.update,
             )  # fmt: skip
-        recorded[name] = read_recording(args.out / name)
+        recorded[name] = read_recording(args.out / name, load_contract(checkpoint).control_hz)
     parts: dict[str, Any] = {}
     for name, checkpoint in policies:
         trajectories = recorded[name]
@@ -159,7 +163,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
     parser.add_argument("--device", default="auto", help="torch device of the reward model")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="default: all")
+    parser.add_argument(
+        "--modes", nargs="+", choices=(*MODES, *VIDEO_HEADS), default=list(MODES),
+        help=f"default: {' '.join(MODES)}; any other is asked alone, with its own weights as --model",
+    )  # fmt: skip
     parser.add_argument("--interval", type=int, default=1, help="score every K-th frame; official numbers: 1")
     parser.add_argument(
         "--answers", choices=ANSWERS, default="mean",

@@ -8,9 +8,10 @@ purpose:
 - A query without an answer is written as null with the reason in ``response``; upstream writes 0.
 - Every trajectory is asked about its own task; upstream asks about one task for all.
 - ``completion`` asks the completion head; upstream's asks the progress head under that name.
+- A mode may be a video head, which is asked with every frame that was taken up to its own; its model answers no other.
 - ``answers`` says what becomes of an answer. ``mean``, the expectation over the head's answers from one forward pass,
   is what ``lrm ppo`` pays. ``nearest`` is the answer next to it. ``written`` lets the model write and reads its text,
-  as upstream's server does. A comparison is +1 or -1 in all three.
+  as upstream's server does. A comparison is +1 or -1 in all three. A video head has one answer, here called ``mean``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lrm_ros.config import RobotContract
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.video_heads import VIDEO_HEADS
 from lrm_ros.training.reward.eval.trajectories.read import COMPARISON, FIRST
 from lrm_ros.training.reward.eval.trajectories.record import SIMULATOR, WORKER
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -34,6 +37,7 @@ from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 MODES = {"progress": "progress", "completion": "completion", COMPARISON: "contrastive"}  # upstream's name -> head
 ANSWERS = ("mean", "nearest", "written")
 _BATCH = 32  # frames
+_SECOND = 10**9  # [ns]
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,17 @@ class Trajectory:
         steps: lines of ``metadata.jsonl``.
         summary: content of ``summary.json``.
         progress: (T) the simulator's progress after each step; ``None`` if it was recorded elsewhere.
+        control_hz: control steps a second.
     """
 
     folder: Path
     steps: list[dict[str, Any]]
     summary: dict[str, Any]
     progress: NDArray[np.float64] | None
+    control_hz: float
 
     def frame(self, t: int) -> Frame:
-        """Read a frame.
+        """Read a frame; its stamp is the time since the first one.
 
         Raises:
             ValueError: it is not there or cannot be read.
@@ -63,11 +69,15 @@ class Trajectory:
             image = np.asarray(Image.open(path).convert("RGB"))
         except OSError as error:
             raise ValueError(f"frame '{path}' cannot be read: {error}; remove its folder and record again") from None
-        return Frame(t, "recorded", image)
+        return Frame(round(t * _SECOND / self.control_hz), "recorded", image)
 
 
-def read_recording(folder: Path) -> list[Trajectory]:
+def read_recording(folder: Path, control_hz: float = RobotContract.control_hz) -> list[Trajectory]:
     """Read the trajectories of a recording, in the order of their names.
+
+    Args:
+        folder: of the recording.
+        control_hz: control steps a second; they give the times that a video head is shown.
 
     Raises:
         FileNotFoundError: no trajectory there.
@@ -77,10 +87,10 @@ def read_recording(folder: Path) -> list[Trajectory]:
     found = sorted(path for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
     if not found:
         raise FileNotFoundError(f"no trajectories in '{base}'; record some with 'lrm reward openloop --policy FOLDER'")
-    return [_trajectory(path) for path in found]
+    return [_trajectory(path, control_hz) for path in found]
 
 
-def _trajectory(folder: Path) -> Trajectory:
+def _trajectory(folder: Path, control_hz: float) -> Trajectory:
     mend = "remove the folder and record again"
     try:
         lines = [line for line in (folder / "metadata.jsonl").read_text().splitlines() if line.strip()]
@@ -99,7 +109,7 @@ def _trajectory(folder: Path) -> Trajectory:
         raise ValueError(f"trajectory '{folder}' is empty; {mend}")
     if not str(summary.get("task_description", "")).strip():
         raise ValueError(f"trajectory '{folder}' has no task_description in its summary.json; write it there")
-    return Trajectory(folder, steps, summary, progress)
+    return Trajectory(folder, steps, summary, progress, control_hz)
 
 
 def score(
@@ -115,17 +125,23 @@ def score(
     Args:
         engine: asks the model; its read-out must be ``generate`` for ``written`` and ``forward`` else.
         trajectories: recorded.
-        modes: of ``MODES``.
+        modes: of ``MODES``, or one of ``VIDEO_HEADS`` alone.
         interval: ask about every K-th frame.
         answers: one of ``ANSWERS``.
         said: called with the number of frames that were looked at.
 
     Raises:
-        ValueError: an unknown mode, an interval below 1, a read-out that does not fit, or an unreadable frame.
+        ValueError: unknown modes or such that no model answers together, an interval below 1, answers or a read-out
+            that do not fit, or an unreadable frame.
     """
-    unknown = set(modes) - set(MODES)
+    unknown = set(modes) - set(MODES) - set(VIDEO_HEADS)
     if unknown or not modes or interval < 1:
-        raise ValueError(f"modes are {', '.join(MODES)} and the interval at least 1, got {list(modes)}, {interval}")
+        raise ValueError(
+            f"modes are {', '.join((*MODES, *VIDEO_HEADS))} and the interval at least 1, got {list(modes)}, {interval}"
+        )
+    video = video_mode(modes)
+    if video and answers != "mean":
+        raise ValueError(f"mode '{video}' has one answer; leave out --answers {answers}")
     readout = "generate" if answers == "written" else "forward"
     if answers not in ANSWERS or engine.config.readout != readout:
         raise ValueError(f"answers '{answers}' (one of {', '.join(ANSWERS)}) need the read-out '{readout}'")
@@ -159,6 +175,18 @@ def score(
     return files
 
 
+def video_mode(modes: Sequence[str]) -> str:
+    """Return the video head that is asked, empty if it is the LRM's heads.
+
+    Raises:
+        ValueError: a video head together with another mode, for one model does not answer both.
+    """
+    video = [mode for mode in modes if mode in VIDEO_HEADS]
+    if video and len(modes) > 1:
+        raise ValueError(f"mode '{video[0]}' needs its own model; ask for it alone, got {', '.join(modes)}")
+    return video[0] if video else ""
+
+
 def _kind(mode: str) -> str:
     return COMPARISON if mode == COMPARISON else "completion"
 
@@ -172,18 +200,25 @@ def _entries(
     if COMPARISON in entries:
         entries[COMPARISON].append({"t": 0, "vlm_comparison_score": 0.0, "result": FIRST})
     times = [t for t in range(last + 1) if t % interval == 0 or t == last]
+    video = video_mode(modes)
+    batch = max(1, _BATCH // VIDEO_HEADS[video].max_frames) if video else _BATCH
     before: dict[int, Frame] = {}
-    for at in range(0, len(times), _BATCH):
-        frames = before | {t: trajectory.frame(t) for t in times[at : at + _BATCH]}
-        asked: list[tuple[str, RewardQuery]] = []
-        for t in times[at : at + _BATCH]:
+    so_far: list[Frame] = []
+    for at in range(0, len(times), batch):
+        now = times[at : at + batch]
+        frames = before | {t: trajectory.frame(t) for t in now}
+        asked: list[tuple[str, int, RewardQuery]] = []
+        for t in now:
             for mode in modes:
-                if mode != COMPARISON:
-                    asked.append((mode, RewardQuery(task, MODES[mode], (frames[t],))))
+                if video:
+                    so_far.append(frames[t])
+                    asked.append((mode, t, RewardQuery(task, video, tuple(so_far))))
+                elif mode != COMPARISON:
+                    asked.append((mode, t, RewardQuery(task, MODES[mode], (frames[t],))))
                 elif t and t % interval == 0:
-                    asked.append((mode, RewardQuery(task, MODES[mode], (frames[t - interval], frames[t]))))
-        for (mode, query), answer in zip(asked, engine.score([query for _, query in asked]), strict=True):
-            entries[mode].append(_entry(mode, query.stamp_ns, answer, answers))
+                    asked.append((mode, t, RewardQuery(task, MODES[mode], (frames[t - interval], frames[t]))))
+        for (mode, t, _), answer in zip(asked, engine.score([query for *_, query in asked]), strict=True):
+            entries[mode].append(_entry(mode, t, answer, answers))
         newest = max(t for t in frames if t % interval == 0)
         before = {newest: frames[newest]}
     return entries

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips of an episode so far as input of a video model: what RoboReward, Robometer and TOPReward have in common.
+"""What the models of the video heads have in common: RoboReward, Robometer and TOPReward.
 
-A clip is (task, frames oldest first); of more than ``max_frames`` frames some are taken, evenly spread from the first
-to the last. All clips of a call share a batch. A clip that gets no answer (an unreadable reply, no memory, a value that
-is not finite) is Unscored with the reason, where upstream's server returns 0
+All queries of a call share a batch. One that gets no answer (another model's head, an unreadable reply, no memory, a
+value that is not finite) is Unscored with the reason, where upstream's server returns 0
 (Large-Reward-Models:vlm_reward/vlm_reward_server.py).
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,48 +17,87 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.reward.heads import Head
+from lrm_ros.reward.models import READOUTS, other_head
 from lrm_ros.reward.qwen.load import find_adapters, load_qwen
-from lrm_ros.types import Frame, Unscored
+from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
-Clip = tuple[str, Sequence[Frame]]
 T = TypeVar("T")
 
 
-def answered(head: str, clips: Sequence[Clip], ask: Callable[[list[Clip]], list[T | str]]) -> list[T | Unscored]:
-    """Ask about all clips in one batch; return an answer or the reason for none, in order.
+def rewards(
+    name: str,
+    queries: Sequence[RewardQuery],
+    readout: str,
+    read: Callable[[Sequence[RewardQuery]], list[T | Unscored]],
+    value: Callable[[T], float],
+) -> list[Reward | Unscored]:
+    """Answer queries, in order.
 
     Args:
-        head: name of the baseline.
-        clips: (task, frames oldest first).
-        ask: answers clips that have a task and frames; a text instead of an answer says why there is none.
+        name: of the model.
+        queries: any.
+        readout: one of ``READOUTS``; the model of a video head has a way of its own, whichever it is.
+        read: what the model says about each query.
+        value: of that, in [0, 1].
+
+    Raises:
+        ValueError: unknown read-out.
     """
-    found: list[T | str] = [_refuse(clip) for clip in clips]
-    asked = [i for i, refusal in enumerate(found) if not refusal]
-    if asked:
-        try:
-            replies = ask([clips[i] for i in asked])
-        except (RuntimeError, ValueError, OSError, MemoryError) as error:  # torch's out of memory is a RuntimeError
-            replies = [f"{type(error).__name__}: {error}"] * len(asked)
-        for i, reply in zip(asked, replies, strict=True):
-            found[i] = reply
+    if readout not in READOUTS:
+        raise ValueError(f"unknown readout '{readout}'; choose one of {', '.join(READOUTS)}")
+    start = time.perf_counter()
+    found = read(queries)
+    seconds = time.perf_counter() - start
     return [
-        Unscored(frames[-1].stamp_ns if frames else 0, head, reply) if isinstance(reply, str) else reply
-        for (_, frames), reply in zip(clips, found, strict=True)
+        said if isinstance(said, Unscored) else Reward(query.stamp_ns, query.head, value(said), name, seconds)
+        for query, said in zip(queries, found, strict=True)
     ]
 
 
-def _refuse(clip: Clip) -> str:
-    task, frames = clip
-    return "the clip has no frames" if not frames else "" if task.strip() else "the task text is empty"
+def readings(
+    name: str, head: Head, queries: Sequence[RewardQuery], ask: Callable[[list[RewardQuery]], list[T | str]]
+) -> list[T | Unscored]:
+    """Ask about all queries in one batch; return what the model says or the reason for nothing, in order.
+
+    Args:
+        name: of the model.
+        head: the only one it answers.
+        queries: any; those of another head or with a goal image are not asked.
+        ask: answers the others; a text instead of an answer says why there is none.
+    """
+    found: list[T | str] = [_refuse(name, head, query) for query in queries]
+    asked = [i for i, refusal in enumerate(found) if not refusal]
+    if asked:
+        for i, reply in zip(asked, _replies(ask, [queries[i] for i in asked]), strict=True):
+            found[i] = reply
+    return [
+        Unscored(query.stamp_ns, query.head, reply) if isinstance(reply, str) else reply
+        for query, reply in zip(queries, found, strict=True)
+    ]
 
 
-def spread(frames: Sequence[Frame], most: int) -> list[Frame]:
-    """Return at most ``most`` frames, evenly spread, with the first and the last one (upstream's linspace)."""
-    if len(frames) <= most:
-        return list(frames)
-    if most == 1:
-        return [frames[-1]]
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, most, dtype=int)]
+def _replies(ask: Callable[[list[RewardQuery]], list[T | str]], queries: list[RewardQuery]) -> list[T | str]:
+    """Ask in one batch; where that is refused for what is in a query, ask about each by itself."""
+    try:
+        return ask(queries)
+    except ValueError as error:
+        if len(queries) > 1:
+            return [reply for query in queries for reply in _replies(ask, [query])]
+        return [f"ValueError: {error}"]
+    except (RuntimeError, OSError, MemoryError) as error:  # torch's out of memory is a RuntimeError
+        return [f"{type(error).__name__}: {error}"] * len(queries)
+
+
+def _refuse(name: str, head: Head, query: RewardQuery) -> str:
+    """Return why a query cannot be asked, empty if it can."""
+    if query.head != head.name:
+        return other_head(name, (head.name,), query.head)
+    try:
+        head.messages(query)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def resized(image: NDArray[np.uint8], factor: int, tokens: tuple[int, int]) -> Any:
@@ -81,7 +120,7 @@ def resized(image: NDArray[np.uint8], factor: int, tokens: tuple[int, int]) -> A
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-# ---- baselines that see a video --------------------------------------------------------------------------------------
+# ---- models that see a video -----------------------------------------------------------------------------------------
 
 
 def load_video_model(folder: Path, device: str) -> tuple[Any, Any]:
