@@ -286,7 +286,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings there")
     arguments = parser.parse_args(argv)
     names = arguments.only or list(CHECKS)
-    findings = []
+    findings: list[Finding] = []
     with ThreadPoolExecutor() as pool:
         for started in [pool.submit(CHECKS[name]) for name in names]:
             finding = started.result()

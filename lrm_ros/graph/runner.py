@@ -166,7 +166,7 @@ class Graph:
                 if code is None:
                     continue
                 if self._interrupted:
-                    return None
+                    return None  # type: ignore[unreachable]  # a signal handler sets it
                 if code == 0 and node.ends_graph:
                     return 0
                 self.failed = node.name

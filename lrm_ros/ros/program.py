@@ -155,7 +155,7 @@ def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _S
             if node.autostart:
                 for step in (node.trigger_configure, node.trigger_activate):
                     if stop.asked:
-                        return 0
+                        return 0  # type: ignore[unreachable]  # a signal handler sets it
                     if step() != TransitionCallbackReturn.SUCCESS:
                         return 0 if stop.asked else 1
         finally:
