@@ -11,4 +11,8 @@ the rest, never the reverse. ROS is imported only in ``messages.py``, ``topics.p
 description and the node files of ``sim`` and ``training``; tests/product/test_architecture.py holds it.
 """
 
+from lrm_ros.programs import begin
+
 __version__ = "0.1.0"
+
+begin()  # nothing unless this process is one of the package's programs

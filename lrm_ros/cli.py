@@ -7,6 +7,8 @@ import difflib
 import importlib
 import sys
 
+from lrm_ros.programs import interrupted
+
 # command -> (module with main(argv), what it does)
 COMMANDS = {
     "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to mend what is missing"),
@@ -46,6 +48,7 @@ COMMANDS = {
         "lrm_ros.training.bench.ppo",
         "measure an iteration of refinement, stage by stage",
     ),
+    "bench signals": ("lrm_ros.training.bench.signals", "stop nodes and graphs at random moments, count bad ends"),
     "bench train": (
         "lrm_ros.training.bench.train",
         "measure a step of reward training: tokens/s, MFU, memory",
@@ -72,8 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 return int(importlib.import_module(COMMANDS[name][0]).main(words[length:]) or 0)
             except KeyboardInterrupt:
-                print(f"\nlrm {name}: interrupted", file=sys.stderr)
-                return 130
+                return interrupted(f"lrm {name}")
     near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
         words[0], [*COMMANDS, *(name.split()[0] for name in COMMANDS)], 1
     )

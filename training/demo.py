@@ -11,11 +11,14 @@ import argparse
 import os
 import random
 import shutil
+import sys
 import time
 from pathlib import Path
 
+from lrm_ros.environment import import_fault
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
+from lrm_ros.programs import INTERRUPTED
 from lrm_ros.seeds import QUICK_DEMO
 
 # Small enough for five minutes on two CPU cores; too small to show an improvement.
@@ -40,13 +43,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     run = args.run or Path("runs/demo_quick" if args.quick else "runs/demo")
+    if wrong := import_fault():
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
     if args.fresh and run.exists():
         shutil.rmtree(run)
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     settings = {"run": str(run), "improver.seed": args.seed, **(QUICK if args.quick else {})}
     started = time.monotonic()
-    code = run_graph(nodes_of("self_improve", settings), log=run / "nodes.log", show={"improver"})
+    code = run_graph(nodes_of("self_improve", settings), INTERRUPTED, log=run / "nodes.log", show={"improver"})
+    if code == INTERRUPTED:
+        print(f"the demo was interrupted; start it again to go on, all output is in {run / 'nodes.log'}")
+        return code
     if code != 0:
         print(f"the demo stopped with code {code}; all output is in {run / 'nodes.log'}")
         return code

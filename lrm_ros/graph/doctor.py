@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+
+from lrm_ros import environment
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 LIBRARIES = ("torch", "transformers", "peft", "lerobot", "mani_skill", "mcap-ros2-support", "numpy")
@@ -96,21 +99,16 @@ def check_opencv() -> Finding:
 
 def check_ros() -> Finding:
     """Check that rclpy imports, and whether it comes from wheels or from an installation."""
-    script = "import rclpy; print(rclpy.__file__); import rclpy.lifecycle, sensor_msgs.msg, trajectory_msgs.msg"
-    code, output, error = _run([sys.executable, "-c", script], 60)
+    if wrong := environment.deep_fault():
+        return Finding("ros", FAIL, wrong.what, wrong.cure)
     distribution = os.environ.get("ROS_DISTRO", "")
-    if code != 0:
-        cure = (
-            f"this Python is not the one ROS 2 {distribution} was built for; use that one or the wheels of 'make setup'"
-            if distribution
-            else "run 'make setup' (or: pip install '.[ros]'), or source a ROS 2 installation"
-        )
-        return Finding("ros", FAIL, f"rclpy does not import: {error}", cure)
+    spec = importlib.util.find_spec("rclpy")
+    assert spec is not None and spec.origin is not None, "deep_fault has imported it"
     try:
         wheels = importlib.metadata.version("ros-rclpy")
     except importlib.metadata.PackageNotFoundError:
         wheels = ""
-    origin = Path(output).parent
+    origin = Path(spec.origin).parent
     if wheels and distribution:
         return Finding(
             "ros",
@@ -124,6 +122,8 @@ def check_ros() -> Finding:
 
 def check_dds() -> Finding:
     """Send images from one process to another over the transport that the nodes use."""
+    if wrong := environment.deep_fault():
+        return Finding("dds", FAIL, wrong.what, wrong.cure)
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
     chosen = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
     profile = chosen[0] if chosen else "own profile with 64 MiB of shared memory"
@@ -142,6 +142,9 @@ def check_dds() -> Finding:
         return Finding(
             "dds", WARN, f"{detail}; only {free:.0f} MiB free in /dev/shm", "start the container with --shm-size=2g"
         )
+    if warning := environment.warning():
+        what, _, cure = warning.partition("; ")
+        return Finding("dds", WARN, f"{detail}; {what}", cure)
     return Finding("dds", OK, detail)
 
 
@@ -283,10 +286,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings there")
     arguments = parser.parse_args(argv)
     names = arguments.only or list(CHECKS)
-    findings = []
+    findings: list[Finding] = []
     with ThreadPoolExecutor() as pool:
         for started in [pool.submit(CHECKS[name]) for name in names]:
             finding = started.result()
+            if finding.status == FAIL and (finding.detail, finding.cure) in [(f.detail, f.cure) for f in findings]:
+                continue  # one fault that stops several checks is told once
             findings.append(finding)
             print(f"{finding.status:4}  {finding.name:15}  {finding.detail}", flush=True)
             if finding.cure:

@@ -73,6 +73,8 @@ def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
 
     specs = nodes_of(graph, _given(context, graph, declared))
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads_of(len(specs)))}
+    # ros2 launch ends without its nodes when it is killed; they end when it is gone.
+    env = threads | {"LRM_PARENT": str(os.getpid())}
     actions: list[Any] = []
     for spec in specs:
         words = [word for key, value in spec.parameters.items() for word in ("-p", f"{key}:={ros_value(value)}")]
@@ -83,7 +85,7 @@ def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
             namespace=spec.namespace,
             remappings=spec.remappings(),
             ros_arguments=words,
-            additional_env=threads,
+            additional_env=env,
             output="screen",
             emulate_tty=True,
         )

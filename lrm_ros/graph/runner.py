@@ -20,7 +20,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from lrm_ros.graph.graphs import GRAPHS, NodeSpec, nodes_of, parse_arguments, threads_of
+from lrm_ros.environment import fault, import_fault
+from lrm_ros.graph.graphs import GRAPHS, KINDS, NodeSpec, nodes_of, parse_arguments, threads_of
+from lrm_ros.programs import ASK_TO_STOP, stopping_signals
 
 
 class Graph:
@@ -62,6 +64,7 @@ class Graph:
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
         self._lifeline: tuple[int, int] | None = None
+        self._interrupted = False
         self._print_lock = threading.Lock()
 
     def __enter__(self) -> Graph:
@@ -72,6 +75,10 @@ class Graph:
     def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
+
+    def interrupt(self) -> None:
+        """End :meth:`start` before its next node, and :meth:`wait`; a signal handler may call it."""
+        self._interrupted = True
 
     def start(self) -> None:
         """Start every node as a process with this process's Python and environment."""
@@ -87,12 +94,28 @@ class Graph:
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             self._log = self._log_path.open("a")
         for index, node in enumerate(self.nodes):
-            output = None if node.foreground else subprocess.PIPE
-            process = subprocess.Popen(
+            if self._interrupted:
+                return
+            process = self._popen(node, env)
+            self._processes[node.name] = process
+            if not node.foreground:
+                reader = threading.Thread(target=self._read, args=(node.name, index, process), daemon=True)
+                reader.start()
+                self._readers.append(reader)
+
+    def _popen(self, node: NodeSpec, env: Mapping[str, str]) -> subprocess.Popen[str]:
+        """Start one node."""
+        assert self._lifeline is not None
+        # A signal before the node has handlers would end it as if it had died: it waits until the node takes it. Other
+        # programs than ours would never take it.
+        ours = KINDS[node.kind].module.startswith("lrm_ros.")
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_STOP if ours else ())
+        try:
+            return subprocess.Popen(
                 node.command(),
                 env=env,
                 stdin=None if node.foreground else subprocess.DEVNULL,
-                stdout=output,
+                stdout=None if node.foreground else subprocess.PIPE,
                 stderr=None if node.foreground else subprocess.STDOUT,
                 pass_fds=[self._lifeline[0]],
                 text=True,
@@ -100,11 +123,8 @@ class Graph:
                 # In a group of its own, a terminal's Ctrl+C reaches only this process, which stops the nodes in order.
                 process_group=None if node.foreground else 0,
             )
-            self._processes[node.name] = process
-            if not node.foreground:
-                reader = threading.Thread(target=self._read, args=(node.name, index, process), daemon=True)
-                reader.start()
-                self._readers.append(reader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read(self, name: str, index: int, process: subprocess.Popen[str]) -> None:
         """Print and log a node's output line by line."""
@@ -120,7 +140,14 @@ class Graph:
                         self._log.write(f"[{name}] {line}")
                         self._log.flush()
                     if self._show is None or name in self._show:
-                        print(prefix + line, end="", flush=True)
+                        self._print(prefix + line)
+
+    def _print(self, text: str) -> None:
+        """Print; where the terminal is gone, nothing more is printed, and the nodes go on."""
+        try:
+            print(text, end="", flush=True)
+        except OSError:
+            self._show = ()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the graph ends.
@@ -130,14 +157,16 @@ class Graph:
 
         Returns:
             0 when a node with ``ends_graph`` finished cleanly, the code of the node that died (1 for an unexpected
-            clean exit) with its name in ``failed``, ``None`` on time-out.
+            clean exit) with its name in ``failed``, ``None`` on time-out or :meth:`interrupt`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while deadline is None or time.monotonic() < deadline:
+        while not self._interrupted and (deadline is None or time.monotonic() < deadline):
             for node in self.nodes:
                 code = self._processes[node.name].poll()
                 if code is None:
                     continue
+                if self._interrupted:
+                    return None  # type: ignore[unreachable]  # a signal handler sets it
                 if code == 0 and node.ends_graph:
                     return 0
                 self.failed = node.name
@@ -154,7 +183,7 @@ class Graph:
                 time.sleep(0.02)
             for node in left:
                 if after:
-                    print(f"node '{node.name}' has not stopped after {after:.0f} s: {number.name}", flush=True)
+                    self._print(f"node '{node.name}' has not stopped after {after:.0f} s: {number.name}\n")
                 self._signal(node, number)
         for process in self._processes.values():
             process.wait()
@@ -190,27 +219,41 @@ class Graph:
                 os.killpg(process.pid, number)
 
 
-def run_graph(nodes: Sequence[NodeSpec], **options: Any) -> int:
-    """Run a graph until it ends or SIGINT or SIGTERM arrives; returns the exit code (0 after a signal)."""
+def run_graph(nodes: Sequence[NodeSpec], interrupted: int = 0, **options: Any) -> int:
+    """Run a graph until it ends or SIGINT, SIGTERM or SIGHUP arrives.
 
-    def interrupt(number: int, _: Any) -> None:
-        raise KeyboardInterrupt
+    Args:
+        nodes: see :class:`Graph`.
+        interrupted: exit code after a signal.
+        **options: see :class:`Graph`.
 
-    before = signal.signal(signal.SIGTERM, interrupt), signal.signal(signal.SIGINT, interrupt)
+    Returns:
+        The exit code; 2 if the environment keeps ROS from working: nothing has been started then.
+    """
     graph = Graph(nodes, **options)
+    asked = False
+
+    def ask(number: int, _: Any) -> None:
+        nonlocal asked
+        asked = True
+        graph.interrupt()
+
+    # Later signals are the same request: they must not interrupt the stopping, which takes 10 s at most.
+    before = {number: signal.signal(number, ask) for number in stopping_signals()}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_STOP)
     code: int | None = 0
     try:
+        if wrong := fault():
+            print(f"error: {wrong}", file=sys.stderr)
+            return 2
         graph.start()
         code = graph.wait()
-    except KeyboardInterrupt:
-        pass
     finally:
-        # A second signal must not interrupt the stopping, which takes 10 s at most.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         graph.stop()
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if asked else handler)
+    if asked:
+        return interrupted
     if graph.failed:
         print(f"error: node '{graph.failed}' died with code {code}; the graph has been stopped", file=sys.stderr)
     return code or 0
@@ -238,6 +281,9 @@ def main(argv: list[str] | None = None) -> int:
         for node in nodes:
             print(shlex.join(node.command()))
         return 0
+    if wrong := import_fault():
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
     return run_graph(nodes, log=options.log)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from lrm_ros import seeds
 from lrm_ros.files import claim_folder, replacing
+from lrm_ros.programs import exit_code
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, wander
 from lrm_ros.sim.twin.world import World
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         generate(args.out, args.episodes, args.seed, args.stride)
     except ValueError as error:
-        parser.exit(1, f"lrm_ros.sim.twin.generate: {error}\n")
+        parser.exit(exit_code(error), f"lrm_ros.sim.twin.generate: {error}\n")
     return 0
 
 

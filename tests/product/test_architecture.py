@@ -45,10 +45,12 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit and config_files.
 CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
-CORE |= {"messages", "topics", "parameters"}
+CORE |= {"messages", "topics", "parameters", "environment", "programs"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
+    "environment": set(),
+    "programs": {"environment"},
     "progress": set(),
     "commit": set(),
     "seeds": set(),
@@ -66,8 +68,8 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "parameters"},
-    "cli": set(),
+    "graph": {"types", "config", "parameters", "environment", "programs"},
+    "cli": {"programs"},
 }
 LONGEST = 350  # lines of a file
 # To be split; a file that no longer is that long must leave this list.

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.files import read_lines
+from lrm_ros.programs import exit_code
 
 STAGES = ("worlds", "reward", "update")
 
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
                     run = Path(folder) / f"turn{turn}_{nodes}"
                     own += measure(arguments, run, nodes, [*settings, f"worlds={most}"])
     except RuntimeError as error:
-        parser.exit(1, f"lrm bench ppo: {error}\n")
+        parser.exit(exit_code(error), f"lrm bench ppo: {error}\n")
     if len(set(args.worlds)) > 2:
         seconds = [figures["in_process"][count]["seconds_per_iteration"] for count in args.worlds]
         figures["line"] = line_through(args.worlds, seconds)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import journals_to_dataset
 from lrm_ros.record.journal import JournalError, read_info
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         figures = make_dataset(args.paths, args.out, args.verdicts, args.failures, args.storage)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_code(error)
     for reason, number in figures["left_out"].items():
         print(f"left out {number}: {reason}")
     print(f"{args.out}: {figures['episodes']} episodes, {figures['frames']} frames")

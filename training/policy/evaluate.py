@@ -19,6 +19,7 @@ from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.files import write_json
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
+from lrm_ros.programs import INTERRUPTED, exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import paired, proportion
 
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             _in_worlds(args)
         except (ValueError, FileNotFoundError, RuntimeError) as error:
             print(f"lrm evaluate: {error}", file=sys.stderr)
-            return 1
+            return exit_code(error)
         return _tell(args)
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
     settings = {
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         "evaluator.episodes": args.episodes,
         "evaluator.max_steps": args.max_steps,
     }
-    code = run_graph(nodes_of("evaluate", settings))
+    code = run_graph(nodes_of("evaluate", settings), INTERRUPTED)
     return code if code != 0 else _tell(args)
 
 
@@ -121,7 +122,7 @@ def _tell(args: argparse.Namespace) -> int:
             found = paired(*(dict(zip(r["seeds"], r["success"], strict=True)) for r in (result, other)))
         except (OSError, ValueError, KeyError) as error:
             print(f"lrm evaluate: '{args.against}': {error}", file=sys.stderr)
-            return 1
+            return 2
         print(
             f"difference {100 * found['difference']:+.1f} points on {found['n']} shared seeds, "
             f"McNemar's p = {found['p']:.3f}"

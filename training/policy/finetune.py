@@ -22,6 +22,7 @@ import numpy as np
 from lrm_ros.config import FinetuneConfig, RobotContract
 from lrm_ros.config_files import add_options, from_options, to_dict
 from lrm_ros.contract import contract_differences, load_contract, save_contract
+from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.training.policy.batches import TrainingData, blur_states, vary_colours
 from lrm_ros.training.policy.create import load_or_create, looks_at_moments, schedule_of
@@ -276,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
 
             figures = finetune(arguments.dataset, arguments.out, config, progress=show)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        parser.exit(1, f"lrm finetune: {error}\n")
+        parser.exit(exit_code(error), f"lrm finetune: {error}\n")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1))
     print(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrm_ros.config import RewardConfig
+from lrm_ros.programs import exit_code
 from lrm_ros.record.journal import JournalError, last_frames, read_info
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.training.report.stats import precision_recall
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_code(error)
     judged = []
     for item in judge_journals(engine, paths):
         judged.append(item)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lrm_ros.config import PolicyConfig, RefineConfig
 from lrm_ros.config_files import from_dict, load_yaml, to_dict
 from lrm_ros.files import read_lines
+from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.sim.vector.rewards import REWARDS
 from lrm_ros.training.ppo.refine import HISTORY, POLICY, refine
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         with run_bar(config) as bar:
             history = refine(config, lambda line: bar.write(row(line)), bar.update)
     except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
-        parser.exit(1, f"lrm ppo: {error}\n")
+        parser.exit(exit_code(error), f"lrm ppo: {error}\n")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps({"config": to_dict(config), "history": history}, indent=1) + "\n")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.files import write_json, write_text
+from lrm_ros.programs import exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.ppo.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
 from lrm_ros.training.report.stats import mcnemar, wilson
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         found = evaluate_all(runs, seeds, args.out / "evaluations", args.worlds, args.max_steps, say)
         report = write_report(runs, found, seeds, args.out)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
-        parser.exit(1, f"lrm ppo report: {error}\n")
+        parser.exit(exit_code(error), f"lrm ppo report: {error}\n")
     print(f"\n{table(report)}\n{args.out / 'ppo_report.html'}")
     return 0
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.files import write_json, write_text
+from lrm_ros.programs import exit_code
 from lrm_ros.training.report.page import page
 from lrm_ros.training.report.run_folder import ARMS, Collection, Evaluation, Run, read_run
 from lrm_ros.training.report.stats import paired, precision_recall, proportion
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
         report = write_report(arguments.run)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_code(error)
     if arguments.json:
         write_json(arguments.json, report, allow_nan=False)
     print(table(report))

@@ -186,7 +186,7 @@ def test_the_command_line_trains_on_a_data_set_folder_and_writes_its_figures(tmp
     assert json.loads((tmp_path / "f.json").read_text())["steps"] == 2
     with pytest.raises(SystemExit) as stopped:
         main(["--dataset", str(tmp_path / "none"), "--out", str(tmp_path / "q"), "--steps", "2"])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
 
 
 # -- the policy runner on that checkpoint ----------------------------------------------------------------------------

@@ -275,14 +275,14 @@ def test_an_unscored_episode_counts_as_rejected_and_gets_no_number(run: Path) ->
 )
 def test_a_damaged_file_is_named_with_the_cure(run: Path, capsys, damage, words: str) -> None:
     damage(run)
-    assert main([str(run)]) == 1
+    assert main([str(run)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and "delete" in error
     assert not (run / "report.html").exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys) -> None:
-    assert main([str(tmp_path / "nowhere")]) == 1
+    assert main([str(tmp_path / "nowhere")]) == 2
     assert "does not exist" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err

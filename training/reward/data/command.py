@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros import seeds
+from lrm_ros.programs import exit_code
 from lrm_ros.training.reward.data.keyframes import write_keyframes
 from lrm_ros.training.reward.data.sources.episode import Entry
 from lrm_ros.training.reward.data.sources.generated import generated_sources, read_generated
@@ -201,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         manifest = write_keyframes(sources_of(args), args.out, args.per_source, {"options": settings})
     except (ValueError, FileNotFoundError, ImportError) as error:
-        parser.exit(1, f"lrm reward data: {error}\n")
+        parser.exit(exit_code(error), f"lrm reward data: {error}\n")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(manifest, indent=1) + "\n")

@@ -20,6 +20,7 @@ import numpy as np
 
 from lrm_ros import seeds
 from lrm_ros.files import claim_folder, replacing
+from lrm_ros.programs import exit_code
 from lrm_ros.sim.behaviour import KINDS as PLAYED
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
@@ -169,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         total = generate(names, args.out, args.episodes, args.seed, args.keep, args.kind)
     except ValueError as error:
-        parser.exit(1, f"lrm_ros.training.reward.data.generate: {error}\n")
+        parser.exit(exit_code(error), f"lrm_ros.training.reward.data.generate: {error}\n")
     for name, count in sorted(total.items()):
         print(f"{count:8d}  {name}")
     return 0

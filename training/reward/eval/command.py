@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.programs import exit_code
 from lrm_ros.training.reward.eval.exam import Answers, Exam, ask, make_exam, trivial, untrained
 from lrm_ros.training.reward.eval.metrics import (
     bootstrap,
@@ -194,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
         exams = {name: make_exam(read_rows(*where), args.seed) for name, where in folders.items()}
         training = make_exam(read_rows(args.data, "train"), args.seed) if args.split == "val" else None
     except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"lrm reward eval: {error}\n")
+        parser.exit(exit_code(error), f"lrm reward eval: {error}\n")
     sets = {}
     for name, exam in exams.items():
         predictors = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.files import write_json, write_text
+from lrm_ros.programs import exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import proportion
 from lrm_ros.training.reward.eval.metrics import cumulative_accuracy, progress_figures
@@ -189,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         report = run_policies(args) if args.policy else run_scores(args.scores, args.out, args.rounds)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
-        parser.exit(1, f"lrm reward openloop: {error}\n")
+        parser.exit(exit_code(error), f"lrm reward openloop: {error}\n")
     for path in filter(None, (args.out and args.out / f"{REPORT}.json", args.json)):
         write_json(path, report, allow_nan=False)
     print(text(report))

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.config_files import from_dict, load_yaml, to_dict
+from lrm_ros.programs import exit_code
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.train.config import REASONINGS, LrmTrainConfig
 from lrm_ros.training.reward.train.examples.reasoning import Teacher, template
@@ -177,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         figures = _train(args)
     except (ValueError, FileNotFoundError, FloatingPointError, RuntimeError) as error:
-        parser.exit(1, f"lrm reward train: {error}\n")
+        parser.exit(exit_code(error), f"lrm reward train: {error}\n")
     for head, found in figures.items():
         print(
             f"{args.out / head}: {found['steps']} steps on {found['examples']} examples in {found['seconds']:.0f} s, "

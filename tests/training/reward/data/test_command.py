@@ -82,7 +82,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, words, message)
     data = roboreward(tmp_path / "train", 1)
     with pytest.raises(SystemExit) as stop:
         reward_data.main([*(word.format(data=data) for word in words), "--out", str(tmp_path / "out")])
-    assert stop.value.code == 1 and message in capsys.readouterr().err
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", reward_data.PATHS)

@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_with_its_cure(keyframes, tmp_path, capsys, more, 
     with pytest.raises(SystemExit) as stop:
         main(options(keyframes, tmp_path, "--head", "progress", *more))
     error = capsys.readouterr().err
-    assert stop.value.code == 1 and message in error and error.startswith("lrm reward train: ")
+    assert stop.value.code == 2 and message in error and error.startswith("lrm reward train: ")
 
 
 def test_without_trl_it_says_what_to_install(keyframes, tmp_path, capsys, monkeypatch):
@@ -140,7 +140,7 @@ def test_keyframes_without_a_validation_split_are_refused_with_the_cure(keyframe
 def test_without_a_model_the_tiny_one_is_trained_as_before(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert stop.value.code == 1 and "holds no shards (*.npz); make them" in capsys.readouterr().err
+    assert stop.value.code == 2 and "holds no shards (*.npz); make them" in capsys.readouterr().err
 
 
 def test_help_tells_of_both_ways(capsys):

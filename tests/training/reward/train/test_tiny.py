@@ -83,7 +83,7 @@ def test_wrong_data_for_the_training_is_a_message_without_a_traceback(tmp_path, 
     (tmp_path / "shard-00000.parquet").touch()
     with pytest.raises(SystemExit) as stopped:
         main(["--data", str(tmp_path), "--out", str(tmp_path / "model")])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert f"'{tmp_path}' holds keyframes, which train adapters" in capsys.readouterr().err
 
 
@@ -237,7 +237,7 @@ def test_a_trained_model_is_trained_on_and_the_card_tells_of_both(shards, tmp_pa
     assert (first / "model.safetensors").read_bytes() != (second / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--out", str(tmp_path / "third"), "--start", str(tmp_path)])
-    assert stopped.value.code == 1 and "is no tiny model" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "is no tiny model" in capsys.readouterr().err
 
 
 def test_a_part_of_the_pairs_shows_that_nothing_happens_and_is_even(shards):

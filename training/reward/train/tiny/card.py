@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.programs import exit_code
+
 # head, figure, how it is called
 _FIGURES = (
     ("progress", "mae", "progress, mean absolute error"),
@@ -135,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         about, metrics = (json.loads((args.folder / name).read_text()) for name in ("training.json", "metrics.json"))
     except FileNotFoundError as error:
-        parser.exit(1, f"tiny_card: {error}\n")
+        parser.exit(exit_code(error), f"tiny_card: {error}\n")
     (args.folder / "README.md").write_text(card(about, metrics))
     return 0
 

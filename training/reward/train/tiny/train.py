@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrm_ros.commit import source_commit
+from lrm_ros.programs import exit_code
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.folder import load_processor, qwen_config, save_processor
 from lrm_ros.reward.qwen.model import QwenRewardModel
@@ -282,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             figures = train(args.data, args.out, args.scale, args.seed)
     except (ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"lrm reward train: {error}\n")
+        parser.exit(exit_code(error), f"lrm reward train: {error}\n")
     print(json.dumps(figures, indent=1))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An environment in which ROS cannot work is one line with the variable and the cure, and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lrm_ros import environment
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("ROS_DOMAIN_ID", "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION")
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def _foreign(folder: Path, *packages: str) -> Path:
+    """Write a sourced ROS of another Python."""
+    site = folder / "opt/ros/humble/lib/python3.10/site-packages"
+    for name in packages:
+        (site / name).mkdir(parents=True)
+        module = "_rclpy_pybind11" if name == "rclpy" else f"{name}_s__rosidl_typesupport_c"
+        (site / name / f"{module}.cpython-310-x86_64-linux-gnu.so").touch()
+        text = "raise ModuleNotFoundError('No module named _rclpy_pybind11')" if name == "rclpy" else ""
+        (site / name / "__init__.py").write_text(text)
+    return site
+
+
+def _run(words: list[str], **env: str) -> tuple[int, str]:
+    before = env.pop("PYTHONPATH", "")
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [before, str(ROOT)]))
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+PROGRAMS = [
+    ["lrm_ros.nodes.recorder"],
+    ["lrm_ros.sim.twin.node"],
+    ["lrm_ros.cli", "up", "teleop"],
+    ["lrm_ros.training.demo"],
+]
+
+
+@pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
+@pytest.mark.parametrize("packages", [("rclpy", "sensor_msgs"), ("std_srvs",)])
+def test_a_sourced_ros_of_another_python_is_one_line(words, packages, tmp_path):
+    site = _foreign(tmp_path, *packages)
+    code, output = _run(words, PYTHONPATH=str(site))
+    assert code == 2 and output.count("\n") == 1, output
+    assert f"PYTHONPATH={site}: its {packages[0]} is not for Python 3." in output and "unset PYTHONPATH" in output
+
+
+@pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "value"), [("ROS_DOMAIN_ID", "abc"), ("RMW_IMPLEMENTATION", "rmw_none_cpp"), ("ROS_LOCALHOST_ONLY", "yes")]
+)
+def test_a_wrong_variable_is_one_line(words, name, value):
+    code, output = _run(words, **{name: value})
+    assert code == 2 and output.count("\n") == 1 and f"{name}={value} is " in output, output
+
+
+def test_an_rclpy_that_breaks_in_its_import_is_one_line(tmp_path):
+    site = _foreign(tmp_path, "rclpy")
+    (site / "rclpy/_rclpy_pybind11.so").touch()
+    for words in PROGRAMS:
+        code, output = _run(words, PYTHONPATH=str(site))
+        assert code == 2 and output.count("\n") == 1 and f"rclpy of {site} does not import" in output, output
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"PYTHONPATH": "foreign"}, "its rclpy is not for Python 3."),
+        ({"RMW_IMPLEMENTATION": "rmw_fastrtp_cpp"}, "-> set it to rmw_fastrtps_cpp"),
+        ({"ROS_DOMAIN_ID": "300"}, "-> set it to a number from 0 to 101"),
+    ],
+)
+def test_the_doctor_tells_it_once_with_the_cure(env, says, tmp_path):
+    env = {name: str(_foreign(tmp_path, "rclpy")) if value == "foreign" else value for name, value in env.items()}
+    code, output = _run(["lrm_ros.cli", "doctor", "--only", "ros", "dds"], **env)
+    assert code == 1 and output.count("FAIL ") == 1 and says in output, output
+
+
+@pytest.mark.parametrize("value", ["233", "-1", "1.5", "12abc", "09"])
+def test_domains_that_are_none(clean, value):
+    clean.setenv("ROS_DOMAIN_ID", value)
+    found = environment.fault()
+    assert found is not None and f"ROS_DOMAIN_ID={value} is not a number from 0 to 232" in str(found)
+
+
+@pytest.mark.parametrize("value", ["", "0", "42", "101", "102", "232", "0x10", "010"])
+def test_domains_that_ros_takes(clean, value):
+    clean.setenv("ROS_DOMAIN_ID", value)
+    assert environment.fault() is None
+    assert bool(environment.warning()) == (value == "102")
+
+
+def test_other_variables(clean):
+    for name, good, bad in (
+        ("ROS_LOCALHOST_ONLY", "1", "true"),
+        ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET", "subnet"),
+        ("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp", "rmw_implementation"),
+    ):
+        clean.setenv(name, good)
+        assert environment.fault() is None
+        clean.setenv(name, bad)
+        assert str(environment.fault()).startswith(f"{name}={bad} is ")
+        clean.delenv(name)
+
+
+def test_a_package_that_is_missing_is_named_with_the_cure(clean):
+    find = environment.importlib.util.find_spec
+    clean.setattr(environment.importlib.util, "find_spec", lambda name: None if name == "rclpy" else find(name))
+    found = str(environment.fault())
+    assert found.startswith("ROS package 'rclpy' is not installed for Python 3.") and "make setup" in found
