@@ -15,7 +15,7 @@ import torch
 
 from lrm_ros.contract import load_contract
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
-from lrm_ros.training.ppo.actors.load import load_player
+from lrm_ros.training.ppo.actors.load import load_eval_actor
 
 
 def evaluate_in_worlds(
@@ -80,21 +80,21 @@ def play_seeds(
     count = worlds.count
     if len(seeds) < count:
         raise ValueError(f"{count} worlds need at least as many seeds, got {len(seeds)}")
-    actor = load_player(checkpoint, worlds.contract, worlds.chunk, noise_std)
+    actor = load_eval_actor(checkpoint, worlds.contract, worlds.chunk, noise_std)
     generator = torch.Generator().manual_seed(noise_seed)
     found: dict[int, bool] = {}
     left = [len(seeds[world::count]) for world in range(count)]
     observations = worlds.reset([list(seeds[world::count]) for world in range(count)], rebuild=True)
     playing = [int(seeds[world]) for world in range(count)]
-    free = actor.noise.sample(count, generator)
+    noise = actor.noise.sample(count, generator)
     while any(left):
         active = [world for world in range(count) if left[world]]
         seen = [observations[world] for world in active]
-        decisions = actor.decide(seen, free[active] if noise_std else None)
-        for world, stretch in zip(active, worlds.advance(list(decisions.actions), active), strict=True):
+        output = actor.act(seen, noise[active] if noise_std else None)
+        for world, stretch in zip(active, worlds.advance(list(output.targets), active), strict=True):
             observations[world] = stretch.observation
             if stretch.ended:
-                free[world] = actor.noise.sample(1, generator)[0]
+                noise[world] = actor.noise.sample(1, generator)[0]
                 found[playing[world]] = bool(stretch.success.any())
                 playing[world] = stretch.seed
                 left[world] -= 1

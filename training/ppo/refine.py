@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refine a policy by PPO in simulated worlds, with the simulator's reward or a reward model's.
 
-Each iteration plays ``worlds`` x ``steps`` control steps from new start poses, learns from them, and writes everything
-a later process needs to go on: a run that is killed at any moment ends with the same policy, to the bit, as one that is
-not (on the same kind of processor and number of threads).
+Each iteration collects a rollout of ``worlds`` x ``steps`` control steps from new start poses, updates the policy, and
+writes everything that is needed to resume: a run that is killed at any moment ends with the same policy, to the bit, as
+one that is not (on the same kind of processor and number of threads).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from lrm_ros.config_files import from_dict, to_dict
 from lrm_ros.contract import load_contract, save_contract
 from lrm_ros.sim.vector.rewards import WorldRewards
 from lrm_ros.sim.vector.worlds import Stretch, VectorWorlds, Worlds
-from lrm_ros.training.ppo.actors.act import Decisions
+from lrm_ros.training.ppo.actors.act import ActorOutput
 from lrm_ros.training.ppo.actors.load import load_actor
 from lrm_ros.training.ppo.events import Events
 from lrm_ros.training.ppo.films import Film, write_strip
-from lrm_ros.training.ppo.ppo import Experience, advantages, against_group, update
+from lrm_ros.training.ppo.ppo import RolloutBuffer, compute_gae, leave_one_out, update
 from lrm_ros.training.ppo.watch import warnings_of
 from lrm_ros.training.ppo.weights import weights_of
 from lrm_ros.types import Observation
@@ -42,37 +42,37 @@ STATE, HISTORY, CONFIG, POLICY = "state.pt", "history.jsonl", "config.json", "po
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the worlds did in an iteration.
+    """The rollout of an iteration: T chunks in each of N worlds.
 
     Attributes:
-        decisions: of each round, in all worlds.
-        rewards: (T, N) summed over the steps of each decision.
-        following: (T, N) value of what came after.
-        ended: (T, N) bool.
+        outputs: of the actor, T of them, each for all worlds.
+        rewards: (T, N) summed over the steps of each chunk.
+        next_values: (T, N) value of the state after each chunk; 0 where the episode terminated.
+        dones: (T, N) bool, terminated or truncated.
         steps: control steps in all.
         effort: mean size of a commanded change of a joint in one step [rad].
-        film: what the first worlds showed.
+        film: frames of the first worlds.
     """
 
-    decisions: list[Decisions]
+    outputs: list[ActorOutput]
     rewards: Tensor
-    following: Tensor
-    ended: Tensor
+    next_values: Tensor
+    dones: Tensor
     steps: int
     effort: float
     film: Film
 
 
 class Refinement:
-    """One run: worlds, reward, actor, optimiser, and their way to disk and back."""
+    """One run: worlds, reward, actor, optimiser; saves and restores its state."""
 
     def __init__(self, config: RefineConfig, rewards: WorldRewards | None = None, worlds: Worlds | None = None) -> None:
         """Load or resume.
 
         Args:
-            config: what to do.
-            rewards: what a step is worth; made from ``config`` if not given.
-            worlds: where episodes are played, by the rules of ``rewards``; made in processes here if not given.
+            config: settings of the run.
+            rewards: the reward of each control step; made from ``config`` if not given.
+            worlds: where episodes run, by the rules of ``rewards``; made in processes here if not given.
 
         Raises:
             ValueError: a value out of its range; the run folder belongs to another configuration.
@@ -112,21 +112,21 @@ class Refinement:
 
     # ---- an iteration ------------------------------------------------------------------------------------------------
 
-    def step(self, progress: Callable[[int], Any] | None = None) -> dict[str, Any]:
-        """Play, learn, and write the state; returns the iteration's line of the history."""
+    def run_iteration(self, progress: Callable[[int], Any] | None = None) -> dict[str, Any]:
+        """Collect a rollout, update, and write the state; returns the iteration's line of the history."""
         config, started = self.config, time.perf_counter()
-        rollout = self._play(progress)
-        played = time.perf_counter()
-        experience = self._experience(rollout)
-        figures = update(
+        rollout = self._collect_rollout(progress)
+        collected = time.perf_counter()
+        buffer = self._buffer(rollout)
+        metrics = update(
             self.actor,
             self.optimiser,
-            experience,
+            buffer,
             config.ppo,
             self.generator,
             critic_only=self.iteration < config.ppo.critic_warmup,
         )
-        learned = time.perf_counter()
+        updated = time.perf_counter()
         tally = self.rewards.tally
         line: dict[str, Any] = {
             "iteration": self.iteration,
@@ -138,13 +138,13 @@ class Refinement:
             "effort": rollout.effort,
             "steps": rollout.steps,
             "queries": tally.queries,
-            **figures,
-            "divergence": figures["divergence"] if config.ppo.kl_beta else None,  # without it nobody asks the reference
+            **metrics,
+            "divergence": metrics["divergence"] if config.ppo.kl_beta else None,  # else there is no reference
             "seconds": {
-                "worlds": played - started - tally.seconds,
+                "worlds": collected - started - tally.seconds,
                 "reward": tally.seconds,
-                "update": learned - played,
-                "all": learned - started,
+                "update": updated - collected,
+                "all": updated - started,
             },
         }
         self.history.append(line)
@@ -156,79 +156,78 @@ class Refinement:
         self._save()
         return line
 
-    def _play(self, progress: Callable[[int], Any] | None) -> Rollout:
-        """Play one iteration from new start poses."""
+    def _collect_rollout(self, progress: Callable[[int], Any] | None) -> Rollout:
+        """Run the worlds for one iteration from new start poses."""
         config, worlds, actor = self.config, self.worlds, self.actor
-        observations = worlds.reset(self._seeds(), rebuild=True)
+        observations = worlds.reset(self._start_seeds(), rebuild=True)
         self.rewards.begin(observations)
-        rounds = config.steps // config.execute_steps
-        decided, rewards, following, ended = [], [], [], []
+        chunks = config.steps // config.execute_steps
+        outputs, rewards, final_values, dones = [], [], [], []
         steps, efforts, film = 0, [], Film(observations)
-        free = actor.noise.sample(config.worlds, self.generator)
-        for _ in range(rounds):
-            decisions = actor.decide(observations, free)
-            stretches = worlds.advance(list(decisions.actions))
+        noise = actor.noise.sample(config.worlds, self.generator)
+        for _ in range(chunks):
+            output = actor.act(observations, noise)
+            stretches = worlds.advance(list(output.targets))
             earned = self.rewards.score(stretches)
             film.add(stretches, earned)
-            decided.append(decisions)
+            outputs.append(output)
             rewards.append([float(own.sum()) for own in earned])
-            ended.append([stretch.ended for stretch in stretches])
-            following.append(self._values_at_ends(stretches))
+            dones.append([stretch.ended for stretch in stretches])
+            final_values.append(self._truncation_values(stretches))
             observations = [stretch.observation for stretch in stretches]
-            new = actor.noise.sample(config.worlds, self.generator)
-            over = torch.tensor(ended[-1])[:, None, None]
-            free = torch.where(over, new, free) if config.hold_noise else new
+            new_noise = actor.noise.sample(config.worlds, self.generator)
+            done = torch.tensor(dones[-1])[:, None, None]
+            noise = torch.where(done, new_noise, noise) if config.hold_noise else new_noise
             taken = sum(len(stretch.sent) for stretch in stretches)
             steps += taken
             efforts += [np.abs(np.diff(stretch.sent, axis=0)).mean() for stretch in stretches if len(stretch.sent) > 1]
             if progress:
                 progress(taken)
-        done = torch.tensor(ended)
-        later = torch.stack([*(decisions.value for decisions in decided[1:]), actor.value(observations)])
-        values = torch.where(done, torch.stack(following), later)
-        return Rollout(
-            decided, torch.tensor(rewards), values, done, steps, float(np.mean(efforts)) if efforts else 0.0, film
-        )
+        all_dones = torch.tensor(dones)
+        next_values = torch.stack([*(output.value for output in outputs[1:]), actor.value(observations)])
+        next_values = torch.where(all_dones, torch.stack(final_values), next_values)
+        effort = float(np.mean(efforts)) if efforts else 0.0
+        return Rollout(outputs, torch.tensor(rewards), next_values, all_dones, steps, effort, film)
 
-    def _values_at_ends(self, stretches: list[Stretch]) -> Tensor:
-        """Return (N,) the value of the last state of episodes that were cut off; 0 where one was done or goes on."""
+    def _truncation_values(self, stretches: list[Stretch]) -> Tensor:
+        """Return (N,) the value of the last state of truncated episodes; 0 where one terminated or goes on."""
         values = torch.zeros(len(stretches))
-        cut: dict[int, Observation] = {
+        truncated: dict[int, Observation] = {
             world: stretch.final
             for world, stretch in enumerate(stretches)
             if stretch.cut_off and stretch.final is not None
         }
-        if cut:
-            values[list(cut)] = self.actor.value(list(cut.values()))
+        if truncated:
+            values[list(truncated)] = self.actor.value(list(truncated.values()))
         return values
 
-    def _experience(self, rollout: Rollout) -> Experience:
-        """Return the decisions of all worlds in one row, with their advantages."""
-        ppo, decided = self.config.ppo, rollout.decisions
-        value = torch.stack([decisions.value for decisions in decided])
-        advantage = advantages(rollout.rewards, value, rollout.following, rollout.ended, ppo.gamma, ppo.lam)
-        inputs = {name: torch.cat([d.inputs[name] for d in decided]) for name in decided[0].inputs}
-        drawn = torch.cat([decisions.drawn for decisions in decided])
-        return Experience(
+    def _buffer(self, rollout: Rollout) -> RolloutBuffer:
+        """Return the chunks of all worlds, flattened, with their advantages."""
+        ppo, outputs = self.config.ppo, rollout.outputs
+        values = torch.stack([output.value for output in outputs])
+        advantages = compute_gae(rollout.rewards, values, rollout.next_values, rollout.dones, ppo.gamma, ppo.lam)
+        inputs = {name: torch.cat([output.inputs[name] for output in outputs]) for name in outputs[0].inputs}
+        actions = torch.cat([output.actions for output in outputs])
+        return RolloutBuffer(
             inputs,
-            drawn,
-            torch.cat([decisions.log_prob for decisions in decided]),
-            value.flatten(),
-            against_group(advantage, self.config.group).flatten(),
-            (advantage + value).flatten(),
-            self.reference.means(inputs, drawn) if ppo.kl_beta else None,
+            actions,
+            torch.cat([output.log_prob for output in outputs]),
+            values.flatten(),
+            leave_one_out(advantages, self.config.group).flatten(),
+            (advantages + values).flatten(),
+            self.reference.means(inputs, actions) if ppo.kl_beta else None,
         )
 
-    def _seeds(self) -> list[list[int]]:
-        """Return the start poses of this iteration: for each world as many as it can need, the same in a group."""
+    def _start_seeds(self) -> list[list[int]]:
+        """Return the seeds of this iteration's episodes: for each world as many as it can need, the same in a group."""
         config = self.config
         each = -(-config.steps // config.max_steps) + 1
         rng = np.random.default_rng([config.seed, self.iteration])
         first, size = (block := seeds.refinement(config.seed)).start, len(block)
         poses = [(first + rng.integers(size, size=each)).tolist() for _ in range(config.worlds // config.group)]
-        return [own for own in poses for _ in range(config.group)]
+        return [seeds_of_group for seeds_of_group in poses for _ in range(config.group)]
 
-    # ---- to disk and back --------------------------------------------------------------------------------------------
+    # ---- saving and loading ------------------------------------------------------------------------------------------
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy as LeRobot does, with the robot contract: what ``lrm evaluate`` and the nodes load."""
@@ -246,10 +245,10 @@ class Refinement:
         os.rename(part, folder)
         shutil.rmtree(old, ignore_errors=True)
 
-    def ways_on(self) -> str:
-        """Return what can be done when an iteration fails, in sentences."""
-        kept = list(self.folder.glob(f"iter_*/{POLICY}"))
-        last = max(kept, key=lambda path: int(path.parent.name.removeprefix("iter_")), default=self.config.checkpoint)
+    def resume_hint(self) -> str:
+        """Return how to go on after an iteration failed, in sentences."""
+        saved = list(self.folder.glob(f"iter_*/{POLICY}"))
+        last = max(saved, key=lambda path: int(path.parent.name.removeprefix("iter_")), default=self.config.checkpoint)
         return (
             f"'{self.folder}' keeps its {self.iteration} finished iterations, and the same command tries again. Other "
             f"settings, as a lower ppo.lr or another seed, need another --run; it can start from --checkpoint {last}"
@@ -269,24 +268,24 @@ class Refinement:
         }
         with files.replacing(self.folder / STATE) as stream:
             torch.save(state, stream)
-        self._save_words()
+        self._save_history()
 
-    def _save_words(self) -> None:
-        """Write what people and the report read; the state knows it, too."""
+    def _save_history(self) -> None:
+        """Write the history and the settings for people and the report; the state holds them, too."""
         about = {"config": to_dict(self.config), "commit": source_commit()}
         files.write_text(self.folder / HISTORY, "".join(json.dumps(line) + "\n" for line in self.history))
         files.write_json(self.folder / CONFIG, about)
 
     def _resume(self) -> None:
-        """Take up the state of the run folder, if there is one."""
+        """Load the state of the run folder, if there is one."""
         path = self.folder / STATE
         if not path.is_file():
             return
         state = torch.load(path, weights_only=False)
         mine = to_dict(self.config)
         its = to_dict(from_dict(RefineConfig, state["config"], str(path)))  # settings it did not know: the defaults
-        free = {"iterations", "processes", "ray", "device", "run", "tensorboard"}
-        if differing := files.differing(its, mine, free):
+        may_change = {"iterations", "processes", "ray", "device", "run", "tensorboard"}
+        if differing := files.differing(its, mine, may_change):
             what = "; ".join(differing)
             raise ValueError(f"'{self.folder}' belongs to another configuration: {what}. Choose another --run")
         start = weights_of(Path(self.config.checkpoint))
@@ -298,7 +297,7 @@ class Refinement:
         self.iteration, self.history = state["iteration"], state["history"]
         written = len(files.read_lines(self.folder / HISTORY))
         if written != self.iteration or not (self.folder / CONFIG).is_file():
-            self._save_words()  # killed between the state and these files
+            self._save_history()  # killed between the state and these files
 
 
 def refine(
@@ -308,10 +307,10 @@ def refine(
     rewards: WorldRewards | None = None,
     worlds: Worlds | None = None,
 ) -> list[dict[str, Any]]:
-    """Run all iterations that are left and write the final policy.
+    """Run all remaining iterations and write the final policy.
 
     Args:
-        config: what to do; the final policy is ``config.run``/policy.
+        config: settings of the run; the final policy is ``config.run``/policy.
         show: called with the history's line after each iteration.
         progress: called with the number of control steps.
         rewards: see ``Refinement``.
@@ -328,9 +327,9 @@ def refine(
     try:
         while run.iteration < config.iterations:
             try:
-                line = run.step(progress)
+                line = run.run_iteration(progress)
             except (FloatingPointError, RuntimeError) as error:
-                raise RuntimeError(f"{error}. {run.ways_on()}") from error
+                raise RuntimeError(f"{error}. {run.resume_hint()}") from error
             if events:
                 events.add(line)
             if show:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lrm_ros.config import PpoConfig
-from lrm_ros.training.ppo.ppo import Experience, Opinion, advantages, update
+from lrm_ros.training.ppo.ppo import ActionEvaluation, RolloutBuffer, compute_gae, update
 
 stable_baselines3 = pytest.importorskip("stable_baselines3", reason="pip install 'lrm_ros[test]'")
 GAMMA, LAM, EPOCHS, STEPS = 0.95, 0.9, 5, 128
@@ -38,9 +38,9 @@ class Theirs:
     def __init__(self, policy) -> None:
         self.policy = policy
 
-    def consider(self, inputs, decisions, reference) -> Opinion:
-        value, log_prob, entropy = self.policy.evaluate_actions(inputs["observation"], decisions)
-        return Opinion(log_prob, entropy, value.flatten(), torch.zeros(len(decisions)))
+    def evaluate_actions(self, inputs, actions, reference) -> ActionEvaluation:
+        value, log_prob, entropy = self.policy.evaluate_actions(inputs["observation"], actions)
+        return ActionEvaluation(log_prob, entropy, value.flatten(), torch.zeros(len(actions)))
 
 
 def learner(seed: int = 0):
@@ -62,21 +62,21 @@ def learner(seed: int = 0):
     )
 
 
-def ours_of(buffer) -> tuple[Experience, torch.Tensor]:
-    """Return their rollout as our experience, and our advantages of it (T, N)."""
-    values = torch.tensor(buffer.values)
-    starts = torch.tensor(buffer.episode_starts).bool()
-    over = torch.cat([starts[1:], torch.zeros(1, 2, dtype=torch.bool)])
+def ours_of(theirs) -> tuple[RolloutBuffer, torch.Tensor]:
+    """Return their rollout as our buffer, and our advantages of it (T, N)."""
+    values = torch.tensor(theirs.values)
+    starts = torch.tensor(theirs.episode_starts).bool()
+    dones = torch.cat([starts[1:], torch.zeros(1, 2, dtype=torch.bool)])
     # The last state's value is not kept, so what follows the last decision is read back from its advantage.
-    surprise = torch.tensor(buffer.advantages[-1])
-    last = (surprise - torch.tensor(buffer.rewards[-1]) + values[-1]) / GAMMA
-    following = torch.where(over, 0.0, torch.cat([values[1:], last[None]]))
-    found = advantages(torch.tensor(buffer.rewards), values, following, over, GAMMA, LAM)
+    delta = torch.tensor(theirs.advantages[-1])
+    last = (delta - torch.tensor(theirs.rewards[-1]) + values[-1]) / GAMMA
+    next_values = torch.where(dones, 0.0, torch.cat([values[1:], last[None]]))
+    found = compute_gae(torch.tensor(theirs.rewards), values, next_values, dones, GAMMA, LAM)
     flat = {
-        name: torch.tensor(np.asarray(getattr(buffer, name))).flatten(0, 1)
+        name: torch.tensor(np.asarray(getattr(theirs, name))).flatten(0, 1)
         for name in ("observations", "actions", "log_probs", "values", "advantages", "returns")
     }
-    experience = Experience(
+    buffer = RolloutBuffer(
         {"observation": flat["observations"]},
         flat["actions"],
         flat["log_probs"],
@@ -84,8 +84,8 @@ def ours_of(buffer) -> tuple[Experience, torch.Tensor]:
         found.flatten(),
         (found + values).flatten(),
     )
-    torch.testing.assert_close(experience.advantage, flat["advantages"], atol=1e-3, rtol=1e-4)
-    return experience, found
+    torch.testing.assert_close(buffer.advantages, flat["advantages"], atol=1e-3, rtol=1e-4)
+    return buffer, found
 
 
 def test_three_iterations_give_the_weights_of_stable_baselines3():
@@ -97,9 +97,9 @@ def test_three_iterations_give_the_weights_of_stable_baselines3():
     start = [p.detach().clone() for p in theirs.policy.parameters()]
     for iteration in range(3):
         theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, STEPS)
-        experience, _ = ours_of(theirs.rollout_buffer)
+        buffer, _ = ours_of(theirs.rollout_buffer)
         theirs.train()
-        update(Theirs(ours.policy), ours.policy.optimizer, experience, SAME, torch.Generator().manual_seed(iteration))
+        update(Theirs(ours.policy), ours.policy.optimizer, buffer, SAME, torch.Generator().manual_seed(iteration))
         for one, other in zip(theirs.policy.parameters(), ours.policy.parameters(), strict=True):
             torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
     moved = max(float((a - b.detach()).abs().max()) for a, b in zip(start, theirs.policy.parameters(), strict=True))
@@ -110,10 +110,10 @@ def test_a_different_clip_gives_different_weights():
     theirs, ours = learner(), learner()
     _, callback = theirs._setup_learn(10_000, None)
     theirs.collect_rollouts(theirs.env, callback, theirs.rollout_buffer, STEPS)
-    experience, _ = ours_of(theirs.rollout_buffer)
+    buffer, _ = ours_of(theirs.rollout_buffer)
     theirs.train()
     other = replace(SAME, clip_low=0.01, clip_high=0.01)
-    update(Theirs(ours.policy), ours.policy.optimizer, experience, other, torch.Generator().manual_seed(0))
+    update(Theirs(ours.policy), ours.policy.optimizer, buffer, other, torch.Generator().manual_seed(0))
     differences = [
         float((a - b).detach().abs().max())
         for a, b in zip(theirs.policy.parameters(), ours.policy.parameters(), strict=True)

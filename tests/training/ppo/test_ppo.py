@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from lrm_ros.config import PpoConfig
 from lrm_ros.training.ppo.ppo import (
-    Experience,
+    ActionEvaluation,
     Inputs,
-    Opinion,
-    advantages,
-    against_group,
-    normalised,
+    RolloutBuffer,
+    compute_gae,
+    leave_one_out,
+    normalise_advantages,
     policy_loss,
     update,
     value_loss,
@@ -24,7 +24,7 @@ from lrm_ros.training.ppo.ppo import (
 
 
 class ToyActor(nn.Module):
-    """A Gaussian policy and a critic for states of two numbers and decisions of one."""
+    """A Gaussian policy and a critic for states of two numbers and actions of one."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -36,63 +36,63 @@ class ToyActor(nn.Module):
     def distribution(self, states: Tensor) -> torch.distributions.Normal:
         return torch.distributions.Normal(self.mean(states), self.log_std.exp().expand(len(states), 1))
 
-    def consider(self, inputs: Inputs, decisions: Tensor, reference: Tensor | None) -> Opinion:
+    def evaluate_actions(self, inputs: Inputs, actions: Tensor, reference: Tensor | None) -> ActionEvaluation:
         drawn = self.distribution(inputs["state"])
-        zero = torch.zeros(len(decisions))
-        away = zero if reference is None else (drawn.mean - reference).square().sum(-1)
+        zero = torch.zeros(len(actions))
+        divergence = zero if reference is None else (drawn.mean - reference).square().sum(-1)
         value = self.critic(inputs["state"])[:, 0]
-        return Opinion(drawn.log_prob(decisions).sum(-1), drawn.entropy().sum(-1), value, away)
+        return ActionEvaluation(drawn.log_prob(actions).sum(-1), drawn.entropy().sum(-1), value, divergence)
 
 
-def experience(actor: ToyActor, n: int = 48, seed: int = 0) -> Experience:
+def rollout(actor: ToyActor, n: int = 48, seed: int = 0) -> RolloutBuffer:
     generator = torch.Generator().manual_seed(seed)
     states = torch.rand(n, 2, generator=generator) * 2 - 1
     with torch.no_grad():
         drawn = actor.distribution(states)
-        decisions = drawn.mean + drawn.stddev * torch.randn(n, 1, generator=generator)
+        actions = drawn.mean + drawn.stddev * torch.randn(n, 1, generator=generator)
         value = actor.critic(states)[:, 0]
-        log_prob = drawn.log_prob(decisions).sum(-1)
-    reward = -(decisions[:, 0] - states.sum(-1)).square()
-    return Experience({"state": states}, decisions, log_prob, value, reward - value, reward)
+        log_prob = drawn.log_prob(actions).sum(-1)
+    reward = -(actions[:, 0] - states.sum(-1)).square()
+    return RolloutBuffer({"state": states}, actions, log_prob, value, reward - value, reward)
 
 
-def test_advantages_are_the_discounted_sums_of_surprises():
+def test_advantages_are_the_discounted_sums_of_deltas():
     rng = np.random.default_rng(0)
-    rewards, values, following = rng.normal(size=(3, 9, 4))
-    ended = rng.uniform(size=(9, 4)) < 0.3
+    rewards, values, next_values = rng.normal(size=(3, 9, 4))
+    dones = rng.uniform(size=(9, 4)) < 0.3
     gamma, lam = 0.9, 0.8
-    found = advantages(*(torch.tensor(x) for x in (rewards, values, following, ended)), gamma, lam)
+    found = compute_gae(*(torch.tensor(x) for x in (rewards, values, next_values, dones)), gamma, lam)
     for n in range(4):
         for t in range(9):
             total, weight = 0.0, 1.0
             for k in range(t, 9):
-                total += weight * (rewards[k, n] + gamma * following[k, n] - values[k, n])
+                total += weight * (rewards[k, n] + gamma * next_values[k, n] - values[k, n])
                 weight *= gamma * lam
-                if ended[k, n]:
+                if dones[k, n]:
                     break
             assert found[t, n] == pytest.approx(total, abs=1e-9)
     with pytest.raises(ValueError, match=r"must all be \(T, N\)"):
-        advantages(torch.zeros(3), torch.zeros(3), torch.zeros(3), torch.zeros(3, dtype=torch.bool), gamma, lam)
+        compute_gae(torch.zeros(3), torch.zeros(3), torch.zeros(3), torch.zeros(3, dtype=torch.bool), gamma, lam)
 
 
-def test_an_episode_that_was_cut_off_counts_what_would_have_come():
+def test_a_truncated_episode_bootstraps_with_the_value_of_its_last_state():
     one = torch.ones(1, 1)
-    done = advantages(one, 0 * one, 0 * one, one.bool(), 0.9, 0.95)
-    cut = advantages(one, 0 * one, 5 * one, one.bool(), 0.9, 0.95)
+    done = compute_gae(one, 0 * one, 0 * one, one.bool(), 0.9, 0.95)
+    cut = compute_gae(one, 0 * one, 5 * one, one.bool(), 0.9, 0.95)
     assert done.item() == pytest.approx(1.0) and cut.item() == pytest.approx(1.0 + 0.9 * 5)
 
 
 def test_a_group_is_compared_with_the_others_in_it():
     advantage = torch.tensor([[1.0, 2.0, 6.0, 10.0, 10.0, 40.0]])
     expected = [[1 - 4, 2 - 3.5, 6 - 1.5, 10 - 25, 10 - 25, 40 - 10]]
-    torch.testing.assert_close(against_group(advantage, 3), torch.tensor(expected, dtype=torch.float32))
-    assert against_group(advantage, 1) is advantage
+    torch.testing.assert_close(leave_one_out(advantage, 3), torch.tensor(expected, dtype=torch.float32))
+    assert leave_one_out(advantage, 1) is advantage
 
 
 def test_normalised_advantages_keep_their_order_and_equal_ones_become_zero():
-    values = normalised(torch.tensor([1.0, 2.0, 6.0]))
+    values = normalise_advantages(torch.tensor([1.0, 2.0, 6.0]))
     assert values.mean().item() == pytest.approx(0, abs=1e-6) and values.std(unbiased=False).item() == pytest.approx(1)
-    assert torch.equal(normalised(torch.full((5,), 3.0)), torch.zeros(5))
+    assert torch.equal(normalise_advantages(torch.full((5,), 3.0)), torch.zeros(5))
 
 
 def test_the_surrogate_is_clipped_on_both_sides_and_bounded_where_the_advantage_is_negative():
@@ -117,8 +117,7 @@ def test_micro_batches_change_nothing():
         optimiser = torch.optim.Adam(actor.parameters(), lr=1e-3)
         config = PpoConfig(batch_size=8, micro_batch=micro, epochs=3)
         figures = [
-            update(actor, optimiser, experience(actor, seed=i), config, torch.Generator().manual_seed(i))
-            for i in range(5)
+            update(actor, optimiser, rollout(actor, seed=i), config, torch.Generator().manual_seed(i)) for i in range(5)
         ]
         finished.append((figures, [p.detach().clone() for p in actor.parameters()]))
     for one, other in zip(finished[0][0], finished[1][0], strict=True):
@@ -136,7 +135,7 @@ def test_a_toy_problem_is_solved_in_forty_iterations():
     generator = torch.Generator().manual_seed(0)
     rewards = []
     for i in range(40):
-        done = experience(actor, 512, seed=i)
+        done = rollout(actor, 512, seed=i)
         rewards.append(done.returns.mean().item())
         update(actor, optimiser, done, config, generator)
     assert rewards[0] < -0.8 and rewards[-1] > -0.05
@@ -148,7 +147,7 @@ def test_the_same_seed_gives_the_same_weights():
     def run() -> Tensor:
         actor = ToyActor()
         optimiser = torch.optim.Adam(actor.parameters(), lr=1e-3)
-        update(actor, optimiser, experience(actor), PpoConfig(), torch.Generator().manual_seed(3))
+        update(actor, optimiser, rollout(actor), PpoConfig(), torch.Generator().manual_seed(3))
         return torch.cat([p.detach().flatten() for p in actor.parameters()])
 
     assert torch.equal(run(), run())
@@ -158,10 +157,10 @@ def test_the_warm_up_moves_the_critic_only():
     actor = ToyActor()
     optimiser = torch.optim.Adam(actor.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
-    update(actor, optimiser, experience(actor), PpoConfig(), generator)  # now Adam has momentum
+    update(actor, optimiser, rollout(actor), PpoConfig(), generator)  # now Adam has momentum
     before = [p.detach().clone() for p in (*actor.mean.parameters(), actor.log_std)]
     critic = actor.critic[0].weight.detach().clone()
-    figures = update(actor, optimiser, experience(actor), PpoConfig(), generator, critic_only=True)
+    figures = update(actor, optimiser, rollout(actor), PpoConfig(), generator, critic_only=True)
     assert all(torch.equal(a, b) for a, b in zip(before, (*actor.mean.parameters(), actor.log_std), strict=True))
     assert not torch.equal(critic, actor.critic[0].weight) and figures["updates"] == 0
 
@@ -171,7 +170,7 @@ def test_the_divergence_from_the_reference_holds_the_policy_back():
     for beta in (0.0, 10.0):
         actor = ToyActor()
         optimiser = torch.optim.Adam(actor.parameters(), lr=1e-2)
-        done = experience(actor, 256)
+        done = rollout(actor, 256)
         with torch.no_grad():
             reference = actor.mean(done.inputs["state"])
         config = PpoConfig(kl_beta=beta, epochs=10, batch_size=64, micro_batch=64)
@@ -184,14 +183,14 @@ def test_an_update_that_has_gone_far_enough_stops():
     actor = ToyActor()
     optimiser = torch.optim.Adam(actor.parameters(), lr=0.05)
     config = PpoConfig(epochs=10, target_kl=0.01)
-    figures = update(actor, optimiser, experience(actor), config, torch.Generator().manual_seed(0))
+    figures = update(actor, optimiser, rollout(actor), config, torch.Generator().manual_seed(0))
     assert 1 <= figures["updates"] < 20 and figures["step_kl"] > 0
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
     actor = ToyActor()
     optimiser = torch.optim.Adam(actor.parameters())
-    broken = replace(experience(actor), returns=torch.full((48,), math.nan))
+    broken = replace(rollout(actor), returns=torch.full((48,), math.nan))
     weights = actor.mean[0].weight.detach().clone()
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         update(actor, optimiser, broken, PpoConfig(), torch.Generator())

@@ -22,7 +22,7 @@ from lrm_ros.sim.vector.worlds import Stretch
 from lrm_ros.training.ppo.actors.act import ActActor, ChunkNoise
 from lrm_ros.training.ppo.command import main, outcome, run_bar
 from lrm_ros.training.ppo.events import Events
-from lrm_ros.training.ppo.ppo import Experience, update
+from lrm_ros.training.ppo.ppo import RolloutBuffer, update
 from lrm_ros.training.ppo.refine import Refinement, refine
 from lrm_ros.training.ppo.watch import warnings_of
 from lrm_ros.types import Frame, Observation, Unscored
@@ -74,13 +74,13 @@ def test_the_density_of_the_noise_is_that_of_torchs_distributions():
                 torch.distributions.Normal(noise.dual @ chunk, std.expand(rank, 3)), 2
             )
 
-        drawn = noise.around(mean, noise.sample(4, torch.Generator().manual_seed(1)))
+        drawn = noise.perturb(mean, noise.sample(4, torch.Generator().manual_seed(1)))
         torch.testing.assert_close(noise.log_prob(drawn, mean), around(mean).log_prob(noise.dual @ drawn))
         torch.testing.assert_close(noise.entropy().expand(4), around(mean).entropy())
         reference = around(other)
         expected = torch.distributions.kl_divergence(around(mean), reference)
         torch.testing.assert_close(noise.divergence(mean, other), expected)
-        assert torch.equal(noise.divergence(mean, other), 0.5 * noise._apart(mean, other).square().sum((1, 2)))
+        assert torch.equal(noise.divergence(mean, other), 0.5 * noise._standardised(mean - other).square().sum((1, 2)))
         # Deviations that have moved: the reference keeps those of the start, and to grow is not free.
         moved = ChunkNoise(6, rank, std, learn=True)
         moved.log_std.data += torch.tensor([0.7, -0.4, 0.1])
@@ -110,40 +110,40 @@ def test_the_noise_lasts_over_the_chunk_and_has_the_deviation_asked_for():
     for rank, alike in ((1, 1.0), (2, 0.9), (8, 0.0)):
         noise = ChunkNoise(8, rank, torch.tensor([0.5]), learn=False)
         free = noise.sample(20000, torch.Generator().manual_seed(0))
-        drawn = noise.around(torch.zeros(20000, 8, 1), free)[..., 0].numpy()
+        drawn = noise.perturb(torch.zeros(20000, 8, 1), free)[..., 0].numpy()
         assert np.sqrt((drawn**2).mean()) == pytest.approx(0.5, rel=0.02)
         assert np.corrcoef(drawn[:, 3], drawn[:, 4])[0, 1] == pytest.approx(alike, abs=0.1)
     with pytest.raises(ValueError, match="1 to 8 cosines"):
         ChunkNoise(8, 9, torch.tensor([0.5]), False)
 
 
-def test_an_actor_means_what_the_policy_does_and_knows_how_likely_its_decisions_are(small_policy):
+def test_an_actors_mean_is_the_policys_action_and_its_log_prob_that_of_evaluate_actions(small_policy):
     contract = RobotContract()
     actor = ActActor(small_policy, contract, noise_std=0.05)
     seen = [observation(100), observation(30, pan=0.4)]
-    mean = actor.decide(seen, None)
+    mean = actor.act(seen, None)
     runner = PolicyRunner(small_policy, contract, 8)
-    for row, one in zip(mean.actions, seen, strict=True):
+    for row, one in zip(mean.targets, seen, strict=True):
         np.testing.assert_allclose(row, runner.act(one).actions, atol=1e-5)
-    drawn = actor.decide(seen, actor.noise.sample(2, torch.Generator().manual_seed(0)))
-    spread = drawn.actions - mean.actions
+    drawn = actor.act(seen, actor.noise.sample(2, torch.Generator().manual_seed(0)))
+    spread = drawn.targets - mean.targets
     assert 0.01 < spread.std() < 0.1
-    opinion = actor.consider(drawn.inputs, drawn.drawn, actor.reference().means(drawn.inputs))
-    torch.testing.assert_close(opinion.log_prob, drawn.log_prob, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(opinion.value, drawn.value, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(opinion.divergence, torch.zeros(2), atol=1e-5, rtol=0)
+    evaluation = actor.evaluate_actions(drawn.inputs, drawn.actions, actor.reference().means(drawn.inputs))
+    torch.testing.assert_close(evaluation.log_prob, drawn.log_prob, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(evaluation.value, drawn.value, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(evaluation.divergence, torch.zeros(2), atol=1e-5, rtol=0)
 
 
 def test_the_reference_stays_when_the_actor_moves(small_policy):
     actor = ActActor(small_policy, RobotContract())
     reference = actor.reference()
-    inputs = actor.inputs_of([observation()])
+    inputs = actor.preprocess([observation()])
     before = reference.means(inputs)
     with torch.no_grad():
         actor.policy.model.action_head.bias += 1.0
     assert torch.equal(reference.means(inputs), before)
     assert (actor.means(inputs) - before).abs().min() > 0.9
-    assert actor.consider(inputs, before, before).divergence.item() > 1.0
+    assert actor.evaluate_actions(inputs, before, before).divergence.item() > 1.0
 
 
 # ---- what a step is worth ------------------------------------------------------------------------------------------
@@ -343,14 +343,14 @@ def test_a_kill_between_the_state_and_the_words_is_mended_and_other_weights_are_
 def test_a_draw_of_the_noise_lasts_as_long_as_asked(small_policy, tmp_path, hold):
     run = Refinement(config(small_policy, tmp_path, steps=32, max_steps=16, hold_noise=hold))
     try:
-        rollout = run._play(None)
+        rollout = run._collect_rollout(None)
     finally:
         run.close()
     noise = run.actor.noise
     draws = [
-        (noise.dual @ ((d.drawn - run.actor.means(d.inputs)) / noise.log_std.exp())).detach() for d in rollout.decisions
+        (noise.dual @ ((d.actions - run.actor.means(d.inputs)) / noise.log_std.exp())).detach() for d in rollout.outputs
     ]
-    assert rollout.ended.tolist() == [[False] * 2, [True] * 2, [False] * 2, [True] * 2]
+    assert rollout.dones.tolist() == [[False] * 2, [True] * 2, [False] * 2, [True] * 2]
     same = [torch.allclose(draws[a], draws[b], atol=1e-3) for a, b in ((0, 1), (1, 2), (2, 3))]
     assert same == ([True, False, True] if hold else [False] * 3)
     assert not torch.allclose(draws[0][0], draws[0][1], atol=1e-2)
@@ -359,11 +359,11 @@ def test_a_draw_of_the_noise_lasts_as_long_as_asked(small_policy, tmp_path, hold
 def test_worlds_of_a_group_start_from_the_same_poses(small_policy, tmp_path):
     run = Refinement(config(small_policy, tmp_path, worlds=4, group=2))
     run.close()
-    first, second, third, fourth = run._seeds()
+    first, second, third, fourth = run._start_seeds()
     assert first == second and third == fourth and first != third
     assert all(3_000_000 <= seed < 3_100_000 for seed in first + third)
     run.iteration = 1
-    assert run._seeds()[0] != first
+    assert run._start_seeds()[0] != first
 
 
 def test_settings_that_cannot_be_are_refused(small_policy, tmp_path):
@@ -411,7 +411,7 @@ def test_an_iteration_that_fails_says_how_to_go_on(small_policy, tmp_path, monke
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(Refinement, "step", fail)
+    monkeypatch.setattr(Refinement, "run_iteration", fail)
     settings = config(small_policy, tmp_path / "run")
     with pytest.raises(RuntimeError, match=rf"{re.escape(str(error))}.* another --run; .* {small_policy}$"):
         refine(settings, worlds=Nowhere())
@@ -464,20 +464,20 @@ def test_the_actor_learns_where_to_go(small_policy):
     optimiser = torch.optim.Adam(actor.parameter_groups(ppo.lr, ppo.value_lr), betas=(0.9, 0.95), eps=1e-5)
     generator = torch.Generator().manual_seed(0)
     seen = [observation(40, pan=-0.3), observation(200, pan=0.3)]
-    before = actor.decide(seen, None).actions[:, :, 0].mean(axis=1)
+    before = actor.act(seen, None).targets[:, :, 0].mean(axis=1)
     target = before + np.array([0.25, -0.25])
     for _ in range(30):
-        done = actor.decide(seen * 64, actor.noise.sample(128, generator))
-        miss = done.actions[:, :, 0].mean(axis=1) - np.tile(target, 64)
+        done = actor.act(seen * 64, actor.noise.sample(128, generator))
+        miss = done.targets[:, :, 0].mean(axis=1) - np.tile(target, 64)
         reward = torch.tensor(-(miss**2) / 0.01, dtype=torch.float32)
         advantage = reward - done.value
         update(
             actor,
             optimiser,
-            Experience(done.inputs, done.drawn, done.log_prob, done.value, advantage, reward),
+            RolloutBuffer(done.inputs, done.actions, done.log_prob, done.value, advantage, reward),
             ppo,
             generator,
         )
-    after = actor.decide(seen, None).actions[:, :, 0].mean(axis=1)
+    after = actor.act(seen, None).targets[:, :, 0].mean(axis=1)
     np.testing.assert_allclose(after, target, atol=0.08)
     assert np.abs(before - target).min() > 0.2

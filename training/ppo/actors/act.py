@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeRobot's ACT as a PPO actor: a Gaussian around its action chunk, and a critic on its features.
 
-The noise is smooth in time and of few dimensions: cosines over the chunk, the first of which is an offset that lasts.
-With white noise on every step and joint an arm trembles and goes nowhere (arXiv 2005.05719), and the log-probability of
-48 numbers changes so fast with the weights that a step PPO allows is no step at all. The decision is what the noise can
-reach: the chunk's coefficients in these cosines. Whatever else is in the chunk follows from the state.
+The noise is smooth in time and of low dimension: cosines over the chunk, the first of which is a constant offset.
+With white noise on every step and joint the arm jitters in place and does not explore (arXiv 2005.05719), and the
+log-probability of 48 numbers changes so fast with the weights that PPO's clip range allows almost no update. The action
+is the part of the chunk that the noise changes: its coefficients in these cosines. The rest follows from the state.
 
-A draw may be kept for a whole episode (``hold_noise``), so that the arm tries one thing consistently; a policy that
-looks again after every chunk would take a single offset back. Log-probabilities are then those of each decision by
+A noise sample may be kept for a whole episode (``hold_noise``), so that exploration is consistent; a policy that
+observes again after every chunk would correct a single offset. Log-probabilities are then those of each chunk by
 itself, as with the exploration of arXiv 2005.05719.
 """
 
@@ -27,27 +27,27 @@ from torch import Tensor, nn
 
 from lrm_ros.config import RobotContract
 from lrm_ros.policy import PolicyRunner, policy_input
-from lrm_ros.training.ppo.ppo import Inputs, Opinion
+from lrm_ros.training.ppo.ppo import ActionEvaluation, Inputs
 from lrm_ros.types import Observation
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """What an actor decided in n states.
+class ActorOutput:
+    """What an actor does in n states.
 
     Attributes:
-        inputs: what the policy saw, each (n, ...), normalised.
-        drawn: (n, ...) the decisions as the update wants them back.
+        inputs: policy inputs, each (n, ...), normalised.
+        actions: (n, ...) sampled actions, as ``evaluate_actions`` takes them.
         log_prob: (n,).
         value: (n,).
-        actions: (n, K, D) absolute joint targets [rad].
+        targets: (n, K, D) absolute joint targets [rad] of these actions.
     """
 
     inputs: Inputs
-    drawn: Tensor
+    actions: Tensor
     log_prob: Tensor
     value: Tensor
-    actions: NDArray[np.float32]
+    targets: NDArray[np.float32]
 
 
 class ChunkNoise(nn.Module):
@@ -62,8 +62,8 @@ class ChunkNoise(nn.Module):
         Args:
             steps: K.
             rank: number of cosines, 1 to K; 1: an offset.
-            std: (D,) deviation of each joint over the chunk (root mean square), > 0.
-            learn: the deviations are parameters.
+            std: (D,) standard deviation of each joint over the chunk (root mean square), > 0.
+            learn: the standard deviations are parameters.
 
         Raises:
             ValueError: a value out of its range.
@@ -72,46 +72,47 @@ class ChunkNoise(nn.Module):
         if not (std > 0).all() or not 1 <= rank <= steps:
             raise ValueError(f"noise needs std > 0 and 1 to {steps} cosines, got {std.tolist()} and {rank}")
         t, j = torch.arange(steps) + 0.5, torch.arange(rank)
-        waves = torch.cos(math.pi * j * t[:, None] / steps) * torch.where(j > 0, math.sqrt(2), 1.0)
-        self.register_buffer("basis", waves / math.sqrt(rank))  # (K, R), columns orthogonal
-        self.register_buffer("dual", waves.T * math.sqrt(rank) / steps)  # (R, K): dual @ basis is the identity
-        self.register_buffer("start", std.log(), persistent=False)  # where log_std begins: the reference's
+        cosines = torch.cos(math.pi * j * t[:, None] / steps) * torch.where(j > 0, math.sqrt(2), 1.0)
+        self.register_buffer("basis", cosines / math.sqrt(rank))  # (K, R), columns orthogonal
+        self.register_buffer("dual", cosines.T * math.sqrt(rank) / steps)  # (R, K): dual @ basis is the identity
+        self.register_buffer("start_log_std", std.log(), persistent=False)  # the reference's
         self.log_std = nn.Parameter(std.log(), requires_grad=learn)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Return standard normal coefficients (n, R, D)."""
         return torch.randn(n, self.basis.shape[1], len(self.log_std), generator=generator)
 
-    def around(self, mean: Tensor, free: Tensor) -> Tensor:
-        """Return chunks (n, K, D): means and the noise of standard normal coefficients (n, R, D)."""
-        return mean + self.log_std.exp() * (self.basis @ free)
+    def perturb(self, mean: Tensor, noise: Tensor) -> Tensor:
+        """Return chunks (n, K, D): means plus scaled noise, from standard normal coefficients (n, R, D)."""
+        return mean + self.log_std.exp() * (self.basis @ noise)
 
     def log_prob(self, chunk: Tensor, mean: Tensor) -> Tensor:
         """Return the log density (n,) of the coefficients of chunks (n, K, D)."""
-        return -0.5 * self._apart(chunk, mean).square().sum((1, 2)) - self._volume()
+        return -0.5 * self._standardised(chunk - mean).square().sum((1, 2)) - self._log_normaliser()
 
     def entropy(self) -> Tensor:
         """Return the entropy, the same around every mean."""
-        return self._volume() + 0.5 * self.dual.shape[0] * len(self.log_std)
+        return self._log_normaliser() + 0.5 * self.dual.shape[0] * len(self.log_std)
 
     def divergence(self, mean: Tensor, other: Tensor) -> Tensor:
-        """Return the KL divergence (n,) from this noise around means (n, K, D) to that of the start around others."""
-        apart = self.dual @ ((mean - other) / self.start.exp())
-        grown = self.log_std - self.start
-        wider = self.dual.shape[0] * (0.5 * torch.expm1(2 * grown) - grown).sum()
-        return 0.5 * apart.square().sum((1, 2)) + wider
+        """Return the KL divergence (n,) from this noise around means (n, K, D) to the initial noise around others."""
+        mean_difference = self.dual @ ((mean - other) / self.start_log_std.exp())
+        log_ratio = self.log_std - self.start_log_std
+        std_term = self.dual.shape[0] * (0.5 * torch.expm1(2 * log_ratio) - log_ratio).sum()
+        return 0.5 * mean_difference.square().sum((1, 2)) + std_term
 
-    def _apart(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return how many deviations apart the coefficients of two chunks are: (n, R, D)."""
-        return self.dual @ ((one - other) / self.log_std.exp())
+    def _standardised(self, difference: Tensor) -> Tensor:
+        """Return the coefficients (n, R, D) of a difference of chunks (n, K, D), in standard deviations."""
+        return self.dual @ (difference / self.log_std.exp())
 
-    def _volume(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
+        """Return the log of the Gaussian's normalising constant."""
         rank, joints = self.dual.shape[0], len(self.log_std)
         return rank * (self.log_std.sum() + 0.5 * joints * math.log(2 * math.pi))
 
 
 class PolicyActor(nn.Module):
-    """What actors share: a LeRobot policy with its processors, what it sees, and where its actions lead."""
+    """What actors share: a LeRobot policy with its pre- and postprocessors."""
 
     def __init__(self, checkpoint: str | Path, contract: RobotContract, execute_steps: int) -> None:
         """Load the policy; see ``PolicyRunner``."""
@@ -119,19 +120,19 @@ class PolicyActor(nn.Module):
         self.runner = PolicyRunner(checkpoint, contract, execute_steps)
         self.policy: Any = self.runner.policy
         self.contract, self.steps = contract, execute_steps
-        self.policy.eval()  # no dropout: the log-probability of a decision must not depend on chance
+        self.policy.eval()  # no dropout: the log-probability of an action must be deterministic
 
-    def inputs_of(self, observations: Sequence[Observation]) -> Inputs:
-        """Return what the policy sees, normalised and with the task's tokens if it reads: each tensor (n, ...)."""
+    def preprocess(self, observations: Sequence[Observation]) -> Inputs:
+        """Return the policy's inputs, normalised, with the task's tokens for a language policy: each (n, ...)."""
         rows = [policy_input(observation, self.contract) for observation in observations]
         batch: dict[str, Any] = {
             name: torch.cat([row[name] for row in rows]) for name in rows[0] if name.startswith("observation.")
         }
-        seen = self.runner.preprocess(batch | {"task": [row["task"][0] for row in rows]})
-        return {name: values for name, values in seen.items() if name.startswith("observation.")}
+        inputs = self.runner.preprocess(batch | {"task": [row["task"][0] for row in rows]})
+        return {name: values for name, values in inputs.items() if name.startswith("observation.")}
 
-    def targets(self, chunk: Tensor) -> NDArray[np.float32]:
-        """Return the joint targets (n, K, D) [rad] of chunks as the policy has them, normalised."""
+    def postprocess(self, chunk: Tensor) -> NDArray[np.float32]:
+        """Return the joint targets (n, K, D) [rad] of the policy's normalised chunks."""
         actions = self.runner.postprocess(chunk).numpy().astype(np.float32)
         if not np.isfinite(actions).all():
             raise FloatingPointError("the policy's actions are not finite; go back to an earlier checkpoint")
@@ -139,7 +140,7 @@ class PolicyActor(nn.Module):
 
 
 def new_critic(width: int, seed: int) -> nn.Sequential:
-    """Return a critic of ``width`` features whose first answer is its bias, whatever it is shown."""
+    """Return a critic of ``width`` features; its last layer's weights start at 0, so it first returns its bias."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         critic = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 1))
@@ -148,7 +149,7 @@ def new_critic(width: int, seed: int) -> nn.Sequential:
 
 
 class ActActor(PolicyActor):
-    """An ACT policy that explores, with a critic on what its encoder and decoder say."""
+    """An ACT policy with exploration noise, and a critic on the features of its encoder and decoder."""
 
     def __init__(
         self,
@@ -165,11 +166,11 @@ class ActActor(PolicyActor):
         Args:
             checkpoint: folder written by ``lrm finetune``.
             contract: the robot at hand.
-            execute_steps: actions executed of every chunk; only these are drawn.
-            noise_std: deviation of every joint's target [rad].
+            execute_steps: actions executed of every chunk; only these get noise.
+            noise_std: standard deviation of every joint's target [rad].
             noise_rank: cosines of the noise over a chunk; 1: an offset.
-            learn_std: let the update change the deviations.
-            seed: of the critic's first weights.
+            learn_std: the update learns the standard deviations, too.
+            seed: of the critic's initial weights.
 
         Raises:
             ValueError: the policy is no ACT; or see ``PolicyRunner``.
@@ -178,8 +179,8 @@ class ActActor(PolicyActor):
         if not hasattr(self.policy, "model") or not hasattr(self.policy.model, "action_head"):
             raise ValueError(f"policy '{checkpoint}' is a {self.policy.name}; PPO's Gaussian head needs an ACT")
         joints = len(contract.joints)
-        ends = self.runner.postprocess(torch.stack([torch.zeros(1, joints), torch.ones(1, joints)]))
-        per_unit = (ends[1] - ends[0])[0].abs()  # radians of one unit of the normalised action
+        zero, one = self.runner.postprocess(torch.stack([torch.zeros(1, joints), torch.ones(1, joints)]))
+        per_unit = (one - zero)[0].abs()  # radians of one unit of the normalised action
         self.noise = ChunkNoise(execute_steps, noise_rank, noise_std / per_unit, learn_std)
         self.critic = new_critic(2 * self.policy.config.dim_model, seed)
         self._encoded: Tensor = torch.zeros(0)
@@ -214,15 +215,15 @@ class ActActor(PolicyActor):
 
     def reference(self) -> ActActor:
         """Return a frozen copy of the actor as it is now."""
-        held = self._encoded, self._decoded
+        features = self._encoded, self._decoded
         self._encoded = self._decoded = torch.zeros(0)
-        twin = copy.deepcopy(self).requires_grad_(False)
-        self._encoded, self._decoded = held
-        twin.policy.model.encoder._forward_hooks.clear()
-        twin.policy.model.action_head._forward_pre_hooks.clear()
-        twin.policy.model.encoder.register_forward_hook(twin._keep_encoded)
-        twin.policy.model.action_head.register_forward_pre_hook(twin._keep_decoded)
-        return twin
+        frozen = copy.deepcopy(self).requires_grad_(False)
+        self._encoded, self._decoded = features
+        frozen.policy.model.encoder._forward_hooks.clear()
+        frozen.policy.model.action_head._forward_pre_hooks.clear()
+        frozen.policy.model.encoder.register_forward_hook(frozen._keep_encoded)
+        frozen.policy.model.action_head.register_forward_pre_hook(frozen._keep_decoded)
+        return frozen
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the mean chunk (n, K, D), normalised, and the value (n,)."""
@@ -236,32 +237,33 @@ class ActActor(PolicyActor):
         return mean, self.critic(features.detach())[:, 0]
 
     @torch.no_grad()
-    def decide(self, observations: Sequence[Observation], free: Tensor | None) -> Decisions:
-        """Choose a chunk for each observation.
+    def act(self, observations: Sequence[Observation], noise: Tensor | None) -> ActorOutput:
+        """Return a chunk for each observation, with its log-probability and value.
 
         Args:
             observations: of n states.
-            free: (n, R, D) coefficients of the noise, see ``ChunkNoise.sample``; ``None``: the mean, without noise.
+            noise: (n, R, D) standard normal, see ``ChunkNoise.sample``; ``None``: the mean, deterministic.
         """
-        inputs = self.inputs_of(observations)
+        inputs = self.preprocess(observations)
         mean, value = self(inputs)
-        drawn = mean if free is None else self.noise.around(mean, free)
-        return Decisions(inputs, drawn, self.noise.log_prob(drawn, mean), value, self.targets(drawn))
+        chunk = mean if noise is None else self.noise.perturb(mean, noise)
+        return ActorOutput(inputs, chunk, self.noise.log_prob(chunk, mean), value, self.postprocess(chunk))
 
     @torch.no_grad()
     def value(self, observations: Sequence[Observation]) -> Tensor:
         """Return the value (n,) of states."""
-        return self(self.inputs_of(observations))[1]
+        return self(self.preprocess(observations))[1]
 
-    def consider(self, inputs: Inputs, decisions: Tensor, reference: Tensor | None) -> Opinion:
-        """Say how likely decisions (n, K, D) are now; ``reference`` are the reference's means (n, K, D)."""
+    def evaluate_actions(self, inputs: Inputs, actions: Tensor, reference: Tensor | None) -> ActionEvaluation:
+        """Evaluate chunks (n, K, D) under the current policy; ``reference`` are the reference's means (n, K, D)."""
         mean, value = self(inputs)
-        away = torch.zeros(len(mean)) if reference is None else self.noise.divergence(mean, reference)
-        return Opinion(self.noise.log_prob(decisions, mean), self.noise.entropy().expand(len(mean)), value, away)
+        divergence = torch.zeros(len(mean)) if reference is None else self.noise.divergence(mean, reference)
+        entropy = self.noise.entropy().expand(len(mean))
+        return ActionEvaluation(self.noise.log_prob(actions, mean), entropy, value, divergence)
 
     @torch.no_grad()
-    def means(self, inputs: Inputs, decisions: Tensor | None = None, batch: int = 64) -> Tensor:
-        """Return the mean chunks (n, K, D) of many states; they do not depend on what was decided."""
+    def means(self, inputs: Inputs, actions: Tensor | None = None, batch: int = 64) -> Tensor:
+        """Return the mean chunks (n, K, D) of many states; they do not depend on the actions taken."""
         count = len(next(iter(inputs.values())))
         rows = torch.arange(count).split(batch)
-        return torch.cat([self({name: values[some] for name, values in inputs.items()})[0] for some in rows])
+        return torch.cat([self({name: values[chosen] for name, values in inputs.items()})[0] for chosen in rows])

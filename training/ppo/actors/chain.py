@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PPO actors for flow and diffusion policies share: a decision is a chain of denoising steps (``sampling``)."""
+"""What PPO actors for flow and diffusion policies share: the action is a chain of denoising steps (``sampling``)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from lrm_ros.config import RobotContract
-from lrm_ros.training.ppo.actors.act import Decisions, PolicyActor, new_critic
-from lrm_ros.training.ppo.actors.sampling import NoisyChain, Predict, Sampler
-from lrm_ros.training.ppo.ppo import Inputs, Opinion
+from lrm_ros.training.ppo.actors.act import ActorOutput, PolicyActor, new_critic
+from lrm_ros.training.ppo.actors.sampling import Denoise, NoisyChain, Sampler
+from lrm_ros.training.ppo.ppo import ActionEvaluation, Inputs
 from lrm_ros.types import Observation
 
-NOISY = "noisy_steps"  # beside what the policy saw: which steps of a decision's chain had noise, (n, M)
+NOISY = "noisy_steps"  # beside the policy's inputs: the indices of the chain's steps that had noise, (n, M)
 
 
 class ChainActor(PolicyActor):
-    """A denoising policy that explores by the noise of its own sampler, with a critic on what it saw.
+    """A denoising policy that explores by the noise of its own sampler, with a critic on its encoder's features.
 
-    One that is made for a kind of policy says how to look (``look``) and which parameters are its parts (``parts``).
+    A subclass for a kind of policy encodes its inputs (``encode``) and names the parameters of its parts (``parts``).
     """
 
     noise: NoisyChain
@@ -34,16 +34,16 @@ class ChainActor(PolicyActor):
         super().__init__(checkpoint, contract, execute_steps)
         self._trainable = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
 
-    def explore(self, sampler: Sampler, length: int, width: int, single: bool, features: int, seed: int) -> None:
-        """Set how the policy samples.
+    def set_sampler(self, sampler: Sampler, length: int, width: int, single: bool, features: int, seed: int) -> None:
+        """Set the sampler, and make a critic.
 
         Args:
-            sampler: its steps.
-            length: actions of a chunk as the network has them.
-            width: numbers of an action as the network has them.
+            sampler: the denoising steps.
+            length: actions of the network's chunk.
+            width: dimensions of the network's actions.
             single: noise in one step of a chain, else in all.
-            features: length of what ``look`` gives the critic.
-            seed: of the critic's first weights.
+            features: number of features that ``encode`` returns.
+            seed: of the critic's initial weights.
 
         Raises:
             ValueError: the sampler has no noise.
@@ -57,8 +57,8 @@ class ChainActor(PolicyActor):
         self.noise = NoisyChain(sampler, length, width, executed, single)
         self.critic = new_critic(features, seed)
 
-    def look(self, inputs: Inputs) -> tuple[Predict, Tensor]:
-        """Return what the network says about actions in n states, and the features (n, F) of these states."""
+    def encode(self, inputs: Inputs) -> tuple[Denoise, Tensor]:
+        """Return the denoising network conditioned on n observations, and the features (n, F) of these."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -89,53 +89,54 @@ class ChainActor(PolicyActor):
         return [{"params": learning, "lr": lr}, {"params": list(self.critic.parameters()), "lr": value_lr}]
 
     def reference(self) -> Self:
-        """Return a frozen copy of the actor as it is now; what does not learn is not copied."""
+        """Return a frozen copy of the actor as it is now; parameters that are not trained are shared."""
         shared: dict[int, Any] = {id(p): p for p in self.parameters() if not p.requires_grad}
         return copy.deepcopy(self, shared).requires_grad_(False)
 
     @torch.no_grad()
-    def decide(self, observations: Sequence[Observation], free: Tensor | None) -> Decisions:
-        """Choose a chunk for each observation.
+    def act(self, observations: Sequence[Observation], noise: Tensor | None) -> ActorOutput:
+        """Return a chunk for each observation, with its log-probability and value.
 
         Args:
             observations: of n states.
-            free: (n, K + 1, T D) all random numbers of the chains, see ``NoisyChain.sample``; ``None``: one fixed
-                starting noise and no other (the log-probability is then 0: nothing was left to chance).
+            noise: (n, K + 1, T D) all random numbers of the chains, see ``NoisyChain.sample``; ``None``: one fixed
+                starting noise and no other (deterministic; the log-probability is then 0).
 
         Returns:
-            Decisions; ``drawn`` is the chain (n, K + 1, T, D), ``inputs`` also say which of its steps had noise.
+            ``actions`` are the chains (n, K + 1, T, D); ``inputs`` also hold which of their steps had noise.
         """
-        inputs = self.inputs_of(observations)
-        predict, features = self.look(inputs)
-        drawn = self.noise.run(predict, self.noise.still(len(observations)) if free is None else free)
-        chunk = drawn.chain[:, -1, : self.steps, : len(self.contract.joints)]
-        return Decisions(
-            {**inputs, NOISY: drawn.noisy},
-            drawn.chain,
-            self.noise.log_prob(drawn.chain, drawn.means, drawn.noisy),
+        inputs = self.preprocess(observations)
+        denoise, features = self.encode(inputs)
+        sample = self.noise.run(denoise, self.noise.deterministic(len(observations)) if noise is None else noise)
+        chunk = sample.chain[:, -1, : self.steps, : len(self.contract.joints)]
+        return ActorOutput(
+            {**inputs, NOISY: sample.noisy},
+            sample.chain,
+            self.noise.log_prob(sample.chain, sample.means, sample.noisy),
             self.critic(features)[:, 0],
-            self.targets(chunk),
+            self.postprocess(chunk),
         )
 
     @torch.no_grad()
     def value(self, observations: Sequence[Observation]) -> Tensor:
         """Return the value (n,) of states."""
-        return self.critic(self.look(self.inputs_of(observations))[1])[:, 0]
+        return self.critic(self.encode(self.preprocess(observations))[1])[:, 0]
 
-    def consider(self, inputs: Inputs, decisions: Tensor, reference: Tensor | None) -> Opinion:
-        """Say how likely chains (n, K + 1, T, D) are now; ``reference`` is where the reference would have gone."""
-        predict, features = self.look(inputs)
+    def evaluate_actions(self, inputs: Inputs, actions: Tensor, reference: Tensor | None) -> ActionEvaluation:
+        """Evaluate chains (n, K + 1, T, D) under the current policy; ``reference`` are the reference's ``means``."""
+        denoise, features = self.encode(inputs)
         noisy = inputs[NOISY]
-        means = self.noise.means(predict, decisions, noisy)
-        away = torch.zeros(len(means)) if reference is None else self.noise.divergence(means, reference, noisy)
+        means = self.noise.means(denoise, actions, noisy)
+        divergence = torch.zeros(len(means)) if reference is None else self.noise.divergence(means, reference, noisy)
         value = self.critic(features.detach())[:, 0]
-        return Opinion(self.noise.log_prob(decisions, means, noisy), self.noise.entropy(noisy), value, away)
+        log_prob = self.noise.log_prob(actions, means, noisy)
+        return ActionEvaluation(log_prob, self.noise.entropy(noisy), value, divergence)
 
     @torch.no_grad()
-    def means(self, inputs: Inputs, decisions: Tensor, batch: int = 64) -> Tensor:
-        """Return where the policy goes from the points of chains: (n, M, steps, joints), for ``consider``."""
+    def means(self, inputs: Inputs, actions: Tensor, batch: int = 64) -> Tensor:
+        """Return the means of chains' noisy steps: (n, M, steps, joints), a reference for ``evaluate_actions``."""
         found = []
-        for rows in torch.arange(len(decisions)).split(batch):
-            predict, _ = self.look({name: values[rows] for name, values in inputs.items()})
-            found.append(self.noise.means(predict, decisions[rows], inputs[NOISY][rows]))
+        for rows in torch.arange(len(actions)).split(batch):
+            denoise, _ = self.encode({name: values[rows] for name, values in inputs.items()})
+            found.append(self.noise.means(denoise, actions[rows], inputs[NOISY][rows]))
         return torch.cat(found)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeRobot's diffusion policy as a PPO actor: DDIM steps with noise (DPPO, arXiv 2409.00588).
 
-With eta > 0 a DDIM step is a Gaussian already. Its deviation shrinks to nothing as the action gets clear, so that
-there would be neither exploration nor a ratio that stays near 1; DPPO gives it a floor
+With eta > 0 a DDIM step is a Gaussian already. Its standard deviation goes to 0 in the last steps, so that there would
+be neither exploration nor a ratio that stays near 1; DPPO gives it a floor
 (dppo:model/diffusion/diffusion_vpg.py, ``min_sampling_denoising_std`` and ``min_logprob_denoising_std``, here one
-number, so that what counts is what was drawn). DPPO takes each denoising step for a decision of its own, with ratios
-averaged over the chunk and clipped at a hundredth; here the chain is one decision, counted as for flows
+number, so that sampling and log-probability agree). DPPO takes each denoising step as an action of its own, with ratios
+averaged over the chunk and clipped at a hundredth; here the chain is one action, reduced as for flows
 (``lrm_ros.training.ppo.actors.sampling``).
 
-A policy trained with DDPM of 100 steps samples by DDIM with few of them, without training for it; the refined
-checkpoint says so in its configuration.
+A policy trained with DDPM of 100 steps samples by DDIM with few of them, without retraining; the refined checkpoint has
+this in its configuration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lrm_ros.config import RobotContract
 from lrm_ros.training.ppo.actors.chain import ChainActor
-from lrm_ros.training.ppo.actors.sampling import Predict
+from lrm_ros.training.ppo.actors.sampling import Denoise
 from lrm_ros.training.ppo.ppo import Inputs
 
 
@@ -36,42 +36,42 @@ class Ddim:
             scheduler: diffusers' DDIMScheduler.
             steps: K.
             eta: share of DDPM's noise; 0: none.
-            floor: smallest deviation of a step with noise.
+            floor: smallest standard deviation of a step with noise.
 
         Raises:
             ValueError: a value out of its range.
         """
-        known = scheduler.config
-        if not 1 <= steps <= known["num_train_timesteps"] or not 0 <= eta <= 1 or not floor >= 0:
+        settings = scheduler.config
+        if not 1 <= steps <= settings["num_train_timesteps"] or not 0 <= eta <= 1 or not floor >= 0:
             raise ValueError(
-                f"diffusion needs 1 to {known['num_train_timesteps']} steps, eta from 0 to 1 and a deviation >= 0, got"
-                f" {steps}, {eta} and {floor}"
+                f"diffusion needs 1 to {settings['num_train_timesteps']} steps, eta from 0 to 1 and a deviation >= 0, "
+                f"got {steps}, {eta} and {floor}"
             )
         scheduler.set_timesteps(steps)
         self.times: Tensor = scheduler.timesteps
-        kept, last = scheduler.alphas_cumprod, scheduler.final_alpha_cumprod
-        before = self.times - known["num_train_timesteps"] // steps
-        self._kept = kept[self.times]  # (K,) share of the action in the variance, before a step
-        self._then = torch.where(before >= 0, kept[before.clamp(min=0)], last)  # and after it
-        self._sigma = eta * ((1 - self._then) / (1 - self._kept) * (1 - self._kept / self._then)).sqrt()
+        alphas, last = scheduler.alphas_cumprod, scheduler.final_alpha_cumprod
+        after = self.times - settings["num_train_timesteps"] // steps
+        self._alpha = alphas[self.times]  # (K,) cumulative alpha before a step
+        self._next_alpha = torch.where(after >= 0, alphas[after.clamp(min=0)], last)  # and after it
+        self._sigma = eta * ((1 - self._next_alpha) / (1 - self._alpha) * (1 - self._alpha / self._next_alpha)).sqrt()
         self.std = self._sigma.clamp(min=floor)
-        self._epsilon = known["prediction_type"] == "epsilon"
-        self._bound = known["clip_sample_range"] if known["clip_sample"] else torch.inf
+        self._epsilon = settings["prediction_type"] == "epsilon"
+        self._bound = settings["clip_sample_range"] if settings["clip_sample"] else torch.inf
 
     def mean(self, x: Tensor, prediction: Tensor, step: Tensor, noisy: Tensor) -> Tensor:
         """See ``sampling.Sampler``; the prediction is the noise or the action, as the policy was trained."""
-        kept, then = self._kept[step][:, None, None], self._then[step][:, None, None]
+        alpha, next_alpha = self._alpha[step][:, None, None], self._next_alpha[step][:, None, None]
         sigma = (self._sigma[step] * noisy)[:, None, None]
         if self._epsilon:
-            noise, action = prediction, (x - (1 - kept).sqrt() * prediction) / kept.sqrt()
+            noise, action = prediction, (x - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
         else:
-            noise, action = (x - kept.sqrt() * prediction) / (1 - kept).sqrt(), prediction
+            noise, action = (x - alpha.sqrt() * prediction) / (1 - alpha).sqrt(), prediction
         action = action.clamp(-self._bound, self._bound)
-        return then.sqrt() * action + (1 - then - sigma.square()).sqrt() * noise
+        return next_alpha.sqrt() * action + (1 - next_alpha - sigma.square()).sqrt() * noise
 
 
 class DiffusionActor(ChainActor):
-    """A diffusion policy that explores, with a critic on what conditions its denoising."""
+    """A diffusion policy with noise in its DDIM steps, and a critic on the conditioning of its U-Net."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class DiffusionActor(ChainActor):
             checkpoint: LeRobot's folder of the policy, with a robot contract.
             contract: the robot at hand.
             execute_steps: actions executed of every chunk; only these count in a density.
-            diffusion_steps: of DDIM; becomes the policy's own sampler, so that it later runs as it has learned. 0: as
+            diffusion_steps: of DDIM; becomes the policy's own sampler, so that it later runs as it was trained. 0: as
                 many as the policy's own has.
             diffusion_eta: share of DDPM's noise in them.
-            diffusion_std: smallest deviation of a step, of actions scaled to [-1, 1].
-            seed: of the critic's first weights.
+            diffusion_std: smallest standard deviation of a step, of actions scaled to [-1, 1].
+            seed: of the critic's initial weights.
 
         Raises:
             ValueError: the policy is no diffusion policy; or see ``PolicyRunner``.
@@ -123,7 +123,7 @@ class DiffusionActor(ChainActor):
             encoder = self.policy.diffusion.rgb_encoder
             one = encoder[0] if config.use_separate_rgb_encoder_per_camera else encoder
             features += cameras * one.feature_dim
-        self.explore(sampler, config.horizon, len(contract.joints), False, features, seed)
+        self.set_sampler(sampler, config.horizon, len(contract.joints), False, features, seed)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of ``all`` of the policy, its ``decoder`` (the U-Net) and its ``head``."""
@@ -134,13 +134,13 @@ class DiffusionActor(ChainActor):
             "head": list(model.unet.final_conv.parameters()),
         }
 
-    def look(self, inputs: Inputs) -> tuple[Predict, Tensor]:
-        """Encode images and state; return what the U-Net says about actions (n, T, D), and the code (n, F)."""
+    def encode(self, inputs: Inputs) -> tuple[Denoise, Tensor]:
+        """Encode images and state; return the U-Net conditioned on them, and the conditioning vector (n, F)."""
         from lerobot.utils.constants import OBS_IMAGES
 
         model = self.policy.diffusion
-        batch = {"observation.state": inputs["observation.state"][:, None]}  # (n, 1, D): one moment
+        batch = {"observation.state": inputs["observation.state"][:, None]}  # (n, 1, D): one observation step
         if cameras := self.policy.config.image_features:
             batch[OBS_IMAGES] = torch.stack([inputs[name] for name in cameras], dim=1)[:, None]
-        code = model._prepare_global_conditioning(batch)
-        return lambda x, times: model.unet(x, times, global_cond=code), code
+        condition = model._prepare_global_conditioning(batch)
+        return lambda x, times: model.unet(x, times, global_cond=condition), condition

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """LeRobot's flow policies as PPO actors: SmolVLA, pi0, pi0.5, by Flow-SDE (``lrm_ros.training.ppo.actors.sampling``).
 
-The vision-language model reads image and task once a decision; the action expert then denoises with its keys and
-values. The critic sees the mean of what the vision-language model says at its tokens (RLinf's ``value_after_vlm``,
-``mean_token``) and the joint state, which only pi0 hides from that model.
+The vision-language model encodes image and task once a chunk; the action expert then denoises with its keys and values.
+The critic gets the mean of the vision-language model's token features (RLinf's ``value_after_vlm``, ``mean_token``) and
+the joint state, which in pi0 that model does not get.
 
 LeRobot 0.4 has pi0 and pi0.5 only with its own build of transformers (``pip install 'lerobot[pi]'``) and says so when
 it loads one; 0.6 has them with the published transformers.
@@ -21,23 +21,23 @@ from torch.nn import functional
 
 from lrm_ros.config import RobotContract
 from lrm_ros.training.ppo.actors.chain import ChainActor
-from lrm_ros.training.ppo.actors.sampling import FlowSde, Predict
+from lrm_ros.training.ppo.actors.sampling import Denoise, FlowSde
 from lrm_ros.training.ppo.ppo import Inputs
 from lrm_ros.types import Observation
 from lrm_ros.versions import smolvla_reading_options
 
-# Names of the parameters that read, as against those that denoise.
-READERS = {
+# Parameter name prefixes of the vision-language encoder; the others are the action expert's.
+ENCODERS = {
     "smolvla": ("vlm_with_expert.vlm.", "state_proj."),
     "pi0": ("paligemma_with_expert.paligemma.",),
     "pi05": ("paligemma_with_expert.paligemma.",),
 }
-_MASKED = -2.3819763e38  # what openpi and LeRobot add to attention that must not be
+_MASKED = -2.3819763e38  # what openpi and LeRobot add to masked attention scores
 _TOKENS, _TOKEN_MASK = "observation.language.tokens", "observation.language.attention_mask"
 
 
 class FlowActor(ChainActor):
-    """A vision-language-action policy with a flow expert that explores, with a critic on what it read."""
+    """A vision-language-action policy with noise in its flow steps, and a critic on its encoder's features."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class FlowActor(ChainActor):
             checkpoint: LeRobot's folder of the policy, with a robot contract.
             contract: the robot at hand.
             execute_steps: actions executed of every chunk; only these count in a density.
-            flow_steps: of the sampler; becomes the policy's own number, so that it later runs as it has learned. 0:
+            flow_steps: of the sampler; becomes the policy's own number, so that it later runs as it was trained. 0:
                 leave the policy's.
             flow_noise: level of the noise in the sampler, see ``FlowSde``.
             flow_single: noise in one step of a chain, else in all.
-            seed: of the critic's first weights.
+            seed: of the critic's initial weights.
 
         Raises:
             ValueError: the policy is none of these, or uses something that is not built here; or see ``PolicyRunner``.
@@ -67,36 +67,36 @@ class FlowActor(ChainActor):
         super().__init__(checkpoint, contract, execute_steps)
         config = self.policy.config
         self.kind: str = config.type
-        if self.kind not in READERS:
-            raise ValueError(f"policy '{checkpoint}' is a {self.kind}; Flow-SDE is built for {', '.join(READERS)}")
+        if self.kind not in ENCODERS:
+            raise ValueError(f"policy '{checkpoint}' is a {self.kind}; Flow-SDE is built for {', '.join(ENCODERS)}")
         if getattr(config, "adapt_to_pi_aloha", False):
             raise ValueError(f"policy '{checkpoint}' has adapt_to_pi_aloha; its joint conversion is not built here")
         own = "num_steps" if self.kind == "smolvla" else "num_inference_steps"
         if flow_steps:
             setattr(config, own, flow_steps)
         sampler = FlowSde(getattr(config, own), flow_noise)
-        features = self._reader_width() + len(contract.joints)
-        self.explore(sampler, config.chunk_size, config.max_action_dim, flow_single, features, seed)
+        features = self._encoder_width() + len(contract.joints)
+        self.set_sampler(sampler, config.chunk_size, config.max_action_dim, flow_single, features, seed)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Return the parameters of ``all`` of the policy, its ``decoder`` (what denoises) and its ``head``."""
+        """Return the parameters of ``all`` of the policy, its ``decoder`` (the action expert) and its ``head``."""
         model = self.policy.model
-        decoder = [p for name, p in model.named_parameters() if not name.startswith(READERS[self.kind])]
+        decoder = [p for name, p in model.named_parameters() if not name.startswith(ENCODERS[self.kind])]
         return {"all": list(model.parameters()), "decoder": decoder, "head": list(model.action_out_proj.parameters())}
 
-    def inputs_of(self, observations: Sequence[Observation]) -> Inputs:
-        """Return what the policy sees; tasks are padded to one length, so that decisions about any fit together."""
-        inputs = dict(super().inputs_of(observations))
+    def preprocess(self, observations: Sequence[Observation]) -> Inputs:
+        """Return the policy's inputs; tasks are padded to one length, so that those of any rollout can be batched."""
+        inputs = dict(super().preprocess(observations))
         missing = self.policy.config.tokenizer_max_length - inputs[_TOKENS].shape[1]
         for name in (_TOKENS, _TOKEN_MASK):
             inputs[name] = functional.pad(inputs[name], (0, missing))
         return inputs
 
-    def look(self, inputs: Inputs) -> tuple[Predict, Tensor]:
-        """Read image and task; return the velocity field (n, T, D), and the features (n, F)."""
+    def encode(self, inputs: Inputs) -> tuple[Denoise, Tensor]:
+        """Encode image and task; return the velocity field (n, T, D), and the features (n, F)."""
         policy, model, batch = self.policy, self.policy.model, dict(inputs)
         tokens, mask = batch[_TOKENS], batch[_TOKEN_MASK].bool()
-        given: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         if self.kind == "smolvla":
             images, image_masks = policy.prepare_images(batch)
             state = policy.prepare_state(batch)
@@ -110,8 +110,8 @@ class FlowActor(ChainActor):
             attention = torch.where(_attention(real, blocks)[:, None], 0.0, _MASKED)
             network.paligemma.model.language_model.config._attn_implementation = "eager"  # as LeRobot samples
             options = {"use_cache": True}
-            given = {"state": policy.prepare_state(batch)} if self.kind == "pi0" else {}
-        (read, _), cache = network.forward(
+            extra = {"state": policy.prepare_state(batch)} if self.kind == "pi0" else {}
+        (encoded, _), cache = network.forward(
             attention_mask=attention,
             position_ids=torch.cumsum(real, dim=1) - 1,
             past_key_values=None,
@@ -120,21 +120,21 @@ class FlowActor(ChainActor):
         )
 
         def velocity(x: Tensor, times: Tensor) -> Tensor:
-            return model.denoise_step(prefix_pad_masks=real, past_key_values=cache, x_t=x, timestep=times, **given)
+            return model.denoise_step(prefix_pad_masks=real, past_key_values=cache, x_t=x, timestep=times, **extra)
 
         weight = real[:, :, None].float()
-        mean = (read.float() * weight).sum(1) / weight.sum(1)
+        mean = (encoded.float() * weight).sum(1) / weight.sum(1)
         return velocity, torch.cat([mean, batch["observation.state"].float()], dim=-1)
 
-    def _reader_width(self) -> int:
-        """Return how many numbers the vision-language model says at a token."""
+    def _encoder_width(self) -> int:
+        """Return the hidden size of the vision-language model."""
         if self.kind == "smolvla":
             return self.policy.model.vlm_with_expert.config.text_config.hidden_size
         return self.policy.model.paligemma_with_expert.paligemma.config.text_config.hidden_size
 
 
 def _attention(real: Tensor, blocks: Tensor) -> Tensor:
-    """Return which token may look at which (n, L, L): at those of its own block of tokens and earlier ones.
+    """Return the attention mask (n, L, L): a token attends to those of its own block of tokens and earlier ones.
 
     Args:
         real: (n, L) bool, tokens that are no padding.

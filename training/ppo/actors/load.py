@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The actor for a checkpoint: what kind of policy it holds decides."""
+"""Load the actor for a checkpoint, by the type of its policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.training.ppo.actors.act import ActActor
 from lrm_ros.training.ppo.actors.diffusion import DiffusionActor
-from lrm_ros.training.ppo.actors.flow import READERS, FlowActor
+from lrm_ros.training.ppo.actors.flow import ENCODERS, FlowActor
 
 
 def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | FlowActor | DiffusionActor:
@@ -19,8 +19,8 @@ def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | Flow
         ValueError: no actor is built for this policy, or a setting does not fit it; or see ``PolicyRunner``.
     """
     path = Path(config.checkpoint) / "config.json"
-    kind = json.loads(path.read_text())["type"] if path.is_file() else ""  # without one the policy's loader complains
-    if kind != "diffusion" and kind not in READERS:
+    kind = json.loads(path.read_text())["type"] if path.is_file() else ""  # without one the policy's loader raises
+    if kind != "diffusion" and kind not in ENCODERS:
         return ActActor(
             config.checkpoint, contract, config.execute_steps, config.noise_std, config.noise_rank, config.learn_std,
             config.seed,
@@ -38,16 +38,16 @@ def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | Flow
     )  # fmt: skip
 
 
-def load_player(
+def load_eval_actor(
     checkpoint: str | Path, contract: RobotContract, execute_steps: int, noise_std: float
 ) -> ActActor | FlowActor | DiffusionActor:
-    """Load a policy to be measured, with the steps of its own sampler if it has one.
+    """Load a policy for evaluation, with the steps of its own sampler if it has one.
 
     Args:
         checkpoint: folder of a policy that can be refined.
         contract: the robot at hand.
         execute_steps: actions executed of every chunk.
-        noise_std: ACT: deviation of its noise [rad]; 0 where none will be drawn.
+        noise_std: ACT: standard deviation of its noise [rad]; 0 if no noise will be drawn.
     """
     return load_actor(
         RefineConfig(

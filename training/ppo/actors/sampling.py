@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling as a chain of Gaussian steps: what a denoising policy drew, and how likely that was.
+"""Sampling as a chain of Gaussian denoising steps, and the log-probability of the chain.
 
-A flow or diffusion policy turns noise into an action in K steps, and nobody can say how likely the action is. With
-noise in the steps each of them is a Gaussian of known mean and deviation, so the way from the noise to the action has a
-density (pi-RL, arXiv 2510.25889; DPPO, arXiv 2409.00588). The chain is the decision.
+A flow or diffusion policy turns noise into an action in K steps; the action's own density is intractable. With noise
+in the steps each of them is a Gaussian of known mean and standard deviation, so the chain from the noise to the action
+has a density (pi-RL, arXiv 2510.25889; DPPO, arXiv 2409.00588). PPO's action is the chain.
 
 Log-probabilities are sums over the part of the chunk that is executed and means over the steps that had noise, as in
 RLinf (RLinf:rlinf/models/embodiment/openpi/openpi_action_model.py, ``default_forward``; rlinf/algorithms/utils.py,
 "chunk_level"): the ratio of two policies is then that of a typical step, whatever K, and a clip range means the same
-for all samplers. Entropy and divergence are counted alike. The density of the starting noise, which no policy changes,
-is left out; RLinf counts it as one step more.
+for all samplers. Entropy and KL divergence are reduced alike. The density of the starting noise, which no policy
+changes, is left out; RLinf counts it as one step more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # x (n, T, D) and times (n,) -> what the network says, (n, T, D)
+Denoise = Callable[[Tensor, Tensor], Tensor]  # x (n, T, D) and times (n,) -> the network's prediction (n, T, D)
 _START_SEED = 0
 
 
@@ -30,20 +30,20 @@ class Sampler(Protocol):
     """K steps from noise to action.
 
     Attributes:
-        times: (K,) what the network is told of each step.
-        std: (K,) deviation of each step where it has noise.
+        times: (K,) the time that the network gets at each step.
+        std: (K,) standard deviation of each step where it has noise.
     """
 
     times: Tensor
     std: Tensor
 
     def mean(self, x: Tensor, prediction: Tensor, step: Tensor, noisy: Tensor) -> Tensor:
-        """Return where a step leads from ``x`` before its noise.
+        """Return the mean of a step from ``x``, before its noise.
 
         Args:
             x: (n, T, D).
             prediction: (n, T, D) of the network at ``x``.
-            step: (n,) which one, 0 to K - 1.
+            step: (n,) its index, 0 to K - 1.
             noisy: (n,) bool, whether the step has noise.
         """
         ...
@@ -84,13 +84,13 @@ class FlowSde:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a chain came to.
+class ChainSample:
+    """n sampled chains.
 
     Attributes:
         chain: (n, K + 1, T, D) from the noise to the action.
-        noisy: (n, M) the steps that had noise, 0 to K - 1.
-        means: (n, M, steps, joints) where these led before their noise; the executed part.
+        noisy: (n, M) indices of the steps that had noise, 0 to K - 1.
+        means: (n, M, steps, joints) means of these steps; the executed part.
     """
 
     chain: Tensor
@@ -99,7 +99,7 @@ class Drawn:
 
 
 class NoisyChain:
-    """A sampler with noise in all its steps or in one of them, and the density of what it draws."""
+    """A sampler with noise in all its steps or in one of them, and the density of its chains."""
 
     def __init__(
         self, sampler: Sampler, length: int, width: int, executed: tuple[int, int], single: bool = False
@@ -109,14 +109,14 @@ class NoisyChain:
         Args:
             sampler: K steps.
             length: T, actions of a chunk.
-            width: D, numbers of an action as the network has them.
-            executed: how many actions of a chunk and numbers of an action are executed; only these count.
+            width: D, dimensions of the network's actions.
+            executed: how many actions of a chunk and dimensions of an action are executed; only these count.
             single: noise in one step of a chain, drawn anew for each, the others follow the ODE (pi-RL: one
-                step to learn from instead of K); else in every step.
+                step to train on instead of K); else in every step.
         """
         self.sampler, self.shape, self.executed, self.single = sampler, (length, width), executed, single
         self.steps = len(sampler.std)
-        self._able = sampler.std.nonzero()[:, 0]  # a step without deviation has no noise
+        self._stochastic_steps = sampler.std.nonzero()[:, 0]
         generator = torch.Generator().manual_seed(_START_SEED)
         self._start = torch.randn(1, 1, length * width, generator=generator)
 
@@ -125,73 +125,74 @@ class NoisyChain:
 
         Zeros are steps that follow the ODE.
         """
-        free = torch.randn(n, self.steps + 1, self.shape[0] * self.shape[1], generator=generator)
-        has = torch.zeros(n, self.steps + 1, dtype=torch.bool)
-        has[:, 0] = True
-        if self.single and len(self._able):
-            which = self._able[torch.randint(len(self._able), (n,), generator=generator)]
-            has[torch.arange(n), which + 1] = True
+        noise = torch.randn(n, self.steps + 1, self.shape[0] * self.shape[1], generator=generator)
+        has_noise = torch.zeros(n, self.steps + 1, dtype=torch.bool)
+        has_noise[:, 0] = True
+        if self.single and len(self._stochastic_steps):
+            which = self._stochastic_steps[torch.randint(len(self._stochastic_steps), (n,), generator=generator)]
+            has_noise[torch.arange(n), which + 1] = True
         else:
-            has[:, self._able + 1] = True
-        return torch.where(has[:, :, None], free, 0.0)
+            has_noise[:, self._stochastic_steps + 1] = True
+        return torch.where(has_noise[:, :, None], noise, 0.0)
 
-    def still(self, n: int) -> Tensor:
-        """Return the random numbers of n chains that leave nothing to chance: one fixed starting noise, then the ODE.
+    def deterministic(self, n: int) -> Tensor:
+        """Return the random numbers of n deterministic chains: one fixed starting noise, then the ODE.
 
-        The noise is drawn once, with a seed of its own: zeros would be where no training sample ever began.
+        The noise is drawn once, with a seed of its own: zeros would be far from every start in training.
         """
         rest = torch.zeros(n, self.steps, self._start.shape[-1])
         return torch.cat([self._start.expand(n, -1, -1), rest], dim=1)
 
-    def run(self, predict: Predict, free: Tensor) -> Drawn:
+    def run(self, denoise: Denoise, numbers: Tensor) -> ChainSample:
         """Sample with given random numbers (n, K + 1, T D), see ``sample``."""
-        noise = free.unflatten(-1, self.shape)
-        has = (noise[:, 1:] != 0).any(-1).any(-1)  # (n, K)
+        noise = numbers.unflatten(-1, self.shape)
+        has_noise = (noise[:, 1:] != 0).any(-1).any(-1)  # (n, K)
         x, n = noise[:, 0], len(noise)
         chain, means = [x], []
         for k in range(self.steps):
             step = torch.full((n,), k)
-            mean = self.sampler.mean(x, predict(x, self.sampler.times[step]), step, has[:, k])
+            mean = self.sampler.mean(x, denoise(x, self.sampler.times[step]), step, has_noise[:, k])
             means.append(self._executed(mean))
             x = mean + self.sampler.std[k] * noise[:, k + 1]
             chain.append(x)
-        noisy = has.nonzero()[:, 1].view(n, int(has[0].sum()))  # every chain has as many
-        return Drawn(torch.stack(chain, 1), noisy, torch.stack(means, 1)[torch.arange(n)[:, None], noisy])
+        noisy = has_noise.nonzero()[:, 1].view(n, int(has_noise[0].sum()))  # every chain has as many
+        return ChainSample(torch.stack(chain, 1), noisy, torch.stack(means, 1)[torch.arange(n)[:, None], noisy])
 
-    def means(self, predict: Predict, chain: Tensor, noisy: Tensor) -> Tensor:
-        """Return where a policy would have gone from a chain's points: (n, M, steps, joints), the executed part."""
-        rows, yes = torch.arange(len(chain)), torch.ones(len(chain), dtype=torch.bool)
-        found = []
+    def means(self, denoise: Denoise, chain: Tensor, noisy: Tensor) -> Tensor:
+        """Return a policy's means of the noisy steps of given chains: (n, M, steps, joints), the executed part."""
+        rows, has_noise = torch.arange(len(chain)), torch.ones(len(chain), dtype=torch.bool)
+        means = []
         for step in noisy.unbind(1):
             x = chain[rows, step]
-            found.append(self._executed(self.sampler.mean(x, predict(x, self.sampler.times[step]), step, yes)))
-        return torch.stack(found, 1) if found else chain.new_zeros(len(chain), 0, *self.executed)
+            mean = self.sampler.mean(x, denoise(x, self.sampler.times[step]), step, has_noise)
+            means.append(self._executed(mean))
+        return torch.stack(means, 1) if means else chain.new_zeros(len(chain), 0, *self.executed)
 
     def log_prob(self, chain: Tensor, means: Tensor, noisy: Tensor) -> Tensor:
         """Return the log density (n,) of chains around the means of their noisy steps; 0 if there are none."""
-        after = self._executed(chain[torch.arange(len(chain))[:, None], noisy + 1])
-        return self._count(self._around(means, noisy).log_prob(after))
+        after_noise = self._executed(chain[torch.arange(len(chain))[:, None], noisy + 1])
+        return self._reduce(self._distribution(means, noisy).log_prob(after_noise))
 
     def entropy(self, noisy: Tensor) -> Tensor:
         """Return the entropy (n,) of the noisy steps; the same whatever the means."""
         zeros = torch.zeros(*noisy.shape, *self.executed)
-        return self._count(self._around(zeros, noisy).entropy())
+        return self._reduce(self._distribution(zeros, noisy).entropy())
 
     def divergence(self, means: Tensor, other: Tensor, noisy: Tensor) -> Tensor:
         """Return the Kullback-Leibler divergence (n,) of the noisy steps from those around other means.
 
-        Of chains it is the expectation of their steps' over the chains of the first policy: in the mean over chains
-        that it drew itself, this is its value.
+        For chains it is the expectation of the steps' divergence over chains of the first policy; the mean over chains
+        sampled by that policy estimates it.
         """
-        return self._count(kl_divergence(self._around(means, noisy), self._around(other, noisy)))
+        return self._reduce(kl_divergence(self._distribution(means, noisy), self._distribution(other, noisy)))
 
-    def _around(self, means: Tensor, noisy: Tensor) -> Normal:
+    def _distribution(self, means: Tensor, noisy: Tensor) -> Normal:
         return Normal(means, self.sampler.std[noisy][:, :, None, None].expand_as(means))
 
     def _executed(self, x: Tensor) -> Tensor:
         steps, joints = self.executed
         return x[..., :steps, :joints]
 
-    def _count(self, each: Tensor) -> Tensor:
+    def _reduce(self, each: Tensor) -> Tensor:
         """Return the sums over the chunk, averaged over the noisy steps: (n, M, steps, joints) -> (n,)."""
         return each.sum((1, 2, 3)) / max(1, each.shape[1])

@@ -51,15 +51,15 @@ def test_without_noise_a_diffusion_policy_is_sampled_as_lerobot_does(diffusion, 
     own = DiffusionPolicy.from_pretrained(tmp_path).eval()
     free = draw(actor, 3)
     free[:, 1:] = 0
-    inputs = actor.inputs_of(SEEN)
+    inputs = actor.preprocess(SEEN)
     batch = {
         "observation.state": inputs["observation.state"][:, None],
         "observation.images": inputs["observation.images.front"][:, None, None],
     }
     with torch.no_grad():
         expected = own.diffusion.generate_actions(batch, noise=free[:, 0].view(3, 16, JOINTS))
-    found = actor.decide(SEEN, free)
-    torch.testing.assert_close(found.drawn[:, -1, :8], expected, atol=1e-5, rtol=0)
+    found = actor.act(SEEN, free)
+    torch.testing.assert_close(found.actions[:, -1, :8], expected, atol=1e-5, rtol=0)
 
 
 def test_a_diffusion_policy_runs_like_any_other_and_sees_the_newest_observation(diffusion):
@@ -93,9 +93,9 @@ def test_a_diffusion_policy_is_refined_and_goes_on_to_the_same_bit(diffusion, tm
         rest = refine(replace(config, run=str(tmp_path / "cut")), worlds=worlds)
         for hold in (True, False):
             run = Refinement(replace(config, run=str(tmp_path / "new"), steps=24, hold_noise=hold), worlds=worlds)
-            rollout = run._play(None)
-            assert rollout.ended.tolist() == [[False] * 2, [True] * 2, [False] * 2]
-            first, second, third = (decisions.drawn[:, 0] for decisions in rollout.decisions)
+            rollout = run._collect_rollout(None)
+            assert rollout.dones.tolist() == [[False] * 2, [True] * 2, [False] * 2]
+            first, second, third = (output.actions[:, 0] for output in rollout.outputs)
             assert torch.equal(first, second) == hold and not torch.equal(second, third)
             assert not torch.equal(first[0], first[1])
     finally:

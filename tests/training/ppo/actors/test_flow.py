@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Actors that denoise, SmolVLA's above all: considered as decided, gradients where they belong, LeRobot's sampler.
+"""Actors that denoise, SmolVLA's above all: log-probabilities, gradients where they belong, LeRobot's sampler.
 
 The policies are tiny, randomly initialised, of LeRobot's own classes.
 """
@@ -29,7 +29,7 @@ from lrm_ros.training.ppo.actors.chain import NOISY
 from lrm_ros.training.ppo.actors.diffusion import DiffusionActor
 from lrm_ros.training.ppo.actors.flow import FlowActor
 from lrm_ros.training.ppo.actors.load import load_actor
-from lrm_ros.training.ppo.ppo import Experience, update
+from lrm_ros.training.ppo.ppo import RolloutBuffer, update
 from lrm_ros.versions import at_least
 
 
@@ -54,39 +54,39 @@ def actor(request, smolvla, diffusion) -> FlowActor | DiffusionActor:
     return actor
 
 
-def test_what_is_considered_afresh_is_as_likely_as_it_was_when_it_was_decided(actor):
-    done = actor.decide(SEEN, draw(actor, 3))
+def test_evaluate_actions_gives_the_log_prob_and_value_of_act(actor):
+    done = actor.act(SEEN, draw(actor, 3))
     steps = actor.noise.steps
-    assert done.actions.shape == (3, 8, JOINTS) and done.drawn.shape[:2] == (3, steps + 1)
+    assert done.targets.shape == (3, 8, JOINTS) and done.actions.shape[:2] == (3, steps + 1)
     assert done.inputs[NOISY].shape == (3, 1 if actor.noise.single else steps)
-    before = actor.reference().means(done.inputs, done.drawn)
-    opinion = actor.consider(done.inputs, done.drawn, before)
-    torch.testing.assert_close(opinion.log_prob, done.log_prob, atol=1e-3, rtol=1e-5)
-    torch.testing.assert_close(opinion.value, done.value, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(opinion.divergence, torch.zeros(3), atol=1e-5, rtol=0)
+    before = actor.reference().means(done.inputs, done.actions)
+    evaluation = actor.evaluate_actions(done.inputs, done.actions, before)
+    torch.testing.assert_close(evaluation.log_prob, done.log_prob, atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(evaluation.value, done.value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(evaluation.divergence, torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(actor.value(SEEN), done.value, atol=1e-5, rtol=1e-5)
-    assert (opinion.log_prob - opinion.log_prob[0]).abs().max() > 1  # they do differ
+    assert (evaluation.log_prob - evaluation.log_prob[0]).abs().max() > 1  # they do differ
 
 
 def test_random_numbers_and_only_they_make_the_difference(actor):
     free = draw(actor, 3)
-    one, again, other = (actor.decide(SEEN, numbers).actions for numbers in (free, free, draw(actor, 3, 1)))
-    still = [actor.decide(SEEN, None) for _ in range(2)]
-    assert np.array_equal(one, again) and np.array_equal(still[0].actions, still[1].actions)
-    assert np.abs(one - other).max() > 0.01 and np.abs(one - still[0].actions).max() > 0.01
-    assert torch.equal(still[0].log_prob, torch.zeros(3)) and still[0].inputs[NOISY].shape == (3, 0)
+    one, again, other = (actor.act(SEEN, numbers).targets for numbers in (free, free, draw(actor, 3, 1)))
+    deterministic = [actor.act(SEEN, None) for _ in range(2)]
+    assert np.array_equal(one, again) and np.array_equal(deterministic[0].targets, deterministic[1].targets)
+    assert np.abs(one - other).max() > 0.01 and np.abs(one - deterministic[0].targets).max() > 0.01
+    assert torch.equal(deterministic[0].log_prob, torch.zeros(3)) and deterministic[0].inputs[NOISY].shape == (3, 0)
 
 
 def test_the_reference_stays_when_the_actor_moves_and_copies_nothing_that_cannot_move(actor):
     groups = actor.parameter_groups(1e-3, 1e-3, "head")
     reference = actor.reference()
-    done = actor.decide(SEEN, draw(actor, 3))
-    before = reference.means(done.inputs, done.drawn)
+    done = actor.act(SEEN, draw(actor, 3))
+    before = reference.means(done.inputs, done.actions)
     with torch.no_grad():
         for parameter in groups[0]["params"]:
             parameter += 0.1
-    assert torch.equal(reference.means(done.inputs, done.drawn), before)
-    assert (actor.consider(done.inputs, done.drawn, before).divergence > 0.01).all()
+    assert torch.equal(reference.means(done.inputs, done.actions), before)
+    assert (actor.evaluate_actions(done.inputs, done.actions, before).divergence > 0.01).all()
     moving = {id(p) for group in groups for p in group["params"]}
     for (name, own), theirs in zip(actor.named_parameters(), reference.parameters(), strict=True):
         assert (own is theirs) == (id(own) not in moving), name
@@ -97,9 +97,9 @@ def test_the_reference_stays_when_the_actor_moves_and_copies_nothing_that_cannot
 def test_gradients_reach_what_is_to_learn_and_nothing_else(actor, train):
     allowed = {id(p) for p in actor.policy.parameters() if p.requires_grad}
     groups = actor.parameter_groups(1e-3, 1e-3, train)
-    done = actor.decide(SEEN, draw(actor, 3))
-    opinion = actor.consider(done.inputs, done.drawn, None)
-    (opinion.log_prob.sum() + opinion.value.sum()).backward()
+    done = actor.act(SEEN, draw(actor, 3))
+    evaluation = actor.evaluate_actions(done.inputs, done.actions, None)
+    (evaluation.log_prob.sum() + evaluation.value.sum()).backward()
     wanted = {id(p) for group in groups for p in group["params"]}
     learns = {name: p.grad is not None and bool(p.grad.any()) for name, p in actor.policy.named_parameters()}
     for name, parameter in actor.policy.named_parameters():
@@ -116,9 +116,9 @@ def test_gradients_reach_what_is_to_learn_and_nothing_else(actor, train):
 
 
 def test_the_critic_learns_without_changing_what_the_policy_sees(actor):
-    done = actor.decide(SEEN, draw(actor, 3))
+    done = actor.act(SEEN, draw(actor, 3))
     torch.nn.init.ones_(actor.critic[-1].weight)
-    actor.consider(done.inputs, done.drawn, None).value.sum().backward()
+    actor.evaluate_actions(done.inputs, done.actions, None).value.sum().backward()
     assert all(p.grad is None for p in actor.policy.parameters()) and actor.critic[1].weight.grad.any()
     assert len(set(actor.value(SEEN).tolist())) == 3
 
@@ -130,13 +130,13 @@ def test_the_actor_learns_where_to_go(actor):
     optimiser = torch.optim.Adam(actor.parameter_groups(ppo.lr, ppo.value_lr, "decoder"), betas=(0.9, 0.95), eps=1e-5)
     generator, paid = torch.Generator().manual_seed(0), []
     for _ in range(6):
-        done = actor.decide([observation()] * 32, actor.noise.sample(32, generator))
-        reward = torch.from_numpy(done.actions[:, :, 0].mean(1)) * 10
+        done = actor.act([observation()] * 32, actor.noise.sample(32, generator))
+        reward = torch.from_numpy(done.targets[:, :, 0].mean(1)) * 10
         advantage = reward - done.value
         update(
             actor,
             optimiser,
-            Experience(done.inputs, done.drawn, done.log_prob, done.value, advantage, reward),
+            RolloutBuffer(done.inputs, done.actions, done.log_prob, done.value, advantage, reward),
             ppo,
             generator,
         )
@@ -152,11 +152,11 @@ def test_without_noise_in_its_steps_smolvla_is_sampled_as_lerobot_does(smolvla):
     assert actor.noise.steps == 10  # the policy's own
     free = draw(actor, 3)
     free[:, 1:] = 0
-    found = actor.decide(SEEN, free)
-    inputs = actor.inputs_of(SEEN)
+    found = actor.act(SEEN, free)
+    inputs = actor.preprocess(SEEN)
     expected = actor.policy.predict_action_chunk(dict(inputs), noise=free[:, 0].view(3, 10, 8))
-    torch.testing.assert_close(found.drawn[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
-    np.testing.assert_allclose(found.actions, actor.runner.postprocess(expected)[:, :8], atol=1e-5)
+    torch.testing.assert_close(found.actions[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(found.targets, actor.runner.postprocess(expected)[:, :8], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["pi0", "pi05"])
@@ -167,18 +167,18 @@ def test_pi0_and_pi05_are_sampled_as_lerobot_does_and_learn(kind, tmp_path, monk
         return
     folder = pi_folder(kind, tmp_path, monkeypatch)
     actor = load_actor(settings(folder, flow_steps=0), CONTRACT)
-    done = actor.decide(SEEN, draw(actor, 3))
-    opinion = actor.consider(done.inputs, done.drawn, actor.reference().means(done.inputs, done.drawn))
-    torch.testing.assert_close(opinion.log_prob, done.log_prob, atol=1e-3, rtol=1e-5)
-    torch.testing.assert_close(opinion.divergence, torch.zeros(3), atol=1e-5, rtol=0)
+    done = actor.act(SEEN, draw(actor, 3))
+    evaluation = actor.evaluate_actions(done.inputs, done.actions, actor.reference().means(done.inputs, done.actions))
+    torch.testing.assert_close(evaluation.log_prob, done.log_prob, atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(evaluation.divergence, torch.zeros(3), atol=1e-5, rtol=0)
     free = draw(actor, 3)
     free[:, 1:] = 0
-    expected = actor.policy.predict_action_chunk(actor.inputs_of(SEEN), noise=free[:, 0].view(3, 10, 8))
-    torch.testing.assert_close(actor.decide(SEEN, free).drawn[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
+    expected = actor.policy.predict_action_chunk(actor.preprocess(SEEN), noise=free[:, 0].view(3, 10, 8))
+    torch.testing.assert_close(actor.act(SEEN, free).actions[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
     for train, readers in (("decoder", False), ("all", True)):
         actor.zero_grad()
         actor.parameter_groups(1e-3, 1e-3, train)
-        actor.consider(done.inputs, done.drawn, None).log_prob.sum().backward()
+        actor.evaluate_actions(done.inputs, done.actions, None).log_prob.sum().backward()
         learns = [name for name, p in actor.policy.named_parameters() if p.grad is not None and p.grad.any()]
         assert any("gemma_expert." in name for name in learns)
         assert any(".paligemma." in name for name in learns) == readers
@@ -187,15 +187,15 @@ def test_pi0_and_pi05_are_sampled_as_lerobot_does_and_learn(kind, tmp_path, monk
 def test_padding_a_task_to_the_longest_changes_nothing(smolvla):
     actor = load_actor(settings(smolvla), CONTRACT)
     free = draw(actor, 3)
-    together = actor.decide(SEEN, free)
-    alone = actor.decide(SEEN[1:2], free[1:2])
+    together = actor.act(SEEN, free)
+    alone = actor.act(SEEN[1:2], free[1:2])
     assert alone.inputs["observation.language.tokens"].shape == (1, 48)
-    np.testing.assert_allclose(alone.actions[0], together.actions[1], atol=1e-5)
+    np.testing.assert_allclose(alone.targets[0], together.targets[1], atol=1e-5)
     batch = actor.runner.preprocess(policy_input(SEEN[1], CONTRACT))  # as PolicyRunner does: not padded
     assert batch["observation.language.tokens"].shape[1] < 48
     free[:, 1:] = 0
     expected = actor.policy.predict_action_chunk(batch, noise=free[1:2, 0].view(1, 10, 8))
-    torch.testing.assert_close(actor.decide(SEEN[1:2], free[1:2]).drawn[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(actor.act(SEEN[1:2], free[1:2]).actions[:, -1, :, :JOINTS], expected, atol=1e-5, rtol=0)
 
 
 def test_the_steps_of_refinement_become_the_policys_own(smolvla, tmp_path):

@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from lrm_ros.config import PpoConfig
 from lrm_ros.training.ppo.actors.sampling import FlowSde, NoisyChain
-from lrm_ros.training.ppo.ppo import Experience, Inputs, Opinion, update
+from lrm_ros.training.ppo.ppo import ActionEvaluation, Inputs, RolloutBuffer, update
 
 CENTRE, SPREAD = 1.5, 0.4  # of the actions in the toy flow from a standard normal
 
@@ -104,7 +104,7 @@ def test_single_noise_is_in_one_step_of_a_chain_and_any_step_can_be_it():
 
 def test_without_chance_every_chain_is_the_same_and_follows_the_flow():
     chain = NoisyChain(FlowSde(5, 0.5), 3, 2, (3, 2), single=True)
-    done = chain.run(velocity, chain.still(2))
+    done = chain.run(velocity, chain.deterministic(2))
     x = done.chain[:, 0]
     assert torch.equal(x[0], x[1]) and x.std() > 0.3
     for k in range(5):
@@ -166,11 +166,11 @@ class Bandit(nn.Module):
     def predict(self, states: Tensor):
         return lambda x, times: self.flow(torch.cat([x[:, 0], states, times[:, None]], 1))[:, None]
 
-    def consider(self, inputs: Inputs, decisions: Tensor, reference: Tensor | None) -> Opinion:
+    def evaluate_actions(self, inputs: Inputs, actions: Tensor, reference: Tensor | None) -> ActionEvaluation:
         noisy = inputs["noisy"]
-        means = self.noise.means(self.predict(inputs["state"]), decisions, noisy)
-        log_prob, entropy = self.noise.log_prob(decisions, means, noisy), self.noise.entropy(noisy)
-        return Opinion(log_prob, entropy, self.critic(inputs["state"])[:, 0], torch.zeros(len(decisions)))
+        means = self.noise.means(self.predict(inputs["state"]), actions, noisy)
+        log_prob, entropy = self.noise.log_prob(actions, means, noisy), self.noise.entropy(noisy)
+        return ActionEvaluation(log_prob, entropy, self.critic(inputs["state"])[:, 0], torch.zeros(len(actions)))
 
 
 def pay(states: Tensor, chain: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def pay(states: Tensor, chain: Tensor) -> Tensor:
 
 
 def play(level: float, single: bool) -> tuple[float, float, bool]:
-    """Return the mean pay before and after 10 iterations of 256 decisions, and whether the policy moved at all."""
+    """Return the mean pay before and after 10 iterations of 256 actions, and whether the policy moved at all."""
     actor = Bandit(level, single)
     before = [p.clone() for p in actor.flow.parameters()]
     optimiser = torch.optim.Adam(actor.parameters(), lr=5e-3)
@@ -195,8 +195,8 @@ def play(level: float, single: bool) -> tuple[float, float, bool]:
         reward = pay(states, done.chain)
         log_prob = actor.noise.log_prob(done.chain, done.means, done.noisy)
         inputs = {"state": states, "noisy": done.noisy}
-        experience = Experience(inputs, done.chain, log_prob, value, reward - value, reward)
-        update(actor, optimiser, experience, config, generator)
+        buffer = RolloutBuffer(inputs, done.chain, log_prob, value, reward - value, reward)
+        update(actor, optimiser, buffer, config, generator)
         paid.append(reward.mean().item())
     moved = any(not torch.equal(p, q) for p, q in zip(before, actor.flow.parameters(), strict=True))
     return paid[0], sum(paid[-3:]) / 3, moved

@@ -31,7 +31,7 @@ from lrm_ros.commit import source_commit
 from lrm_ros.contract import load_contract
 from lrm_ros.files import read_json, write_json
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
-from lrm_ros.training.ppo.actors.load import load_player
+from lrm_ros.training.ppo.actors.load import load_eval_actor
 from lrm_ros.types import Frame
 
 RECORDING = "recording.json"
@@ -116,7 +116,7 @@ def record(
         return 0
     count = 0
     contract = load_contract(Path(checkpoint))
-    actor = load_player(checkpoint, contract, execute_steps, noise_std)
+    actor = load_eval_actor(checkpoint, contract, execute_steps, noise_std)
     rules = EpisodeRules(max_steps, stop_at_success=False, judge_every=1)
     with VectorWorlds(worlds, rules, execute_steps, processes, contract) as vector:
         for turn in missing:
@@ -147,9 +147,9 @@ def _play(vector: VectorWorlds, actor: Any, seeds: Sequence[int], noise_seed: in
     starts = [*seeds, *[seeds[-1]] * (vector.count - len(seeds))]
     observations = vector.reset([[seed] for seed in starts], rebuild=True)[: len(seeds)]
     played = [Played(seed, observation.task) for seed, observation in zip(seeds, observations, strict=True)]
-    free = None if noise_seed is None else torch.cat([_noise(actor, noise_seed, seed) for seed in seeds])
+    noise = None if noise_seed is None else torch.cat([_noise(actor, noise_seed, seed) for seed in seeds])
     while active:
-        chunks = list(actor.decide(observations, free).actions)
+        chunks = list(actor.act(observations, noise).targets)
         stretches = vector.advance(chunks, active)
         for episode, stretch in zip(played, stretches, strict=True):
             episode.frames += [frame for _, frame in stretch.judged]
