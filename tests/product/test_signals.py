@@ -15,7 +15,7 @@ import pytest
 from lrm_ros.programs import ASK_TO_STOP, exit_code
 from lrm_ros.training.bench import signals as bench
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ASKING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 _NODE = """
