@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds and reward engine of other nodes, to be used like those of this process: ``VectorWorlds``, ``RewardEngine``.
+"""Clients of the worlds node and the reward node, with the interfaces of ``VectorWorlds``, ``RewardEngine``.
 
 Calls publish and wait, so they belong in another thread than the one that spins the node.
 """
@@ -26,25 +26,25 @@ from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
 from lrm_ros.reward.engine import Held
 from lrm_ros.sim.vector.node import JUDGED
-from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.sim.vector.worlds import ChunkResult
 from lrm_ros.types import ActionChunk, Frame, Observation, Reward, Unscored
 
-PATIENCE_S = 300.0  # the first picture may compile shaders on a busy machine
+TIMEOUT_S = 300.0  # the first picture may compile shaders on a busy machine
 
 T = TypeVar("T")
 
 
-class Silence(RuntimeError):
+class NoReply(RuntimeError):
     """A node did not answer in time, or the wait was ended."""
 
 
 class Inbox:
     """Waiting for messages: callbacks of the spinning thread wake the thread that waits."""
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         """Set how long a wait may last without any message [s]."""
         self._changed = threading.Condition()
-        self._patience_s, self._news, self._closed = patience_s, 0, False
+        self._timeout_s, self._news, self._closed = timeout_s, 0, False
 
     def deliver(self, store: Callable[[], Any]) -> None:
         """Change what is stored, e.g. by a message, and wake whoever waits."""
@@ -57,19 +57,19 @@ class Inbox:
         """Return what ``take`` returns as soon as that is not None.
 
         Raises:
-            Silence: no message came for ``patience_s``, or ``close`` was called.
+            NoReply: no message came for ``timeout_s``, or ``close`` was called.
         """
         with self._changed:
             while (found := take()) is None:
                 news = self._news
                 if self._closed:
-                    raise Silence(f"no longer waiting for {what}")
-                if not self._changed.wait(self._patience_s) and self._news == news:
-                    raise Silence(f"{what}: nothing came for {self._patience_s:.0f} s; look at that node's output")
+                    raise NoReply(f"no longer waiting for {what}")
+                if not self._changed.wait(self._timeout_s) and self._news == news:
+                    raise NoReply(f"{what}: nothing came for {self._timeout_s:.0f} s; look at that node's output")
             return found
 
     def open(self) -> None:
-        """Let waits be again after ``close``."""
+        """Allow waits again after ``close``."""
         with self._changed:
             self._closed = False
 
@@ -88,7 +88,7 @@ class RemoteWorlds:
 
         Args:
             node: that spins in another thread.
-            inbox: where to wait.
+            inbox: the inbox of the messages.
             count: number of worlds.
             contract: joints and cameras.
         """
@@ -127,8 +127,8 @@ class RemoteWorlds:
         about = self._next("reset")
         return [self._observation(world, status) for world, status in enumerate(about)]
 
-    def advance(self, chunks: Sequence[NDArray[np.float32]]) -> list[Stretch]:
-        """Execute a chunk of absolute joint targets in each world; see ``VectorWorlds.advance``."""
+    def step(self, chunks: Sequence[NDArray[np.float32]]) -> list[ChunkResult]:
+        """Execute a chunk of absolute joint targets in each world; see ``VectorWorlds.step``."""
         if len(chunks) != self.count:
             raise ValueError(f"{self.count} worlds need a chunk each, got {len(chunks)}")
         before = self._stamps
@@ -136,17 +136,17 @@ class RemoteWorlds:
             chunk = ActionChunk(stamp_ns, actions, self._contract.dt_s)
             publisher.publish(messages.from_chunk(chunk, self._contract.joints))
         about = self._next("step")
-        return [self._stretch(world, before[world], status) for world, status in enumerate(about)]
+        return [self._result(world, before[world], status) for world, status in enumerate(about)]
 
-    def forget(self) -> None:
-        """Drop what came and was not taken, of an iteration that was broken off."""
+    def clear(self) -> None:
+        """Drop received messages that were not used, of an iteration that was interrupted."""
 
-        def clear() -> None:
+        def clear_all() -> None:
             self._news.clear()
             for world in range(self.count):
-                self._forget(world)
+                self._drop(world)
 
-        self._inbox.deliver(clear)
+        self._inbox.deliver(clear_all)
 
     def close(self) -> None:
         """End all waits; the worlds belong to their node."""
@@ -169,7 +169,7 @@ class RemoteWorlds:
         chunk = messages.to_chunk(message, self._contract.joints, self._contract.dt_s)
         self._sent[world][chunk.stamp_ns] = chunk.actions
 
-    # ---- what they tell ----------------------------------------------------------------------------------------------
+    # ---- replies -----------------------------------------------------------------------------------------------------
 
     def _next(self, what: str) -> list[dict[str, str]]:
         """Return what the next message says about each world, once all that belongs to it is here."""
@@ -192,7 +192,7 @@ class RemoteWorlds:
     def _complete(self, world: int, status: Mapping[str, str]) -> bool:
         """Return whether everything a status speaks of has come."""
         shown = [int(status[name]) for name in ("stamp_ns", "final_ns") if name in status]
-        judged = [stamp for _, stamp in _places(status)]
+        judged = [stamp for _, stamp in _judged_frames(status)]
         seen = all(stamp in self._images[world] and stamp in self._states[world] for stamp in shown)
         executed = "progress" not in status or self._stamps[world] in self._sent[world]
         return seen and executed and all(stamp in self._judged[world] for stamp in judged)
@@ -203,24 +203,24 @@ class RemoteWorlds:
         frame, state = self._images[world][stamp_ns], self._states[world][stamp_ns]
         return Observation(stamp_ns, {self._camera: frame}, state, task)
 
-    def _stretch(self, world: int, before: int, status: Mapping[str, str]) -> Stretch:
-        ended = "final_ns" in status
-        stretch = Stretch(
+    def _result(self, world: int, before: int, status: Mapping[str, str]) -> ChunkResult:
+        done = "final_ns" in status
+        result = ChunkResult(
             self._sent[world][before],
             np.array([float(word) for word in status["progress"].split()], np.float32),
             np.array([word == "1" for word in status["success"].split()]),
-            tuple((place, self._judged[world][stamp]) for place, stamp in _places(status)),
-            ended,
+            tuple((step, self._judged[world][stamp]) for step, stamp in _judged_frames(status)),
+            done,
             status.get("cut_off") == "true",
-            self._observation(world, status, final=True) if ended else None,
+            self._observation(world, status, final=True) if done else None,
             self._observation(world, status),
             int(status["seed"]),
         )
-        self._inbox.deliver(partial(self._forget, world, stretch.observation.stamp_ns))
-        return stretch
+        self._inbox.deliver(partial(self._drop, world, result.observation.stamp_ns))
+        return result
 
-    def _forget(self, world: int, before_ns: float = math.inf) -> None:
-        """Let go of what a world showed, or of what it showed before a stamp."""
+    def _drop(self, world: int, before_ns: float = math.inf) -> None:
+        """Drop a world's messages, or those before a stamp."""
         for kept in (self._images, self._judged, self._states, self._sent):
             for stamp in [stamp for stamp in kept[world] if stamp < before_ns]:
                 del kept[world][stamp]
@@ -234,7 +234,7 @@ class RemoteEngine:
 
         Args:
             node: that spins in another thread.
-            inbox: where to wait.
+            inbox: the inbox of the messages.
             count: number of worlds; their streams are called "0", "1", ...
             mode: of the reward node.
             scale: factor on the signal.
@@ -252,14 +252,14 @@ class RemoteEngine:
         """Whether the reward node listens."""
         return self._queries.get_subscription_count() > 0
 
-    def forget(self) -> None:
-        """Drop answers that nobody took, of an iteration that was broken off."""
+    def clear(self) -> None:
+        """Drop received answers that were not used, of an iteration that was interrupted."""
 
-        def clear() -> None:
+        def clear_all() -> None:
             for answers in self._answers.values():
                 answers.clear()
 
-        self._inbox.deliver(clear)
+        self._inbox.deliver(clear_all)
 
     def reset(self, stream: str) -> None:
         """Begin a new episode of a stream with its next frame."""
@@ -320,20 +320,22 @@ class RemoteEngine:
         return found
 
 
-def _places(status: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Return (place in the chunk, stamp) of each judged frame."""
+def _judged_frames(status: Mapping[str, str]) -> list[tuple[int, int]]:
+    """Return (step in the chunk, stamp) of each judged frame."""
     pairs = (word.split(":") for word in status.get("judged", "").split())
-    return [(int(place), int(stamp)) for place, stamp in pairs]
+    return [(int(step), int(stamp)) for step, stamp in pairs]
 
 
-def until(what: str, predicate: Callable[[], bool], stopped: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+def wait_until(
+    what: str, predicate: Callable[[], bool], stopped: Callable[[], bool], seconds: float = TIMEOUT_S
+) -> None:
     """Poll while nodes find each other.
 
     Raises:
-        Silence: it did not become true in time, or ``stopped``.
+        NoReply: it did not become true in time, or ``stopped``.
     """
     deadline = time.monotonic() + seconds
     while not predicate():
         if stopped() or time.monotonic() > deadline:
-            raise Silence(f"{what}: not within {seconds:.0f} s; is that node running?")
+            raise NoReply(f"{what}: not within {seconds:.0f} s; is that node running?")
         time.sleep(0.05)

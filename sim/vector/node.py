@@ -26,7 +26,7 @@ from lrm_ros import messages, topics
 from lrm_ros.config import WorldsConfig
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
-from lrm_ros.sim.vector.worlds import EpisodeRules, Stretch, VectorWorlds
+from lrm_ros.sim.vector.worlds import ChunkResult, EpisodeRules, VectorWorlds
 from lrm_ros.types import ActionChunk, Frame, Observation
 
 JUDGED = "judged"  # camera name of the frames that the reward node judges
@@ -91,9 +91,9 @@ class WorldsNode(LrmNode[WorldsConfig]):
         self._chunks = {}
         statuses = []
         for world, observation in enumerate(observations):
-            self._show(world, observation, first=True)
+            self._publish_observation(world, observation, first=True)
             statuses.append(self._status(world, observation, seeds[world][0], {}))
-        self._tell("reset", observations, statuses)
+        self._publish_status("reset", observations, statuses)
         self.diagnostics.count("resets")
 
     def _on_command(self, world: int, message: JointTrajectory) -> None:
@@ -117,35 +117,35 @@ class WorldsNode(LrmNode[WorldsConfig]):
             return
         self._chunks[world] = chunk
         if len(self._chunks) == self.config.worlds:
-            self._advance()
+            self._step()
 
-    def _advance(self) -> None:
-        """Execute the chunks of all worlds and publish what came of them."""
+    def _step(self) -> None:
+        """Execute the chunks of all worlds and publish the results."""
         assert self._worlds is not None
         started = time.perf_counter()
         before = self._stamps
-        stretches = self._worlds.advance([self._chunks[world].actions for world in range(self.config.worlds)])
+        results = self._worlds.step([self._chunks[world].actions for world in range(self.config.worlds)])
         self.diagnostics.latency("step", time.perf_counter() - started)
         self._chunks = {}
         statuses = []
-        for world, stretch in enumerate(stretches):
-            self._publish(world, before[world], stretch)
-            statuses.append(self._status(world, stretch.observation, stretch.seed, _truth(stretch)))
-            self.diagnostics.count("steps", len(stretch.sent))
-        self._tell("step", [stretch.observation for stretch in stretches], statuses)
+        for world, result in enumerate(results):
+            self._publish_result(world, before[world], result)
+            statuses.append(self._status(world, result.observation, result.seed, _truth(result)))
+            self.diagnostics.count("steps", len(result.sent))
+        self._publish_status("step", [result.observation for result in results], statuses)
 
-    def _publish(self, world: int, stamp_ns: int, stretch: Stretch) -> None:
-        sent = ActionChunk(stamp_ns, stretch.sent, self.contract.dt_s)
+    def _publish_result(self, world: int, stamp_ns: int, result: ChunkResult) -> None:
+        sent = ActionChunk(stamp_ns, result.sent, self.contract.dt_s)
         self._sent[world].publish(messages.from_chunk(sent, self.contract.joints))
-        for _, frame in stretch.judged:
+        for _, frame in result.judged:
             self._judged[world].publish(messages.from_frame(frame))
-        if stretch.final is not None:
-            if not stretch.judged:
-                self._judged[world].publish(messages.from_frame(_frame_of(stretch.final)))
-            self._show(world, stretch.final)
-        self._show(world, stretch.observation, first=stretch.ended)
+        if result.final_observation is not None:
+            if not result.judged:
+                self._judged[world].publish(messages.from_frame(_frame_of(result.final_observation)))
+            self._publish_observation(world, result.final_observation)
+        self._publish_observation(world, result.observation, first=result.done)
 
-    def _show(self, world: int, observation: Observation, first: bool = False) -> None:
+    def _publish_observation(self, world: int, observation: Observation, first: bool = False) -> None:
         """Publish what the policy sees, and for the reward node the first frame of an episode."""
         state = messages.from_state(observation.stamp_ns, self.contract.joints, observation.state)
         self._states[world].publish(state)
@@ -159,24 +159,24 @@ class WorldsNode(LrmNode[WorldsConfig]):
         values = {"stamp_ns": observation.stamp_ns, "seed": seed} | more
         return messages.status(DiagnosticStatus.OK, messages.stream_name(world), observation.task, values)
 
-    def _tell(self, what: str, observations: list[Observation], statuses: list[DiagnosticStatus]) -> None:
+    def _publish_status(self, what: str, observations: list[Observation], statuses: list[DiagnosticStatus]) -> None:
         self._stamps = [observation.stamp_ns for observation in observations]
         newest = messages.to_time(max(self._stamps))
         self._about.publish(DiagnosticArray(header=Header(stamp=newest, frame_id=what), status=statuses))
 
 
-def _truth(stretch: Stretch) -> dict[str, Any]:
-    """Return what else is to be known about a stretch, as plain texts."""
+def _truth(result: ChunkResult) -> dict[str, Any]:
+    """Return the values of a result that are not in other messages, as plain texts."""
     about: dict[str, Any] = {
-        "progress": " ".join(repr(float(value)) for value in stretch.progress),
-        "success": " ".join(str(int(value)) for value in stretch.success),
-        "judged": " ".join(f"{place}:{frame.stamp_ns}" for place, frame in stretch.judged),
+        "progress": " ".join(repr(float(value)) for value in result.progress),
+        "success": " ".join(str(int(value)) for value in result.success),
+        "judged": " ".join(f"{step}:{frame.stamp_ns}" for step, frame in result.judged),
     }
-    if stretch.final is not None:
+    if result.final_observation is not None:
         about |= {
-            "final_ns": stretch.final.stamp_ns,
-            "final_task": stretch.final.task,
-            "cut_off": str(stretch.cut_off).lower(),
+            "final_ns": result.final_observation.stamp_ns,
+            "final_task": result.final_observation.task,
+            "cut_off": str(result.truncated).lower(),
         }
     return about
 

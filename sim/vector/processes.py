@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds in a few processes of this machine; their pictures come through shared memory."""
+"""Worlds in a few processes of this machine; their images come through shared memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.sim.vector.place import EpisodeRules, Order, Place
+from lrm_ros.sim.vector.env_worker import Command, EnvWorker, EpisodeRules
 
 
 class Processes:
@@ -34,7 +34,7 @@ class Processes:
         Args:
             count: number of worlds.
             processes: that share them.
-            slots: pictures a world can have to show at once.
+            slots: images of a world at once.
             rules: when episodes end and which frames are judged.
             task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             contract: joints, limits, cameras and control rate.
@@ -46,51 +46,51 @@ class Processes:
         shape = (count, slots, camera.height, camera.width, 3)
         self._memory: SharedMemory | None = SharedMemory(create=True, size=int(np.prod(shape)))
         self._frames: NDArray[np.uint8] = np.ndarray(shape, np.uint8, self._memory.buf)
-        self._crew: list[tuple[range, Any, Connection]] = []
+        self._processes: list[tuple[range, Any, Connection]] = []
         context = multiprocessing.get_context("spawn")
         edges = np.linspace(0, count, processes + 1).astype(int)
         try:
             for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
                 ours, theirs = context.Pipe()
                 about = (theirs, self._memory.name, shape, first, end, rules, task, contract)
-                process = context.Process(target=_work, args=about, daemon=True)
+                process = context.Process(target=_run, args=about, daemon=True)
                 process.start()
                 theirs.close()
-                self._crew.append((range(first, end), process, ours))
-            for _, _, pipe in self._crew:
+                self._processes.append((range(first, end), process, ours))
+            for _, _, pipe in self._processes:
                 self._answer(pipe)
         except BaseException:
             self.close()
             raise
 
-    def ask(self, orders: Sequence[Order | None]) -> list[Any]:
-        """Give every world its order and return the answers, both in the order of the worlds.
+    def call(self, commands: Sequence[Command | None]) -> list[Any]:
+        """Send every world its command and return the answers, both in the order of the worlds.
 
         Raises:
             RuntimeError: a process died or its simulator raised; says which. Or they are closed.
         """
-        if not self._crew:
+        if not self._processes:
             raise RuntimeError("the worlds are closed")
-        for worlds, process, pipe in self._crew:
+        for worlds, process, pipe in self._processes:
             try:
-                pipe.send([orders[world] for world in worlds])
+                pipe.send([commands[world] for world in worlds])
             except ConnectionError as error:
-                raise _death(worlds, process) from error
-        return [answer for _, _, pipe in self._crew for answer in self._answer(pipe)]
+                raise _died(worlds, process) from error
+        return [answer for _, _, pipe in self._processes for answer in self._answer(pipe)]
 
-    def picture(self, world: int, slot: int) -> NDArray[np.uint8]:
-        """Return a copy of what a world put into a slot."""
+    def image(self, world: int, slot: int) -> NDArray[np.uint8]:
+        """Return a copy of the image in a slot of a world."""
         return self._frames[world, slot].copy()
 
     def close(self) -> None:
         """Stop the processes and free the memory."""
-        for _, process, pipe in self._crew:
+        for _, process, pipe in self._processes:
             pipe.close()  # a worker ends when its pipe does
             process.join(timeout=5)
             if process.is_alive():
                 process.kill()
                 process.join()
-        self._crew = []
+        self._processes = []
         if self._memory is not None:
             self._frames = np.zeros(0, np.uint8)
             self._memory.close()
@@ -101,15 +101,15 @@ class Processes:
         try:
             answer = pipe.recv()
         except (EOFError, ConnectionError) as error:
-            worlds, process, _ = next(member for member in self._crew if member[2] is pipe)
-            raise _death(worlds, process) from error
+            worlds, process, _ = next(member for member in self._processes if member[2] is pipe)
+            raise _died(worlds, process) from error
         if isinstance(answer, str):
             raise RuntimeError(answer)
         return answer
 
 
-def _death(worlds: range, process: Any) -> RuntimeError:
-    """Return what to say about a process that has ended."""
+def _died(worlds: range, process: Any) -> RuntimeError:
+    """Return the error for a process that has ended."""
     process.join(timeout=5)
     return RuntimeError(
         f"the process of worlds {worlds.start} to {worlds.stop - 1} died with code {process.exitcode}; "
@@ -117,7 +117,7 @@ def _death(worlds: range, process: Any) -> RuntimeError:
     )
 
 
-def _work(
+def _run(
     pipe: Connection,
     memory: str,
     shape: tuple[int, ...],
@@ -127,7 +127,7 @@ def _work(
     task: str,
     contract: RobotContract,
 ) -> None:
-    """Body of a process: build worlds ``first`` to ``end`` and obey until the pipe ends."""
+    """Body of a process: build worlds ``first`` to ``end`` and execute commands until the pipe ends."""
     import gc
     import signal
 
@@ -142,18 +142,20 @@ def _work(
         torch.set_num_threads(1)
         shared = SharedMemory(name=memory)
         frames: NDArray[np.uint8] = np.ndarray(shape, np.uint8, shared.buf)
-        places = [Place(World(task, contract), frames[number], rules) for number in range(first, end)]
+        workers = [EnvWorker(World(task, contract), frames[number], rules) for number in range(first, end)]
         gc.collect()
         gc.freeze()  # ManiSkill collects garbage whenever it builds a scene; what is here now will not become any
         pipe.send([])
         while True:
-            orders = pipe.recv()
-            pipe.send([place.obey(order) if order else None for place, order in zip(places, orders, strict=True)])
+            commands = pipe.recv()
+            pipe.send(
+                [worker.handle(command) if command else None for worker, command in zip(workers, commands, strict=True)]
+            )
     except (EOFError, BrokenPipeError):
         pass
     except Exception as error:
         pipe.send(f"worlds {first} to {end - 1}: {type(error).__name__}: {error}")
     finally:
-        frames = places = None  # type: ignore[assignment]
+        frames = workers = None  # type: ignore[assignment]
         if shared is not None:
             shared.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds in Ray actors, on as many machines as the cluster has; their pictures come with the answers.
+"""Worlds in Ray actors, on as many machines as the cluster has; their images come with the answers.
 
 Address ``local`` starts Ray on this machine, ``auto`` joins the cluster this machine belongs to, ``ray://HOST:PORT``
 one elsewhere. An actor takes one CPU of the cluster. Every machine needs this package in Ray's Python.
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.sim.vector.place import NEXT, EpisodeRules, Order, Place
+from lrm_ros.sim.vector.env_worker import NEXT, Command, EnvWorker, EpisodeRules
 
 LOCAL = "local"
-PATIENCE_S = 5.0  # for CPUs that are still taken [s]
+TIMEOUT_S = 5.0  # for CPUs that are still taken [s]
 
 
 class RayActors:
@@ -42,7 +42,7 @@ class RayActors:
         Args:
             count: number of worlds.
             actors: that share them, at most one a world; ``None``: one a CPU of the cluster.
-            slots: pictures a world can have to show at once.
+            slots: images of a world at once.
             rules: when episodes end and which frames are judged.
             task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             contract: joints, limits, cameras and control rate.
@@ -53,7 +53,7 @@ class RayActors:
                 built; says why.
         """
         self._ray, self._started = _connect(address)
-        self._pictures: list[dict[int, NDArray[np.uint8]]] = [{} for _ in range(count)]
+        self._images: list[dict[int, NDArray[np.uint8]]] = [{} for _ in range(count)]
         actor = self._ray.remote(num_cpus=1)(_Actor)
         self._actors: list[Any] = []
         try:
@@ -67,8 +67,8 @@ class RayActors:
             self.close()
             raise
 
-    def ask(self, orders: Sequence[Order | None]) -> list[Any]:
-        """Give every world its order and return the answers, both in the order of the worlds.
+    def call(self, commands: Sequence[Command | None]) -> list[Any]:
+        """Send every world its command and return the answers, both in the order of the worlds.
 
         Raises:
             RuntimeError: an actor died or its simulator raised; says which. Or they are closed.
@@ -76,17 +76,17 @@ class RayActors:
         if not self._actors:
             raise RuntimeError("the worlds are closed")
         asked = [
-            actor.obey.remote([orders[world] for world in worlds])
+            actor.handle.remote([commands[world] for world in worlds])
             for actor, worlds in zip(self._actors, self._ranges, strict=True)
         ]
         found = [pair for part in self._get(asked) for pair in part]
-        for world, (_, pictures) in enumerate(found):
-            self._pictures[world] = pictures
+        for world, (_, images) in enumerate(found):
+            self._images[world] = images
         return [answer for answer, _ in found]
 
-    def picture(self, world: int, slot: int) -> NDArray[np.uint8]:
-        """Return a copy of what a world put into a slot with its last answer."""
-        return self._pictures[world][slot].copy()
+    def image(self, world: int, slot: int) -> NDArray[np.uint8]:
+        """Return a copy of the image in a slot of a world's last answer."""
+        return self._images[world][slot].copy()
 
     def close(self) -> None:
         """End the actors, and Ray if it was started here."""
@@ -125,32 +125,34 @@ class _Actor:
         torch.set_num_threads(1)
         camera = contract.cameras[0]
         self._slots = np.zeros((len(worlds), slots, camera.height, camera.width, 3), np.uint8)
-        self._places = [Place(World(task, contract), own, rules) for own in self._slots]
+        self._workers = [EnvWorker(World(task, contract), own, rules) for own in self._slots]
 
     def ready(self) -> bool:
         """Return when the worlds are built."""
         return True
 
-    def obey(self, orders: Sequence[Order | None]) -> list[tuple[dict[str, Any] | None, dict[int, NDArray[np.uint8]]]]:
-        """Return the answer of each world and the pictures that belong to it, by slot."""
+    def handle(
+        self, commands: Sequence[Command | None]
+    ) -> list[tuple[dict[str, Any] | None, dict[int, NDArray[np.uint8]]]]:
+        """Return the answer of each world and its images, by slot."""
         found = []
-        for place, own, order in zip(self._places, self._slots, orders, strict=True):
-            answer = place.obey(order) if order else None
-            shown = {NEXT} if answer else set()
-            if answer and order and order[0] == "advance":
-                shown |= {slot for slot, _, _ in answer["judged"]}
-                shown |= {answer["final"]["slot"]} if answer["final"] else set()
-            found.append((answer, {slot: own[slot].copy() for slot in shown}))
+        for worker, own, command in zip(self._workers, self._slots, commands, strict=True):
+            answer = worker.handle(command) if command else None
+            slots = {NEXT} if answer else set()
+            if answer and command and command[0] == "step":
+                slots |= {slot for slot, _, _ in answer["judged"]}
+                slots |= {answer["final"]["slot"]} if answer["final"] else set()
+            found.append((answer, {slot: own[slot].copy() for slot in slots}))
         return found
 
 
 def _wait_for_cpus(ray: Any, actors: int) -> None:
-    """Return when every actor can have a CPU; those of actors that have just ended come back after a moment.
+    """Wait until every actor can have a CPU; those of actors that have just ended are free after a moment.
 
     Raises:
-        RuntimeError: they are taken; Ray itself would wait for ever.
+        RuntimeError: too few are free; Ray itself would wait for ever.
     """
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + TIMEOUT_S
     while (free := int(ray.available_resources().get("CPU", 0))) < actors:
         if time.monotonic() > until:
             raise RuntimeError(

@@ -4,8 +4,8 @@
 Modes ``contrastive``, ``progress``, ``completion``, ``tri`` and the baselines never see the simulator's state. The
 reward of a control step is the newest answer for a frame up to that step (interval-hold, paper eq. 8); before the first
 answer of an episode there is nothing to hold and a step counts 0. The first frame of an episode is judged, too;
-contrastive compares from the second on. The baselines (RoboReward, Robometer, TOPReward) watch all judged frames of the
-episode so far. A query that fails ends the run, which can be resumed: nothing is learned from a made-up number.
+contrastive compares from the second on. The baselines (RoboReward, Robometer, TOPReward) get all judged frames of the
+episode so far. A query that fails ends the run, which can be resumed: no reward is made up.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from lrm_ros.config import RefineConfig, RewardConfig
 from lrm_ros.reward.engine import Held, RewardEngine
 from lrm_ros.reward.models import MODES, RewardModel
-from lrm_ros.sim.vector.worlds import EpisodeRules, Stretch
+from lrm_ros.sim.vector.worlds import ChunkResult, EpisodeRules
 from lrm_ros.types import VIDEO_HEADS, Frame, Observation, Reward, Unscored
 
 ENV = "env"
 REWARDS = (ENV, *MODES)
 
 
-class FrameJudge(Protocol):
-    """What is needed of a ``RewardEngine``; it may be in another process."""
+class FrameScorer(Protocol):
+    """The methods of ``RewardEngine`` that are used; it may be in another process."""
 
     def reset(self, stream: str) -> None:
         """Begin a new episode of a stream."""
@@ -44,38 +44,38 @@ class FrameJudge(Protocol):
 
 
 @dataclass
-class Tally:
-    """What happened to the episodes that ended.
+class EpisodeStats:
+    """Statistics of the episodes that ended since the last ``begin``.
 
     Attributes:
-        episodes: how many ended.
-        succeeded: by the simulator's truth, at any time: for people, not for the reward.
-        judged: p(done) of the completion head at the end of each.
-        progress: simulator's progress at the end of each.
-        queries: questions to the reward model.
-        seconds: time its answers took.
+        episodes: number of episodes.
+        successes: of these, by the simulator, at any time: for people, not for the reward.
+        p_done: of the completion head at the end of each.
+        final_progress: simulator's progress at the end of each.
+        queries: to the reward model.
+        seconds: time of its answers.
     """
 
     episodes: int = 0
-    succeeded: int = 0
-    judged: list[float] = field(default_factory=list)
-    progress: list[float] = field(default_factory=list)
+    successes: int = 0
+    p_done: list[float] = field(default_factory=list)
+    final_progress: list[float] = field(default_factory=list)
     queries: int = 0
     seconds: float = 0.0
 
 
 class WorldRewards:
-    """Turns what worlds did into a reward for each control step."""
+    """Computes the reward of each control step from the worlds' results."""
 
     def __init__(
-        self, config: RefineConfig, model: RewardModel | None = None, engine: FrameJudge | None = None
+        self, config: RefineConfig, model: RewardModel | None = None, engine: FrameScorer | None = None
     ) -> None:
         """Choose the reward.
 
         Args:
             config: ``reward``, ``interval``, ``scale``, ``weights``, ``shaped``, ``model``, ``baseline``, ``device``.
-            model: who answers; loaded if not given. ``env`` and the baselines ask it only how episodes ended.
-            engine: asks the model in another process; made for ``model`` here if not given.
+            model: the reward model; loaded if not given. ``env`` and the baselines use it only for ``p_done``.
+            engine: for a model in another process; made for ``model`` here if not given.
 
         Raises:
             ValueError: an unknown reward, ``shaped`` where it means nothing, or no ``baseline`` where one is needed.
@@ -89,11 +89,11 @@ class WorldRewards:
             raise ValueError(f"interval must be at least 1, got {config.interval}")
         self._config = config
         baseline = RewardEngine(baseline_config(config)) if config.reward in VIDEO_HEADS else None
-        self._engine: FrameJudge = engine or RewardEngine(engine_config(config), model)
-        self._payer: FrameJudge = baseline or self._engine
+        self._engine: FrameScorer = engine or RewardEngine(engine_config(config), model)
+        self._payer: FrameScorer = baseline or self._engine
         self._held: dict[int, float] = {}
-        self._won: dict[int, bool] = {}
-        self.tally = Tally()
+        self._succeeded: dict[int, bool] = {}
+        self.stats = EpisodeStats()
 
     @property
     def rules(self) -> EpisodeRules:
@@ -102,60 +102,64 @@ class WorldRewards:
         return EpisodeRules(self._config.max_steps, False, 0 if own else self._config.interval)
 
     def begin(self, observations: Sequence[Observation]) -> None:
-        """Start new episodes in all worlds and a new tally."""
-        self.tally = Tally()
+        """Start new episodes in all worlds and new statistics."""
+        self.stats = EpisodeStats()
         self._start(dict(enumerate(observations)))
 
-    def score(self, stretches: Sequence[Stretch]) -> list[NDArray[np.float32]]:
+    def score(self, results: Sequence[ChunkResult]) -> list[NDArray[np.float32]]:
         """Return the reward of every control step, one array (k,) for each world, in the order of the worlds."""
-        finals = {world: stretch.final for world, stretch in enumerate(stretches) if stretch.final is not None}
+        finals = {
+            world: result.final_observation
+            for world, result in enumerate(results)
+            if result.final_observation is not None
+        }
         if self._config.reward == ENV:
-            rewards = [self._from_state(world, stretch) for world, stretch in enumerate(stretches)]
+            rewards = [self._from_state(world, result) for world, result in enumerate(results)]
         else:
-            rewards = self._from_frames(stretches)
-        for world, stretch in enumerate(stretches):
-            self._won[world] = self._won.get(world, False) or bool(stretch.success.any())
-            if stretch.ended:
-                self.tally.episodes += 1
-                self.tally.succeeded += self._won.pop(world)
-                self.tally.progress.append(float(stretch.progress[-1]))
-        self.tally.judged += self._done(finals)
-        self._start({world: stretches[world].observation for world in finals})
+            rewards = self._from_frames(results)
+        for world, result in enumerate(results):
+            self._succeeded[world] = self._succeeded.get(world, False) or bool(result.success.any())
+            if result.done:
+                self.stats.episodes += 1
+                self.stats.successes += self._succeeded.pop(world)
+                self.stats.final_progress.append(float(result.progress[-1]))
+        self.stats.p_done += self._final_p_done(finals)
+        self._start({world: results[world].observation for world in finals})
         return rewards
 
-    def _from_state(self, world: int, stretch: Stretch) -> NDArray[np.float32]:
+    def _from_state(self, world: int, result: ChunkResult) -> NDArray[np.float32]:
         """Change of the simulator's progress, and 1 when the task is done (upstream's relative reward, facts 1.8)."""
-        rewards = np.diff(stretch.progress).astype(np.float32)
-        first = np.flatnonzero(stretch.success)
-        if len(first) and not self._won.get(world, False):
+        rewards = np.diff(result.progress).astype(np.float32)
+        first = np.flatnonzero(result.success)
+        if len(first) and not self._succeeded.get(world, False):
             rewards[first[0]] += 1.0
         return rewards
 
-    def _from_frames(self, stretches: Sequence[Stretch]) -> list[NDArray[np.float32]]:
+    def _from_frames(self, results: Sequence[ChunkResult]) -> list[NDArray[np.float32]]:
         """Ask about the judged frames, the n-th of all worlds in one batch, and hold the answers."""
         rewards: list[NDArray[np.float32]] = []
-        for world, stretch in enumerate(stretches):
+        for world, result in enumerate(results):
             held = 0.0 if self._config.shaped else self._held[world]
-            rewards.append(np.full(len(stretch.sent), held, np.float32))
-        for n in range(max((len(stretch.judged) for stretch in stretches), default=0)):
-            due = {world: stretch.judged[n] for world, stretch in enumerate(stretches) if len(stretch.judged) > n}
-            tasks = {str(world): _task_of(stretches[world]) for world in due}
+            rewards.append(np.full(len(result.sent), held, np.float32))
+        for n in range(max((len(result.judged) for result in results), default=0)):
+            due = {world: result.judged[n] for world, result in enumerate(results) if len(result.judged) > n}
+            tasks = {str(world): _task_of(results[world]) for world in due}
             answers = self._ask({str(world): frame for world, (_, frame) in due.items()}, tasks)
-            for world, (place, _) in due.items():
+            for world, (step, _) in due.items():
                 value = answers[str(world)]
                 if self._config.shaped:
-                    rewards[world][place - 1] = value - self._held[world]
+                    rewards[world][step - 1] = value - self._held[world]
                 else:
-                    rewards[world][place - 1 :] = value
+                    rewards[world][step - 1 :] = value
                 self._held[world] = value
         return rewards
 
     def _start(self, observations: Mapping[int, Observation]) -> None:
-        """Begin episodes: forget what is held, judge the first frame."""
+        """Begin episodes: reset the held reward, judge the first frame."""
         for world in observations:
             self._payer.reset(str(world))
             self._held[world] = 0.0
-            self._won[world] = False
+            self._succeeded[world] = False
         if self._config.reward == ENV or not observations:
             return
         frames = {str(world): _frame_of(observation) for world, observation in observations.items()}
@@ -168,8 +172,8 @@ class WorldRewards:
         started = time.perf_counter()
         held = self._payer.step(frames, tasks)
         signals = {stream: self._signal(stream, found, first) for stream, found in held.items()}
-        self.tally.seconds += time.perf_counter() - started
-        self.tally.queries += len(frames) * (3 if self._config.reward == "tri" else 1)
+        self.stats.seconds += time.perf_counter() - started
+        self.stats.queries += len(frames) * (3 if self._config.reward == "tri" else 1)
         return signals
 
     def _signal(self, stream: str, held: Held, first: bool) -> float:
@@ -182,14 +186,14 @@ class WorldRewards:
                 raise RuntimeError(f"world {stream}: {who} gave no answer: {answer.reason}; mend it and resume the run")
         return 0.0
 
-    def _done(self, finals: Mapping[int, Observation]) -> list[float]:
+    def _final_p_done(self, finals: Mapping[int, Observation]) -> list[float]:
         """Return p(done) at the end of episodes."""
         started = time.perf_counter()
         frames = {str(world): _frame_of(observation) for world, observation in finals.items()}
         tasks = {str(world): observation.task for world, observation in finals.items()}
         answers = self._engine.completion(frames, tasks)
-        self.tally.seconds += time.perf_counter() - started
-        self.tally.queries += len(finals)
+        self.stats.seconds += time.perf_counter() - started
+        self.stats.queries += len(finals)
         for stream, answer in answers.items():
             if isinstance(answer, Unscored):
                 raise RuntimeError(
@@ -220,6 +224,6 @@ def _frame_of(observation: Observation) -> Frame:
     return next(iter(observation.frames.values()))
 
 
-def _task_of(stretch: Stretch) -> str:
-    """Return the task of the episode that the stretch belongs to."""
-    return stretch.final.task if stretch.final is not None else stretch.observation.task
+def _task_of(result: ChunkResult) -> str:
+    """Return the task of the episode that the result belongs to."""
+    return result.final_observation.task if result.final_observation is not None else result.observation.task

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """N worlds stepped together: every world executes its action chunk, in processes here or on other machines.
 
-A frame is rendered only where someone looks at it: after the last step of a chunk (the policy's next observation), at
+A frame is rendered only where it is used: after the last step of a chunk (the policy's next observation), at
 the steps that the reward model judges, and at the end of an episode, before the reset. Each world counts its own steps
 and starts its next episode by itself, so an episode's end changes nothing for the others.
 """
@@ -17,28 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.sim.vector.place import NEXT, EpisodeRules, Order, slots_of
+from lrm_ros.sim.vector.env_worker import NEXT, Command, EpisodeRules, image_slots
 from lrm_ros.sim.vector.processes import Processes
 from lrm_ros.sim.vector.ray_actors import RayActors
 from lrm_ros.types import Frame, Observation
 
-__all__ = ["EpisodeRules", "Stretch", "VectorWorlds", "Worlds"]
+__all__ = ["ChunkResult", "EpisodeRules", "VectorWorlds", "Worlds"]
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """What one world did with a chunk of actions.
+class ChunkResult:
+    """The result of one chunk of actions in one world.
 
     Attributes:
         sent: (k, D) targets that were executed, after limits [rad]; k is smaller than the chunk if the episode ended.
         progress: (k + 1,) simulator's progress before the first step and after every step.
         success: (k,) simulator's success after every step.
-        judged: (place in the chunk from 1 to k, frame) of every rendered frame to judge, oldest first; if the episode
-            ended and ``judge_every`` is not 0, the last one shows its end.
-        ended: the episode is over after these steps.
-        cut_off: it is over because ``max_steps`` was reached, not because the task is done.
-        final: what was to be seen at the end of the episode, if it ended.
-        observation: what the policy sees next: of the new episode, if the old one ended.
+        judged: (step in the chunk from 1 to k, frame) of every frame for the reward model, oldest first; if the episode
+            ended and ``judge_every`` is not 0, the last one is its last frame.
+        done: the episode ended after these steps, terminated or truncated.
+        truncated: it ended because ``max_steps`` was reached, not because the task is done.
+        final_observation: the last one of the episode, if it ended.
+        observation: the next one for the policy: of the new episode, if the old one ended.
         seed: of the episode that ``observation`` belongs to.
     """
 
@@ -46,37 +46,37 @@ class Stretch:
     progress: NDArray[np.float32]
     success: NDArray[np.bool_]
     judged: tuple[tuple[int, Frame], ...]
-    ended: bool
-    cut_off: bool
-    final: Observation | None
+    done: bool
+    truncated: bool
+    final_observation: Observation | None
     observation: Observation
     seed: int
 
 
 class Worlds(Protocol):
-    """What a learner needs of N worlds, wherever they are."""
+    """A vector environment of N worlds, as the learner uses it."""
 
     def reset(self, seeds: Sequence[Sequence[int]], rebuild: bool = False) -> list[Observation]:
         """Start a new episode in every world."""
         ...
 
-    def advance(self, chunks: Sequence[NDArray[np.float32]]) -> list[Stretch]:
+    def step(self, chunks: Sequence[NDArray[np.float32]]) -> list[ChunkResult]:
         """Execute a chunk of actions in each world."""
         ...
 
     def close(self) -> None:
-        """Let go of them."""
+        """Stop them."""
 
 
-class Crew(Protocol):
-    """Who simulates: processes here or actors elsewhere."""
+class Workers(Protocol):
+    """The env workers of all worlds: in processes here or in Ray actors."""
 
-    def ask(self, orders: Sequence[Order | None]) -> list[Any]:
-        """Give every world its order and return the answers, both in the order of the worlds."""
+    def call(self, commands: Sequence[Command | None]) -> list[Any]:
+        """Send every world its command and return the answers, both in the order of the worlds."""
         ...
 
-    def picture(self, world: int, slot: int) -> NDArray[np.uint8]:
-        """Return a copy of what a world put into a slot with its last answer."""
+    def image(self, world: int, slot: int) -> NDArray[np.uint8]:
+        """Return a copy of the image in a slot of a world's last answer."""
         ...
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class VectorWorlds:
         Args:
             count: number of worlds.
             rules: when episodes end and which frames are judged.
-            chunk: most actions a call of ``advance`` brings.
+            chunk: most actions of a chunk.
             processes: how many processes or actors share the worlds; default: one a core of this machine, or with
                 ``ray`` one a CPU of the cluster; at most one a world.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
@@ -117,8 +117,8 @@ class VectorWorlds:
         self.contract = contract or RobotContract()
         self.count, self.rules, self.chunk = count, rules, chunk
         self._camera = self.contract.cameras[0].name
-        about = (slots_of(rules, chunk), rules, task, self.contract)
-        self._crew: Crew = (
+        about = (image_slots(rules, chunk), rules, task, self.contract)
+        self._workers: Workers = (
             RayActors(count, processes, *about, address=ray)
             if ray
             else Processes(count, min(count, processes or len(os.sched_getaffinity(0))), *about)
@@ -137,18 +137,18 @@ class VectorWorlds:
         """
         if len(seeds) != self.count or not all(len(own) for own in seeds):
             raise ValueError(f"{self.count} worlds need a list of seeds each, got {len(seeds)} lists")
-        answers = self._crew.ask([("reset", (list(map(int, own)), rebuild)) for own in seeds])
+        answers = self._workers.call([("reset", (list(map(int, own)), rebuild)) for own in seeds])
         return [self._observation(world, answer) for world, answer in enumerate(answers)]
 
-    def advance(self, chunks: Sequence[NDArray[np.float32]], worlds: Sequence[int] | None = None) -> list[Stretch]:
+    def step(self, chunks: Sequence[NDArray[np.float32]], worlds: Sequence[int] | None = None) -> list[ChunkResult]:
         """Execute a chunk of absolute joint targets in each world.
 
         Args:
             chunks: for each world (K, D) with 1 <= K <= ``chunk`` [rad].
-            worlds: which worlds, ascending; default: all. The others stand still.
+            worlds: which worlds, ascending; default: all. The others do not move.
 
         Returns:
-            What each of them did. Frames are copies: they stay what they are.
+            A result for each of them. Frames are copies; later steps do not change them.
 
         Raises:
             ValueError: a chunk of another size, or not finite.
@@ -158,7 +158,7 @@ class VectorWorlds:
         joints = len(self.contract.joints)
         if len(chunks) != len(chosen):
             raise ValueError(f"{len(chosen)} worlds need a chunk each, got {len(chunks)}")
-        orders: list[tuple[str, Any] | None] = [None] * self.count
+        commands: list[tuple[str, Any] | None] = [None] * self.count
         for world, actions in zip(chosen, chunks, strict=True):
             if actions.ndim != 2 or not 1 <= len(actions) <= self.chunk or actions.shape[1] != joints:
                 raise ValueError(
@@ -166,13 +166,13 @@ class VectorWorlds:
                 )
             if not np.isfinite(actions).all():
                 raise ValueError(f"world {world}: the actions are not finite: {actions}")
-            orders[world] = ("advance", np.asarray(actions, np.float32))
-        answers = self._crew.ask(orders)
-        return [self._stretch(world, answers[world]) for world in chosen]
+            commands[world] = ("step", np.asarray(actions, np.float32))
+        answers = self._workers.call(commands)
+        return [self._result(world, answers[world]) for world in chosen]
 
     def close(self) -> None:
         """Stop the simulators."""
-        self._crew.close()
+        self._workers.close()
 
     def __enter__(self) -> VectorWorlds:
         """Return the worlds."""
@@ -187,18 +187,18 @@ class VectorWorlds:
         return Observation(about["stamp_ns"], {self._camera: frame}, about["state"], about["task"])
 
     def _frame(self, world: int, slot: int, stamp_ns: int) -> Frame:
-        return Frame(stamp_ns, self._camera, self._crew.picture(world, slot))
+        return Frame(stamp_ns, self._camera, self._workers.image(world, slot))
 
-    def _stretch(self, world: int, answer: dict[str, Any]) -> Stretch:
-        judged = tuple((place, self._frame(world, slot, stamp)) for slot, place, stamp in answer["judged"])
+    def _result(self, world: int, answer: dict[str, Any]) -> ChunkResult:
+        judged = tuple((step, self._frame(world, slot, stamp)) for slot, step, stamp in answer["judged"])
         final = answer["final"]
-        return Stretch(
+        return ChunkResult(
             answer["sent"],
             answer["progress"],
             answer["success"],
             judged,
             final is not None,
-            answer["cut_off"],
+            answer["truncated"],
             self._observation(world, final, final["slot"]) if final else None,
             self._observation(world, answer),
             answer["seed"],

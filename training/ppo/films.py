@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.sim.vector.worlds import ChunkResult
 from lrm_ros.types import Observation
 
 WORLDS = 4
@@ -25,11 +25,11 @@ class Film:
             [(next(iter(observation.frames.values())).image, "start", False)] for observation in observations[:WORLDS]
         ]
 
-    def add(self, stretches: Sequence[Stretch], rewards: Sequence[NDArray[np.float32]]) -> None:
+    def add(self, results: Sequence[ChunkResult], rewards: Sequence[NDArray[np.float32]]) -> None:
         """Add what came of a decision; the end of an episode is shown, not the start of the next."""
-        for row, stretch, reward in zip(self.rows, stretches, rewards, strict=False):
-            seen = stretch.final if stretch.final is not None else stretch.observation
-            row.append((next(iter(seen.frames.values())).image, f"{reward.sum():+.2f}", stretch.ended))
+        for row, result, reward in zip(self.rows, results, rewards, strict=False):
+            seen = result.final_observation if result.final_observation is not None else result.observation
+            row.append((next(iter(seen.frames.values())).image, f"{reward.sum():+.2f}", result.done))
 
 
 def write_strip(film: Film, path: Path) -> None:

@@ -18,7 +18,7 @@ from lrm_ros.contract import CONTRACT_FILE, load_contract
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control
 from lrm_ros.ros.program import run
-from lrm_ros.sim.vector.client import PATIENCE_S, Inbox, RemoteEngine, RemoteWorlds, until
+from lrm_ros.sim.vector.client import TIMEOUT_S, Inbox, RemoteEngine, RemoteWorlds, wait_until
 from lrm_ros.sim.vector.node import JUDGED
 from lrm_ros.sim.vector.rewards import WorldRewards, engine_config
 from lrm_ros.training.ppo.command import outcome, read_settings, row, run_bar
@@ -65,7 +65,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
             "reward": to_dict(judge) | {"camera": JUDGED, "worlds": settings.worlds},
         }
         self._control = Control(
-            self, nodes=tuple(self._others), lifecycles=tuple(self._others), timeout_s=PATIENCE_S, find_s=PATIENCE_S
+            self, nodes=tuple(self._others), lifecycles=tuple(self._others), timeout_s=TIMEOUT_S, find_s=TIMEOUT_S
         )
 
     def activate(self) -> None:
@@ -94,10 +94,10 @@ class RefinerNode(LrmNode[RefinerConfig]):
         try:
             for name, parameters in self._others.items():
                 control.restart(name, parameters)
-            self._worlds.forget()
-            self._engine.forget()
+            self._worlds.clear()
+            self._engine.clear()
             ready = lambda: self._worlds.connected and self._engine.connected  # noqa: E731
-            until("the topics of the worlds and reward nodes", ready, lambda: self._stopping)
+            wait_until("the topics of the worlds and reward nodes", ready, lambda: self._stopping)
             with run_bar(settings) as bar:
                 refine(settings, lambda line: bar.write(row(line)), bar.update, self._rewards, self._worlds)
         except Exception as error:  # whatever it is, the graph must end with it

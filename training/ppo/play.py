@@ -91,12 +91,12 @@ def play_seeds(
         active = [world for world in range(count) if left[world]]
         seen = [observations[world] for world in active]
         output = actor.act(seen, noise[active] if noise_std else None)
-        for world, stretch in zip(active, worlds.advance(list(output.targets), active), strict=True):
-            observations[world] = stretch.observation
-            if stretch.ended:
+        for world, result in zip(active, worlds.step(list(output.targets), active), strict=True):
+            observations[world] = result.observation
+            if result.done:
                 noise[world] = actor.noise.sample(1, generator)[0]
-                found[playing[world]] = bool(stretch.success.any())
-                playing[world] = stretch.seed
+                found[playing[world]] = bool(result.success.any())
+                playing[world] = result.seed
                 left[world] -= 1
                 if progress:
                     progress(1)

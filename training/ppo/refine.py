@@ -27,7 +27,7 @@ from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.config_files import from_dict, to_dict
 from lrm_ros.contract import load_contract, save_contract
 from lrm_ros.sim.vector.rewards import WorldRewards
-from lrm_ros.sim.vector.worlds import Stretch, VectorWorlds, Worlds
+from lrm_ros.sim.vector.worlds import ChunkResult, VectorWorlds, Worlds
 from lrm_ros.training.ppo.actors.act import ActorOutput
 from lrm_ros.training.ppo.actors.load import load_actor
 from lrm_ros.training.ppo.events import Events
@@ -127,22 +127,22 @@ class Refinement:
             critic_only=self.iteration < config.ppo.critic_warmup,
         )
         updated = time.perf_counter()
-        tally = self.rewards.tally
+        stats = self.rewards.stats
         line: dict[str, Any] = {
             "iteration": self.iteration,
             "reward_per_step": float(rollout.rewards.sum()) / rollout.steps,
-            "episodes": tally.episodes,
-            "success": tally.succeeded / tally.episodes if tally.episodes else None,
-            "judged": float(np.mean(tally.judged)) if tally.judged else None,
-            "end_progress": float(np.mean(tally.progress)) if tally.progress else None,
+            "episodes": stats.episodes,
+            "success": stats.successes / stats.episodes if stats.episodes else None,
+            "judged": float(np.mean(stats.p_done)) if stats.p_done else None,
+            "end_progress": float(np.mean(stats.final_progress)) if stats.final_progress else None,
             "effort": rollout.effort,
             "steps": rollout.steps,
-            "queries": tally.queries,
+            "queries": stats.queries,
             **metrics,
             "divergence": metrics["divergence"] if config.ppo.kl_beta else None,  # else there is no reference
             "seconds": {
-                "worlds": collected - started - tally.seconds,
-                "reward": tally.seconds,
+                "worlds": collected - started - stats.seconds,
+                "reward": stats.seconds,
                 "update": updated - collected,
                 "all": updated - started,
             },
@@ -167,20 +167,20 @@ class Refinement:
         noise = actor.noise.sample(config.worlds, self.generator)
         for _ in range(chunks):
             output = actor.act(observations, noise)
-            stretches = worlds.advance(list(output.targets))
-            earned = self.rewards.score(stretches)
-            film.add(stretches, earned)
+            results = worlds.step(list(output.targets))
+            earned = self.rewards.score(results)
+            film.add(results, earned)
             outputs.append(output)
             rewards.append([float(own.sum()) for own in earned])
-            dones.append([stretch.ended for stretch in stretches])
-            final_values.append(self._truncation_values(stretches))
-            observations = [stretch.observation for stretch in stretches]
+            dones.append([result.done for result in results])
+            final_values.append(self._truncation_values(results))
+            observations = [result.observation for result in results]
             new_noise = actor.noise.sample(config.worlds, self.generator)
             done = torch.tensor(dones[-1])[:, None, None]
             noise = torch.where(done, new_noise, noise) if config.hold_noise else new_noise
-            taken = sum(len(stretch.sent) for stretch in stretches)
+            taken = sum(len(result.sent) for result in results)
             steps += taken
-            efforts += [np.abs(np.diff(stretch.sent, axis=0)).mean() for stretch in stretches if len(stretch.sent) > 1]
+            efforts += [np.abs(np.diff(result.sent, axis=0)).mean() for result in results if len(result.sent) > 1]
             if progress:
                 progress(taken)
         all_dones = torch.tensor(dones)
@@ -189,13 +189,13 @@ class Refinement:
         effort = float(np.mean(efforts)) if efforts else 0.0
         return Rollout(outputs, torch.tensor(rewards), next_values, all_dones, steps, effort, film)
 
-    def _truncation_values(self, stretches: list[Stretch]) -> Tensor:
+    def _truncation_values(self, results: list[ChunkResult]) -> Tensor:
         """Return (N,) the value of the last state of truncated episodes; 0 where one terminated or goes on."""
-        values = torch.zeros(len(stretches))
+        values = torch.zeros(len(results))
         truncated: dict[int, Observation] = {
-            world: stretch.final
-            for world, stretch in enumerate(stretches)
-            if stretch.cut_off and stretch.final is not None
+            world: result.final_observation
+            for world, result in enumerate(results)
+            if result.truncated and result.final_observation is not None
         }
         if truncated:
             values[list(truncated)] = self.actor.value(list(truncated.values()))

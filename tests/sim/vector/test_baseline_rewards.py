@@ -15,7 +15,7 @@ from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.sim.vector.rewards import REWARDS, WorldRewards
-from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.sim.vector.worlds import ChunkResult
 from lrm_ros.topics import IMAGE, LATCHED, STREAM
 from lrm_ros.types import VIDEO_HEADS, Frame, Observation, Reward, Unscored
 
@@ -96,11 +96,11 @@ def observation(frame: Frame, task: str) -> Observation:
     return Observation(frame.stamp_ns, {"front": frame}, np.zeros(6, np.float32), task)
 
 
-def stretch(judged, then, task, steps=8, ended=False) -> Stretch:
+def chunk_result(judged, then, task, steps=8, ended=False) -> ChunkResult:
     """Steps of which some are judged: place -> frame; ``then`` is seen next."""
     final = observation(judged[max(judged)], task) if ended else None
     still = np.zeros(steps, np.float32)
-    return Stretch(
+    return ChunkResult(
         np.zeros((steps, 6), np.float32), np.append(still, 0), still > 0, tuple(judged.items()), ended, ended, final,
         observation(then, task), 0,
     )  # fmt: skip
@@ -117,21 +117,21 @@ def test_two_worlds_are_paid_what_the_baseline_says_of_each_episode_so_far(kind,
     one, two, new = frames(10, 4), frames(11, 3), frames(12, 1)
     assert rewards.rules.judge_every == 10
     rewards.begin([observation(one[0], TASK), observation(two[0], OTHER)])
-    first, second = rewards.score([stretch({2: one[1], 7: one[2]}, one[2], TASK), stretch({}, two[0], OTHER)])
+    first, second = rewards.score([chunk_result({2: one[1], 7: one[2]}, one[2], TASK), chunk_result({}, two[0], OTHER)])
     said = say(*[(TASK, one[:n]) for n in (1, 2, 3)])
     np.testing.assert_allclose(first, [said[0]] + [said[1]] * 5 + [said[2]] * 2, atol=2e-4)
     held = say((OTHER, two[:1]))[0]
     np.testing.assert_allclose(second, [held] * 8, atol=2e-4)
-    last = stretch({8: two[1]}, new[0], OTHER, ended=True)
-    first, second = rewards.score([stretch({4: one[3]}, one[3], TASK), last])
+    last = chunk_result({8: two[1]}, new[0], OTHER, ended=True)
+    first, second = rewards.score([chunk_result({4: one[3]}, one[3], TASK), last])
     said += say((TASK, one))
     np.testing.assert_allclose(first, [said[2]] * 3 + [said[3]] * 5, atol=2e-4)
     np.testing.assert_allclose(second, [held] * 7 + say((OTHER, two[:2])), atol=2e-4)
     # World 2 began anew: its first frame alone is what counts, and the fake judge of the end is still another.
-    _, second = rewards.score([stretch({}, one[3], TASK), stretch({}, new[0], OTHER)])
+    _, second = rewards.score([chunk_result({}, one[3], TASK), chunk_result({}, new[0], OTHER)])
     np.testing.assert_allclose(second, say((OTHER, new)) * 8, atol=2e-4)
-    assert rewards.tally.episodes == 1 and rewards.tally.judged == [float(two[1].image.mean() >= 127.5)]
-    assert rewards.tally.queries == 7 + 1
+    assert rewards.stats.episodes == 1 and rewards.stats.p_done == [float(two[1].image.mean() >= 127.5)]
+    assert rewards.stats.queries == 7 + 1
 
 
 def test_a_baseline_that_gives_no_answer_stops_the_run(baseline_folders):
@@ -140,7 +140,7 @@ def test_a_baseline_that_gives_no_answer_stops_the_run(baseline_folders):
     clip = frames(0, 2)
     rewards.begin([observation(clip[1], TASK)])
     with pytest.raises(RuntimeError, match=r"world 0: topreward gave no answer: .*run backwards.*resume the run"):
-        rewards.score([stretch({1: clip[0]}, clip[0], TASK)])
+        rewards.score([chunk_result({1: clip[0]}, clip[0], TASK)])
 
 
 def test_a_refinement_without_the_baselines_weights_is_refused():

@@ -13,7 +13,7 @@ RULES = EpisodeRules(max_steps=12, judge_every=5)
 def play(worlds: VectorWorlds) -> list:
     """Two chunks, the second over the end of the episode."""
     chunks = [np.tile(REST + 0.1 * world, (8, 1)).astype(np.float32) for world in range(2)]
-    return [worlds.reset([[1, 2], [3, 4]], rebuild=True), worlds.advance(chunks), worlds.advance(chunks)]
+    return [worlds.reset([[1, 2], [3, 4]], rebuild=True), worlds.step(chunks), worlds.step(chunks)]
 
 
 def test_worlds_on_a_cluster_are_those_of_this_machine_to_the_bit():
@@ -32,9 +32,9 @@ def test_worlds_on_a_cluster_are_those_of_this_machine_to_the_bit():
                 for (_, mine), (_, yours) in zip(one.judged, other.judged, strict=True):
                     np.testing.assert_array_equal(mine.image, yours.image)
         end = found[2][1]
-        assert end.ended and end.final is not None
-        np.testing.assert_array_equal(end.judged[-1][1].image, end.final.frames["front"].image)
-        there._crew._ray.kill(there._crew._actors[1])
+        assert end.done and end.final_observation is not None
+        np.testing.assert_array_equal(end.judged[-1][1].image, end.final_observation.frames["front"].image)
+        there._workers._ray.kill(there._workers._actors[1])
         with pytest.raises(RuntimeError, match="the Ray actor of worlds 1 to 1 died"):
             play(there)
     with pytest.raises(RuntimeError, match="the worlds are closed"):
@@ -52,14 +52,14 @@ def test_a_cluster_gives_an_actor_a_cpu_and_is_not_waited_for(monkeypatch):
             return True
 
     monkeypatch.setattr("lrm_ros.sim.vector.ray_actors._Actor", Idle)
-    monkeypatch.setattr("lrm_ros.sim.vector.ray_actors.PATIENCE_S", 1.0)
+    monkeypatch.setattr("lrm_ros.sim.vector.ray_actors.TIMEOUT_S", 1.0)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(RuntimeError, match="3 Ray actors need a CPU each, the cluster has 2 free; set processes"):
             VectorWorlds(4, RULES, processes=3, ray="auto")
         monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})  # the learner's own machine does not count
         with VectorWorlds(4, RULES, ray="auto") as worlds:
-            assert [len(own) for own in worlds._crew._ranges] == [2, 2]
+            assert [len(own) for own in worlds._workers._ranges] == [2, 2]
             with pytest.raises(RuntimeError, match="1 Ray actors need a CPU each, the cluster has 0 free"):
                 VectorWorlds(1, RULES, ray="auto")
     finally:

@@ -18,7 +18,7 @@ from lrm_ros import messages
 from lrm_ros.config import PpoConfig, RefineConfig, RobotContract
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.nodes.reward import RewardNode
-from lrm_ros.sim.vector.client import Inbox, Silence
+from lrm_ros.sim.vector.client import Inbox, NoReply
 from lrm_ros.sim.vector.node import WorldsNode
 from lrm_ros.topics import IMAGE, STREAM
 from lrm_ros.training.ppo.command import run_bar
@@ -217,9 +217,9 @@ def test_worlds_move_only_when_all_have_a_command_for_what_they_show(spin, probe
 
 
 def test_waiting_for_a_silent_node_ends():
-    inbox = Inbox(patience_s=0.05)
-    with pytest.raises(Silence, match="answers of nobody: nothing came for 0 s; look at that node's output"):
+    inbox = Inbox(timeout_s=0.05)
+    with pytest.raises(NoReply, match="answers of nobody: nothing came for 0 s; look at that node's output"):
         inbox.wait("answers of nobody", lambda: None)
     inbox.close()
-    with pytest.raises(Silence, match="no longer waiting for them"):
+    with pytest.raises(NoReply, match="no longer waiting for them"):
         inbox.wait("them", lambda: None)

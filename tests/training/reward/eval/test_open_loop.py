@@ -16,7 +16,7 @@ from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.load import load_model
 from lrm_ros.sim.vector.rewards import WorldRewards
-from lrm_ros.sim.vector.worlds import Stretch
+from lrm_ros.sim.vector.worlds import ChunkResult
 from lrm_ros.training.reward.eval.openloop import main, name_of
 from lrm_ros.training.reward.eval.trajectories.read import read_scores
 from lrm_ros.training.reward.eval.trajectories.record import Played, _write, oracle_rewards, record
@@ -366,10 +366,10 @@ def test_the_oracle_pays_what_reward_env_of_a_refinement_pays():
     seen = Observation(0, {"front": frame}, np.zeros(6, np.float32), "do it")
     rewards = WorldRewards(RefineConfig(reward="env"), FakeModel())
     rewards.begin([seen])
-    stretch = Stretch(
+    result = ChunkResult(
         np.zeros((4, 6), np.float32), np.array(progress, np.float32), np.array(success), (), False, False, None, seen, 0
     )
-    np.testing.assert_allclose(rewards.score([stretch])[0], oracle_rewards(progress, success), atol=1e-6)
+    np.testing.assert_allclose(rewards.score([result])[0], oracle_rewards(progress, success), atol=1e-6)
 
 
 SETTINGS = {"seeds": [20000, 20001, 20002], "worlds": 2, "max_steps": 11, "noise_std": 0.03, "processes": 1}

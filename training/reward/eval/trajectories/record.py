@@ -150,14 +150,14 @@ def _play(vector: VectorWorlds, actor: Any, seeds: Sequence[int], noise_seed: in
     noise = None if noise_seed is None else torch.cat([_noise(actor, noise_seed, seed) for seed in seeds])
     while active:
         chunks = list(actor.act(observations, noise).targets)
-        stretches = vector.advance(chunks, active)
-        for episode, stretch in zip(played, stretches, strict=True):
-            episode.frames += [frame for _, frame in stretch.judged]
-            episode.progress += stretch.progress.tolist()[1 if episode.progress else 0 :]
-            episode.success += stretch.success.tolist()
-        if stretches[0].ended:  # all together: episodes have the same length
+        results = vector.step(chunks, active)
+        for episode, result in zip(played, results, strict=True):
+            episode.frames += [frame for _, frame in result.judged]
+            episode.progress += result.progress.tolist()[1 if episode.progress else 0 :]
+            episode.success += result.success.tolist()
+        if results[0].done:  # all together: episodes have the same length
             return played
-        observations = [stretch.observation for stretch in stretches]
+        observations = [result.observation for result in results]
     return played
 
 
