@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When frames are judged and what becomes of the answers: windows, interval-hold, combination, episode verdicts.
+"""Which frames are judged, with the stamp of each reward, and what becomes of the answers.
+
+Windows, keeping a value for the frames in between (interval-hold), combination of heads, verdicts about episodes.
 
 The same engine runs live (reward node), offline (judge) and in vector environments. Paper eq. 8: every K-th frame is
 judged, ``r = scale * R(...)``, and the value is held in between.

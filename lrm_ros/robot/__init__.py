@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arm: its geometry and, as the stack grows, its limits and hardware adapter."""
+"""Arms without ROS: what any arm is (arm.py), its limits, one module or folder for each kind of arm (so100)."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an arm is, real or simulated, and the one server in front of it: the only one who sends it anything.
+"""What an arm is, real or simulated, and the one server in front of it, which sends targets and holds.
 
-The server finds the point of a command that a moment asks for, limits it by what was sent before, refuses a command
+Only the server sends an arm anything. It finds the point of a command that a moment asks for, limits it by what was sent before, refuses a command
 that is not of now, and holds. No rclpy here: ``lrm_ros.ros.arm_topics`` puts a server on the topics of a node.
 """
 

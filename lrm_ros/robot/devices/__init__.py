@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person moves the arm with."""
+"""What a person moves the arm with: input devices, no arms."""
