@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an arm is, real or simulated, and the one server in front of it, which sends targets and holds.
 
-Only the server sends an arm anything. It finds the point of a command that a moment asks for, limits it by what was sent before, refuses a command
-that is not of now, and holds. No rclpy here: ``lrm_ros.ros.arm_topics`` puts a server on the topics of a node.
+Only the server sends an arm anything. It finds the point of a command that a moment asks for, limits it by what was
+sent before, refuses a command that is not of now, and holds. No rclpy here: ``lrm_ros.ros.arm_topics`` puts a server on
+the topics of a node.
 """
 
 from __future__ import annotations
