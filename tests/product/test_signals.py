@@ -20,7 +20,7 @@ ASKING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 _NODE = """
 import os, signal, sys, time
-sys.path[:0] = ["tests", "."]
+sys.path[:0] = ["tests/ros", "tests", "."]
 from test_base import Example
 from lrm_ros.ros.program import run
 def ask():

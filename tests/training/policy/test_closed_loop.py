@@ -38,7 +38,7 @@ def test_a_policy_is_measured_with_as_many_steps_a_look_as_asked_and_the_result_
     long.write_text(json.dumps(before))
     assert main(command(tmp_path / "again.json", "--against", str(long))) == 0
     capsys.readouterr()
-    assert main(command(short, "--execute-steps", "4", "--against", str(long))) == 1
+    assert main(command(short, "--execute-steps", "4", "--against", str(long))) == 2
     assert "execute_steps is 8 there and 4 here; compare like evaluations" in capsys.readouterr().err
 
 
