@@ -124,6 +124,24 @@ def test_a_signal_before_the_handlers_stand_waits_for_them():
     assert (process.returncode, output) == (0, b"")
 
 
+@pytest.mark.parametrize("module", ["nodes.recorder", "nodes.policy", "nodes.evaluator", "sim.twin.node"])
+def test_a_node_that_ends_gives_back_the_shared_memory_of_dds(module):
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"lrm_ros.{module}"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (memory := bench.shared_memory(process.pid)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert not [path for path in memory if path.exists()]
+
+
 def test_teleoperation_without_a_terminal_says_so_and_ends_with_1():
     done = subprocess.run(
         [sys.executable, "-m", "lrm_ros.nodes.teleop"],

@@ -2,17 +2,20 @@
 """Start nodes and small graphs, ask them to stop at random moments from exec to exit, and count what ends badly.
 
 Each gets one to three signals, SIGINT or SIGTERM, the later ones within a second of the one before; a graph gets some
-as a terminal sends them, to its whole group. Bad is an exit code other than 0, a traceback, a process that is left, or
-an end later than 8 s after the first signal. Teleoperation has no terminal here: until a signal comes it may end with
-code 1 and say so. Programs start as ``lrm up`` starts them: a signal before their handlers stand waits for them.
+as a terminal sends them, to its whole group. Bad is an exit code other than 0, a traceback, a process or shared memory
+of DDS that is left, or an end later than 8 s after the first signal. Teleoperation has no terminal here: until a signal
+comes it may end with code 1 and say so. Programs start as ``lrm up`` starts them: a signal before their handlers stand
+waits for them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +33,7 @@ from lrm_ros.programs import ASK_TO_STOP
 from lrm_ros.progress import progress_bar
 
 LATEST_S = 8.0  # after the first signal; then a graph kills its nodes
+_SEGMENT = re.compile(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}")
 _SMALL = ["--ros-args", "-p", "source:=synthetic", "-p", "width:=96", "-p", "height:=96"]
 _GRAPH = """
 from lrm_ros.graph.graphs import NodeSpec
@@ -107,13 +111,14 @@ def play(start: Start, folder: Path) -> Start:
         process = subprocess.Popen(
             words, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        first_s = 0.0
+        first_s, memory = 0.0, set[Path]()
         for after, name, group in start.signals:
             try:
                 process.wait(after)
                 break
             except subprocess.TimeoutExpired:
                 first_s = first_s or time.monotonic()
+                memory |= shared_memory(process.pid)
                 (os.killpg if group else os.kill)(process.pid, signal.Signals[name])  # not waited for: the pid is ours
         try:
             start.code = process.wait(4 * LATEST_S)
@@ -132,6 +137,8 @@ def play(start: Start, folder: Path) -> Start:
     if not start.fault:
         if left:
             start.fault = f"left {len(left)} processes"
+        elif kept := sorted(path.name for path in memory if path.exists()):
+            start.fault = f"left shared memory: {', '.join(kept)}"
         elif not asked and not (start.code == 1 and no_terminal):
             start.fault = f"exit code {start.code}"
         elif asked and "Traceback" in start.output and not no_terminal:
@@ -141,6 +148,17 @@ def play(start: Start, folder: Path) -> Start:
     if not start.fault:
         start.output = ""
     return start
+
+
+def shared_memory(session: int) -> set[Path]:
+    """Return the segments in /dev/shm that participants of DDS in a session's processes have of their own."""
+    found = set()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if _session(pid) == session:
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/maps").read_text()
+                found |= {Path(word) for word in _SEGMENT.findall(text)}
+    return found
 
 
 def _left(session: int) -> list[int]:
