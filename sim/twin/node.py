@@ -89,6 +89,13 @@ class TwinNode(LrmNode[TwinConfig]):
         # Not the node's clock: with use_sim_time that is the clock which this very timer moves.
         self.create_timer(self.contract.dt_s, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
+    def deactivate(self) -> None:
+        """Hold (real time): what was being executed does not go on at the next activation."""
+        world, server = self._world, self._server
+        if world is not None and server is not None and self.config.realtime:
+            stamp_ns = world.stamp_ns
+            self._publish_step(stamp_ns, server.hold())
+
     def cleanup(self) -> None:
         """Free the simulator."""
         world, self._world = self._world, None

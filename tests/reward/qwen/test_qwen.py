@@ -5,10 +5,12 @@ import dataclasses
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from brightness import write_untrained  # type: ignore[import-not-found]
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.load import load_model
@@ -16,7 +18,7 @@ from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import model as qwen
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.vision import patches_of
-from lrm_ros.training.reward.train.tiny.model import VISION, build_model, build_processor
+from lrm_ros.training.reward.train.tiny.model import VISION
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 TASKS = ("put the red toy giraffe in the bowl", "put the blue toy walrus into the big green box")
@@ -82,18 +84,6 @@ def plain(model: QwenRewardModel, query: RewardQuery) -> float:
     return float(weights @ torch.tensor(head.values, dtype=torch.float64))
 
 
-def small_model(folder):
-    """Save an untrained model whose answers depend on what it sees."""
-    processor = build_processor()
-    model = build_model(processor)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4.0)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
 def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     queries = mixed_queries()
     fast = values_of(tiny.score(queries))
@@ -105,7 +95,7 @@ def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
 @pytest.mark.parametrize("deepstack", [[], [0, 2]])
 def test_a_frame_of_the_last_call_is_not_encoded_again(tmp_path, monkeypatch, deepstack):
     monkeypatch.setitem(VISION, "deepstack_visual_indexes", deepstack)
-    model = QwenRewardModel(small_model(tmp_path), device="cpu")
+    model = QwenRewardModel(Path(write_untrained(tmp_path)), device="cpu")
     sizes = []
     encode = qwen.encode
     monkeypatch.setattr(qwen, "encode", lambda *args: sizes.append(len(args[1])) or encode(*args))
@@ -120,7 +110,7 @@ def test_a_frame_of_the_last_call_is_not_encoded_again(tmp_path, monkeypatch, de
 
 def test_a_model_with_deepstack_is_read_as_transformers_reads_it(tmp_path, monkeypatch):
     monkeypatch.setitem(VISION, "deepstack_visual_indexes", [0, 2])
-    deep = QwenRewardModel(small_model(tmp_path), device="cpu")
+    deep = QwenRewardModel(Path(write_untrained(tmp_path)), device="cpu")
     queries = mixed_queries()
     expected = [plain(deep, query) for query in queries]
     assert np.std(expected[1::5]) > 1e-3

@@ -248,6 +248,25 @@ def test_real_time_steps_by_itself_and_holds_the_last_target(twin):
     twin.reset(0)  # what was still on its way is heard here, not by the next test
 
 
+def test_a_deactivation_in_real_time_holds_and_the_command_does_not_go_on(twin):
+    message = twin.chunk(0.9, 9)
+    goal = message.points[-1].positions[0]
+    twin.reset(0, realtime=True)
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+    twin.command.publish(message)
+    sent = lambda: [m.points[0].positions[0] for m in twin.of("joint_command_sent")]  # noqa: E731
+    twin.spin.until(lambda: len(set(sent())) >= 2, what="motion")
+    twin.node.trigger_deactivate()
+    stayed = float(twin.node._server.sent[0])
+    assert stayed < goal - 0.05, "deactivated in the midst of the command"
+    twin.spin.until(lambda: len(sent()) >= 2 and sent()[-1] == sent()[-2] == pytest.approx(stayed), what="the hold")
+    heard = len(sent())
+    twin.node.trigger_activate()
+    twin.spin.until(lambda: len(sent()) >= heard + 3, what="steps after the activation")
+    assert set(sent()[heard:]) == {sent()[heard - 1]}
+    twin.reset(0)
+
+
 def test_the_expert_demonstrates_on_request(twin):
     twin.reset(1, disturbance_std=0.0)
     steps = int(twin.spin.call(twin.probe, Trigger, "twin/demonstrate").message)

@@ -13,20 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
+from brightness import TASK, Example  # type: ignore[import-not-found]
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.train.examples.reasoning import Teacher, TeacherError, template
-
-TASK = "put the red toy pig in the bowl"
-
-
-@dataclass(frozen=True)
-class Example:
-    head: str
-    task: str
-    images: tuple[np.ndarray, ...]
-    value: float
-    kind: str = "demonstration"
 
 
 def image(colour: tuple[int, int, int]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from lerobot_sets import reasons  # type: ignore[import-not-found]
 from numbered import number_in, numbered  # type: ignore[import-not-found]
 
 from lrm_ros.training.reward.data.sources.episode import BadEpisode
@@ -26,17 +27,6 @@ def last_one(length: int) -> np.ndarray:
 
 def numbers(episode, indices=None) -> list[int]:
     return [number_in(frame) for frame in episode.read(range(episode.length) if indices is None else indices)]
-
-
-def reasons(entries) -> dict[str, str]:
-    """The ids of the entries that cannot be used, and why."""
-    found = {}
-    for entry in entries:
-        try:
-            list(entry.open().frames())
-        except BadEpisode as error:
-            found[entry.episode_id] = str(error)
-    return found
 
 
 # --- LIBERO ----------------------------------------------------------------------------------------------------------
