@@ -80,7 +80,14 @@ class _Stop:
         for number in stopping_signals():
             signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_STOP)
-        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+        self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, which may hold the executor while it ends the spinning."""
+        signal.set_wakeup_fd(-1)
+        self._writer.close()
+        self._thread.join()
 
     def started(self) -> None:
         """From here on the start is not interrupted any more: the node spins or closes."""
@@ -130,6 +137,7 @@ def run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None = None) ->
     except BaseException:
         traceback.print_exc()
         code = 1
+    stop.close()
     gc.collect()  # what still holds the DDS participant: it gives back its shared memory (70 MB) only when it is freed
     leave(code)
 
