@@ -148,6 +148,7 @@ def test_nodes_of_one_kind_live_in_one_graph_under_their_names(spin, probe, tmp_
     with Graph(nodes, log=tmp_path / "log", show=()):
         judged = lambda: {message.header.frame_id for message in rewards}  # noqa: E731
         spin.until(lambda: judged() == {"left_optical_frame", "right_optical_frame"}, START_S, "rewards of both")
+        spin.until(lambda: all(images.values()), START_S, "images of both: topics have no order between them")
         assert {message.width for message in images["left"]} == {48}
         assert {message.width for message in images["right"]} == {64}
         for name, scale in (("left_reward", 1.0), ("right_reward", 2.0)):
