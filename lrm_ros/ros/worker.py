@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thread that works on the newest item: a mailbox with one slot, so that slow work is late by one item at most."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Worker(Generic[T]):
+    """Runs ``work`` on the newest item put, one at a time, in a thread of its own.
+
+    An item that is put while another is worked on waits; a newer one takes its place. All methods may be called from
+    any thread, those without a time limit return at once.
+    """
+
+    def __init__(self, name: str, work: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
+        """Start the thread.
+
+        Args:
+            name: of the thread.
+            work: called in the thread with each item that is not replaced.
+            failed: called in the thread with whatever ``work`` has raised; the next item is worked on all the same.
+        """
+        self.name = name
+        self._work, self._failed = work, failed
+        self._changed = threading.Condition()
+        self._slot: list[T] = []  # none or one
+        self._working = self._stopping = False
+        # A daemon: work that never returns must not keep the process.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> bool:
+        """Hand over an item; a newer one replaces one that waits.
+
+        Returns:
+            Whether an item that had not been begun was replaced.
+
+        Raises:
+            RuntimeError: the worker has been told to stop.
+        """
+        with self._changed:
+            if self._stopping:
+                raise RuntimeError(f"worker '{self.name}' has been stopped; make a new one")
+            replaced = bool(self._slot)
+            self._slot[:] = [item]
+            self._changed.notify_all()
+        return replaced
+
+    @property
+    def busy(self) -> bool:
+        """Whether an item is worked on or waits."""
+        with self._changed:
+            return self._working or bool(self._slot)
+
+    def clear(self) -> bool:
+        """Drop the item that waits; what is worked on goes on. Returns whether there was one."""
+        with self._changed:
+            dropped = bool(self._slot)
+            self._slot.clear()
+            self._changed.notify_all()
+        return dropped
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until nothing is worked on and nothing waits. Returns whether that came within ``timeout_s`` [s]."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._working and not self._slot, timeout_s)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drop the item that waits and end the thread after the one that is worked on; may be called again.
+
+        Args:
+            timeout_s: how long to wait for that [s]. In the worker's own thread it does not wait.
+
+        Returns:
+            Whether the thread has ended. If not, it ends by itself as soon as ``work`` returns.
+        """
+        with self._changed:
+            self._stopping = True
+            self._slot.clear()
+            self._changed.notify_all()
+        if threading.current_thread() is self._thread:
+            return False
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or bool(self._slot))
+                if self._stopping:
+                    return
+                item = self._slot.pop()
+                self._working = True
+            self._call(item)
+            del item  # an image must not live until the next one comes
+            with self._changed:
+                self._working = False
+                self._changed.notify_all()
+
+    def _call(self, item: T) -> None:
+        """Work on an item; nothing that is raised ends the thread."""
+        try:
+            self._work(item)
+        except BaseException as error:
+            try:
+                self._failed(error)
+            except BaseException:
+                # What reports failures has failed itself: Python's own report of threads is what is left.
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
