@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract
-from lrm_ros.types import ActionChunk, Observation
+from lrm_ros.types import ActionChunk, Frame, Observation
 from lrm_ros.versions import load_policy_config
 
 
@@ -18,7 +20,16 @@ class Policy(Protocol):
     """What the policy node and the evaluation need of a policy."""
 
     def act(self, observation: Observation) -> ActionChunk:
-        """Return the targets to execute after an observation."""
+        """Return the targets to execute after an observation, before the next one is looked at."""
+        ...
+
+    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+        """Return all targets predicted after an observation, while the arm goes on with the chunk before.
+
+        Args:
+            observation: what is seen.
+            delay_steps: control steps that pass until the answer is there.
+        """
         ...
 
     def reset(self) -> None:
@@ -46,7 +57,8 @@ class PolicyRunner:
 
         Raises:
             FileNotFoundError: the folder or one of its files is missing.
-            ValueError: the checkpoint was made for other cameras, joints or another rate, or its chunks are too short.
+            ValueError: the checkpoint was made for other cameras, joints or another rate, its chunks are too short, it
+                is damaged or of another LeRobot, or it cannot act on an observation of this robot.
         """
         folder = Path(checkpoint)
         if not folder.is_dir():
@@ -62,27 +74,57 @@ class PolicyRunner:
                 f"policy checkpoint '{checkpoint}' was made for another robot: {'; '.join(differences)}. Use a"
                 " checkpoint of this robot, or set the robot contract to the one in the checkpoint's contract.json"
             )
+        self._contract, self._checkpoint = contract, checkpoint
+        self._raw: tuple[int, Any] | None = None  # of the newest chunk: stamp and (1, K, D) normalised actions
+        with self._told("does not load"):
+            self._load(folder, execute_steps, device)
+        with self._told("cannot act on an observation of this robot"):
+            self._try()
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn whatever a library raises into a ValueError of one line that names the checkpoint.
+
+        Raises:
+            ValueError: in place of anything but ``FileNotFoundError`` and the ValueErrors of this package.
+        """
+        name = f"policy checkpoint '{self._checkpoint}'"
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if isinstance(error, ValueError) and str(self._checkpoint) in str(error):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = reason if len(reason) <= 300 else reason[:300] + "..."
+            raise ValueError(f"{name} {what}: {reason}; copy it again, or train it with this LeRobot") from error
+
+    def _load(self, folder: Path, execute_steps: int | None, device: str) -> None:
+        """Load configuration, weights and processors; raises whatever LeRobot does, and ValueError."""
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
         from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
 
+        contract, name = self._contract, f"policy checkpoint '{self._checkpoint}'"
         config = load_policy_config(folder)
         config.device = device
         joints = (len(contract.joints),)
         if config.action_feature is None or tuple(config.action_feature.shape) != joints:
+            raise ValueError(f"{name} has actions {config.action_feature}, not of shape {joints}")
+        if differences := _input_differences(config.input_features or {}, contract):
             raise ValueError(
-                f"policy checkpoint '{checkpoint}' has actions {config.action_feature}, not of shape {joints}"
+                f"{name} expects other inputs than this robot has: {'; '.join(differences)}. Use a checkpoint of this"
+                " robot, or train it on data sets with these names"
             )
         self.execute_steps = execute_steps or config.n_action_steps
         chunk = getattr(config, "chunk_size", config.n_action_steps)
         if not 1 <= self.execute_steps <= chunk:
-            raise ValueError(
-                f"execute_steps is {self.execute_steps}, the policy predicts {chunk} steps; set 1 to {chunk}"
-            )
+            raise ValueError(f"execute_steps is {self.execute_steps}, {name} predicts {chunk} steps; set 1 to {chunk}")
         if config.type == "diffusion" and config.n_obs_steps != 1:
             raise ValueError(
-                f"policy checkpoint '{checkpoint}' looks at the last {config.n_obs_steps} control steps; it is asked"
-                " once a chunk and sees one: train it with n_obs_steps = 1"
+                f"{name} looks at the last {config.n_obs_steps} control steps; it is asked once a chunk and sees one:"
+                " train it with n_obs_steps = 1"
             )
         self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
         self.policy.eval()
@@ -90,11 +132,29 @@ class PolicyRunner:
         self.preprocess, self.postprocess = make_pre_post_processors(
             config, pretrained_path=str(folder), preprocessor_overrides=override
         )
-        self._contract, self._checkpoint = contract, checkpoint
+
+    def _try(self) -> None:
+        """Act once on a made-up observation: what does not fit is found before an arm moves, and the first is slow."""
+        import torch
+
+        contract = self._contract
+        frames = {
+            camera.name: Frame(0, camera.name, np.full((camera.height, camera.width, 3), 127, np.uint8))
+            for camera in contract.cameras
+        }
+        middle = np.array(
+            [(low + high) / 2 for low, high in zip(contract.lower, contract.upper, strict=True)], np.float32
+        )
+        device = str(self.policy.config.device)
+        # What is drawn later must not depend on this.
+        with torch.random.fork_rng([device] if device.startswith("cuda") else []):
+            self.act(Observation(0, frames, middle, "do nothing"))
+        self.reset()
 
     def reset(self) -> None:
-        """Forget the episode (action queues of policies that have one)."""
+        """Forget the episode (action queues of policies that have one, the chunk before)."""
         self.policy.reset()
+        self._raw = None
 
     def act(self, observation: Observation) -> ActionChunk:
         """Predict a chunk and return its first ``execute_steps`` targets.
@@ -103,19 +163,73 @@ class PolicyRunner:
             ValueError: an image is missing or has another size, the state has another length, or the policy's output
                 is not finite.
         """
+        whole = self._predict(observation, {})
+        return ActionChunk(whole.stamp_ns, whole.actions[: self.execute_steps], whole.dt_s)
+
+    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+        """Predict a chunk and return all of it, (chunk_size, D) targets.
+
+        SmolVLA, pi0 and pi0.5 continue the chunk before by real-time chunking (Black et al. 2025, arXiv 2506.07339, as
+        LeRobot builds it): the ``delay_steps`` actions that are executed meanwhile stay, later ones change smoothly.
+
+        Raises:
+            ValueError: as :meth:`act`.
+        """
+        if not self._continues():
+            return self._predict(observation, {})
+        before = None
+        if self._raw is not None:
+            begin = round((observation.stamp_ns - self._raw[0]) / 1e9 / self._contract.dt_s)
+            left = self._raw[1][0, max(begin, 0) :]  # (T, D) not executed yet
+            before = left if len(left) else None
+        return self._predict(observation, {"inference_delay": delay_steps, "prev_chunk_left_over": before})
+
+    def _continues(self) -> bool:
+        """Return whether the policy can continue a chunk; turns that on at the first call."""
+        config = self.policy.config
+        if not hasattr(config, "rtc_config") or not hasattr(self.policy, "init_rtc_processor"):
+            return False
+        if config.rtc_config is None:
+            from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+            config.rtc_config = RTCConfig()
+            self.policy.init_rtc_processor()
+        return bool(config.rtc_config.enabled)
+
+    def _predict(self, observation: Observation, guidance: dict[str, Any]) -> ActionChunk:
+        """Return all predicted targets; ``guidance`` are options of real-time chunking."""
         import torch
 
         batch = self.preprocess(policy_input(observation, self._contract))
-        with torch.inference_mode():
+        # Real-time chunking takes gradients inside, which inference mode would forbid.
+        with torch.no_grad() if guidance else torch.inference_mode():
             if self.policy.config.type == "diffusion":  # looks at its own memory only, which select_action fills
                 batch = _remember(self.policy, batch)
-            chunk = self.policy.predict_action_chunk(batch)  # (1, K, D)
-            actions = self.postprocess(chunk)[0, : self.execute_steps].numpy()
+            chunk = self.policy.predict_action_chunk(batch, **guidance)  # (1, K, D)
+            if guidance:
+                self._raw = (observation.stamp_ns, chunk)
+            actions = self.postprocess(chunk)[0].numpy()
         if not np.isfinite(actions).all():
             raise ValueError(
                 f"policy '{self._checkpoint}' gave non-finite actions {actions}; do not use this checkpoint"
             )
         return ActionChunk(observation.stamp_ns, actions, self._contract.dt_s)
+
+
+def _input_differences(features: Mapping[str, Any], contract: RobotContract) -> list[str]:
+    """Name what a policy expects to see and the robot does not show; unused cameras of the robot do no harm."""
+    has: dict[str, tuple[int, ...]] = {"observation.state": (len(contract.joints),)}
+    has |= {f"observation.images.{c.name}": (3, c.height, c.width) for c in contract.cameras}
+    differences = []
+    for name, feature in features.items():
+        shape = tuple(feature.shape)
+        if "empty_camera" in name:  # what LeRobot fills in by itself
+            continue
+        if name not in has:
+            differences.append(f"'{name}' {shape}, which the robot contract lacks ({', '.join(has)})")
+        elif shape != has[name]:
+            differences.append(f"'{name}' of shape {shape} instead of {has[name]}")
+    return differences
 
 
 def _remember(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +258,12 @@ class FakePolicy:
     def act(self, observation: Observation) -> ActionChunk:
         """Return the observed state ``execute_steps`` times."""
         return ActionChunk(observation.stamp_ns, np.tile(observation.state, (self.execute_steps, 1)), self._dt_s)
+
+    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+        """Return the observed state for twice as long and what the delay needs."""
+        chunk = self.act(observation)
+        steps = 2 * (self.execute_steps + delay_steps)
+        return ActionChunk(chunk.stamp_ns, np.tile(chunk.actions[-1], (steps, 1)), chunk.dt_s)
 
 
 def policy_input(observation: Observation, contract: RobotContract) -> dict[str, Any]:

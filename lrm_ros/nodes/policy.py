@@ -16,26 +16,34 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
+from lrm_ros.chunk_timing import ChunkTiming
 from lrm_ros.config import PolicyConfig
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
-from lrm_ros.robot.so100.explore import draw_offset, explored
+from lrm_ros.ros.arm_client import ArmClient
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.predictor import Predictor, one_line
 from lrm_ros.ros.program import run
-from lrm_ros.types import ActionChunk, Frame, Observation
+from lrm_ros.types import Frame, Observation
+
+_WATCH_S = 0.04  # inputs are looked at this often, or ten times in their time-out [s]
+_DELIVER_S = 0.2  # a node that ends waits so long for the arm to have the hold [s]
+_PREDICTION_S = 2.0  # and for a prediction that is being made [s]
 
 
 class PolicyNode(LrmNode[PolicyConfig]):
     """Runs a policy; ``checkpoint`` is a folder, ``fake`` (holds still), or empty (waits for ``~/reload``).
 
-    Real time: acts on images younger than half a control period when the last point of the running chunk is due, so
-    that the arm has a target while the prediction takes its time. When images or joint states stop, or the node is
-    deactivated, the arm is told to hold the last target it was sent.
+    Real time: a thread predicts, so that a slow policy starves nothing. The next chunk is begun so early that it is
+    there before the executed part of the running one ends (``lrm_ros.chunk_timing``); the arm skips the actions whose
+    time has passed meanwhile. It looks at images younger than half a control period. When an input stops or cannot be
+    used, the policy raises anything, a policy is loaded, or the node is deactivated or ends, the arm is told to hold
+    the last target it was sent (``lrm_ros.ros.arm_client``). It acts again when everything is good again.
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that
     state is the one after the previous chunk, and the chunk's last point has come back on ``joint_command_sent``. It
     begins with ``~/reset``, also after activation and reload, on the first observation that no sent command led
     to, whether that is there already or still to come. An episode's last chunk is left unexecuted, so the node is quiet
-    while the twin is reset.
+    while the twin is reset. The arm stands between chunks, so nothing is sent to make it hold.
 
     Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
     the grasp (see ``lrm_ros.robot.so100.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
@@ -45,58 +53,68 @@ class PolicyNode(LrmNode[PolicyConfig]):
     def __init__(self, **overrides: Any) -> None:
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("policy", PolicyConfig, overrides)
-        self._runner: Policy | None = None
+        self._arm: ArmClient | None = None
+        self._predictor: Predictor | None = None
         self._task = ""
         self._frames: dict[str, Frame] = {}
         self._state: tuple[int, NDArray[np.float32]] | None = None
-        self._sent: tuple[int, NDArray[np.float32]] | None = None
-        self._arrived: dict[str, float] = {}  # topic -> time.monotonic() of its newest message
-        self._chunk: ActionChunk | None = None
+        self._arrived: dict[str, float] = {}  # steady time of the newest message of each input [s]
         self._running = False
+        self._catching_up = 0  # looks at the inputs until what has waited while a policy was loaded is dropped
         self._begun = False  # an episode has begun: lock-step acts in none before ~/reset
         self._fresh_start = False  # the next observation acted on must begin an episode
-        self._episodes = 0
-        self._drawn_with: int | None = None  # seed of the last offset
-        self._offset: NDArray[np.float64] = np.zeros(3)
-        self._begin_ns: int | None = None  # stamp of the episode's first chunk
 
     def configure(self) -> None:
         """Load the policy and subscribe."""
+        config = self.config
         self._dt_ns = round(1e9 * self.contract.dt_s)
+        self._arm = ArmClient(self)
+        self._predictor = Predictor(
+            self, self._arm, lambda reason: self._reject("policy", f"the policy holds: {reason}")
+        )
         self._load()
         self._begin_episode()
-        self._wish = topics.WISH.publisher(self)
-        self._command = topics.JOINT_COMMAND.publisher(self)
+        newest = topics.NEWEST if config.realtime else None
         # In this order, because the executor takes one message of each in turn: what was sent before what it led to.
         topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
-        topics.JOINT_STATES.subscribe(self, self._on_state)
+        topics.JOINT_STATES.subscribe(self, self._on_state, newest)
         for camera in self.contract.cameras:
-            qos = topics.NEWEST if self.config.realtime else topics.IMAGE
-            topics.IMAGE_RAW.of(camera.name).subscribe(self, partial(self._on_image, camera.name), qos)
+            topics.IMAGE_RAW.of(camera.name).subscribe(self, partial(self._on_image, camera.name), newest)
         topics.TASK.subscribe(self, self._on_task)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/reload", self._on_reload)
-        if self.config.realtime:
+        if config.realtime:
+            predicted = self.create_guard_condition(self._consider)
+            self._predictor.then(predicted.trigger)
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # a stopped sim clock must not hide a stopped camera
-            self.create_timer(self.config.timeout_s / 2, self._watch, clock=steady)
+            self.create_timer(min(config.timeout_s / 10, _WATCH_S), self._watch, clock=steady)
 
     def activate(self) -> None:
         """Run; in lock-step wait for ``~/reset``."""
+        assert self._arm is not None
+        self._arm.drop()
+        self._fresh_start, self._running, self._begun = False, True, False
         if self.config.realtime:  # what came before may be old
-            self._state, self._frames = None, {}
-            inputs = ("joint_states", *(camera.name for camera in self.contract.cameras))
-            self._arrived = dict.fromkeys(inputs, time.monotonic())
-        self._chunk, self._fresh_start, self._running, self._begun = None, False, True, False
+            self._start_watching()
         self._consider()
 
+    def _start_watching(self) -> None:
+        """Forget the inputs (real time) and give them their time-out from now on."""
+        self._state, self._frames = None, {}
+        inputs = ("joint_states", *(camera.name for camera in self.contract.cameras))
+        self._arrived = dict.fromkeys(inputs, time.monotonic())
+
     def deactivate(self) -> None:
-        """Hold."""
+        """Hold; in real time the arm has been told when this returns."""
         self._running = False
-        self._hold()
+        self._hold(deliver_s=_DELIVER_S)
 
     def cleanup(self) -> None:
         """Free the policy and forget what was seen."""
-        self._runner, self._state, self._sent, self._chunk = None, None, None, None
+        predictor, self._predictor = self._predictor, None
+        if predictor is not None and not predictor.stop(_PREDICTION_S):
+            self.get_logger().warning(f"the policy still predicts after {_PREDICTION_S:g} s; its thread ends by itself")
+        self._state, self._arm = None, None
         self._frames = {}
 
     # -- inputs ------------------------------------------------------------------------------------------------------
@@ -105,179 +123,187 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._task = message.data
 
     def _on_sent(self, message: JointTrajectory) -> None:
+        assert self._arm is not None
         try:
-            sent = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+            self._arm.on_sent(message)
         except ValueError as error:
             self.diagnostics.fault("joint_command_sent", f"cannot follow the arm: {error}")
             return
         self.diagnostics.recovered("joint_command_sent", "joint_command_sent is good again")
-        self._sent = (sent.stamp_ns, sent.actions[0])
         if not self.config.realtime:
             self._consider()
 
     def _on_state(self, message: JointState) -> None:
+        assert self._arm is not None and self._predictor is not None
+        if self._catching_up:
+            return
         self._arrived["joint_states"] = time.monotonic()
         try:
-            self._state = (messages.to_ns(message.header.stamp), messages.to_state(message, self.contract.joints))
+            position = messages.to_state(message, self.contract.joints)
         except ValueError as error:
             self._state = None
-            self._reject("joint_states", f"the policy holds: {error}")
+            self._reject("joint_states", str(error))
             return
+        self._state = (messages.to_ns(message.header.stamp), position)
+        self._predictor.newest_ns = self._state[0]
+        self._arm.on_state(position)
         self.diagnostics.recovered("joint_states", "joint states are good again")
         self._consider()
 
     def _on_image(self, camera: str, message: Image) -> None:
+        if self._catching_up:
+            return
         self._arrived[camera] = time.monotonic()
         try:
             self._frames[camera] = messages.to_frame(message, camera)
         except ValueError as error:
             self._frames.pop(camera, None)
-            self._reject(camera, f"the policy holds: {error}")
+            self._reject(camera, str(error))
             return
         self.diagnostics.recovered(camera, f"camera '{camera}' is good again")
         self._consider()
 
     def _reject(self, key: str, reason: str) -> None:
-        """Report an unusable input and hold."""
+        """Report what cannot be used and hold; any thread may call it."""
         self.diagnostics.count("rejected")
-        if self.diagnostics.fault(key, reason):
+        if self.diagnostics.fault(key, f"the policy holds: {reason}"):
             self._hold()
 
     def _watch(self) -> None:
         """Report inputs that have stopped (real time)."""
+        self._catching_up = max(0, self._catching_up - 1)
         if not self._running:
             return
         now = time.monotonic()
         for topic, since in self._arrived.items():
             if now - since > self.config.timeout_s:
                 what = topic if topic == "joint_states" else f"camera '{topic}'"
-                self._reject(
-                    topic, f"the policy holds: {what} stopped {now - since:.1f} s ago; check its node and cable"
-                )
+                self._reject(topic, f"{what} stopped {now - since:.1f} s ago; check its node and cable")
 
     # -- acting ------------------------------------------------------------------------------------------------------
 
     def _consider(self) -> None:
         """Act if an observation is due and usable."""
-        if not self._running or not (self._begun or self.config.realtime):
+        predictor, realtime = self._predictor, self.config.realtime
+        if not self._running or not (self._begun or realtime) or predictor is None or predictor.busy:
             return
-        observation = self._observation()
+        assert self._arm is not None
+        observation = self._fresh_observation() if realtime else self._next_observation()
         if observation is None:
             return
-        if self._runner is None:
+        if predictor.policy is None:
             self.diagnostics.fault("policy", f"no policy: set parameter 'checkpoint' and call {self.get_name()}/reload")
             return
-        started = time.perf_counter()
-        try:
-            chunk = self._runner.act(observation)
-        except ValueError as error:
-            self._reject("policy", f"the policy holds: {error}")
-            return
-        self.diagnostics.recovered("policy", "the policy acts again")
-        self._publish(chunk)
-        self.diagnostics.latency("act", time.perf_counter() - started)
-        if self.config.realtime:
-            age_ns = self.get_clock().now().nanoseconds - observation.stamp_ns
-            self.diagnostics.latency("observation_to_command", age_ns / 1e9)
-        self.diagnostics.count("chunks")
+        predictor.answer(observation)
+        self._fresh_start = self._fresh_start and not realtime and self._arm.asked is None
 
-    def _observation(self) -> Observation | None:
-        """Return the observation to act on now, if one is due."""
+    def _next_observation(self) -> Observation | None:
+        """Return the observation of this lock-step's turn, once all of it is here."""
         names = [camera.name for camera in self.contract.cameras]
         if self._state is None or any(name not in self._frames for name in names):
             return None
         stamp_ns, state = self._state
+        # Sent is not enough: until its state is here, the newest image is the one before the chunk's last step.
+        assert self._arm is not None
+        chunk, due = self._arm.asked, True
+        if chunk is not None:
+            end_ns = chunk.stamp_ns + len(chunk.actions) * self._dt_ns
+            due = self._sent_after(end_ns - 1.5 * self._dt_ns) and stamp_ns > end_ns - 0.5 * self._dt_ns
+        # No command led to an episode's first state. It waits for the reset that begins the episode here, too: the
+        # one before may have left off at a chunk's end. After that reset nothing of the one before is answered.
+        first = not self._sent_after(stamp_ns - 1.5 * self._dt_ns)
         frames = {name: self._frames[name] for name in names}
-        if self.config.realtime:
-            due = self._chunk is None or stamp_ns >= self._end_ns(self._chunk) - 1.5 * self._dt_ns
-            now = time.monotonic()
-            # The twin's image follows its joint state; a faster camera's last one is taken as it is.
-            ready = all(now - self._arrived[name] < self.contract.dt_s / 2 for name in names)
-            ready = ready and now - self._arrived["joint_states"] < self.config.timeout_s
-        else:
-            # Sent is not enough: until its state is here, the newest image is the one before the chunk's last step.
-            due = self._chunk is None or (
-                self._sent_after(self._end_ns(self._chunk) - 1.5 * self._dt_ns)
-                and stamp_ns > self._end_ns(self._chunk) - 0.5 * self._dt_ns
-            )
-            # No command led to an episode's first state. It waits for the reset that begins the episode here, too: the
-            # one before may have left off at a chunk's end. After that reset nothing of the one before is answered.
-            first = not self._sent_after(stamp_ns - 1.5 * self._dt_ns)
-            due = due and first == self._fresh_start
-            ready = all(frame.stamp_ns == stamp_ns for frame in frames.values())
-        if not due or not ready:
+        if not due or first != self._fresh_start or any(frame.stamp_ns != stamp_ns for frame in frames.values()):
             return None
         return Observation(stamp_ns, frames, state, self._task)
 
-    def _end_ns(self, chunk: ActionChunk) -> int:
-        """Return the stamp of the first control step after a chunk."""
-        return chunk.stamp_ns + len(chunk.actions) * self._dt_ns
+    def _fresh_observation(self) -> Observation | None:
+        """Return the newest observation if all of it is fresh and the running chunk is near its end (real time)."""
+        names = [camera.name for camera in self.contract.cameras]
+        if self._state is None or any(name not in self._frames for name in names):
+            return None
+        stamp_ns, state = self._state
+        assert self._arm is not None and self._predictor is not None
+        chunk = self._arm.asked
+        if chunk is not None and stamp_ns < self._predictor.timing.due_ns(chunk.stamp_ns):
+            return None
+        now = time.monotonic()
+        # The twin's image follows its joint state; a faster camera's last one is taken as it is.
+        ready = all(now - self._arrived[name] < self.contract.dt_s / 2 for name in names)
+        if not ready or now - self._arrived["joint_states"] > self.config.timeout_s:
+            return None
+        return Observation(stamp_ns, {name: self._frames[name] for name in names}, state, self._task)
 
     def _sent_after(self, ns: float) -> bool:
         """Return whether the arm's newest sent command is younger than ``ns``."""
-        return self._sent is not None and self._sent[0] > ns
+        sent = None if self._arm is None else self._arm.sent
+        return sent is not None and sent[0] > ns
 
-    def _publish(self, chunk: ActionChunk) -> None:
-        """Publish the policy's wish and what is asked of the arm."""
-        if self._begin_ns is None:
-            self._begin_ns = chunk.stamp_ns
-        config = self.config
-        asked = explored(chunk, self._offset, self._begin_ns, config.explore_hold_s, config.explore_fade_s)
-        self._chunk, self._fresh_start = chunk, False
-        self._wish.publish(messages.from_chunk(chunk, self.contract.joints))
-        self._command.publish(messages.from_chunk(asked, self.contract.joints))
-
-    def _hold(self) -> None:
-        """Forget the chunk; in real time also tell the arm to stay at the last target it was sent."""
-        underway, self._chunk = self._chunk, None
-        if underway is None or not self.config.realtime or self._sent is None or self._state is None:
+    def _hold(self, deliver_s: float = 0.0) -> None:
+        """Make the arm hold; in lock-step it stands and is only asked for nothing that is being predicted."""
+        if self._arm is None:
             return
-        stay = ActionChunk(self._state[0], self._sent[1][None], self.contract.dt_s)
-        self._command.publish(messages.from_chunk(stay, self.contract.joints))
+        if self.config.realtime:
+            self._arm.hold(deliver_s)
+        else:
+            self._arm.drop()
 
     # -- services ----------------------------------------------------------------------------------------------------
 
     def _begin_episode(self) -> None:
-        """Forget the last episode and draw the exploration offset of this one."""
-        config = self.config
-        self._episodes = 0 if config.seed != self._drawn_with else self._episodes + 1
-        self._drawn_with = config.seed
-        self._offset = draw_offset(config.explore_std, config.seed, self._episodes)
-        self._begin_ns = None
-        self.diagnostics.value("explore_offset", np.round(self._offset, 4).tolist())
-        self._chunk = None
-        if self._runner is not None:
-            self._runner.reset()
+        """Forget the last episode; raises ValueError if exploration does not know this arm."""
+        assert self._predictor is not None
+        self._predictor.begin_episode()
+        self.diagnostics.value("explore_offset", self._offset())
+
+    def _offset(self) -> list[float]:
+        """Return this episode's exploration offset [m], for people."""
+        assert self._predictor is not None
+        return [round(float(value), 4) for value in self._predictor.exploration.offset]
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._begin_episode()
+        try:
+            self._begin_episode()
+        except ValueError as error:
+            response.success, response.message = False, f"no new episode: {error}"
+            self.get_logger().error(response.message)
+            return response
         self._fresh_start = self._begun = True
-        response.success, response.message = True, f"new episode, offset {np.round(self._offset, 4).tolist()} m"
+        response.success, response.message = True, f"new episode, offset {self._offset()} m"
         self._consider()
         return response
 
     def _on_reload(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        assert self._predictor is not None
+        self._hold()
         try:
+            if not self._predictor.wait(_PREDICTION_S):
+                raise ValueError(f"it has been predicting for more than {_PREDICTION_S:g} s; call again")
             self._load()
-        except (ValueError, OSError) as error:
-            response.success, response.message = False, f"the policy in use stays: {error}"
+        except Exception as error:
+            response.success, response.message = False, f"the policy in use stays: {one_line(error)}"
             self.get_logger().error(response.message)
-            return response
-        self._begun = False
-        self.diagnostics.recovered("policy", "a policy is loaded")
-        response.success, response.message = True, f"policy '{self.config.checkpoint}' loaded"
+        else:
+            self._begun = False
+            self.diagnostics.recovered("policy", "a policy is loaded")
+            response.success, response.message = True, f"policy '{self.config.checkpoint}' loaded"
+        if self.config.realtime:
+            # What was published while it was loaded is old when it is taken now.
+            self._catching_up = 2
+            self._start_watching()
         self._consider()
         return response
 
     def _load(self) -> None:
         """Load the checkpoint of the parameters; the one in use stays if that fails."""
-        config = self.config
-        runner: Policy | None = None
+        config, predictor = self.config, self._predictor
+        assert predictor is not None
+        policy: Policy | None = None
         if config.checkpoint == "fake":
-            runner = FakePolicy(self.contract, config.execute_steps)
+            policy = FakePolicy(self.contract, config.execute_steps)
         elif config.checkpoint:
-            runner = PolicyRunner(config.checkpoint, self.contract, config.execute_steps, config.device)
-        self._runner = runner
+            policy = PolicyRunner(config.checkpoint, self.contract, config.execute_steps, config.device)
+        predictor.policy, predictor.timing = policy, ChunkTiming(self.contract.dt_s, config.execute_steps)
         self.diagnostics.value("checkpoint", config.checkpoint or "none")
 
 

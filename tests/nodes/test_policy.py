@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy node with real topics: lock-step order, exploration, holding, reload."""
+"""The policy node with real topics: lock-step order, exploration, reload. Real time: ``test_policy_realtime.py``."""
 
 from __future__ import annotations
 
@@ -181,44 +181,6 @@ def test_after_activation_and_reload_lock_step_waits_for_policy_reset(spin, prob
     resets_unanswered()
     node.trigger_activate()
     resets_unanswered()
-
-
-def publish_real(twin, node, stamp_ns):
-    twin.ns = stamp_ns
-    twin.observe()
-
-
-def now_ns(probe) -> int:
-    return probe.get_clock().now().nanoseconds
-
-
-def test_in_real_time_it_replans_before_the_chunk_runs_out(spin, probe):
-    twin = Twin(probe, answers=False)
-    node, _, commands = start(spin, probe, realtime=True, execute_steps=4)
-    begin = now_ns(probe)
-    for k in range(9):
-        publish_real(twin, probe, begin + k * DT_NS)
-        due = 1 + k // 3
-        spin.until(lambda due=due: len(commands) >= due and node._frames["front"].stamp_ns == twin.ns)
-    assert [round((ns - begin) / DT_NS) for ns in stamps(commands)] == [0, 3, 6]
-
-
-def test_a_stopped_camera_is_reported_once_and_the_arm_is_told_to_hold_its_last_target(spin, probe):
-    twin = Twin(probe, answers=False)
-    node, _, commands = start(spin, probe, realtime=True, execute_steps=8, timeout_s=0.2)
-    target = np.full(6, 0.5, np.float32)
-    begin = now_ns(probe)
-    twin.sent.publish(messages.from_chunk(ActionChunk(begin, target[None], 0.1), CONTRACT.joints))
-    publish_real(twin, probe, begin)
-    spin.until(lambda: len(commands) == 1)
-    spin.until(lambda: "front" in node.diagnostics.faults)
-    spin.until(lambda: len(commands) == 2)
-    assert "camera 'front' stopped" in node.diagnostics.faults["front"]
-    assert len(commands[1].points) == 1
-    np.testing.assert_allclose(commands[1].points[0].positions, target)
-    publish_real(twin, probe, now_ns(probe))
-    spin.until(lambda: len(commands) == 3)
-    assert not {"front"} & node.diagnostics.faults.keys()
 
 
 def test_a_joint_state_that_is_not_a_number_makes_it_hold_and_says_which_joint(spin, probe):

@@ -45,7 +45,7 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit and config_files.
 CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
-CORE |= {"messages", "topics", "parameters", "environment", "programs"}
+CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": set(),
@@ -64,6 +64,7 @@ UPSTREAM: dict[str, set[str]] = {
     "record": {"types", "config", "contract"},
     "robot": {"types", "config", "contract"},
     "policy": {"types", "config", "contract", "act_small"},
+    "chunk_timing": set(),
     "messages": {"types", "config"},
     "topics": set(),
     "ros": CORE,

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.robot.so100.kinematics import shift
+from lrm_ros.config import PolicyConfig, RobotContract
+from lrm_ros.robot.so100.kinematics import require_so100, shift
 from lrm_ros.types import ActionChunk
 
 
@@ -45,3 +46,36 @@ def explored(chunk: ActionChunk, offset: NDArray, begin_ns: int, hold_s: float, 
     share = np.clip(1 - (since_s - hold_s) / fade_s, 0, 1)
     moved = [shift(a, offset * s) if s > 0 else a for a, s in zip(chunk.actions, share, strict=True)]
     return ActionChunk(chunk.stamp_ns, np.stack(moved), chunk.dt_s)
+
+
+class Exploration:
+    """The offsets of a policy's episodes: the n-th draw since a seed was set.
+
+    Attributes:
+        offset: (3,) of this episode [m].
+    """
+
+    def __init__(self) -> None:
+        """Draw nothing yet."""
+        self.offset: NDArray[np.float64] = np.zeros(3)
+        self._episodes = 0
+        self._drawn_with: int | None = None  # seed of the last offset
+        self._begin_ns: int | None = None  # stamp of the episode's first chunk
+
+    def begin(self, config: PolicyConfig, contract: RobotContract) -> None:
+        """Begin an episode: draw its offset.
+
+        Raises:
+            ValueError: exploration is on, and the arm is another one.
+        """
+        if config.explore_std > 0:
+            require_so100(contract, "exploration", "set the policy's explore_std to 0")
+        self._episodes = 0 if config.seed != self._drawn_with else self._episodes + 1
+        self._drawn_with, self._begin_ns = config.seed, None
+        self.offset = draw_offset(config.explore_std, config.seed, self._episodes)
+
+    def moved(self, chunk: ActionChunk, config: PolicyConfig) -> ActionChunk:
+        """Return a chunk of this episode with its targets moved."""
+        if self._begin_ns is None:
+            self._begin_ns = chunk.stamp_ns
+        return explored(chunk, self.offset, self._begin_ns, config.explore_hold_s, config.explore_fade_s)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.robot.limits import limited
-from lrm_ros.robot.so100.kinematics import ARM_JOINTS, Unreachable, approach, forward, inverse
+from lrm_ros.robot.so100.kinematics import ARM_JOINTS, Unreachable, approach, forward, inverse, require_so100
 
 
 class Jog:
@@ -65,8 +65,7 @@ class Jog:
             ValueError: not started, or an arm whose kinematics are unknown.
         """
         target, contract = self._started(), self._contract
-        if contract.joints != RobotContract().joints:
-            raise ValueError(f"Cartesian jog knows the arm 'so100' only, not '{contract.name}': use the joint keys")
+        require_so100(contract, "Cartesian jog", "use the joint keys")
         if self._pose is None:
             down = -float(approach(target)[2])
             self._pose = forward(target)[0], math.asin(max(-1.0, min(1.0, down)))

@@ -13,6 +13,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.config import RobotContract
+
 ARM_JOINTS = 5
 # Each row: xyz [m] and rpy [rad] of the joint in its parent, then its axis.
 _JOINTS = (
@@ -28,6 +30,25 @@ _TCP = np.array([-0.012, -0.090, 0.0])
 
 class Unreachable(ValueError):
     """The requested pose is outside the arm's reach or joint limits."""
+
+
+def require_so100(contract: RobotContract, what: str, cure: str) -> None:
+    """Check that an arm is the one whose kinematics stand here; other arms have joints of the same names.
+
+    Args:
+        contract: of the arm at hand.
+        what: needs these kinematics, for the message.
+        cure: what to do with another arm.
+
+    Raises:
+        ValueError: another robot, or other joints.
+    """
+    so100 = RobotContract()
+    if (contract.name, contract.joints) != (so100.name, so100.joints):
+        raise ValueError(
+            f"{what} knows the kinematics of '{so100.name}' only ({', '.join(so100.joints)}), the robot contract is "
+            f"'{contract.name}' ({', '.join(contract.joints)}): {cure}"
+        )
 
 
 def _rotation(rpy: tuple[float, float, float]) -> NDArray[np.float64]:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the next action chunk is predicted in real time, and how many of its actions are sent, from how long it takes.
+
+A chunk answers an observation: its action k is for the control step k periods after it. While it is predicted the arm
+goes on with the chunk before, so the next prediction begins that much before the executed part ends, and a chunk is
+sent with enough actions to last until the result of the one after it. The actions whose time has passed when a chunk
+arrives are skipped by the arm's server.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+# Before the end of the executed part, beyond what a prediction takes: the state of the last step, and its jitter.
+MARGIN_STEPS = 1.5
+
+
+class ChunkTiming:
+    """Plans by the slowest of the last predictions."""
+
+    def __init__(self, dt_s: float, execute_steps: int) -> None:
+        """Plan for a control period [s] and a number of actions executed of a chunk."""
+        self._dt_s = dt_s
+        self.execute_steps = execute_steps
+        self._taken_s: deque[float] = deque(maxlen=10)
+
+    def took(self, seconds: float) -> None:
+        """Note how long it was from an observation to its chunk [s]."""
+        self._taken_s.append(seconds)
+
+    @property
+    def latency_s(self) -> float:
+        """The slowest of the last predictions [s]; 0 before the first."""
+        return max(self._taken_s, default=0.0)
+
+    @property
+    def delay_steps(self) -> int:
+        """Control steps that pass while a chunk is predicted."""
+        return math.ceil(self.latency_s / self._dt_s - 1e-6)
+
+    def due_ns(self, chunk_ns: int) -> int:
+        """Return the stamp from which on an observation is to be answered [ns].
+
+        Args:
+            chunk_ns: stamp of the observation which the running chunk answers [ns].
+        """
+        lead_s = self.latency_s + MARGIN_STEPS * self._dt_s
+        return chunk_ns + round(1e9 * (self.execute_steps * self._dt_s - lead_s))
+
+    def steps(self, predicted: int) -> int:
+        """Return how many of the predicted actions are sent: the executed ones, and what a late next chunk needs."""
+        return min(predicted, max(self.execute_steps, self.needed_steps))
+
+    @property
+    def needed_steps(self) -> int:
+        """Actions from an observation until the chunk after the next one can be here."""
+        return math.ceil(2 * self.latency_s / self._dt_s + MARGIN_STEPS - 1e-6)
+
+    def shortage(self, predicted: int) -> str:
+        """Return why the arm will pause between two chunks, empty if it will not.
+
+        Args:
+            predicted: length of the predicted chunk.
+        """
+        if self.needed_steps <= max(predicted, self.execute_steps):
+            return ""
+        return (
+            f"a prediction takes {self.latency_s:.2f} s and a chunk of {predicted} steps lasts "
+            f"{predicted * self._dt_s:.2f} s: the arm waits between chunks; it needs {self.needed_steps} steps, "
+            "a faster device or a smaller policy"
+        )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observations to commands: a policy's chunk is predicted, in a thread in real time, and asked of the arm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lrm_ros import messages, topics
+from lrm_ros.chunk_timing import ChunkTiming
+from lrm_ros.config import PolicyConfig
+from lrm_ros.policy import Policy
+from lrm_ros.robot.so100.explore import Exploration
+from lrm_ros.ros.arm_client import ArmClient
+from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.worker import Worker
+from lrm_ros.types import ActionChunk, Observation
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An observation to be answered.
+
+    Attributes:
+        observation: what is seen.
+        policy: who answers.
+        holds: how many holds there were before: after another one the answer is not asked for.
+        begun_s: steady time [s].
+        renew: it begins an episode.
+    """
+
+    observation: Observation
+    policy: Policy
+    holds: int
+    begun_s: float
+    renew: bool
+
+
+class Predictor:
+    """Answers one observation after the other.
+
+    Attributes:
+        policy: who answers; may be exchanged while nothing is predicted.
+        timing: of the predictions in real time.
+        newest_ns: stamp of the newest joint state [ns], set by the node.
+        exploration: what is added to what the policy wants.
+    """
+
+    def __init__(self, node: LrmNode[PolicyConfig], arm: ArmClient, held: Callable[[str], None]) -> None:
+        """Create the publisher of the policy's wish, in real time the thread, too.
+
+        Args:
+            node: for its parameters and diagnostics.
+            arm: who is asked.
+            held: called with the reason when the policy has raised anything, in the thread that predicts; holds.
+        """
+        self._node, self._arm, self._held = node, arm, held
+        self._wish = topics.WISH.publisher(node)
+        self._renew = False
+        self.policy: Policy | None = None
+        self.timing = ChunkTiming(node.contract.dt_s, node.config.execute_steps)
+        self.newest_ns = 0
+        self.exploration = Exploration()
+        self._worker: Worker[_Job] | None = None
+        self._next: Callable[[], None] | None = None
+        if node.config.realtime:
+            self._worker = Worker("policy", self._realtime, self._failed)
+
+    def then(self, look: Callable[[], None]) -> None:
+        """Have the node look at its inputs again after each prediction: the next one may be due."""
+        self._next = look
+
+    @property
+    def busy(self) -> bool:
+        """Whether an observation is being answered."""
+        return self._worker is not None and self._worker.busy
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until nothing is predicted; returns whether that came in time [s]."""
+        return self._worker is None or self._worker.wait(seconds)
+
+    def stop(self, seconds: float) -> bool:
+        """End the thread; returns whether it has ended in time [s]. If not, it ends after what it predicts now."""
+        return self._worker is None or self._worker.stop(seconds)
+
+    def begin_episode(self) -> None:
+        """Draw the exploration offset of a new episode and drop what is being predicted of the last.
+
+        Raises:
+            ValueError: exploration does not know this arm.
+        """
+        self.exploration.begin(self._node.config, self._node.contract)
+        self._arm.drop()
+        self._renew = True
+
+    def answer(self, observation: Observation) -> None:
+        """Answer an observation: in the thread in real time, else before this returns."""
+        assert self.policy is not None
+        job = _Job(observation, self.policy, self._arm.holds, time.monotonic(), self._renew)
+        self._renew = False
+        if self._worker is not None:
+            self._worker.put(job)
+            return
+        try:
+            self._lock_step(job)
+        except Exception as error:
+            self._failed(error)
+
+    def _lock_step(self, job: _Job) -> None:
+        if job.renew:
+            job.policy.reset()
+        chunk = job.policy.act(job.observation)
+        self._node.diagnostics.latency("act", time.monotonic() - job.begun_s)
+        self._ask(chunk, job.holds)
+
+    def _realtime(self, job: _Job) -> None:
+        """Predict in the thread; the arm has gone on meanwhile."""
+        node, timing = self._node, self.timing
+        if job.renew:
+            job.policy.reset()
+        whole = job.policy.predict(job.observation, timing.delay_steps)
+        taken_s = time.monotonic() - job.begun_s
+        node.diagnostics.latency("act", taken_s)
+        timing.took(taken_s)
+        if short := timing.shortage(len(whole.actions)):
+            node.diagnostics.fault("speed", short)
+        else:
+            node.diagnostics.recovered("speed", "predictions are fast enough again")
+        chunk = ActionChunk(whole.stamp_ns, whole.actions[: timing.steps(len(whole.actions))], whole.dt_s)
+        if self.newest_ns >= chunk.stamp_ns + round(1e9 * len(chunk.actions) * chunk.dt_s):
+            node.diagnostics.count("late")  # the time of all its actions has passed
+        else:
+            self._ask(chunk, job.holds)
+            age_ns = node.get_clock().now().nanoseconds - chunk.stamp_ns
+            node.diagnostics.latency("observation_to_command", age_ns / 1e9)
+        if self._next is not None:
+            self._next()
+
+    def _ask(self, chunk: ActionChunk, holds: int) -> None:
+        """Publish the policy's wish and ask the arm for it, with exploration."""
+        node = self._node
+        node.diagnostics.recovered("policy", "the policy acts again")
+        asked = self.exploration.moved(chunk, node.config)
+        wish = messages.from_chunk(chunk, node.contract.joints)
+        if self._arm.ask(asked, holds, lambda: self._wish.publish(wish)):
+            node.diagnostics.count("chunks")
+
+    def _failed(self, error: BaseException) -> None:
+        self._held(one_line(error))
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, in one line; with its type, unless it is of those that are written for people."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy node in real time with real topics: every way to a hold, by what the arm is told, and slow policies."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import RobotContract
+from lrm_ros.nodes.policy import PolicyNode
+from lrm_ros.topics import IMAGE, STREAM
+from lrm_ros.types import ActionChunk, Frame
+
+CONTRACT = RobotContract()
+DT_NS = 100_000_000
+TARGET = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], np.float32)
+
+
+class Robot:
+    """Publishes what a robot does and listens to what it is told."""
+
+    def __init__(self, spin, probe) -> None:
+        self.spin, self.probe = spin, probe
+        self.states = probe.create_publisher(JointState, "joint_states", STREAM)
+        self.images = probe.create_publisher(Image, "front/image_raw", IMAGE)
+        self.sent = probe.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
+        self.commands = spin.collect(probe, JointTrajectory, "joint_command", STREAM)
+        self.stamp_ns = probe.get_clock().now().nanoseconds
+
+    def state(self, position=None) -> None:
+        values = np.zeros(6) if position is None else position
+        self.states.publish(messages.from_state(self.stamp_ns, CONTRACT.joints, values))
+
+    def image(self) -> None:
+        frame = Frame(self.stamp_ns, "front", np.full((96, 96, 3), 7, np.uint8))
+        self.images.publish(messages.from_frame(frame))
+
+    def observe(self, steps: int = 1) -> None:
+        self.stamp_ns += steps * DT_NS
+        self.state()
+        self.image()
+
+    def say_sent(self, target=TARGET) -> None:
+        self.sent.publish(messages.from_chunk(ActionChunk(self.stamp_ns, target[None], 0.1), CONTRACT.joints))
+
+
+class Slow:
+    """A policy that answers when the test says so."""
+
+    execute_steps = 8
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.asked, self.resets = error, 0, 0
+        self.go = threading.Event()
+
+    def predict(self, observation, delay_steps=0) -> ActionChunk:
+        self.asked += 1
+        assert self.go.wait(30)
+        if self.error is not None:
+            raise self.error
+        return ActionChunk(observation.stamp_ns, np.tile(observation.state + 1, (20, 1)), 0.1)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def start(spin, probe, **parameters) -> tuple[PolicyNode, Robot]:
+    robot = Robot(spin, probe)
+    given = {"checkpoint": "fake", "autostart": False, "realtime": True, "timeout_s": 1000.0} | parameters
+    node = spin.start(PolicyNode(**given))
+    spin.until(lambda: probe.count_publishers("joint_command") == 1 and node.count_publishers("joint_states") == 1)
+    spin.until(lambda: probe.count_subscribers("front/image_raw") == 1)
+    spin.until(lambda: probe.count_subscribers("joint_command_sent") == 1)
+    return node, robot
+
+
+def moving(spin, probe, **parameters) -> tuple[PolicyNode, Robot]:
+    """Start a node whose policy moves the arm, which says where it was sent."""
+    node, robot = start(spin, probe, **parameters)
+    robot.say_sent()
+    robot.observe()
+    spin.until(lambda: len(robot.commands) == 1 and node._arm.sent is not None)
+    assert len(robot.commands[0].points) > 1
+    return node, robot
+
+
+def is_hold(message, target=TARGET) -> bool:
+    """Whether a command is one point at a target, to be taken now."""
+    now = messages.to_ns(message.header.stamp) == 0
+    return now and len(message.points) == 1 and np.allclose(message.points[0].positions, target)
+
+
+def stamps(received) -> list[int]:
+    return [messages.to_ns(message.header.stamp) for message in received]
+
+
+def test_it_replans_before_the_executed_part_of_a_chunk_runs_out(spin, probe):
+    node, robot = start(spin, probe, execute_steps=4)
+    begin = robot.stamp_ns + DT_NS
+    for k in range(9):
+        robot.observe()
+        due = 1 + k // 3
+        spin.until(lambda due=due: len(robot.commands) >= due and node._frames["front"].stamp_ns == robot.stamp_ns)
+    assert [round((ns - begin) / DT_NS) for ns in stamps(robot.commands)] == [0, 3, 6]
+
+
+def bad_state(spin, node, robot) -> None:
+    robot.stamp_ns += DT_NS
+    robot.state([0, np.nan, 0, 0, 0, 0])
+
+
+def lacking_state(spin, node, robot) -> None:
+    robot.states.publish(JointState(name=["elbow"], position=[1.0]))
+
+
+def bad_image(spin, node, robot) -> None:
+    robot.images.publish(Image(encoding="rgb8"))
+
+
+def deactivated(spin, node, robot) -> None:
+    node.trigger_deactivate()
+
+
+def shut_down(spin, node, robot) -> None:
+    node.trigger_shutdown()
+
+
+def reloaded(spin, node, robot) -> None:
+    assert spin.call(robot.probe, Trigger, "policy/reload").success
+
+
+def reload_refused(spin, node, robot) -> None:
+    node.set_parameters([Parameter("checkpoint", value="/no/such/folder")])
+    assert not spin.call(robot.probe, Trigger, "policy/reload").success
+
+
+def raising(error: BaseException):
+    def cause(spin, node, robot) -> None:
+        policy = Slow(error)
+        policy.go.set()
+        node._predictor.policy = policy
+        robot.observe(8)
+
+    cause.__name__ = type(error).__name__
+    return cause
+
+
+@pytest.mark.parametrize("known", ["sent", "asked", "measured"])
+@pytest.mark.parametrize(
+    "cause",
+    [bad_state, lacking_state, bad_image, deactivated, shut_down, reloaded, reload_refused,
+     raising(RuntimeError("CUDA error")), raising(KeyError("observation.state")), raising(SystemExit(3))],
+)  # fmt: skip
+def test_the_arm_is_told_to_stay_whatever_happens_and_whatever_is_known_of_it(spin, probe, cause, known):
+    node, robot = moving(spin, probe)
+    target = TARGET
+    if known != "sent":
+        node._arm.sent = None
+        target = np.zeros(6)  # what the policy asked for; it holds still
+    if known == "measured":
+        node._arm.asked = None
+    cause(spin, node, robot)
+    spin.until(lambda: len(robot.commands) == 2)
+    assert is_hold(robot.commands[1], target), robot.commands[1]
+
+
+def test_inputs_that_stop_make_it_hold_with_the_cause_and_good_ones_make_it_act_again(spin, probe):
+    node, robot = moving(spin, probe, timeout_s=0.3)
+    spin.until(lambda: {"front", "joint_states"} <= node.diagnostics.faults.keys())
+    assert "the policy holds: camera 'front' stopped" in node.diagnostics.faults["front"]
+    spin.until(lambda: len(robot.commands) >= 2)
+    assert all(is_hold(command) for command in robot.commands[1:])
+    robot.stamp_ns = probe.get_clock().now().nanoseconds
+    robot.observe()
+    spin.until(lambda: len(robot.commands[-1].points) > 1)
+    assert not {"front", "joint_states"} & node.diagnostics.faults.keys()
+
+
+def test_a_policy_that_takes_its_time_starves_neither_the_watch_nor_the_hold_and_comes_too_late_for_it(spin, probe):
+    node, robot = moving(spin, probe, timeout_s=0.3)
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe(8)
+    spin.until(lambda: slow.asked == 1)
+    spin.until(lambda: len(robot.commands) >= 2)  # the inputs have stopped while it predicts
+    assert all(is_hold(command) for command in robot.commands[1:])
+    held = len(robot.commands)
+    slow.go.set()
+    assert node._predictor.wait(30)
+    robot.say_sent()
+    robot.observe()  # good again: the next command is of a new prediction
+    spin.until(lambda: len(robot.commands) > held and len(robot.commands[-1].points) > 1)
+    assert stamps(robot.commands)[-1] == robot.stamp_ns and slow.asked == 2
+
+
+def test_while_a_slow_policy_predicts_nothing_queues_up_and_the_next_answer_is_about_the_newest(spin, probe):
+    node, robot = moving(spin, probe)
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe(8)
+    spin.until(lambda: slow.asked == 1)
+    asked_ns = robot.stamp_ns
+    for _ in range(5):
+        robot.observe()
+        spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
+    slow.go.set()
+    spin.until(lambda: len(robot.commands) >= 2)
+    assert stamps(robot.commands)[1] == asked_ns  # the arm skips what is over by its stamp
+    robot.observe(20)
+    spin.until(lambda: len(robot.commands) >= 3)
+    assert stamps(robot.commands)[2] == robot.stamp_ns
+
+
+def test_a_chunk_whose_time_is_over_when_it_comes_is_not_asked_for(spin, probe):
+    node, robot = moving(spin, probe)
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe(8)
+    spin.until(lambda: slow.asked == 1)
+    robot.observe(30)
+    spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
+    slow.go.set()
+    spin.until(lambda: node.diagnostics.total("late") == 1)
+    assert len(robot.commands) == 1 or stamps(robot.commands)[1] == robot.stamp_ns
+
+
+def test_a_new_episode_drops_what_was_being_predicted_and_resets_the_policy_before_the_next(spin, probe):
+    node, robot = moving(spin, probe)
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe(8)
+    spin.until(lambda: slow.asked == 1)
+    old_ns = robot.stamp_ns
+    assert spin.call(probe, Trigger, "policy/reset").success
+    slow.go.set()
+    assert node._predictor.wait(30)
+    robot.observe()
+    spin.until(lambda: len(robot.commands) == 2)
+    assert old_ns not in stamps(robot.commands) and slow.resets == 1
+
+
+def test_a_reload_waits_for_no_prediction_that_never_ends_and_says_so(spin, probe, monkeypatch):
+    monkeypatch.setattr("lrm_ros.nodes.policy._PREDICTION_S", 0.05)
+    node, robot = moving(spin, probe)
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe(8)
+    spin.until(lambda: slow.asked == 1)
+    answer = spin.call(probe, Trigger, "policy/reload")
+    assert not answer.success and "predicting for more than" in answer.message
+    assert node._predictor.policy is slow
+    slow.go.set()
+
+
+def test_what_waited_while_a_policy_was_loaded_is_not_acted_on(spin, probe):
+    node, robot = moving(spin, probe)
+    old_ns = robot.stamp_ns + DT_NS
+    load = node._load
+
+    def slowly() -> None:
+        robot.observe()  # arrives while the node loads
+        load()
+
+    node._load = slowly
+    assert spin.call(probe, Trigger, "policy/reload").success
+    spin.until(lambda: not node._catching_up)
+    robot.observe()
+    spin.until(lambda: len(robot.commands) >= 3)
+    assert old_ns not in stamps(robot.commands) and stamps(robot.commands)[-1] == robot.stamp_ns
