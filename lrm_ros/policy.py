@@ -86,13 +86,11 @@ class PolicyRunner:
         """Turn whatever a library raises into a ValueError of one line that names the checkpoint.
 
         Raises:
-            ValueError: in place of anything but ``FileNotFoundError`` and the ValueErrors of this package.
+            ValueError: in place of whatever is raised; those that name the checkpoint stay as they are.
         """
         name = f"policy checkpoint '{self._checkpoint}'"
         try:
             yield
-        except FileNotFoundError:
-            raise
         except Exception as error:
             if isinstance(error, ValueError) and str(self._checkpoint) in str(error):
                 raise
@@ -210,8 +208,10 @@ class PolicyRunner:
                 self._raw = (observation.stamp_ns, chunk)
             actions = self.postprocess(chunk)[0].numpy()
         if not np.isfinite(actions).all():
+            k, joint = np.argwhere(~np.isfinite(actions))[0]
             raise ValueError(
-                f"policy '{self._checkpoint}' gave non-finite actions {actions}; do not use this checkpoint"
+                f"policy '{self._checkpoint}' gave non-finite actions ({self._contract.joints[joint]} = "
+                f"{actions[k, joint]} in step {k}); do not use this checkpoint"
             )
         return ActionChunk(observation.stamp_ns, actions, self._contract.dt_s)
 

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that do not fit, whatever is wrong with them; and chunks that continue the one before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from denoisers import observation, smolvla_folder  # type: ignore[import-not-found]
+
+from lrm_ros.config import RobotContract
+from lrm_ros.policy import PolicyRunner
+from lrm_ros.types import Observation
+
+CONTRACT = RobotContract()
+
+
+def changed(folder: Path, name: str, change) -> None:
+    path = folder / name
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def features(change):
+    def damage(folder: Path) -> None:
+        changed(folder, "config.json", lambda values: change(values["input_features"]))
+
+    return damage
+
+
+def weights(change):
+    def damage(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return damage
+
+
+def cut(name: str):
+    def damage(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return damage
+
+
+def statistics_gone(folder: Path) -> None:
+    found = list(folder.glob("policy_preprocessor_step_*.safetensors"))
+    assert found
+    for path in found:
+        path.unlink()
+
+
+def other_statistics(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in folder.glob("policy_*processor_step_*.safetensors"):
+        save_file({name: tensor[..., :1].contiguous().repeat(9) if "state" in name or "action" in name else tensor
+                   for name, tensor in load_file(path).items()}, path)  # fmt: skip
+
+
+def first(tensors: dict) -> str:
+    return max(tensors, key=lambda name: tensors[name].numel())
+
+
+def renamed(found: dict) -> None:
+    found["observation.images.top"] = found.pop(FRONT)
+
+
+def one_more(found: dict) -> None:
+    found["observation.images.wrist"] = found[FRONT]
+
+
+def surroundings(found: dict) -> None:
+    found["observation.environment_state"] = {"type": "ENV", "shape": [3]}
+
+
+def sized(name: str, *shape: int):
+    return features(lambda found: found[name].update(shape=shape))
+
+
+def option(**values):
+    return lambda folder: changed(folder, "config.json", lambda found: found.update(values))
+
+
+def unknown_step(folder: Path) -> None:
+    changed(folder, "policy_preprocessor.json", lambda found: found["steps"].append({"registry_name": "nobody_knows"}))
+
+
+FRONT = "observation.images.front"
+DAMAGES = {
+    "another camera": (features(renamed), "'observation.images.top'"),
+    "one camera more": (features(one_more), "'observation.images.wrist'"),
+    "another image size": (sized(FRONT, 3, 480, 640), r"\(3, 480, 640\) instead of \(3, 96, 96\)"),
+    "another state": (sized("observation.state", 7), r"\(7,\) instead of \(6,\)"),
+    "an environment's state": (features(surroundings), "environment_state"),
+    "an option of another LeRobot": (option(quantum=True), "quantum"),
+    "an option of another type": (option(dim_model=[1]), "dim_model"),
+    "other sizes": (option(dim_model=32), "size mismatch"),
+    "weights cut": (cut("model.safetensors"), "does not load"),
+    "config cut": (cut("config.json"), "not JSON"),
+    "processor cut": (cut("policy_preprocessor.json"), "does not load"),
+    "no weights at all": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "does not load"),
+    "a weight less": (weights(lambda found: found.pop(first(found))), "does not load.*[Mm]issing"),
+    "a weight more": (weights(lambda found: found.update(stray=found[first(found)].clone())), "load.*[Uu]nexpected"),
+    "weights that are no numbers": (weights(lambda found: found[first(found)].fill_(float("nan"))), "non-finite"),
+    "no statistics": (statistics_gone, "does not load"),
+    "statistics of another arm": (other_statistics, "cannot act on an observation"),
+    "an unknown step": (unknown_step, "nobody_knows"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line_with_its_name(what, small_policy, tmp_path):
+    damage, reason = DAMAGES[what]
+    folder = tmp_path / "policy"
+    shutil.copytree(small_policy, folder)
+    damage(folder)
+    with pytest.raises(ValueError, match=reason) as refused:
+        PolicyRunner(folder, CONTRACT)
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_trying_a_policy_leaves_its_memory_and_the_random_numbers_as_they_were(smolvla):
+    import torch
+
+    runner = PolicyRunner(smolvla, CONTRACT)
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    runner._try()
+    assert torch.equal(torch.rand(3), wanted) and runner._raw is None
+
+
+def test_predict_gives_all_that_is_predicted_and_act_the_part_to_be_executed(small_policy):
+    runner = PolicyRunner(small_policy, CONTRACT, 4)
+    seen = observation()
+    whole, part = runner.predict(seen), runner.act(seen)
+    assert len(whole.actions) == 10 and whole.stamp_ns == seen.stamp_ns
+    np.testing.assert_array_equal(part.actions, whole.actions[:4])
+
+
+# ---- real-time chunking --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def smolvla(tmp_path_factory) -> Path:
+    return smolvla_folder(tmp_path_factory.mktemp("smolvla"))
+
+
+def later(seen: Observation, steps: int) -> Observation:
+    return Observation(seen.stamp_ns + steps * 100_000_000, seen.frames, seen.state + np.float32(0.5), seen.task)
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_smolvla_continues_the_chunk_before_where_it_is_executed_meanwhile(smolvla, delay):
+    import torch
+
+    runner = PolicyRunner(smolvla, CONTRACT)
+    torch.manual_seed(0)
+    before = runner.predict(observation()).actions
+    begun = 4
+    seen = later(observation(), begun)
+    torch.manual_seed(1)
+    continued = runner.predict(seen, delay).actions
+    runner.reset()
+    torch.manual_seed(1)
+    fresh = runner.predict(seen, delay).actions
+    left = before[begun:]
+    gap = np.abs(continued[: len(left)] - left).max(1)
+    apart = np.abs(fresh[: len(left)] - left).max(1)
+    assert (gap[:delay] < 0.2 * apart[:delay]).all(), (gap, apart)
+
+
+def test_a_chunk_that_is_over_is_not_continued_and_other_policies_continue_none(smolvla, small_policy):
+    import torch
+
+    runner = PolicyRunner(smolvla, CONTRACT)
+    runner.predict(observation())
+    seen = later(observation(), 50)
+    torch.manual_seed(1)
+    late = runner.predict(seen, 2).actions
+    runner.reset()
+    torch.manual_seed(1)
+    np.testing.assert_array_equal(late, runner.predict(seen, 2).actions)
+    small = PolicyRunner(small_policy, CONTRACT)
+    one = small.predict(observation()).actions
+    np.testing.assert_array_equal(small.predict(observation(), 3).actions, one)
+
+
+def test_in_lock_step_smolvla_acts_as_without_real_time_chunking(smolvla):
+    import torch
+
+    runner = PolicyRunner(smolvla, CONTRACT)
+    torch.manual_seed(1)
+    wanted = runner.act(observation()).actions
+    runner.predict(observation())
+    torch.manual_seed(1)
+    np.testing.assert_allclose(runner.act(observation()).actions, wanted, atol=1e-6)
