@@ -274,7 +274,7 @@ class TwinConfig:
     task: str = _opt("PlaceToyInBowl-v1", "ManiSkill task")
     seed: int = _opt(0, "seed of the next reset")
     realtime: bool = _opt(True, "step at the control rate; false: lock-step with the commands, as fast as possible")
-    frame_every: int = _opt(1, "publish a frame every N control steps; 0: only when a command has been executed")
+    frame_every: int = _opt(1, "publish a frame every N control steps; 0: in lock-step one a command, else one a step")
     max_steps: int = _opt(0, "lock-step: execute no more than this many steps between resets; 0: no limit")
     disturbance_std: float = _opt(0.0, "std of noise on the executed arm targets, not on 'joint_command_sent' [rad]")
 

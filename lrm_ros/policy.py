@@ -92,7 +92,8 @@ class PolicyRunner:
         try:
             yield
         except Exception as error:
-            if isinstance(error, ValueError) and str(self._checkpoint) in str(error):
+            ours = (name, f"policy '{self._checkpoint}'", f"'{Path(self._checkpoint)}")
+            if isinstance(error, ValueError) and str(error).startswith(ours):
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             reason = reason if len(reason) <= 300 else reason[:300] + "..."
@@ -118,7 +119,7 @@ class PolicyRunner:
         self.execute_steps = execute_steps or config.n_action_steps
         chunk = getattr(config, "chunk_size", config.n_action_steps)
         if not 1 <= self.execute_steps <= chunk:
-            raise ValueError(f"execute_steps is {self.execute_steps}, {name} predicts {chunk} steps; set 1 to {chunk}")
+            raise ValueError(f"{name} predicts {chunk} steps, execute_steps is {self.execute_steps}; set 1 to {chunk}")
         if config.type == "diffusion" and config.n_obs_steps != 1:
             raise ValueError(
                 f"{name} looks at the last {config.n_obs_steps} control steps; it is asked once a chunk and sees one:"
@@ -190,7 +191,7 @@ class PolicyRunner:
         if config.rtc_config is None:
             from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-            config.rtc_config = RTCConfig()
+            config.rtc_config = RTCConfig(enabled=True)
             self.policy.init_rtc_processor()
         return bool(config.rtc_config.enabled)
 

@@ -33,6 +33,7 @@ from lrm_ros.config_files import option_words, to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import is_complete, write_dataset
+from lrm_ros.robot.so100.kinematics import require_so100
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.collector import Collector, kept_any
 from lrm_ros.ros.control import Control, EpisodeError, SentSteps, Stopped, TwinEpisodes
@@ -56,6 +57,8 @@ class ImproverNode(LrmNode[ImproverConfig]):
     def configure(self) -> None:
         """Check the run folder, load the judge and listen to the evaluator."""
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
+        if self.config.explore_std > 0:  # not after hours of training, when the first rollout explores
+            require_so100(self.contract, "exploration", "set explore_std to 0")
         self._run = Path(self.config.run)
         self._remember_config()
         triggers = (*TwinEpisodes.TRIGGERS, *_SERVICES, "twin/demonstrate", "evaluator/evaluate")

@@ -180,10 +180,9 @@ class TwinNode(LrmNode[TwinConfig]):
         assert world is not None and server is not None and self._arm is not None
         self._arm.disturbance_std = self.config.disturbance_std
         stamp_ns = world.stamp_ns
-        sent, last = server.step(stamp_ns)
+        sent, _ = server.step(stamp_ns)
         self._publish_step(stamp_ns, sent)
-        every = self.config.frame_every
-        if world.steps % every == 0 if every > 0 else last:
+        if world.steps % max(1, self.config.frame_every) == 0:
             self._publish_image()
         self._publish_truth()
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from lrm_ros.config import FinetuneConfig
 from lrm_ros.nodes.improver import ImproverNode
@@ -54,6 +55,14 @@ def test_a_stage_after_a_cut_line_is_not_joined_with_it(spin, tmp_path):
         row["kept"] = 3
     first, second = map(json.loads, path.read_text().splitlines())
     assert (first["stage"], second["stage"], second["iteration"], second["kept"]) == ("sft", "rollout", 1, 3)
+
+
+def test_exploration_with_an_arm_it_does_not_know_is_refused_before_anything_runs(spin, tmp_path):
+    file = tmp_path / "koch.yaml"
+    file.write_text("name: koch\n")
+    node = spin.add(ImproverNode(run=str(tmp_path / "run"), contract=str(file), model="fake"))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "explore_std to 0" in node.diagnostics.faults["configure"] and not (tmp_path / "run").exists()
 
 
 def test_a_run_of_other_settings_or_with_a_damaged_record_is_refused(spin, tmp_path):

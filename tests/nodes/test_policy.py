@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
@@ -158,6 +159,22 @@ def test_exploration_moves_the_gripper_sideways_but_not_the_wish_and_repeats_wit
     assert np.abs(np.array(offsets)[:, 2]).max() < 2e-3
     np.testing.assert_allclose(offsets[0], offsets[2], atol=1e-6)
     assert np.abs(offsets[0] - offsets[1]).max() > 1e-3
+
+
+def test_an_arm_that_exploration_does_not_know_begins_no_episode_with_it(spin, probe, tmp_path):
+    file = tmp_path / "koch.yaml"
+    file.write_text("name: koch\n")
+    twin = Twin(probe)
+    node, _, commands = start(spin, probe, realtime=False, contract=str(file))
+    assert spin.call(probe, Trigger, "policy/reset").success
+    node.set_parameters([Parameter("explore_std", value=0.02)])
+    answer = spin.call(probe, Trigger, "policy/reset")
+    assert not answer.success and "'koch'" in answer.message and "explore_std to 0" in answer.message
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "'koch'" in node.diagnostics.faults["configure"]
+    assert commands == [] and twin.steps == 0
 
 
 def test_after_activation_and_reload_lock_step_waits_for_policy_reset(spin, probe):

@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from lrm_ros.robot.so100.explore import draw_offset, explored
+from lrm_ros.config import PolicyConfig, RobotContract
+from lrm_ros.robot.so100.explore import Exploration, draw_offset, explored
 from lrm_ros.robot.so100.kinematics import approach, forward, shift
 from lrm_ros.types import ActionChunk
 
@@ -37,3 +38,23 @@ def test_offsets_lie_in_the_plane_with_the_given_spread_and_repeat():
     assert (offsets[:, 2] == 0).all()
     np.testing.assert_allclose(offsets[:, :2].std(axis=0), 0.025, rtol=0.1)
     np.testing.assert_array_equal(draw_offset(0.025, 7, 3), offsets[3])
+
+
+SEVEN = tuple(f"joint_{k}" for k in range(7))
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        RobotContract("panda", SEVEN, (-3.0,) * 7, (3.0,) * 7, (0.3,) * 7),
+        RobotContract("koch"),  # joints of the same names, another arm
+        RobotContract(joints=tuple(reversed(RobotContract().joints))),
+    ],
+)
+def test_another_arm_is_never_moved_by_the_kinematics_of_this_one(contract):
+    exploration = Exploration()
+    with pytest.raises(ValueError, match=r"of 'so100' only .* is '\w+'.*explore_std to 0"):
+        exploration.begin(PolicyConfig(explore_std=0.02), contract)
+    exploration.begin(PolicyConfig(explore_std=0.0), contract)
+    chunk = ActionChunk(0, np.zeros((3, len(contract.joints)), np.float32), 0.1)
+    assert exploration.moved(chunk, PolicyConfig()) is chunk

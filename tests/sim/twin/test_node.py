@@ -248,6 +248,15 @@ def test_real_time_steps_by_itself_and_holds_the_last_target(twin):
     twin.reset(0)  # what was still on its way is heard here, not by the next test
 
 
+def test_in_real_time_the_camera_waits_for_no_command(twin):
+    twin.reset(0, realtime=True, frame_every=0)
+    stamps = lambda topic: [messages.to_ns(m.header.stamp) for m in twin.of(topic)]  # noqa: E731
+    twin.spin.until(lambda: len(stamps("front/image_raw")) >= 4, what="images")
+    images = stamps("front/image_raw")
+    assert set(np.diff(images)) == {100_000_000}  # one a step
+    twin.reset(0)
+
+
 def test_a_deactivation_in_real_time_holds_and_the_command_does_not_go_on(twin):
     message = twin.chunk(0.9, 9)
     goal = message.points[-1].positions[0]
