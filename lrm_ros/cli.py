@@ -48,6 +48,10 @@ COMMANDS = {
         "lrm_ros.training.bench.ppo",
         "measure an iteration of refinement, stage by stage",
     ),
+    "bench realtime": (
+        "lrm_ros.training.bench.realtime",
+        "move the twin in real time by a policy that takes its time",
+    ),
     "bench signals": ("lrm_ros.training.bench.signals", "stop nodes and graphs at random moments, count bad ends"),
     "bench train": (
         "lrm_ros.training.bench.train",
