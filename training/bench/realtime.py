@@ -84,21 +84,24 @@ class Pauses:
         """Count for a control period [s]."""
         self._dt_ns = round(1e9 * dt_s)
         self.steps = self.without = self.longest = self.before = 0
+        self._commands: list[tuple[int, int]] = []  # number of the first control step, and how many
         self.reset()
 
     def reset(self) -> None:
         """An episode begins."""
-        self._covered: set[int] = set()  # numbers of control steps
+        self._begin: int | None = None  # number of its first control step
         self._moving, self._row = False, 0
 
     def command(self, stamp_ns: int, steps: int) -> None:
         """A command of so many steps was asked for."""
-        first = round(stamp_ns / self._dt_ns)
-        self._covered.update(range(first, first + steps))
+        self._commands = [*self._commands[-9:], (round(stamp_ns / self._dt_ns), steps)]
 
     def sent(self, stamp_ns: int) -> None:
-        """The arm was sent the target of a control step."""
-        covered = round(stamp_ns / self._dt_ns) in self._covered
+        """The arm was sent the target of a control step; it ignores commands that answer the episode before."""
+        step = round(stamp_ns / self._dt_ns)
+        if self._begin is None:
+            self._begin = step
+        covered = any(self._begin <= first <= step < first + steps for first, steps in self._commands)
         self._moving = self._moving or covered
         if not self._moving:
             self.before += 1
