@@ -177,7 +177,7 @@ class LrmNode(LifecycleNode, Generic[C]):
             hook()
         except Exception as error:
             # rclpy drops the exception of a transition; people need the message and developers the traceback.
-            self.diagnostics.fault(what, f"{what} failed: {error}", log=False)
+            self.diagnostics.fault(what, f"{what} failed: {error}", tell=lambda _: None)
             self.get_logger().error(f"{what} failed: {error}\n{traceback.format_exc()}")
             return False
         self.diagnostics.recovered(what, f"{what} works again")
