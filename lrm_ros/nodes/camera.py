@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros import messages, topics
-from lrm_ros.config import CameraConfig
+from lrm_ros.config import CameraConfig, CameraSpec
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import Frame
@@ -76,11 +76,10 @@ class CameraNode(LrmNode[CameraConfig]):
         """Open the source and read its first frame.
 
         Raises:
-            ValueError: no such source, or it delivers another size.
+            ValueError: no such source, it delivers another size, or no contract can name this camera.
         """
         config = self.config
-        if not config.rate_hz > 0:
-            raise ValueError(f"parameter 'rate_hz' must be positive, got {config.rate_hz}")
+        CameraSpec(config.camera, config.width, config.height)
         self._read = self._open()
         first = self._read()
         if first is None:

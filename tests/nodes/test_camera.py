@@ -77,7 +77,7 @@ def test_files_are_played_again_and_again_in_the_asked_size_and_as_rgb(spin, pro
     [
         ({"source": "/dev/video99"}, "cannot open source '/dev/video99'"),
         ({"source": "99"}, "lrm doctor"),
-        ({"source": "synthetic", "rate_hz": 0.0}, "'rate_hz' must be positive"),
+        ({"source": "synthetic", "camera": "left/front"}, "camera name 'left/front' cannot be"),
         ({"source": "synthetic", "width": 10}, "too small"),
     ],
 )
