@@ -151,7 +151,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "numpy>=2,<3",
             "h5py>=3.8,<4",
             "pyarrow>=15",
-            "av>=12",
+            "av>=15",  # tells how a frame is turned; LeRobot asks for it, too
             "pillow>=10",
             "opencv-python-headless>=4.9,<4.14",
             "mcap>=1.2,<2",

@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every default of the stack, once. YAML files, ROS parameters and the command line all read these dataclasses.
 
-Field metadata: ``help`` is the parameter description in ROS and the option help on the command line, ``choices`` are
-the values that the command line takes, ``option`` is the name there if it is not the field's. Unknown keys are errors
-that name the key and the nearest valid one.
+Field metadata: ``help`` is the parameter description in ROS and the option help on the command line, ``range`` the
+smallest and the largest value, ``choices`` are the values that the command line takes, ``option`` is the name there if
+it is not the field's. A node's field is ``fixed`` if it takes effect only when the node is configured; the node refuses
+to change it before it is cleaned up. Unknown keys are errors that name the key and the nearest valid one.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lrm_ros import seeds
+from lrm_ros.config_files import option as _opt
+from lrm_ros.config_ppo import PpoConfig as PpoConfig
+
+SEED = (0, seeds.LIMIT - 1)
+COUNT = (1, 1_000_000)
+COUNT_OR_NONE = (0, 1_000_000)
+SECONDS = (0.01, 3600.0)
 
 
-def _opt(default: Any, help: str, **more: Any) -> Any:
-    """Return a dataclass field with a default, a help text and more metadata."""
-    if isinstance(default, list | dict):
-        raise TypeError("use a tuple as default")
-    return field(default=default, metadata={"help": help, **more})
+def _fix(*default_help_range: Any) -> Any:
+    """Return a field that takes effect when the node is configured; it is refused at run time."""
+    return _opt(*default_help_range, fixed=True)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,18 @@ class CameraSpec:
     name: str = _opt("front", "camera name; its topics are NAME/image_raw and NAME/camera_info")
     width: int = _opt(96, "image width [pixels]")
     height: int = _opt(96, "image height [pixels]")
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.name, re.ASCII):
+            cure = re.sub(r"\W", "_", self.name, flags=re.ASCII) or "front"
+            raise ValueError(
+                f"camera name {self.name!r} cannot be a topic of ROS and a feature of LeRobot: it must have letters, "
+                f"digits and '_' alone and begin with no digit, e.g. {'_' * cure[0].isdigit() + cure!r}"
+            )
+        if min(self.width, self.height) < 1:
+            raise ValueError(
+                f"camera '{self.name}' has {self.width}x{self.height} pixels; give what it delivers, at least 1x1"
+            )
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,16 @@ class RobotContract:
     control_hz: float = _opt(10.0, "control rate [Hz]")
 
     def __post_init__(self) -> None:
+        for what, names in (("joint", self.joints), ("camera", [camera.name for camera in self.cameras])):
+            if twice := sorted({name for name in names if list(names).count(name) > 1}):
+                raise ValueError(
+                    f"contract '{self.name}': {what} name {twice[0]!r} is there twice; give each {what} its own name"
+                )
+        if unnamed := [index for index, joint in enumerate(self.joints) if not joint.strip()]:
+            raise ValueError(
+                f"contract '{self.name}': joint {unnamed[0]} has the name {self.joints[unnamed[0]]!r}; give it the one "
+                "that it has in joint_states"
+            )
         for name in ("lower", "upper", "max_step"):
             if len(getattr(self, name)) != len(self.joints):
                 raise ValueError(
@@ -71,33 +100,35 @@ class RobotContract:
 class CameraConfig:
     """The camera node."""
 
-    camera: str = _opt("front", "camera name")
-    source: str = _opt("0", "OpenCV device index or path, a video file, a folder of images, or 'synthetic'")
-    width: int = _opt(640, "image width [pixels]")
-    height: int = _opt(480, "image height [pixels]")
-    rate_hz: float = _opt(30.0, "frames per second")
-    stall_s: float = _opt(1.0, "report the camera as stopped after this long without a frame [s]")
+    camera: str = _fix("front", "camera name")
+    source: str = _fix("0", "OpenCV device index or path, a video file, a folder of images, or 'synthetic'")
+    width: int = _fix(640, "image width [pixels]", 1, 16_384)
+    height: int = _fix(480, "image height [pixels]", 1, 16_384)
+    rate_hz: float = _fix(30.0, "frames per second", 0.1, 1000.0)
+    stall_s: float = _opt(1.0, "report the camera as stopped after this long without a frame [s]", 0.05, 3600.0)
 
 
 @dataclass(frozen=True)
 class RewardConfig:
     """The reward node, the judge and the engine behind them."""
 
-    model: str = _opt("tiny", "'tiny', a folder, a Hugging Face name, or 'fake'")
+    model: str = _fix("tiny", "'tiny', a folder, a Hugging Face name, or 'fake'")
     mode: str = _opt(
         "completion", "contrastive, progress, completion, tri, or roboreward, robometer, topreward (their own model)"
     )
-    camera: str = _opt("front", "camera whose frames are judged")
+    camera: str = _fix("front", "camera whose frames are judged")
     readout: str = _opt("forward", "'forward' (one pass, probabilities of the answers) or 'generate'")
-    interval: int = _opt(10, "judge every K-th frame and hold the value in between (paper eq. 8)")
-    scale: float = _opt(1.0, "factor on the published reward (paper eq. 8)")
+    interval: int = _opt(10, "judge every K-th frame and hold the value in between (paper eq. 8)", *COUNT)
+    scale: float = _opt(1.0, "factor on the published reward (paper eq. 8)", -1e6, 1e6)
     weights: tuple[float, ...] = _opt((1 / 3, 1 / 3, 1 / 3), "tri: weights of contrastive, progress, completion")
     initial_image: bool = _opt(False, "progress: show the first frame of the episode as an anchor")
-    judge_frames: int = _opt(4, "judge an episode by the mean p(done) of its last frames")
-    judge_threshold: float = _opt(0.5, "keep an episode when that mean is at least this")
-    device: str = _opt("auto", "torch device; 'auto' takes the GPU when there is one")
-    worlds: int = _opt(
-        0, "answer queries about the frames of so many simulated worlds; 0: judge one camera as it comes"
+    judge_frames: int = _opt(4, "judge an episode by the mean p(done) of its last frames", *COUNT)
+    judge_threshold: float = _opt(0.5, "keep an episode when that mean is at least this", 0.0, 1.0)
+    device: str = _fix("auto", "torch device; 'auto' takes the GPU when there is one")
+    worlds: int = _fix(
+        0,
+        "answer queries about the frames of so many simulated worlds; 0: judge one camera as it comes",
+        *COUNT_OR_NONE,
     )
 
 
@@ -106,13 +137,13 @@ class PolicyConfig:
     """The policy node."""
 
     checkpoint: str = _opt("", "folder of a LeRobot policy with its processors (empty: wait for one)")
-    execute_steps: int = _opt(8, "actions executed of every predicted chunk")
-    explore_std: float = _opt(0.0, "std of the gripper's sideways offset, drawn once an episode [m]; 0: off")
-    explore_hold_s: float = _opt(2.2, "the offset is whole from the episode's start for this long [s]")
-    explore_fade_s: float = _opt(0.5, "then it goes to zero in this time [s]")
-    seed: int = _opt(0, "seed of the exploration offsets")
-    timeout_s: float = _opt(0.5, "hold when camera or joint state is older than this (real time only) [s]")
-    realtime: bool = _opt(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
+    execute_steps: int = _opt(8, "actions executed of every predicted chunk", *COUNT)
+    explore_std: float = _opt(0.0, "std of the gripper's sideways offset, drawn once an episode [m]; 0: off", 0.0, 1.0)
+    explore_hold_s: float = _opt(2.2, "the offset is whole from the episode's start for this long [s]", 0.0, 3600.0)
+    explore_fade_s: float = _opt(0.5, "then it goes to zero in this time [s]", 0.0, 3600.0)
+    seed: int = _opt(0, "seed of the exploration offsets", *SEED)
+    timeout_s: float = _fix(0.5, "hold when camera or joint state is older than this (real time only) [s]", *SECONDS)
+    realtime: bool = _fix(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
     device: str = _opt("cpu", "torch device")
 
 
@@ -150,56 +181,6 @@ class FinetuneConfig:
             choices, value = option.metadata.get("choices"), getattr(self, option.name)
             if choices and value not in choices:
                 raise ValueError(f"{option.name} must be {' or '.join(map(repr, choices))}, got {value!r}")
-
-
-@dataclass(frozen=True)
-class PpoConfig:
-    """Proximal policy optimisation; the defaults are upstream's (Large-Reward-Models:config/*.yaml, pi0.5)."""
-
-    gamma: float = _opt(0.99, "discount a decision (one chunk of actions)")
-    lam: float = _opt(0.95, "GAE: weight of longer sums")
-    epochs: int = _opt(2, "times the experience of an iteration is gone through")
-    batch_size: int = _opt(24, "decisions an optimiser step")
-    micro_batch: int = _opt(24, "of which so many at once in memory")
-    lr: float = _opt(2.5e-6, "learning rate of the policy")
-    value_lr: float = _opt(5e-5, "learning rate of the critic")
-    clip_low: float = _opt(0.1, "the ratio counts down to 1 - this")
-    clip_high: float = _opt(0.1, "the ratio counts up to 1 + this")
-    dual_clip: float = _opt(3.0, "bound on the loss of a bad decision, in advantages")
-    value_clip: float = _opt(0.2, "the critic gains nothing by moving further than this")
-    value_weight: float = _opt(1.0, "weight of the critic's loss")
-    huber_delta: float = _opt(10.0, "errors of the critic beyond this count linearly")
-    kl_beta: float = _opt(0.05, "weight of the divergence from the policy before refinement")
-    entropy_bonus: float = _opt(5e-4, "weight of the entropy")
-    normalise: bool = _opt(True, "advantages of an iteration get mean 0 and deviation 1")
-    max_gradient: float = _opt(0.3, "gradients are clipped to this norm")
-    target_kl: float = _opt(0.0, "leave the policy once it has moved by more in an update; 0: never")
-    critic_warmup: int = _opt(0, "iterations in which only the critic learns")
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give at least 1")
-        for name in ("gamma", "lam", "clip_low"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a number from 0 to 1")
-        for name in (
-            "lr",
-            "value_lr",
-            "clip_high",
-            "value_clip",
-            "value_weight",
-            "target_kl",
-            "kl_beta",
-            "entropy_bonus",
-        ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number, at least 0")
-        for name in ("huber_delta", "max_gradient"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"ppo.{name} is {getattr(self, name)}; give a finite number above 0")
-        if not self.dual_clip >= 1:
-            raise ValueError(f"ppo.dual_clip is {self.dual_clip}; give a number, at least 1")
 
 
 @dataclass(frozen=True)
@@ -251,84 +232,98 @@ class RecorderConfig:
 
     folder: str = _opt("runs/recordings/episodes", "where journals are written")
     image_format: str = _opt("jpeg", "'jpeg', 'png' (lossless) or 'raw'")
-    jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100")
-    min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]")
+    jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100", 1, 100)
+    min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]", 0, 10**12)
 
 
 @dataclass(frozen=True)
 class TeleopConfig:
     """The keyboard teleoperation node."""
 
-    joint_step: float = _opt(0.05, "joint jog a key press [rad]")
-    cartesian_step: float = _opt(0.01, "Cartesian jog a key press [m]")
-    rate_hz: float = _opt(10.0, "rate of joint commands [Hz]")
-    gripper_step: float = _opt(0.2, "gripper jog a key press [rad]")
-    seed: int = _opt(0, "twin: seed of the first demonstration; each finished one adds 1")
-    timeout_s: float = _opt(1.0, "do not move when joint_states are older than this [s]")
+    joint_step: float = _opt(0.05, "joint jog a key press [rad]", 0.0, 3.2)
+    cartesian_step: float = _opt(0.01, "Cartesian jog a key press [m]", 0.0, 1.0)
+    rate_hz: float = _fix(10.0, "rate of joint commands [Hz]", 0.1, 1000.0)
+    gripper_step: float = _opt(0.2, "gripper jog a key press [rad]", 0.0, 3.2)
+    seed: int = _opt(0, "twin: seed of the first demonstration; each finished one adds 1", *SEED)
+    timeout_s: float = _opt(1.0, "do not move when joint_states are older than this [s]", *SECONDS)
 
 
 @dataclass(frozen=True)
 class TwinConfig:
     """The twin node: a ManiSkill world that speaks the robot's topics."""
 
-    task: str = _opt("PlaceToyInBowl-v1", "ManiSkill task")
-    seed: int = _opt(0, "seed of the next reset")
+    task: str = _fix("PlaceToyInBowl-v1", "ManiSkill task")
+    seed: int = _opt(0, "seed of the next reset", *SEED)
     realtime: bool = _opt(True, "step at the control rate; false: lock-step with the commands, as fast as possible")
-    frame_every: int = _opt(1, "publish a frame every N control steps; 0: in lock-step one a command, else one a step")
-    max_steps: int = _opt(0, "lock-step: execute no more than this many steps between resets; 0: no limit")
-    disturbance_std: float = _opt(0.0, "std of noise on the executed arm targets, not on 'joint_command_sent' [rad]")
+    frame_every: int = _opt(
+        1, "publish a frame every N control steps; 0: in lock-step one a command, else one a step", *COUNT_OR_NONE
+    )
+    max_steps: int = _opt(
+        0, "lock-step: execute no more than this many steps between resets; 0: no limit", *COUNT_OR_NONE
+    )
+    disturbance_std: float = _opt(
+        0.0, "std of noise on the executed arm targets, not on 'joint_command_sent' [rad]", 0.0, 10.0
+    )
 
 
 @dataclass(frozen=True)
 class WorldsConfig:
     """The worlds node: many twins in lock-step with a learner. The refiner node sets all of it."""
 
-    task: str = _opt(TwinConfig.task, "ManiSkill task")
-    worlds: int = _opt(12, "simulated worlds")
-    processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
-    ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
-    execute_steps: int = _opt(8, "most actions of a command")
-    max_steps: int = _opt(40, "control steps after which an episode is cut off")
-    stop_at_success: bool = _opt(False, "end an episode when the simulator says the task is done")
-    judge_every: int = _opt(10, "publish every K-th frame of an episode for the reward model; 0: only its last one")
+    task: str = _fix(TwinConfig.task, "ManiSkill task")
+    worlds: int = _fix(12, "simulated worlds", *COUNT)
+    processes: int = _fix(
+        0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster", *COUNT_OR_NONE
+    )
+    ray: str = _fix("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
+    execute_steps: int = _fix(8, "most actions of a command", *COUNT)
+    max_steps: int = _fix(40, "control steps after which an episode is cut off", *COUNT)
+    stop_at_success: bool = _fix(False, "end an episode when the simulator says the task is done")
+    judge_every: int = _fix(
+        10, "publish every K-th frame of an episode for the reward model; 0: only its last one", *COUNT_OR_NONE
+    )
 
 
 @dataclass(frozen=True)
 class RefinerConfig:
     """The refiner node: what ``lrm ppo`` does, through the nodes."""
 
-    checkpoint: str = _opt("", "folder of the policy to refine")
-    run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
-    config: str = _opt("", "YAML file of all settings (RefineConfig), e.g. config/ppo_twin.yaml")
-    reward: str = _opt("", "what a step is worth, as for lrm ppo; empty: as the settings say")
-    settings: str = _opt("", "more settings: NAME=VALUE, separated by spaces, e.g. worlds=24 ppo.lr=1e-5")
+    checkpoint: str = _fix("", "folder of the policy to refine")
+    run: str = _fix("runs/refine", "run folder; an interrupted run goes on")
+    config: str = _fix("", "YAML file of all settings (RefineConfig), e.g. config/ppo_twin.yaml")
+    reward: str = _fix("", "what a step is worth, as for lrm ppo; empty: as the settings say")
+    settings: str = _fix("", "more settings: NAME=VALUE, separated by spaces, e.g. worlds=24 ppo.lr=1e-5")
 
 
 @dataclass(frozen=True)
 class ImproverConfig:
     """The improver node: the self-improvement loop (paper IV-C)."""
 
-    run: str = _opt("runs/demo", "run folder; an interrupted run goes on")
-    iterations: int = _opt(2, "self-improvement iterations, at most 9")
-    demonstrations: int = _opt(20, "demonstrations the policy starts from")
-    disturbance: float = _opt(0.02, "actuation noise of the twin during demonstrations [rad]")
-    episodes: int = _opt(80, "start poses to roll out in each iteration")
-    tries: int = _opt(4, "attempts at a start pose until the judge keeps one")
-    explore_std: float = _opt(0.02, "std of the gripper's sideways offset, drawn for each rollout [m]")
-    rollout_steps: int = _opt(40, "control steps after which a rollout ends (a success takes about 30)")
-    max_steps: int = _opt(60, "control steps after which an evaluated episode ends")
-    sft_steps: int = _opt(1500, "training steps on the demonstrations")
-    finetune_steps: int = _opt(2000, "training steps an iteration")
-    learning_rate: float = _opt(5e-4, "peak learning rate of every training")
-    batch_size: int = _opt(16, "samples a training step")
-    colour: float = _opt(1.0, "strength of the random colour variation of training images")
-    state_noise: float = _opt(0.1, "noise on the joint states a policy sees in training [rad]")
-    eval_episodes: int = _opt(200, "held-out seeds of the evaluation")
-    eval_seed: int = _opt(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only")
-    seed: int = _opt(FinetuneConfig.seed, "seed of everything, 0 to 99")
-    model: str = _opt(RewardConfig.model, "reward model of the judge")
-    judge_frames: int = _opt(RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames")
-    judge_threshold: float = _opt(RewardConfig.judge_threshold, "keep an episode when that mean is at least this")
+    run: str = _fix("runs/demo", "run folder; an interrupted run goes on")
+    iterations: int = _fix(2, "self-improvement iterations, at most 9", 0, seeds.ITERATIONS - 1)
+    demonstrations: int = _fix(20, "demonstrations the policy starts from", *COUNT)
+    disturbance: float = _fix(0.02, "actuation noise of the twin during demonstrations [rad]", 0.0, 10.0)
+    episodes: int = _fix(80, "start poses to roll out in each iteration", *COUNT)
+    tries: int = _fix(4, "attempts at a start pose until the judge keeps one", *COUNT)
+    explore_std: float = _fix(0.02, "std of the gripper's sideways offset, drawn for each rollout [m]", 0.0, 1.0)
+    rollout_steps: int = _fix(40, "control steps after which a rollout ends (a success takes about 30)", *COUNT)
+    max_steps: int = _fix(60, "control steps after which an evaluated episode ends", *COUNT)
+    sft_steps: int = _fix(1500, "training steps on the demonstrations", *COUNT)
+    finetune_steps: int = _fix(2000, "training steps an iteration", *COUNT)
+    learning_rate: float = _fix(5e-4, "peak learning rate of every training", 0.0, 1.0)
+    batch_size: int = _fix(16, "samples a training step", *COUNT)
+    colour: float = _fix(1.0, "strength of the random colour variation of training images", 0.0, 10.0)
+    state_noise: float = _fix(0.1, "noise on the joint states a policy sees in training [rad]", 0.0, 10.0)
+    eval_episodes: int = _fix(200, "held-out seeds of the evaluation", *COUNT)
+    eval_seed: int = _fix(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only", *SEED)
+    seed: int = _fix(FinetuneConfig.seed, "seed of everything, 0 to 99", 0, 99)
+    model: str = _fix(RewardConfig.model, "reward model of the judge")
+    judge_frames: int = _fix(
+        RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames", *COUNT
+    )
+    judge_threshold: float = _fix(
+        RewardConfig.judge_threshold, "keep an episode when that mean is at least this", 0.0, 1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -337,7 +332,7 @@ class EvaluatorConfig:
 
     checkpoint: str = _opt("", "folder of the policy to evaluate")
     file: str = _opt("", "JSON file of the result")
-    once: bool = _opt(False, "evaluate at the start and then end")
-    first_seed: int = _opt(seeds.HELD_OUT.first, "first seed")
-    episodes: int = _opt(200, "number of seeds, one episode each")
-    max_steps: int = _opt(60, "control steps after which an episode ends")
+    once: bool = _fix(False, "evaluate at the start and then end")
+    first_seed: int = _opt(seeds.HELD_OUT.first, "first seed", *SEED)
+    episodes: int = _opt(200, "number of seeds, one episode each", *COUNT)
+    max_steps: int = _opt(60, "control steps after which an episode ends", *COUNT)

@@ -19,6 +19,30 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def option(default: Any, help: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+    """Return a field of a configuration dataclass.
+
+    Args:
+        default: immutable.
+        help: the parameter's description in ROS and the option's help on the command line.
+        low: smallest value of a number; with ``high``, or none.
+        high: largest value.
+        more: other metadata.
+    """
+    if isinstance(default, list | dict):
+        raise TypeError("use a tuple as default")
+    limits = {} if low is None else {"range": (low, high)}
+    return dataclasses.field(default=default, metadata={"help": help, **limits, **more})
+
+
+def out_of_range(field: dataclasses.Field[Any], value: Any) -> str:
+    """Return what a value must be if it is out of its field's range, e.g. ``from 0 to 1``; else nothing."""
+    limits = field.metadata.get("range")
+    if limits is None or value is None or limits[0] <= value <= limits[1]:
+        return ""
+    return f"from {limits[0]} to {limits[1]}"
+
+
 def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -> T:
     """Build a configuration dataclass from plain values.
 
@@ -28,7 +52,8 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
         where: name of the origin for error messages.
 
     Raises:
-        ValueError: an unknown key or a value of the wrong type, naming both and the cure.
+        ValueError: an unknown key, a value of the wrong type or out of its range, or one that the dataclass refuses;
+            names key, value and cure.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
@@ -38,19 +63,24 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
             near = difflib.get_close_matches(key, fields, 1)
             cure = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(fields)}"
             raise ValueError(f"{where or cls.__name__}: unknown key '{key}'; {cure}")
-        arguments[key] = _convert(hints[key], value, f"{where or cls.__name__}.{key}")
-    return cls(**arguments)
+        arguments[key] = convert(hints[key], value, f"{where or cls.__name__}.{key}")
+        if allowed := out_of_range(fields[key], arguments[key]):
+            raise ValueError(f"{where or cls.__name__}.{key}: must be {allowed}, got {value!r}")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
     """Convert plain data to a field's type; integers pass as floats, lists as tuples."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(_plain_type(hint), value, where)
+        return None if value is None else convert(_plain_type(hint), value, where)
     if origin is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise ValueError(f"{where}: expected a list, got {value!r}")
-        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected a mapping, got {value!r}")

@@ -9,13 +9,15 @@ import re
 import typing
 from typing import Any
 
-from lrm_ros.config_files import from_dict
+from lrm_ros.config_files import convert, out_of_range
 
 # name -> (default, help)
 NODE_PARAMETERS: dict[str, tuple[Any, str]] = {
     "autostart": (True, "configure and activate at start"),
     "contract": ("", "YAML file of the robot contract; empty: the SO-100 of the twin"),
 }
+# Of these, what takes effect when the node is configured, and what when its program starts.
+AT_CONFIGURE, AT_START = "contract", "autostart"
 # Of the recorder, about its next episode.
 EPISODE_PARAMETERS: dict[str, tuple[Any, str]] = {
     "episode_id": ("", "name of the next episode; empty: date and time"),
@@ -49,7 +51,7 @@ def to_parameter(cls: type[Any], extra: typing.Mapping[str, Any], node: str, nam
         value: as ROS gives it.
 
     Raises:
-        ValueError: of the wrong type; names node, parameter, value and an example of a good one.
+        ValueError: of the wrong type or out of its range; names node, parameter, value and an example of a good one.
     """
     if name in extra:
         default = extra[name]
@@ -57,20 +59,23 @@ def to_parameter(cls: type[Any], extra: typing.Mapping[str, Any], node: str, nam
             value = type(default)(value)
         if isinstance(value, type(default)):
             return value
-        raise ValueError(_wrong_type(node, name, value, type(default).__name__, default))
+        raise ValueError(_wrong(node, name, value, type(default).__name__, default))
     hint = typing.get_type_hints(cls)[name]
     if hint is str and type(value) is int:
         value = str(value)  # `-p source:=0` arrives as an integer
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    wanted = getattr(hint, "__name__", str(hint))
     try:
-        return getattr(from_dict(cls, {name: value}, node), name)
+        converted = convert(hint, value, name)
     except ValueError as error:
-        field = next(f for f in dataclasses.fields(cls) if f.name == name)
-        wanted = getattr(hint, "__name__", str(hint))
-        raise ValueError(_wrong_type(node, name, value, wanted, field.default)) from error
+        raise ValueError(_wrong(node, name, value, wanted, field.default)) from error
+    if allowed := out_of_range(field, converted):
+        raise ValueError(_wrong(node, name, value, f"{wanted} {allowed}", field.default))
+    return converted
 
 
-def _wrong_type(node: str, name: str, value: Any, wanted: str, example: Any) -> str:
-    """Return the message for a parameter of the wrong type."""
+def _wrong(node: str, name: str, value: Any, wanted: str, example: Any) -> str:
+    """Return the message for a parameter of the wrong type or out of its range."""
     shown = list(example) if isinstance(example, tuple) else example
     return (
         f"node '{node}': parameter '{name}' must be {wanted}, got {value!r}; "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,27 @@ def write_video(
         for number in numbers:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), "rgb24")))
         container.mux(stream.encode())
+    return path
+
+
+# How a camera that was held turned says so in an MP4: a matrix of the track, here as whole turns clockwise.
+_TURNS = {
+    0: (1, 0, 0, 1),
+    90: (0, 1, -1, 0),
+    180: (-1, 0, 0, -1),
+    270: (0, -1, 1, 0),
+    45: (0.7071, 0.7071, -0.7071, 0.7071),
+}
+
+
+def say_turned(path: Path, degrees: int) -> Path:
+    """Change an MP4 so that it says that its frames are to be turned clockwise; the frames stay as they are."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (round(value * 2**16) for value in _TURNS[degrees])
+    at = data.index(b"tkhd") + 44
+    assert struct.unpack(">9i", data[at : at + 36]) == (2**16, 0, 0, 0, 2**16, 0, 0, 0, 2**30)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30)
+    path.write_bytes(data)
     return path
 
 

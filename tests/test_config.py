@@ -3,12 +3,14 @@
 
 import argparse
 import dataclasses
+import re
 import shlex
 
 import pytest
 
-from lrm_ros.config import FinetuneConfig, PpoConfig, RefineConfig
+from lrm_ros.config import CameraConfig, FinetuneConfig, PpoConfig, RefineConfig
 from lrm_ros.config_files import add_options, from_dict, from_options, load_yaml, option_words, to_dict
+from lrm_ros.graph.graphs import KINDS
 
 NAN, INF = float("nan"), float("inf")
 
@@ -45,6 +47,57 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
     path.write_text("lr: [1\nother: {")
     with pytest.raises(ValueError, match=rf"'{path}' is no YAML: while parsing"):
         load_yaml(path, PpoConfig)
+
+
+# -- parameters of nodes ---------------------------------------------------------------------------------------------
+
+# What has an effect while a node runs: read where it is used, at the next frame, episode, reload or evaluation.
+AT_RUN_TIME = {
+    "camera": {"stall_s"},
+    "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
+    "improver": set(),
+    "policy": {"checkpoint", "execute_steps", "explore_std", "explore_hold_s", "explore_fade_s", "seed", "device"},
+    "recorder": {"folder", "image_format", "jpeg_quality", "min_free_mb"},
+    "refiner": set(),
+    "reward": {
+        *("mode", "readout", "interval", "scale", "weights"),
+        *("initial_image", "judge_frames", "judge_threshold"),
+    },
+    "teleop": {"joint_step", "cartesian_step", "gripper_step", "seed", "timeout_s"},
+    "twin": {"seed", "realtime", "frame_every", "max_steps", "disturbance_std"},
+    "worlds": set(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_effect_while_a_node_runs_is_fixed(kind):
+    fields = dataclasses.fields(KINDS[kind].config)
+    assert {field.name for field in fields if not field.metadata.get("fixed")} == AT_RUN_TIME[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_of_a_node_has_a_range_around_its_default(kind):
+    config = KINDS[kind].config
+    for field in dataclasses.fields(config):
+        if type(field.default) not in (int, float):
+            assert "range" not in field.metadata
+            continue
+        low, high = field.metadata["range"]
+        assert -INF < low <= field.default <= high < INF and type(low) is type(field.default)
+        assert from_dict(config, {field.name: low}) is not None and from_dict(config, {field.name: high}) is not None
+        for value in (low - 1, high * 2 + 1):
+            allowed = f"from {low} to {high}, got {value}"
+            with pytest.raises(ValueError, match=f"{field.name}: must be {re.escape(allowed)}"):
+                from_dict(config, {field.name: value})
+            with pytest.raises(ValueError, match=f"node 'it': parameter '{field.name}' must be .*{re.escape(allowed)}"):
+                KINDS[kind].check("it", field.name, str(value))
+
+
+def test_a_number_out_of_its_range_in_a_file_names_file_key_value_and_range(tmp_path):
+    path = tmp_path / "camera.yaml"
+    path.write_text("rate_hz: 0\n")
+    with pytest.raises(ValueError, match=rf"{path}\.rate_hz: must be from 0\.1 to 1000\.0, got 0"):
+        load_yaml(path, CameraConfig)
 
 
 # -- command lines ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
@@ -25,6 +27,62 @@ def test_a_damaged_contract_names_the_file(tmp_path):
     (tmp_path / "contract.json").write_text("{")
     with pytest.raises(ValueError, match=r"contract\.json.*restore"):
         load_contract(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("left/front", "'left_front'"),
+        ("front.rgb", "'front_rgb'"),
+        ("front cam", "'front_cam'"),
+        ("cam-high", "'cam_high'"),
+        ("0", "'_0'"),
+        ("kamera_ü", "'kamera__'"),
+        ("front\n", "'front_'"),
+        ("", "'front'"),
+    ],
+)
+def test_a_camera_that_has_no_topic_or_that_lerobot_does_not_store_is_refused_when_the_contract_is_read(
+    tmp_path, name, cure
+):
+    said = re.escape(repr(name)) + ".*letters, digits.*e.g. " + cure
+    with pytest.raises(ValueError, match=said):
+        CameraSpec(name)
+    CameraSpec(cure.strip("'"))
+    save_contract(CONTRACT, tmp_path)
+    path = tmp_path / "contract.json"
+    path.write_text(path.read_text().replace('"front"', json.dumps(name)))
+    with pytest.raises(ValueError, match=r"contract\.json\.cameras\[0\]: camera name " + said):
+        load_contract(tmp_path)
+
+
+def test_lerobot_refuses_the_names_that_the_contract_refuses_for_it():
+    try:
+        from lerobot.utils.feature_utils import _validate_feature_names
+    except ImportError:  # LeRobot 0.4
+        from lerobot.datasets.utils import _validate_feature_names
+    with pytest.raises(ValueError, match="should not contain '/'"):
+        _validate_feature_names({"observation.images.left/front": {}})
+    _validate_feature_names({"observation.images.left_front": {}})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"cameras": (CameraSpec(), CameraSpec("wrist"), CameraSpec())}, "camera name 'front' is there twice"),
+        ({"joints": ("a", "b", "c", "a", "e", "f")}, "joint name 'a' is there twice"),
+        ({"joints": ("a", "b", " ", "d", "e", "f")}, "joint 2 has the name ' '"),
+    ],
+)
+def test_names_that_tell_nothing_apart_are_refused(change, says):
+    with pytest.raises(ValueError, match=says):
+        dataclasses.replace(CONTRACT, **change)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 96), (96, -1)])
+def test_a_camera_without_pixels_is_refused(width, height):
+    with pytest.raises(ValueError, match=f"camera 'front' has {width}x{height} pixels"):
+        CameraSpec("front", width, height)
 
 
 def test_equal_contracts_with_other_limits_do_not_differ():

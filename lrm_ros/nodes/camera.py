@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The camera node: a device, a video, a folder of images or a synthetic picture -> image_raw and camera_info.
 
-A thread reads and publishes, so that a device that blocks does not stop the node from saying so.
+The source's own thread reads and publishes, so that a device that blocks does not stop the node from saying so.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros import messages, topics
-from lrm_ros.config import CameraConfig
+from lrm_ros.config import CameraConfig, CameraSpec
+from lrm_ros.robot.devices.camera import Source, SourceThread, device_of, open_source
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import Frame
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+OPEN_S = 20.0  # a source has so long to open and deliver its first frame [s]
+RELEASE_S = 2.0  # a read has so long to come back at cleanup [s]
+
 _BITS = 24
 
 
@@ -62,157 +64,109 @@ def synthetic(width: int, height: int) -> Iterator[NDArray[np.uint8]]:
 
 
 class CameraNode(LrmNode[CameraConfig]):
-    """Topics ``<camera>/image_raw`` (rgb8, stamped when read) and ``<camera>/camera_info``."""
+    """Topics ``<camera>/image_raw`` (rgb8, stamped when read) and ``<camera>/camera_info``.
+
+    Pictures are upright, as far as the device, the video or the image file tells how it is turned. A device has one
+    thread from configure to cleanup, which gives it back; one whose read blocks is not opened a second time.
+    """
 
     def __init__(self, **overrides: Any) -> None:
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("camera", CameraConfig, overrides)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._read: Callable[[], NDArray[np.uint8] | None] | None = None
+        self._source: SourceThread | None = None
+        self._blocked: dict[str, SourceThread] = {}  # by device: a read that had not come back at cleanup
         self._last_frame_s = 0.0
 
     def configure(self) -> None:
         """Open the source and read its first frame.
 
         Raises:
-            ValueError: no such source, or it delivers another size.
+            ValueError: no such source, it blocks, it delivers another size, or no contract can name this camera.
         """
         config = self.config
-        if not config.rate_hz > 0:
-            raise ValueError(f"parameter 'rate_hz' must be positive, got {config.rate_hz}")
-        self._read = self._open()
-        first = self._read()
+        CameraSpec(config.camera, config.width, config.height)
+        where = f"camera '{config.camera}': source '{config.source}'"
+        device = device_of(config.source)
+        if device in self._blocked and not self._blocked[device].stop(RELEASE_S):
+            raise ValueError(
+                f"{where} is still held by a read that does not come back; unplug the device and plug it in, then "
+                "configure again"
+            )
+        self._blocked.pop(device, None)
+        self._source = SourceThread(self._open, config.rate_hz, self._publish, self._unreadable, self._released)
+        try:
+            first = self._source.first(OPEN_S)
+        except TimeoutError as error:
+            raise ValueError(f"{where}: {error}; check cable and power, then configure again") from error
         if first is None:
-            raise ValueError(f"camera '{config.camera}': source '{config.source}' opens but delivers no frame")
+            raise ValueError(f"{where} opens but delivers no frame")
         if first.shape[:2] != (config.height, config.width):
             height, width = first.shape[:2]
             raise ValueError(
-                f"camera '{config.camera}': source '{config.source}' delivers {width}x{height}, not "
-                f"{config.width}x{config.height}; set width:={width} height:={height}"
+                f"{where} delivers {width}x{height}, not {config.width}x{config.height}; "
+                f"set width:={width} height:={height}"
             )
-        if config.source == "synthetic":
-            self._read = self._open()  # the numbers start at 0
         self._images = topics.IMAGE_RAW.of(config.camera).publisher(self)
         self._infos = topics.CAMERA_INFO.of(config.camera).publisher(self)
         self.create_timer(0.5, lambda: self.diagnostics.value("subscribers", self._images.get_subscription_count()))
 
     def activate(self) -> None:
         """Start to publish."""
-        self._stopping.clear()
+        assert self._source is not None
         self._last_frame_s = time.monotonic()
-        self._thread = threading.Thread(target=self._publish_frames, name="camera")
-        self._thread.start()
+        self._source.run()
         self._watch = self.create_timer(min(0.2, self.config.stall_s / 2), self._check_stall)
 
     def deactivate(self) -> None:
         """Stop to publish."""
         self.destroy_timer(self._watch)
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2.0)
-            self._thread = None
+        if self._source is not None:
+            self._source.pause()
         self.diagnostics.publish()
 
     def cleanup(self) -> None:
-        """Close the source."""
-        self._read = None
+        """Release the source; one whose read blocks releases itself when that comes back."""
+        source, self._source = self._source, None
+        if source is None or source.stop(RELEASE_S):
+            return
+        self._blocked[device_of(self.config.source)] = source
+        self.diagnostics.fault(
+            "release",
+            f"camera '{self.config.camera}': source '{self.config.source}' is not released, its read does not come "
+            "back; unplug the device",
+        )
+        if source.stop(0.0):  # just then
+            self._released()
 
-    # -- sources -----------------------------------------------------------------------------------------------------
+    # -- the source's thread -----------------------------------------------------------------------------------------
 
-    def _open(self) -> Callable[[], NDArray[np.uint8] | None]:
-        """Return a function that reads the next frame, (H, W, 3) uint8 RGB, or None if there is none now."""
+    def _open(self) -> Source:
         config = self.config
-        if config.source == "synthetic":
-            frames = synthetic(config.width, config.height)
-            return lambda: next(frames)
-        path = Path(config.source)
-        if path.is_dir():
-            return self._folder(path)
-        return self._capture(config.source)
+        if config.source != "synthetic":
+            return open_source(config)
+        first = next(synthetic(config.width, config.height))
+        frames = chain([first], synthetic(config.width, config.height))  # after the first one the numbers start at 0
+        return Source(lambda: next(frames))
 
-    def _folder(self, path: Path) -> Callable[[], NDArray[np.uint8] | None]:
-        """Read the images of a folder in the order of their names, again and again."""
-        import cv2
+    def _publish(self, image: NDArray[np.uint8] | None) -> None:
+        """Publish a frame, stamped now."""
+        if image is None:
+            self.diagnostics.count("misses")
+            return
+        self.diagnostics.recovered("read", f"camera '{self.config.camera}' is readable again")
+        stamp_ns = self.get_clock().now().nanoseconds
+        self._images.publish(messages.from_frame(Frame(stamp_ns, self.config.camera, image)))
+        height, width, _ = image.shape
+        self._infos.publish(messages.camera_info(self.config.camera, stamp_ns, width, height))
+        self._last_frame_s = time.monotonic()
+        self.diagnostics.count("frames")
 
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
-        if not files:
-            raise ValueError(f"folder '{path}' has no image ({', '.join(_IMAGES)})")
-        position = -1
+    def _unreadable(self, error: Exception) -> None:
+        self.diagnostics.count("misses")
+        self.diagnostics.fault("read", f"camera '{self.config.camera}': source '{self.config.source}': {error}")
 
-        def read() -> NDArray[np.uint8] | None:
-            nonlocal position
-            position = (position + 1) % len(files)
-            image = cv2.imread(str(files[position]), cv2.IMREAD_COLOR)
-            return None if image is None else self._fit(image)
-
-        return read
-
-    def _capture(self, source: str) -> Callable[[], NDArray[np.uint8] | None]:
-        """Read a device (reopened after it vanished) or a video file (played again and again)."""
-        import cv2
-
-        config = self.config
-        is_file = Path(source).is_file()
-
-        def open_source() -> Any:
-            capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
-            if not is_file:
-                capture.set(cv2.CAP_PROP_FRAME_WIDTH, config.width)
-                capture.set(cv2.CAP_PROP_FRAME_HEIGHT, config.height)
-                capture.set(cv2.CAP_PROP_FPS, config.rate_hz)
-                capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-            return capture
-
-        capture = open_source()
-        if not capture.isOpened():
-            raise ValueError(
-                f"camera '{config.camera}': cannot open source '{source}'; devices are /dev/video*, see 'lrm doctor'; "
-                "or use source:=synthetic, a video file or a folder of images"
-            )
-
-        def read() -> NDArray[np.uint8] | None:
-            nonlocal capture
-            ok, image = capture.read()
-            if not ok:
-                capture.release()
-                capture = open_source()
-                ok, image = capture.read() if is_file else (False, None)
-            if not ok:
-                return None
-            return self._fit(image) if is_file else np.ascontiguousarray(image[:, :, ::-1])
-
-        return read
-
-    def _fit(self, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a stored image as RGB in the configured size."""
-        import cv2
-
-        size = (self.config.width, self.config.height)
-        if bgr.shape[1::-1] != size:
-            bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
-        return np.ascontiguousarray(bgr[:, :, ::-1])
-
-    # -- running -----------------------------------------------------------------------------------------------------
-
-    def _publish_frames(self) -> None:
-        """Read and publish at the configured rate; runs in the camera's own thread."""
-        config, read = self.config, self._read
-        assert read is not None
-        due = time.monotonic()
-        while not self._stopping.wait(max(0.0, due - time.monotonic())):
-            image = read()
-            due = max(due + 1 / config.rate_hz, time.monotonic() - 1 / config.rate_hz)
-            if image is None:
-                self.diagnostics.count("misses")
-                due = time.monotonic() + 0.1
-                continue
-            stamp_ns = self.get_clock().now().nanoseconds
-            self._images.publish(messages.from_frame(Frame(stamp_ns, config.camera, image)))
-            height, width, _ = image.shape
-            self._infos.publish(messages.camera_info(config.camera, stamp_ns, width, height))
-            self._last_frame_s = time.monotonic()
-            self.diagnostics.count("frames")
+    def _released(self) -> None:
+        self.diagnostics.recovered("release", f"camera '{self.config.camera}': the source is released")
 
     def _check_stall(self) -> None:
         """Report a source that stopped delivering, and its return."""

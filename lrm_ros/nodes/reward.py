@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from rclpy.publisher import Publisher
@@ -48,6 +49,12 @@ class RewardNode(LrmNode[RewardConfig]):
         self._newest: Frame | None = None
         self._fresh = False
         self._queries: WorldQueries | None = None
+
+    def fixed(self, new: RewardConfig) -> set[str]:
+        """Another model is another ``mode`` of a video head, too; in simulated worlds everything stays."""
+        if self.config.worlds:
+            return {field.name for field in fields(new)}
+        return super().fixed(new) | ({"mode"} if {self.config.mode, new.mode} & set(VIDEO_HEADS) else set())
 
     def configure(self) -> None:
         """Load the model and subscribe."""
@@ -129,17 +136,16 @@ class RewardNode(LrmNode[RewardConfig]):
         return self._plots[head]
 
     def _adopt_config(self) -> None:
-        """Take over parameters set at run time; those that need another model or camera need a new configure."""
+        """Take over parameters set at run time.
+
+        Raises:
+            ValueError: they are wrong, or wrong together.
+        """
         assert self._engine is not None
         old, new = self._engine.config, self.config
         if old == new:
             return
         check_config(new)
-        fixed = [name for name in ("model", "device", "camera") if getattr(old, name) != getattr(new, name)]
-        if old.mode != new.mode and {old.mode, new.mode} & set(VIDEO_HEADS):
-            fixed.append("mode")  # their weights are other ones
-        if fixed:
-            raise ValueError(f"parameter {', '.join(fixed)} changed: deactivate, cleanup and configure the reward node")
         self._engine.config = new
         self._engine.reset(new.camera)
 

@@ -117,16 +117,13 @@ class TeleopNode(LrmNode[TeleopConfig]):
             return
         self._state = (messages.to_ns(message.header.stamp), state)
         self._arrived_s = time.monotonic()
-        if "joint_states" in self.diagnostics.faults:
-            self.diagnostics.recovered("joint_states", "joint_states are good again")
-            self._say("joint_states are good again")
+        self.diagnostics.recovered("joint_states", "joint_states are good again", tell=self._say)
 
     def _lose(self, reason: str) -> None:
         """Stop commanding: where the arm is is not known any more."""
         self._state = None
         self._jog.stop()
-        if self.diagnostics.fault("joint_states", reason, log=False):
-            self._say(reason)
+        self.diagnostics.fault("joint_states", reason, tell=self._say)
 
     def _on_episode(self, message: DiagnosticStatus) -> None:
         """Notice an episode that the recorder could not finish."""

@@ -14,13 +14,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import load_yaml
-from lrm_ros.parameters import BUILT_IN, NODE_PARAMETERS, to_parameter, unknown_parameter
+from lrm_ros.parameters import (
+    AT_CONFIGURE,
+    AT_START,
+    BUILT_IN,
+    NODE_PARAMETERS,
+    ros_value,
+    to_parameter,
+    unknown_parameter,
+)
 from lrm_ros.ros.diagnostics import Diagnostics
 from lrm_ros.ros.transport import set_transport, share_file
 from lrm_ros.versions import rclpy_version
@@ -71,11 +79,11 @@ class LrmNode(LifecycleNode, Generic[C]):
         except ValueError:
             self.destroy_node()
             raise
-        self.add_on_set_parameters_callback(self._on_set_parameters)
         for key, (default, text) in declared.items():
             value = list(default) if isinstance(default, tuple) else default
-            self.declare_parameter(key, value, ParameterDescriptor(description=text, dynamic_typing=True))
+            self.declare_parameter(key, value, self._descriptor(key, text))
         self.config: C = self._read_config()
+        self.add_on_set_parameters_callback(self._on_set_parameters)
         self.add_post_set_parameters_callback(self._on_parameters_set)
         self.autostart = bool(self.get_parameter("autostart").value)
         self.contract = RobotContract()
@@ -109,6 +117,10 @@ class LrmNode(LifecycleNode, Generic[C]):
         Publishers, subscriptions, services, clients and timers made since ``configure`` are destroyed by the base.
         """
 
+    def fixed(self, new: C) -> set[str]:
+        """Return the parameters that take effect only at configure, if they were to be set as in ``new``."""
+        return {f.name for f in dataclasses.fields(self._config_type) if f.metadata.get("fixed")}  # type: ignore[arg-type]
+
     # -- parameters --------------------------------------------------------------------------------------------------
 
     def _check_overrides(self, declared: Mapping[str, tuple[Any, str]]) -> None:
@@ -130,16 +142,49 @@ class LrmNode(LifecycleNode, Generic[C]):
         extra = {key: default for key, (default, _) in self._extra.items()}
         return to_parameter(self._config_type, extra, self.get_name(), name, value)
 
+    def _descriptor(self, name: str, text: str) -> ParameterDescriptor:
+        """Return what tools show of a parameter: its help and, of a number, its range."""
+        descriptor = ParameterDescriptor(description=text, dynamic_typing=True)
+        field = next((f for f in dataclasses.fields(self._config_type) if f.name == name), None)  # type: ignore[arg-type]
+        if field is not None and "range" in field.metadata:
+            low, high = field.metadata["range"]
+            if isinstance(field.default, int):
+                descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+            else:
+                descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
+        return descriptor
+
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        """Refuse unknown names and wrong types with the reason."""
-        for parameter in parameters:
-            if parameter.name in BUILT_IN or parameter.name.startswith("qos_overrides."):
-                continue
-            try:
-                self._convert(parameter.name, parameter.value)
-            except ValueError as error:
-                return SetParametersResult(successful=False, reason=str(error))
+        """Refuse unknown names, wrong types and what would have no effect now, with the reason."""
+        try:
+            self._refuse_without_effect(
+                {
+                    parameter.name: self._convert(parameter.name, parameter.value)
+                    for parameter in parameters
+                    if parameter.name not in BUILT_IN and not parameter.name.startswith("qos_overrides.")
+                }
+            )
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _refuse_without_effect(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError if a value is another one and would have no effect before the next configure or start."""
+        now = {**vars(self.config), **{name: self.get_parameter(name).value for name in self._extra}}
+        changed = {name for name, value in values.items() if value != now[name]}
+        if AT_START in changed:
+            raise ValueError(
+                f"node '{self.get_name()}': parameter '{AT_START}' takes effect when the program starts: start it "
+                f"again with {AT_START}:={ros_value(values[AT_START])}"
+            )
+        if self.state_label in ("unconfigured", "finalized"):
+            return
+        new = dataclasses.replace(self.config, **{n: v for n, v in values.items() if n not in self._extra})  # type: ignore[type-var]
+        if fixed := sorted(changed & (self.fixed(new) | {AT_CONFIGURE})):
+            raise ValueError(
+                f"node '{self.get_name()}': parameter '{fixed[0]}' takes effect at configure: deactivate, cleanup, set "
+                f"{fixed[0]}:={ros_value(values[fixed[0]])}, configure"
+            )
 
     def _on_parameters_set(self, _: list[Parameter]) -> None:
         """Keep ``config`` current."""
@@ -177,7 +222,7 @@ class LrmNode(LifecycleNode, Generic[C]):
             hook()
         except Exception as error:
             # rclpy drops the exception of a transition; people need the message and developers the traceback.
-            self.diagnostics.fault(what, f"{what} failed: {error}", log=False)
+            self.diagnostics.fault(what, f"{what} failed: {error}", tell=lambda _: None)
             self.get_logger().error(f"{what} failed: {error}\n{traceback.format_exc()}")
             return False
         self.diagnostics.recovered(what, f"{what} works again")

@@ -66,15 +66,22 @@ def test_reset_judges_the_last_frame_first_and_then_forgets_the_episode(spin, pr
 def test_another_video_head_needs_a_new_configure(spin, world):
     node, images, rewards = world(mode="robometer", interval=1)
     for name in ("topreward", "progress"):
-        node.set_parameters([Parameter("mode", value=name)])
+        (refused,) = node.set_parameters([Parameter("mode", value=name)])
+        says = f"parameter 'mode' takes effect at configure: deactivate, cleanup, set mode:={name}, configure"
+        assert not refused.successful and says in refused.reason
         images.publish(shade(1, 100))
-        spin.until(lambda: "input" in node.diagnostics.faults)
-        assert "parameter mode changed: deactivate, cleanup and configure" in node.diagnostics.faults["input"]
-        node.set_parameters([Parameter("mode", value="robometer")])
-        images.publish(shade(2, 100))
-        spin.until(lambda: "input" not in node.diagnostics.faults)
     spin.until(lambda: len(rewards) == 2)
     assert {status.name for message in rewards for status in message.status} == {"robometer"}
+    assert not node.diagnostics.faults
+
+
+def test_what_the_answers_about_worlds_do_not_heed_at_run_time_is_refused(spin):
+    node = spin.start(RewardNode(model="fake", worlds=2, interval=1))
+    for name, value in (("mode", "progress"), ("interval", 3), ("scale", 2.0), ("weights", [1.0, 0.0, 0.0])):
+        (refused,) = node.set_parameters([Parameter(name, value=value)])
+        assert not refused.successful and f"'{name}' takes effect at configure" in refused.reason
+    assert node.trigger_deactivate() == node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert node.set_parameters([Parameter("interval", value=3)])[0].successful and node.config.interval == 3
 
 
 def test_plots_carry_the_scaled_reward_and_an_unscored_answer_carries_none(spin, probe, world):

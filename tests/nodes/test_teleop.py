@@ -24,6 +24,7 @@ from lrm_ros.nodes.teleop import TeleopNode
 from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.so100.kinematics import approach, forward
+from lrm_ros.ros.diagnostics import SETTLED_S
 from lrm_ros.topics import EVENTS, STREAM
 
 CONTRACT = RobotContract()
@@ -153,6 +154,8 @@ def test_joint_states_that_stop_stop_the_commands_and_the_next_key_starts_from_t
     desk.hears("no joint_states yet")
     assert desk.node.diagnostics.total("commands") == sent
     desk.arm_at(REST + np.float32(0.1))
+    desk.spin.until(lambda: "joint_states" not in desk.node.diagnostics.faults)
+    desk.node.diagnostics.now = lambda: time.monotonic() + SETTLED_S  # instead of waiting
     desk.hears("joint_states are good again")
     assert desk.press("1")[0] == pytest.approx(0.15, abs=1e-5)
     assert "joint_states" not in desk.node.diagnostics.faults

@@ -82,6 +82,12 @@ def test_lists_of_integers_are_lists_of_floats(spin):
         ({"rate_hz": "fast"}, "'rate_hz' must be float, got 'fast'; set it like the default: rate_hz:=30.0"),
         ({"width": 2.5}, "'width' must be int, got 2.5"),
         ({"gain": "high"}, "'gain' must be float, got 'high'"),
+        (
+            {"rate_hz": 0.0},
+            r"'rate_hz' must be float from 0.1 to 1000.0, got 0.0; set it like the default: rate_hz:=30",
+        ),
+        ({"rate_hz": float("nan")}, "'rate_hz' must be float from 0.1 to 1000.0, got nan"),
+        ({"width": -1}, "'width' must be int from 1 to 16384, got -1"),
     ],
 )
 def test_a_wrong_parameter_names_node_value_and_cure(spin, overrides, says):
@@ -94,6 +100,52 @@ def test_a_parameter_set_at_run_time_is_checked_and_taken_over(spin):
     refused, taken = node.set_parameters([Parameter("rate_hz", value="x"), Parameter("width", value=320)])
     assert not refused.successful and "rate_hz" in refused.reason and taken.successful
     assert node.config.width == 320 and node.config.rate_hz == 30.0
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, float("nan"), float("inf"), 0, 2000])
+def test_a_number_out_of_its_range_is_refused_at_run_time_with_value_and_range(spin, value):
+    node = spin.add(Example())
+    (refused,) = node.set_parameters([Parameter("rate_hz", value=value)])
+    assert not refused.successful and node.config.rate_hz == 30.0
+    for part in ("rate_hz", "0.1", "1000.0", str(value)):
+        assert part in refused.reason
+    assert node.set_parameters([Parameter("rate_hz", value=1000)])[0].successful and node.config.rate_hz == 1000.0
+
+
+def test_tools_are_told_the_ranges_of_numbers(spin):
+    node = spin.add(Example())
+    (width,) = node.describe_parameter("width").integer_range
+    (rate,) = node.describe_parameter("rate_hz").floating_point_range
+    assert (width.from_value, width.to_value, width.step) == (1, 16384, 1)
+    assert (rate.from_value, rate.to_value) == (0.1, 1000.0)
+    source = node.describe_parameter("source")
+    assert not source.integer_range and not source.floating_point_range
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("rate_hz", 30.0, 5.0), ("source", "0", "synthetic"), ("contract", "", "a.yaml")]
+)
+def test_a_parameter_without_effect_at_run_time_is_refused_until_the_node_is_cleaned_up(spin, name, old, new):
+    node = spin.add(Example())
+    assert node.set_parameters([Parameter(name, value=old)])[0].successful
+    for transition in ("configure", "activate", "deactivate"):
+        assert getattr(node, f"trigger_{transition}")() == SUCCESS
+        (refused,) = node.set_parameters([Parameter(name, value=new)])
+        says = f"parameter '{name}' takes effect at configure: deactivate, cleanup, set {name}:={new}, configure"
+        assert not refused.successful and says in refused.reason
+        assert node.get_parameter(name).value == old
+        assert node.set_parameters([Parameter(name, value=old)])[0].successful, "what it is already has its effect"
+        assert node.set_parameters([Parameter("stall_s", value=2.0), Parameter("gain", value=3.0)])[1].successful
+        together = [Parameter("stall_s", value=9.0), Parameter(name, value=new)]
+        assert not node.set_parameters_atomically(together).successful and node.config.stall_s == 2.0
+    assert node.trigger_cleanup() == SUCCESS
+    assert node.set_parameters([Parameter(name, value=new)])[0].successful and node.get_parameter(name).value == new
+
+
+def test_autostart_is_refused_as_the_program_has_started(spin):
+    node = spin.add(Example())
+    (refused,) = node.set_parameters([Parameter("autostart", value=False)])
+    assert not refused.successful and "start it again with autostart:=false" in refused.reason
 
 
 def test_the_contract_comes_from_its_file(spin, tmp_path):

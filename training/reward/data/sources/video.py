@@ -66,7 +66,7 @@ class Video:
         return self._index.fps
 
     def read(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the frames of ascending indices, each (H, W, 3) uint8 RGB, all of one size.
+        """Yield the frames of ascending indices, each (H, W, 3) uint8 RGB, upright as the video tells, all of one size.
 
         Colours follow the matrix and the range that the video tells; if it tells none, BT.601 and limited.
 
@@ -193,7 +193,15 @@ def _decode(index: _Index, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uin
     with _reading(), _lent(index.file) as (container, stream):
         for run, key in zip(np.split(times, starts), keys[[0, *starts]], strict=True):
             for frame in _decode_run(container, stream, index.keys, int(key), run):
-                yield np.asarray(convert(frame, src_color_range=frame.color_range).to_ndarray(), np.uint8)
+                image = np.asarray(convert(frame, src_color_range=frame.color_range).to_ndarray(), np.uint8)
+                yield _upright(image, frame.rotation)
+
+
+def _upright(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """Return an image turned counter-clockwise."""
+    if degrees % 90:
+        raise BadEpisode(f"a video that is turned by {degrees:g} degrees, which is no multiple of 90")
+    return np.ascontiguousarray(np.rot90(image, round(degrees / 90)))
 
 
 def _decode_run(

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from numbered import number_in, numbered, write_video  # type: ignore[import-not-found]
+from numbered import number_in, numbered, say_turned, write_video  # type: ignore[import-not-found]
 
 from lrm_ros.training.reward.data.sources.episode import (
     BadEpisode,
@@ -48,6 +48,23 @@ def test_any_frames_by_index_are_those_of_a_whole_decode(tmp_path, coding):
         assert [number_in(frame) for frame in frames] == list(picked)
         assert all((frame == whole[index]).all() for frame, index in zip(frames, picked, strict=True))
     assert list(video.read([])) == []
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_video_of_a_camera_that_was_held_turned_is_upright(tmp_path, degrees):
+    path = write_video(tmp_path / "a.mp4", range(6), g=2)
+    lying = list(Video(path).read([1, 4]))
+    video = Video(say_turned(write_video(tmp_path / "b.mp4", range(6), g=2), degrees))
+    frames = list(video.read([1, 4]))
+    assert [number_in(np.rot90(frame, degrees // 90)) for frame in frames] == [1, 4]
+    assert frames[0].shape == ((48, 64, 3) if degrees % 180 == 0 else (64, 48, 3)) and frames[0].flags.c_contiguous
+    assert all((np.rot90(frame, degrees // 90) == image).all() for frame, image in zip(frames, lying, strict=True))
+
+
+def test_a_video_that_is_turned_by_less_than_a_quarter_is_refused(tmp_path):
+    video = Video(say_turned(write_video(tmp_path / "a.mp4", range(3)), 45))
+    with pytest.raises(BadEpisode, match="turned by -45 degrees, which is no multiple of 90"):
+        list(video.read([0]))
 
 
 def test_a_part_of_a_concatenated_file_counts_from_its_own_first_frame(tmp_path):
