@@ -234,6 +234,7 @@ class RecorderConfig:
     image_format: str = _opt("jpeg", "'jpeg', 'png' (lossless) or 'raw'")
     jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100", 1, 100)
     min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]", 0, 10**12)
+    realtime: bool = _fix(True, "inputs must keep coming; false: in lock-step with the twin, like its own 'realtime'")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,23 @@ def contract_differences(found: RobotContract, wanted: RobotContract) -> list[st
     return differences
 
 
+def implausible(values: Iterable[float | None], contract: RobotContract) -> str:
+    """Say which joint is so far outside its limits that the numbers must be of another unit; empty if none is.
+
+    Far is more than the whole range beyond a limit: an arm that was calibrated badly or pushed by hand is less far
+    outside, degrees and LeRobot's -100 to 100 are soon further.
+
+    Args:
+        values: of each joint in the contract's order [rad]; ``None``: not known.
+        contract: joints and limits.
+    """
+    for joint, value, low, high in zip(contract.joints, values, contract.lower, contract.upper, strict=True):
+        if value is not None and not 2 * low - high <= value <= 2 * high - low:
+            limits = f"its limits are {low:g} to {high:g} rad"
+            return f"joint {joint} is {value:.1f}, {limits}: does the driver publish degrees?"
+    return ""
+
+
 def has_images(step: Step, contract: RobotContract) -> bool:
     """Return whether a step has an image of every camera that is younger than one control period."""
     oldest = step.observation.stamp_ns - round(1e9 / contract.control_hz)
@@ -80,7 +98,8 @@ def check_episode(episode: Episode, contract: RobotContract) -> None:
     """Check an episode against the contract.
 
     Raises:
-        ValueError: it has no steps, another rate, other joints, another image size or non-finite numbers; says which.
+        ValueError: it has no steps, another rate, other joints, another image size, or numbers that are not finite or
+            of another unit than rad; says which.
     """
     where = f"episode '{episode.episode_id}'"
     if not episode.steps:
@@ -96,6 +115,9 @@ def check_episode(episode: Episode, contract: RobotContract) -> None:
                 raise ValueError(f"{where}, step {index}: {name} must be {joints} finite numbers, got {value}")
         if step.observation.state.shape != (joints,):
             raise ValueError(f"{where}, step {index}: {len(step.observation.state)} joints, the contract has {joints}")
+        for name, values in (("state", step.observation.state), ("action", step.action), ("wish", step.wish)):
+            if reason := implausible(np.asarray(values).tolist(), contract):
+                raise ValueError(f"{where}, step {index}, {name}: {reason}")
         for name, size in sizes.items():
             frame = step.observation.frames.get(name)
             if frame is not None and frame.image.shape != size:

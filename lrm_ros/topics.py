@@ -98,11 +98,16 @@ class Topic:
     ) -> Subscription:
         """Return a new subscription of ``node``.
 
+        A latched topic gets a second one, for publishers that do not latch (``ros2 topic pub``): the node owns it, and
+        the callback is called twice with what others publish.
+
         Args:
             node: whose executor calls.
             callback: called with each message.
             qos: another than the topic's, or the depth of one.
         """
+        if qos is None and self.qos is LATCHED:
+            node.create_subscription(self.message_type, self.name, callback, _qos(LATCHED.depth))
         return node.create_subscription(self.message_type, self.name, callback, self.qos if qos is None else qos)
 
 

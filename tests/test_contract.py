@@ -134,6 +134,18 @@ def test_an_action_that_is_not_a_number_names_its_step():
         check_episode(dataclasses.replace(episode, steps=steps), CONTRACT)
 
 
+@pytest.mark.parametrize("name", ["action", "wish", "state"])
+def test_degrees_are_named_with_step_joint_and_limits(name):
+    episode = square_episode(0)
+    steps = list(episode.steps)
+    far = np.array([0, 60, 0, 0, 0, 0], np.float32)
+    change = {name: far} if name != "state" else {"observation": dataclasses.replace(steps[2].observation, state=far)}
+    steps[2] = dataclasses.replace(steps[2], **change)
+    says = rf"square_0.*step 2, {name}: joint shoulder_lift is 60.0, its limits are -1.5708 to 1.5708 rad: .*degrees"
+    with pytest.raises(ValueError, match=says):
+        check_episode(dataclasses.replace(episode, steps=steps), CONTRACT)
+
+
 def test_an_image_of_another_size_names_camera_and_sizes():
     contract = dataclasses.replace(CONTRACT, cameras=(CameraSpec("front", 64, 64),))
     with pytest.raises(ValueError, match=r"camera 'front'.*96.*64"):

@@ -130,7 +130,7 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("twin", "twin", {"realtime": False, "frame_every": 0}),
         NodeSpec("reward", "reward"),
         NodeSpec("policy", "policy", {"realtime": False}),
-        NodeSpec("recorder", "recorder"),
+        NodeSpec("recorder", "recorder", {"realtime": False}),
         NodeSpec("evaluator", "evaluator"),
         NodeSpec("improver", "improver", ends_graph=True),
     ),

@@ -2,6 +2,7 @@
 """The recorder node: what happens on the topics between start and end of an episode -> one crash-safe journal.
 
 Callbacks only convert and queue; a thread encodes and writes, so a slow disk never holds up the subscriptions.
+An episode starts when all inputs are good, and is a success when they were all the time.
 """
 
 from __future__ import annotations
@@ -11,36 +12,42 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image, JointState
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
-from lrm_ros.config import RecorderConfig
+from lrm_ros.config import CameraSpec, RecorderConfig
 from lrm_ros.parameters import EPISODE_PARAMETERS
+from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
-
-# A stamp further away than this is of another clock (the twin's simulated time).
-_SAME_CLOCK_NS = 60_000_000_000
+from lrm_ros.ros.stream import STOPPED_S
+from lrm_ros.ros.streams import Streams
 
 
 class RecorderNode(LrmNode[RecorderConfig]):
-    """Services ``~/{start,stop,end,discard}_episode``; topic ``episode`` says what became of each."""
+    """Services ``~/{start,stop,end,discard}_episode``; topic ``episode`` says what became of each.
+
+    ``start_episode`` is refused while an input is not good. An episode in which one was not good ends without success:
+    its journal is finished as ``NAME.mcap.faulty``, and the reply says what was wrong.
+    """
 
     def __init__(self, **overrides: Any) -> None:
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
-        self._inputs: list[tuple[Subscription, Callable[[Any], None]]] = []
+        self._streams: Streams | None = None
+        self._steps: Steps | None = None  # of the open episode
         self._task = ""
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._writer: JournalWriter | None = None
@@ -54,14 +61,17 @@ class RecorderNode(LrmNode[RecorderConfig]):
     def configure(self) -> None:
         """Subscribe to everything an episode holds."""
         self._episode = topics.EPISODE.publisher(self)
+        streams = self._streams = Streams(self, self.config.realtime)
+        hz = self.contract.control_hz
         for spec in self.contract.cameras:
-            self._listen(topics.IMAGE_RAW.of(spec.name), partial(self._on_image, spec.name))
-        self._listen(topics.JOINT_STATES, self._on_state)
-        self._listen(topics.JOINT_COMMAND_SENT, self._on_sent)
-        self._listen(topics.JOINT_COMMAND, partial(self._on_chunk, "command"))
-        self._listen(topics.WISH, partial(self._on_chunk, "wish"))
-        self._listen(topics.REWARD, self._on_reward)
-        self._listen(topics.TASK, self._on_task)
+            streams.listen(topics.IMAGE_RAW.of(spec.name), partial(self._on_image, spec), hz)
+        streams.listen_states(self._on_state, hz)
+        self._plausibility = Plausibility(self.contract)
+        streams.listen(topics.JOINT_COMMAND_SENT, self._on_sent, cause=topics.JOINT_COMMAND)
+        streams.listen(topics.JOINT_COMMAND, partial(self._on_chunk, "command"), stamped=False)
+        streams.listen(topics.WISH, partial(self._on_chunk, "wish"), stamped=False)
+        streams.listen(topics.REWARD, self._on_reward, stamped=False)
+        topics.TASK.subscribe(self, self._on_task)
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(Trigger, "~/stop_episode", lambda _, response: self._on_end(None, response))
         self.create_service(SetBool, "~/end_episode", lambda asked, response: self._on_end(asked.data, response))
@@ -84,42 +94,27 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def cleanup(self) -> None:
         """Forget the inputs."""
-        self._inputs = []
+        self._streams = None
         self._newest = {}
 
     # -- topics ------------------------------------------------------------------------------------------------------
 
-    def _listen(self, topic: topics.Topic, callback: Callable[[Any], None]) -> None:
-        """Subscribe; a message that cannot be used is a fault until a good one comes."""
-
-        def checked(message: Any) -> None:
-            try:
-                callback(message)
-            except ValueError as error:
-                self.diagnostics.count("rejected")
-                self.diagnostics.fault(topic.name, f"not recorded, topic '{topic.name}': {error}")
-                return
-            self.diagnostics.recovered(topic.name, f"topic '{topic.name}' is good again")
-
-        self._inputs.append((topic.subscribe(self, checked), checked))
-
-    def _on_image(self, camera: str, message: Image) -> None:
-        frame = messages.to_frame(message, camera)
-        spec = next(spec for spec in self.contract.cameras if spec.name == camera)
+    def _on_image(self, spec: CameraSpec, message: Image) -> None:
+        frame = messages.to_frame(message, spec.name)
         if frame.image.shape[:2] != (spec.height, spec.width):
             height, width = frame.image.shape[:2]
             raise ValueError(
-                f"camera '{camera}' delivers {width}x{height}, the robot contract says {spec.width}x{spec.height}; "
+                f"camera '{spec.name}' delivers {width}x{height}, the robot contract says {spec.width}x{spec.height}; "
                 "set the camera's width and height or correct the contract file"
             )
-        self._keep(f"frames_{camera}", frame.stamp_ns, "frame", frame)
+        self._keep(f"frames_{spec.name}", frame.stamp_ns, "frame", frame)
 
-    def _on_state(self, message: JointState) -> None:
-        ns = messages.to_ns(message.header.stamp)
-        self._keep("states", ns, "state", ns, messages.to_state(message, self.contract.joints))
+    def _on_state(self, stamp_ns: int, state: NDArray[np.float32]) -> None:
+        self._keep("states", stamp_ns, "state", stamp_ns, state)
 
     def _on_sent(self, message: JointTrajectory) -> None:
         chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+        self._plausibility.check(chunk.actions[0].tolist(), time.monotonic())
         self._put("actions", chunk.stamp_ns, "sent", chunk.stamp_ns, chunk.actions[0])
 
     def _on_chunk(self, kind: str, message: JointTrajectory) -> None:
@@ -143,20 +138,31 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _put(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
         """Queue one message for the writing thread while an episode is open."""
-        now_ns = self.get_clock().now().nanoseconds
-        received_ns = now_ns if abs(now_ns - stamp_ns) < _SAME_CLOCK_NS else None
+        assert self._streams is not None
+        received_ns = self._streams.received_ns(stamp_ns)
         if received_ns is not None:
-            self.diagnostics.latency(name, (now_ns - stamp_ns) / 1e9)
+            self.diagnostics.latency(name, (received_ns - stamp_ns) / 1e9)
         self.diagnostics.count(name)
         if self._writer is None:
             return
         try:
             self._queue.put((kind, (*values, received_ns)), timeout=0.5)
+            self._note(kind, *values)
             self.diagnostics.recovered("queue", "the disk keeps up again")
         except queue.Full:
             self._dropped += 1
             self.diagnostics.count("dropped")
             self.diagnostics.fault("queue", f"the disk at '{self.config.folder}' is too slow: messages are being lost")
+
+    def _note(self, kind: str, *values: Any) -> None:
+        """Note the stamp of what a step needs."""
+        assert self._steps is not None
+        if kind == "frame":
+            self._steps.frame(values[0].camera, values[0].stamp_ns)
+        elif kind == "state":
+            self._steps.state(values[0])
+        elif kind == "sent":
+            self._steps.sent(values[0])
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -217,9 +223,16 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self.get_logger().error(f"no episode started: {error}")
             return response
         self._failure, self._dropped, self._started_s = "", 0, time.monotonic()
+        realtime, dt_s = self.config.realtime, self.contract.dt_s
+        oldest_s = max(STOPPED_S, 3 * dt_s) if realtime else 1.5 * dt_s
+        # In lock-step every control step has its state, but a frame only if one was asked for.
+        self._steps = Steps([c.name for c in self.contract.cameras], oldest_s, oldest_s if realtime else None)
+        assert self._streams is not None
+        self._streams.begin()
         self._writer = writer
-        for item in self._newest.values():
-            self._queue.put(item)
+        for kind, values in self._newest.values():
+            self._queue.put((kind, values))
+            self._note(kind, *values)
         self.diagnostics.recovered("journal", "recording again")
         self._report(writer, "started", writer.path)
         response.success, response.message = True, str(writer.path)
@@ -229,7 +242,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         """Return a writer for a new episode.
 
         Raises:
-            ValueError: not active, an episode is open, no task, or a wrong parameter.
+            ValueError: not active, an episode is open, no task, an input that is not good, or a wrong parameter.
             OSError: the folder cannot be written, is nearly full, or has that episode.
         """
         if not self.active:
@@ -241,6 +254,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
             raise ValueError(
                 "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
             )
+        assert self._streams is not None
+        if faults := self._streams.not_ready():
+            raise ValueError("; ".join(faults.values()))
         folder = Path(self.config.folder)
         folder.mkdir(parents=True, exist_ok=True)
         free_mb = shutil.disk_usage(folder).free // 1_000_000
@@ -258,31 +274,12 @@ class RecorderNode(LrmNode[RecorderConfig]):
             folder / f"{name}.mcap", task, self.contract, source, config.image_format, config.jpeg_quality
         )
 
-    def _drain(self) -> None:
-        """Take what is still on its way: services and topics have no order between them.
-
-        Ends after 30 ms without a message published before the request (a running camera is never quiet).
-        """
-        asked_ns, last = time.time_ns(), time.monotonic()
-        taking = True
-        while taking or time.monotonic() - last < 0.03:
-            taking = False
-            for subscription, callback in self._inputs:
-                with subscription.handle:
-                    taken = subscription.handle.take_message(subscription.msg_type, False)
-                if taken is None:
-                    continue
-                callback(taken[0])
-                if taken[1]["source_timestamp"] <= asked_ns:
-                    taking, last = True, time.monotonic()
-            if not taking:
-                time.sleep(0.001)
-        self._queue.join()
-
     def _on_end(self, outcome: bool | None, response: Any) -> Any:
-        """Finish the journal; the reply's message is its path."""
+        """Finish the journal; the reply's message is its path, without success what was wrong and where it is."""
+        assert self._streams is not None
         if self._writer is not None:
-            self._drain()
+            self._streams.drain()
+            self._queue.join()
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is None:
@@ -291,16 +288,33 @@ class RecorderNode(LrmNode[RecorderConfig]):
                 f"no episode is being recorded; call {self.get_name()}/start_episode first"
             )
             return response
+        faults = self._faults_of_the_episode()
+        notes = {"dropped": str(self._dropped)} | ({"faults": faults} if faults else {})
         try:
-            path = writer.finish(outcome, {"dropped": str(self._dropped)})
+            path = writer.finish(outcome, notes, faulty=bool(faults))
         except OSError as error:
             self._writer = writer
             self._fail(f"{error}; free disk space at '{self.config.folder}'")
             response.success, response.message = False, self._failure
             return response
-        self._report(writer, "ended", path, outcome="" if outcome is None else str(outcome).lower())
+        said = "" if outcome is None else str(outcome).lower()
+        if faults:
+            response.success, response.message = False, f"episode '{writer.episode_id}' is not good: {faults}"
+            response.message += f". Its journal is '{path}'; rename it to .mcap to use it all the same"
+            self.get_logger().error(response.message)
+            self._report(writer, "faulty", path, DiagnosticStatus.ERROR, outcome=said, reason=faults)
+            return response
+        self._report(writer, "ended", path, outcome=said)
         response.success, response.message = True, str(path)
         return response
+
+    def _faults_of_the_episode(self) -> str:
+        """Return what was wrong with the episode that ends, empty if nothing was."""
+        assert self._streams is not None and self._steps is not None
+        faults = self._steps.faults() | self._streams.end()
+        if self._dropped:
+            faults["queue"] = f"{self._dropped} messages were lost: the disk at '{self.config.folder}' is too slow"
+        return "; ".join(faults.values())
 
     def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Delete the open episode."""
@@ -311,6 +325,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         if writer is None:
             response.success, response.message = False, "no episode is being recorded"
             return response
+        assert self._streams is not None
+        self._streams.end()
         writer.discard()
         self._report(writer, "discarded", writer.path)
         response.success, response.message = True, f"episode '{writer.episode_id}' discarded"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import from_dict
 from lrm_ros.record.recover import recover
-from lrm_ros.record.writer import JournalWriter
+from lrm_ros.record.writer import FAULTY, JournalWriter
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step, Unscored
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _info(path: Path, records: Iterator[Any]) -> JournalInfo:
     recovered = end.pop("recovered", "") == "true"
     contract = from_dict(RobotContract, json.loads(about["contract"]), f"{path}: contract")
     judged = None if not outcome else outcome == "true"
-    return JournalInfo(path.stem, about["task"], about["source"], contract, judged, recovered, end)
+    name = path.name.removesuffix(FAULTY).removesuffix(".mcap")
+    return JournalInfo(name, about["task"], about["source"], contract, judged, recovered, end)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 
 IMAGE_FORMATS = ("jpeg", "png", "raw")
 SYNC_S = 1.0  # a kill loses no more than this
+FAULTY = ".faulty"  # follows the name of a journal whose recording was not good
 
 
 class JournalWriter:
@@ -156,12 +157,14 @@ class JournalWriter:
         data = cdr.diagnostic_array(stamp_ns, f"{camera}_optical_frame", rows)
         self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data, received_ns)
 
-    def finish(self, outcome: bool | None = None, notes: Mapping[str, str] | None = None) -> Path:
+    def finish(self, outcome: bool | None = None, notes: Mapping[str, str] | None = None, faulty: bool = False) -> Path:
         """Finalise, fsync and rename to the finished name, which it returns.
 
         Args:
             outcome: success as a person judged it.
             notes: further text values for the file's metadata.
+            faulty: something was wrong with what was recorded: the name is ``NAME.mcap.faulty``, which nobody takes
+                for an episode by accident; with a number if there is one already.
         """
         text = "" if outcome is None else str(outcome).lower()
         self._writer.add_metadata("end", {"outcome": text, **(notes or {})})
@@ -169,13 +172,19 @@ class JournalWriter:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        self.part.rename(self.path)
+        path = self._faulty() if faulty else self.path
+        self.part.rename(path)
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the new name, too, survives a power cut
         finally:
             os.close(folder)
-        return self.path
+        return path
+
+    def _faulty(self) -> Path:
+        """Return a name for a faulty episode that is not taken."""
+        names = (f"{self.episode_id}{number}.mcap{FAULTY}" for number in ("", *(f"_{k}" for k in range(2, 10**6))))
+        return next(path for name in names if not (path := self.path.with_name(name)).exists())
 
     def abandon(self) -> Path:
         """Close without finishing, e.g. on a full disk; returns the ``.part`` file with what it holds."""

@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limiter: what may be sent to an arm. Nothing moves one, real or simulated, without it."""
+"""The limiter: what may be sent to an arm, and what may be believed of one.
+
+Nothing moves an arm, real or simulated, without the limiter.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
+from lrm_ros.contract import implausible
+
+# Joint positions that were far outside the limits are believed again when they have been plausible for so long [s]: in
+# degrees, too, a joint passes near zero.
+PLAUSIBLE_S = 5.0
 
 
 def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[np.float32]:
@@ -39,3 +49,32 @@ def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[
     inside = np.clip(target, np.array(contract.lower, np.float32), np.array(contract.upper, np.float32))
     step = np.array(contract.max_step, np.float32)
     return np.clip(inside, last - step, last + step)
+
+
+class Plausibility:
+    """Whether joint positions can be radians, looked at message by message."""
+
+    def __init__(self, contract: RobotContract) -> None:
+        """Judge by the contract's joint limits."""
+        self._contract = contract
+        self._reason = ""
+        self._since_s = 0.0  # when the last implausible position came
+
+    def check(self, positions: Sequence[float | None], now_s: float) -> None:
+        """Take the positions of one message.
+
+        Args:
+            positions: of each joint of the contract [rad]; ``None``: not in this message.
+            now_s: when it came, of a clock that does not go back [s].
+
+        Raises:
+            ValueError: a joint is far outside its limits, or was less than ``PLAUSIBLE_S`` ago; names it, its position
+                and its limits.
+        """
+        reason = implausible(positions, self._contract)
+        if reason:
+            self._reason, self._since_s = reason, now_s
+        elif self._reason and now_s - self._since_s >= PLAUSIBLE_S:
+            self._reason = ""
+        if self._reason:
+            raise ValueError(self._reason)

@@ -30,6 +30,7 @@ from lrm_ros.parameters import (
     unknown_parameter,
 )
 from lrm_ros.ros.diagnostics import Diagnostics
+from lrm_ros.ros.surroundings import Surroundings
 from lrm_ros.ros.transport import set_transport, share_file
 from lrm_ros.versions import rclpy_version
 
@@ -88,6 +89,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self.autostart = bool(self.get_parameter("autostart").value)
         self.contract = RobotContract()
         self.diagnostics = Diagnostics(self)
+        self._surroundings = Surroundings(self, self.diagnostics)
         self._declared = declared
         self.on_exit: Callable[[int], None] = lambda code: None
         self._permanent = set(self._entities())
@@ -295,6 +297,11 @@ class LrmNode(LifecycleNode, Generic[C]):
         elif self.state_label != "finalized":
             self._guarded("cleanup", self._cleanup)
         self.destroy_node()
+
+    @property
+    def time_known(self) -> bool:
+        """Whether the node can stamp messages: with ``use_sim_time`` not before ``/clock`` has told the time."""
+        return self.get_clock().now().nanoseconds > 0
 
     @property
     def state_label(self) -> str:

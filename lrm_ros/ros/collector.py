@@ -127,7 +127,7 @@ class Collector:
             try:
                 journal = self._demonstrate(episode_id) if demonstrate else self._act(episode_id, seed, attempt)
             except EpisodeError:
-                self._episodes.discard()
+                self.abandon()
                 raise
         row = {**self._judge(journal), "seed": seed, "attempt": attempt}
         verdicts[episode_id] = row

@@ -23,7 +23,7 @@ from lrm_ros.topics import LATCHED
 LOCKSTEP = {"realtime": False, "frame_every": 1}
 SMALL = (
     NodeSpec("twin", "twin", LOCKSTEP),
-    NodeSpec("recorder", "recorder", {"source": "expert"}),
+    NodeSpec("recorder", "recorder", {"source": "expert", "realtime": False}),
     NodeSpec("reward", "reward", {"model": "fake", "mode": "progress"}),
 )
 SIZE = {"source": "synthetic", "height": 32, "rate_hz": 10.0}

@@ -58,7 +58,7 @@ def arm(spin, probe) -> Arm:
 
 @pytest.fixture
 def recorder(spin, probe, arm, tmp_path) -> Iterator[RecorderNode]:
-    node = spin.start(RecorderNode(folder=str(tmp_path), image_format="png", min_free_mb=1))
+    node = spin.start(RecorderNode(folder=str(tmp_path), realtime=False, image_format="png", min_free_mb=1))
     spin.until(lambda: arm.ready() and node._task)
     yield node
     node.close()

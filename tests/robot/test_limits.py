@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from lrm_ros.config import RobotContract
-from lrm_ros.robot.limits import limited
+from lrm_ros.robot.limits import PLAUSIBLE_S, Plausibility, limited
 
 CONTRACT = RobotContract(
     name="two", joints=("arm", "gripper"), lower=(-1.0, 0.0), upper=(1.0, 0.5), max_step=(0.25, 0.5)
@@ -46,3 +46,31 @@ def test_a_target_that_is_not_finite_is_refused_and_names_the_joint(bad):
 def test_a_wrong_number_of_joints_is_refused_and_names_them():
     with pytest.raises(ValueError, match="arm, gripper"):
         limited(np.zeros(3), np.zeros(2), CONTRACT)
+
+
+@pytest.mark.parametrize("position", [(2.9, 0.2), (-2.9, 1.0), (0.0, -0.5), (None, 0.2)])
+def test_an_arm_somewhat_outside_its_limits_is_believed(position):
+    Plausibility(CONTRACT).check(position, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("position", "says"),
+    [
+        ((60.0, 0.2), "joint arm is 60.0, its limits are -1 to 1 rad: does the driver publish degrees"),
+        ((-3.2, 0.2), "joint arm is -3.2"),
+        ((None, 100.0), "joint gripper is 100.0, its limits are 0 to 0.5 rad"),
+    ],
+)
+def test_positions_far_outside_the_limits_are_of_another_unit(position, says):
+    with pytest.raises(ValueError, match=says):
+        Plausibility(CONTRACT).check(position, 0.0)
+
+
+def test_the_time_of_good_positions_begins_anew_with_every_bad_one():
+    plausibility = Plausibility(CONTRACT)
+    for now_s, arm in ((0.0, 60.0), (4.0, -60.0)):
+        with pytest.raises(ValueError, match="arm"):
+            plausibility.check((arm, 0.0), now_s)
+    with pytest.raises(ValueError, match="arm is -60"):
+        plausibility.check((0.0, 0.0), 4.0 + 0.9 * PLAUSIBLE_S)
+    plausibility.check((0.0, 0.0), 4.0 + PLAUSIBLE_S)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an episode has what its steps need: joint states and frames close enough to every sent command."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+
+class Steps:
+    """The stamps of an episode as it is recorded."""
+
+    def __init__(self, cameras: Sequence[str], oldest_s: float, frames_oldest_s: float | None) -> None:
+        """Begin without a stamp.
+
+        Args:
+            cameras: names of the cameras.
+            oldest_s: a step needs a joint state that is not older than this [s].
+            frames_oldest_s: and a frame of each camera not older than this [s]; ``None``: not every step has one.
+        """
+        self._states: list[int] = []
+        self._sent: list[int] = []
+        self._frames: dict[str, list[int]] = {camera: [] for camera in cameras}
+        self._oldest_s, self._frames_oldest_s = oldest_s, frames_oldest_s
+
+    def state(self, stamp_ns: int) -> None:
+        """Note a joint state."""
+        self._states.append(stamp_ns)
+
+    def sent(self, stamp_ns: int) -> None:
+        """Note what the arm was sent: a step."""
+        self._sent.append(stamp_ns)
+
+    def frame(self, camera: str, stamp_ns: int) -> None:
+        """Note a frame."""
+        self._frames[camera].append(stamp_ns)
+
+    def faults(self) -> dict[str, str]:
+        """Return what the episode lacks, one line for each topic; empty if it is whole."""
+        found: dict[str, str] = {}
+        inputs: list[tuple[str, str, list[int], float | None]] = [
+            ("joint_states", "joint state", self._states, self._oldest_s)
+        ]
+        for camera, frames in self._frames.items():
+            inputs.append((f"{camera}/image_raw", "frame", frames, self._frames_oldest_s))
+        for topic, what, stamps, oldest_s in inputs:
+            if not stamps:
+                found[topic] = f"'{topic}': not one {what} in the episode"
+            elif oldest_s is not None and (without := _without(self._sent, stamps, round(oldest_s * 1e9))):
+                found[topic] = (
+                    f"'{topic}': {without} of {len(self._sent)} steps have no {what} of the {oldest_s:.2g} s before; "
+                    "messages were lost, or came too seldom"
+                )
+        if not self._sent:
+            found["joint_command_sent"] = (
+                "'joint_command_sent': not one command was sent in the episode, so it has no step: was the arm "
+                "commanded, and does its node publish what it sends?"
+            )
+        return found
+
+
+def _without(sent: Sequence[int], stamps: Sequence[int], oldest_ns: int) -> int:
+    """Return how many commands, after the first one, have no stamp that is at most so much older."""
+    stamps = sorted(stamps)
+    without = 0
+    for ns in sent:
+        index = bisect_right(stamps, ns) - 1
+        # One that was sent before the first message came is no step.
+        without += index >= 0 and ns - stamps[index] > oldest_ns
+    return without

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stamps of one stream of messages: not 0, not standing still, not going back, of this host's clock."""
+
+from __future__ import annotations
+
+# Differences between a stamp and this host's clock that are the time on the way, not another clock [ns].
+CLOCK_NS = 250_000_000
+# A message that is later than this is not late, its stamp is of another clock [ns].
+OTHER_CLOCK_NS = 10_000_000_000
+# A stamp that is older than the one before by no more than this is of a message that was overtaken [ns].
+OVERTAKEN_NS = 100_000_000
+# So many messages in a row with one stamp: it stands still.
+STILL = 4
+_WINDOW_NS = 1_000_000_000  # the smallest lag is that of the last one to two seconds
+_YEAR_NS = 365 * 86_400 * 1_000_000_000
+
+SYNCHRONISE = "synchronise the clocks of the hosts (chrony or NTP)"
+
+
+class StampCheck:
+    """Looks at each stamp of a stream; a few comparisons a message.
+
+    Attributes:
+        lag_ns: smallest difference between this host's clock and a stamp in the last seconds [ns], ``None`` before the
+            first message. A message can only be late by accident: if all are, the clocks differ.
+    """
+
+    def __init__(self) -> None:
+        """Know no stamp yet."""
+        self._last_ns: int | None = None
+        self._same = 1
+        self._window = 0
+        self._lags: tuple[int | None, int | None] = (None, None)  # of the window before and of this one
+
+    @property
+    def lag_ns(self) -> int | None:
+        """See the class."""
+        return min((lag for lag in self._lags if lag is not None), default=None)
+
+    def check(self, stamp_ns: int, now_ns: int, ahead_ns: int | None, may_go_back: bool = False) -> str:
+        """Return what is wrong with the next stamp, empty if nothing is.
+
+        Args:
+            stamp_ns: of a message [ns].
+            now_ns: this host's time [ns].
+            ahead_ns: how far it may be ahead of that [ns]; ``None``: it is of another clock, as is known.
+            may_go_back: its clock may have been set back, by a reset.
+        """
+        if stamp_ns <= 0:
+            return "its stamps are 0; let its driver stamp each message with the time of the measurement"
+        window, lag = now_ns // _WINDOW_NS, now_ns - stamp_ns
+        if ahead_ns is not None and lag < -ahead_ns:
+            return clock_words(lag)
+        last, self._last_ns = self._last_ns, stamp_ns
+        before, here = self._lags
+        if window != self._window:
+            before, here = (here if window == self._window + 1 else None), None
+            self._window = window
+        self._lags = before, lag if here is None or lag < here else here
+        if stamp_ns == last:
+            self._same += 1
+            if self._same >= STILL:
+                return (
+                    f"its stamp stands still: {self._same} messages in a row have {stamp_ns / 1e9:.3f} s; its driver "
+                    "must stamp each message with the time of the measurement"
+                )
+            return ""
+        self._same = 1
+        if last is not None and stamp_ns < last and not may_go_back:
+            if last - stamp_ns <= OVERTAKEN_NS:
+                self._last_ns = last
+                return ""
+            self._lags = None, lag
+            return (
+                f"its stamp went back {(last - stamp_ns) / 1e9:.1f} s: the clock of its host was set or its node was "
+                f"started again; {SYNCHRONISE} before an episode"
+            )
+        return clock_words(lag) if ahead_ns is not None and lag > OTHER_CLOCK_NS else ""
+
+
+def clock_words(lag_ns: int, of: str = "this host's clock") -> str:
+    """Say that stamps are of another clock.
+
+    Args:
+        lag_ns: how far they are behind, negative: ahead [ns].
+        of: what they are compared with.
+    """
+    side, far = ("behind" if lag_ns > 0 else "ahead of"), abs(lag_ns)
+    if far > _YEAR_NS:
+        return (
+            f"its stamps are years {side} {of}: one of both is simulated time or was never set; use_sim_time must be "
+            "the same in all nodes and a simulator publish /clock, or set the clock of its host"
+        )
+    return (
+        f"its stamps are {far / 1e9:.1f} s {side} {of}; {SYNCHRONISE}, and use_sim_time must be the same in all nodes"
+    )

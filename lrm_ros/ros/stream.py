@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stream of messages: what is known of it and what is wrong with it. No rclpy here; see ``streams.py``."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from lrm_ros.ros.stamps import StampCheck
+
+# A stream has stopped after this long without a usable message, or three control periods if that is longer [s].
+STOPPED_S = 0.5
+# Streams of a clock that is not this host's, the simulator's, may pause for so long: a simulator is slow at times [s].
+SIMULATED_STOPPED_S = 2.0
+# The rate is that of the last so many seconds, and too low below half of what is needed [s].
+RATE_S = 2.0
+# So long after the start it is no fault yet that a stream has not come [s].
+START_S = 3.0
+# A wrong stamp is forgiven when there was none for so long [s].
+FORGIVEN_S = 2.0
+
+_KINDS = ("stamp", "content", "offer", "clock", "stopped", "rate")  # of two problems the first is told
+
+
+class Stream:
+    """The state of one stream; times are seconds of the clock that measures pauses.
+
+    Attributes:
+        name: of its topic.
+        hz: lowest rate at which it must come [Hz], 0: it comes when it comes.
+        publishers: names of the nodes that publish it.
+        parts: checks of its stamps, one for each publisher that can be told apart.
+        good: usable messages so far.
+        good_s: when the last of them came [s].
+        stamp_ns: of the newest message [ns].
+        foreign: its stamps are of a simulator's clock, which is not this node's.
+        watched: an episode is running: what goes wrong is remembered.
+        happened: what went wrong first in the episode, empty if nothing did.
+        lacking: says what is missing of messages that come in parts.
+    """
+
+    def __init__(self, name: str, hz: float, dt_s: float, tell: Callable[[str, str], None]) -> None:
+        """Know no message yet.
+
+        Args:
+            name: of its topic.
+            hz: see the class.
+            dt_s: control period [s].
+            tell: called with the name and what is wrong, empty when it is good again.
+        """
+        self.name, self.hz, self._dt_s, self._tell = name, hz, dt_s, tell
+        self.publishers: list[str] = []
+        self.parts: dict[str, StampCheck] = {}
+        self.good = 0
+        self.good_s: float | None = None
+        self.stamp_ns = 0
+        self.foreign = self.watched = False
+        self.happened = ""
+        self.lacking: Callable[[], str] = lambda: ""
+        self._problems: dict[str, str] = {}
+        self._bad_stamp_s = 0.0
+        self._unanswered_s: float | None = None  # since when it should have followed its cause
+        self._seen: deque[tuple[float, int, int]] = deque()  # (time, good, stamp) of the last looks
+
+    @property
+    def timeout_s(self) -> float:
+        """How long it may pause [s]."""
+        return max(SIMULATED_STOPPED_S if self.foreign else STOPPED_S, 3 * self._dt_s)
+
+    @property
+    def lag_ns(self) -> int | None:
+        """How late its messages are at least [ns], of several publishers the latest; ``None``: nothing is known."""
+        return max((lag for part in self.parts.values() if (lag := part.lag_ns) is not None), default=None)
+
+    @property
+    def line(self) -> str:
+        """The first of its problems, empty if there is none."""
+        return next((self._problems[kind] for kind in _KINDS if kind in self._problems), "")
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def usable(self, now_s: float) -> None:
+        """Count a usable message."""
+        if self.watched and self.hz and self.good_s is not None and now_s - self.good_s > self.timeout_s:
+            self.happened = self.happened or f"'{self.name}' had no usable message for {now_s - self.good_s:.1f} s"
+        self.good += 1
+        self.good_s, self._unanswered_s = now_s, None
+        if self._problems:
+            self.clear("content", "stopped")
+
+    def bad_stamp(self, reason: str, steady_s: float) -> None:
+        """Refuse a message for its stamp; ``steady_s``: steady time [s]."""
+        self._bad_stamp_s = steady_s
+        self.set("stamp", reason)
+
+    def forgive(self, steady_s: float) -> None:
+        """Forget a wrong stamp after some time; ``steady_s``: steady time [s]."""
+        if "stamp" in self._problems and steady_s - self._bad_stamp_s > FORGIVEN_S:
+            self.clear("stamp")
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def look(self, now_s: float, start_s: float) -> None:
+        """Say that it has stopped or is too slow.
+
+        Args:
+            now_s: time [s].
+            start_s: since when it is listened to [s].
+        """
+        if self.silent_s(now_s, start_s) > (START_S if self.good_s is None else self.timeout_s):
+            self._seen.clear()
+            if "content" not in self._problems and "stamp" not in self._problems:
+                self.set("stopped", self.silence(now_s))
+            elif self.watched:
+                self.happened = self.happened or self.line
+            return
+        if self.good_s is None:
+            return
+        self._seen.append((now_s, self.good, self.stamp_ns))
+        while now_s - self._seen[0][0] > 1.5 * RATE_S:
+            self._seen.popleft()
+        since_s, good, stamp_ns = self._seen[0]
+        if now_s - since_s < RATE_S or self.stamp_ns <= stamp_ns:
+            return
+        # By its stamps: a simulator that is slower than real time keeps its rate.
+        hz = (self.good - good) / (self.stamp_ns - stamp_ns) * 1e9
+        if hz >= self.hz / 2:
+            self.clear("rate")
+            return
+        self.set(
+            "rate",
+            f"'{self.name}' comes at {hz:.1f} Hz, {self.hz:g} Hz are needed: set its driver's rate, look at the load "
+            "of its host and at the network",
+        )
+
+    def look_after(self, cause: Stream, now_s: float) -> None:
+        """Say that it does not follow what it should follow."""
+        if self._unanswered_s is None and cause.good_s is not None and cause.good_s > (self.good_s or 0.0):
+            self._unanswered_s = now_s
+        if self._unanswered_s is not None and now_s - self._unanswered_s > self.timeout_s:
+            self.set(
+                "stopped",
+                f"'{cause.name}' comes, '{self.name}' does not: does the arm's node run, is it active and does it "
+                f"publish what it sends to the arm on '{self.name}'?",
+            )
+
+    def silent_s(self, now_s: float, start_s: float = float("-inf")) -> float:
+        """Return for how long nothing usable has come [s]."""
+        return now_s - (start_s if self.good_s is None else self.good_s)
+
+    def silence(self, now_s: float) -> str:
+        """Say why nothing comes, as far as can be known."""
+        who = ", ".join(self.publishers)
+        if other := next((self._problems[kind] for kind in _KINDS if kind in self._problems and kind != "stopped"), ""):
+            return other
+        if self.good_s is not None:
+            what = f"'{self.name}' stopped {self.silent_s(now_s):.1f} s ago"
+            return f"{what}: look at {who}, its cable and its host" if who else f"{what}: its node is gone, start it"
+        if reason := self.lacking():
+            return f"'{self.name}': {reason}"
+        if not who:
+            return f"'{self.name}': nothing publishes it; start its node, or remap its topic to this name"
+        return f"'{self.name}': nothing comes from {who}; is it active? On another host: look at network and firewall"
+
+    # -- problems ----------------------------------------------------------------------------------------------------
+
+    def set(self, kind: str, reason: str) -> None:
+        """Note a problem of a kind and tell the first one."""
+        self._problems[kind] = reason if f"'{self.name}'" in reason else f"'{self.name}': {reason}"
+        if self.watched and kind != "content" and not self.happened:  # a single bad message is only a gap
+            self.happened = self.line
+        self._tell(self.name, self.line)
+
+    def clear(self, *kinds: str) -> None:
+        """Forget problems of these kinds; the stream is good if none is left."""
+        before = len(self._problems)
+        for kind in kinds:
+            self._problems.pop(kind, None)
+        if len(self._problems) < before:
+            self._tell(self.name, self.line)

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The input topics of one node as streams: do they come, at their rate, with this host's clock, usable.
+
+A stream is subscribed to as its publishers offer it. What is wrong is a fault in the node's diagnostics under the
+topic's name until it is good again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription, SubscriptionEventCallbacks
+from sensor_msgs.msg import JointState
+
+from lrm_ros import messages, topics
+from lrm_ros.robot.joint_states import JointStates
+from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.stamps import CLOCK_NS, OTHER_CLOCK_NS, StampCheck, clock_words
+from lrm_ros.ros.stream import Stream
+from lrm_ros.ros.surroundings import NO_CLOCK
+
+# At the end of an episode: nothing has come for so long [s], or this long at most [s].
+QUIET_S, DRAIN_S = 0.03, 1.0
+# What comes so long after the end was sent after it, whatever the clock of its host says [ns].
+LATE_NS = 100_000_000
+
+_LOOK_S = 0.25  # between two looks at what does not come
+_OFFERS = 4  # every so many looks at what the publishers offer
+
+
+@dataclass
+class _Input:
+    """A subscription and its stream."""
+
+    topic: topics.Topic
+    take: Callable[[Any], bool]  # hands a message over; returns whether it was complete
+    stream: Stream
+    stamped: bool
+    cause: str
+    subscription: Subscription[Any] | None = None
+    reliable: bool = True
+
+
+class Streams:
+    """The streams of one node; make it in ``configure``, use it from the executor's thread only.
+
+    In real time a stream must keep coming. In lock-step (``realtime`` false) messages come when something is commanded,
+    nothing may be lost, and the clock is the simulator's: no time-outs and rates, reliable publishers only.
+    """
+
+    def __init__(self, node: LrmNode[Any], realtime: bool) -> None:
+        """Watch the streams of ``node`` from now on."""
+        self._node, self._realtime = node, realtime
+        self._inputs: dict[str, _Input] = {}
+        self._watching = False
+        self._simulated = bool(node.get_parameter("use_sim_time").value)
+        self._clock_topic = node.resolve_topic_name(topics.CLOCK.name)
+        self._counted_s, self._has_clock = float("-inf"), False
+        # A simulated clock moves in steps.
+        self._tolerance_ns = CLOCK_NS + (round(1e9 * node.contract.dt_s) if self._simulated else 0)
+        self._start_s, self._looked_s, self._looks = self._seconds(), time.monotonic(), 0
+        # Wall time: a stopped simulation clock must not hide anything.
+        node.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def listen(
+        self,
+        topic: topics.Topic,
+        callback: Callable[[Any], Any],
+        hz: float = 0.0,
+        stamped: bool = True,
+        cause: topics.Topic | None = None,
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            topic: of messages with a header.
+            callback: called with each message whose stamp is good; a ValueError of it is a fault of the stream.
+            hz: lowest rate at which it must come in real time [Hz], 0: it comes when it comes.
+            stamped: its stamps are those of now; false: they are not looked at.
+            cause: in real time every message of that topic, which is listened to, must be followed by one of this.
+        """
+
+        def take(message: Any) -> bool:
+            callback(message)
+            return True
+
+        stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell)
+        self._add(_Input(topic, take, stream, stamped, cause.name if cause else ""))
+
+    def listen_states(self, callback: Callable[[int, NDArray[np.float32]], Any], hz: float = 0.0) -> None:
+        """Subscribe to ``joint_states``, whole or in parts, with more joints than the contract's or not.
+
+        Args:
+            callback: called with stamp [ns] and (D,) positions in the contract's order [rad].
+            hz: as for :meth:`listen`.
+        """
+        states = JointStates(self._node.contract)
+
+        def take(message: JointState) -> bool:
+            stamp_ns = messages.to_ns(message.header.stamp)
+            state = states.add(stamp_ns, message.name, message.position, time.monotonic())
+            if state is None:
+                return False
+            callback(stamp_ns, state)
+            return True
+
+        stream = Stream(topics.JOINT_STATES.name, hz, self._node.contract.dt_s, self._tell)
+        stream.lacking = states.lacking
+        self._add(_Input(topics.JOINT_STATES, take, stream, True, ""))
+
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong now, one line for each topic that is not good."""
+        return {name: line for name, entry in self._inputs.items() if (line := entry.stream.line)}
+
+    def not_ready(self) -> dict[str, str]:
+        """Return why no episode can start: what is wrong now, and what does not come.
+
+        In lock-step nothing comes before it is commanded: then each topic must have a publisher, for which this waits a
+        second.
+        """
+        found = self.faults()
+        deadline, now_s = time.monotonic() + 1.0, self._seconds()
+        if self._realtime and not now_s:
+            found[topics.CLOCK.name] = NO_CLOCK
+        for name, entry in self._inputs.items():
+            stream, subscription = entry.stream, entry.subscription
+            if not stream.hz or name in found or subscription is None:
+                continue
+            while not self._realtime and not subscription.get_publisher_count() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self._find_publishers(entry)
+            if stream.silent_s(now_s) > stream.timeout_s if self._realtime else not stream.publishers:
+                found[name] = stream.silence(now_s)
+        return found
+
+    def begin(self) -> None:
+        """An episode begins: remember from now on what goes wrong."""
+        self._watching = True
+        for entry in self._inputs.values():
+            entry.stream.happened, entry.stream.watched = "", True
+
+    def end(self) -> dict[str, str]:
+        """The episode ends: return what was wrong in it or is now, one line for each topic."""
+        self._watching = False
+        found = self.faults()
+        for name, entry in self._inputs.items():
+            entry.stream.watched = False
+            if entry.stream.happened:
+                found[name] = entry.stream.happened
+        return found
+
+    def received_ns(self, stamp_ns: int) -> int | None:
+        """Return this node's time [ns]; ``None`` if the stamp is of another clock."""
+        now_ns = self._now_ns()
+        return now_ns if abs(now_ns - stamp_ns) < OTHER_CLOCK_NS else None
+
+    def drain(self) -> None:
+        """Take what is still on its way, not what is sent from now on: services and topics have no order between them.
+
+        Ends after ``QUIET_S`` without a message sent before the call, or after ``DRAIN_S``.
+        """
+        asked_ns, begun = time.time_ns(), time.monotonic()
+        last, taking = begun, True
+        while (taking or time.monotonic() - last < QUIET_S) and time.monotonic() - begun < DRAIN_S:
+            taking = False
+            for entry in list(self._inputs.values()):
+                if (subscription := entry.subscription) is None:
+                    continue
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, False)
+                if taken is None:
+                    continue
+                sent_before = taken[1]["source_timestamp"] <= asked_ns
+                # A host whose clock is behind sends everything "before".
+                after = not sent_before or taken[1]["received_timestamp"] > asked_ns + LATE_NS
+                if self._realtime and after:
+                    continue
+                self._on_message(entry, taken[0])
+                if sent_before:
+                    taking, last = True, time.monotonic()
+            if not taking:
+                time.sleep(0.001)
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _add(self, entry: _Input) -> None:
+        self._inputs[entry.topic.name] = entry
+        self._find_publishers(entry)
+        if entry.subscription is None:
+            self._subscribe(entry)
+
+    def _on_message(self, entry: _Input, message: Any) -> None:
+        """Check one message and hand it over."""
+        stream = entry.stream
+        try:
+            if entry.stamped and (reason := self._stamp_fault(entry, message)):
+                self._node.diagnostics.count("rejected")
+                stream.bad_stamp(reason, time.monotonic())
+            elif entry.take(message):
+                stream.usable(self._seconds())
+        except ValueError as error:
+            self._node.diagnostics.count("rejected")
+            stream.set("content", str(error))
+
+    def _stamp_fault(self, entry: _Input, message: Any) -> str:
+        """Return what is wrong with the stamp of a message, empty if nothing is."""
+        stream, stamp_ns, now_ns = entry.stream, messages.to_ns(message.header.stamp), self._now_ns()
+        part = message.name[0] if entry.topic.message_type is JointState and message.name else ""
+        check = stream.parts.get(part)
+        if check is None:
+            check = stream.parts[part] = StampCheck()
+        compared = self._realtime and now_ns > 0
+        if compared and stamp_ns > 0:
+            stream.foreign = abs(now_ns - stamp_ns) > OTHER_CLOCK_NS and self._other_clock()
+        stream.stamp_ns = stamp_ns
+        ahead_ns = self._tolerance_ns if compared and not stream.foreign else None
+        return check.check(stamp_ns, now_ns, ahead_ns, not (self._realtime or self._watching))
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look at what does not come."""
+        steady_s, now_s, before_s = time.monotonic(), self._seconds(), self._looked_s
+        self._looked_s, self._looks = steady_s, self._looks + 1
+        self._start_s = self._start_s or now_s  # a simulated time was not known at the start
+        for entry in self._inputs.values():
+            if self._looks % _OFFERS == 0:
+                self._find_publishers(entry)
+            entry.stream.forgive(steady_s)
+        # A node that was held up itself has messages waiting; time that is not known says nothing.
+        if not self._realtime or not now_s or steady_s - before_s > 2 * _LOOK_S:
+            return
+        for entry in self._inputs.values():
+            if entry.cause:
+                entry.stream.look_after(self._inputs[entry.cause].stream, now_s)
+            if entry.stream.hz:
+                entry.stream.look(now_s, self._start_s)
+        self._compare_clocks(now_s)
+
+    def _compare_clocks(self, now_s: float) -> None:
+        """Compare the clocks of the streams with this node's, or with each other if they are a simulator's."""
+        streams = [entry.stream for entry in self._inputs.values() if entry.stamped]
+        lags = [(s, lag) for s in streams if s.silent_s(now_s) < 1.0 and (lag := s.lag_ns) is not None]
+        foreign = [(stream.name, lag) for stream, lag in lags if stream.foreign]
+        common = next(
+            (pair for pair in foreign if pair[0] == topics.JOINT_STATES.name), foreign[0] if foreign else None
+        )
+        for stream, lag in lags:
+            if common is None and abs(lag) > self._tolerance_ns:
+                stream.set("clock", clock_words(lag))
+            elif common is not None and abs(lag - common[1]) > self._tolerance_ns + 1e9 * self._node.contract.dt_s:
+                stream.set("clock", clock_words(lag - common[1], f"those of '{common[0]}'"))
+            else:
+                stream.clear("clock")
+
+    def _find_publishers(self, entry: _Input) -> None:
+        """Subscribe anew if the publishers offer something else."""
+        name, stream = entry.topic.name, entry.stream
+        found = self._node.get_publishers_info_by_topic(name)
+        stream.publishers = sorted({info.node_name for info in found})
+        best_effort = [i.node_name for i in found if i.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT]
+        if self._realtime:
+            if found and entry.reliable == bool(best_effort):
+                entry.reliable = not best_effort
+                self._subscribe(entry)
+        elif best_effort:
+            stream.set(
+                "offer",
+                f"'{name}' is published best effort by {', '.join(best_effort)}; in lock-step nothing may be lost: let "
+                "it publish reliably, or run this node with realtime:=true",
+            )
+        else:
+            stream.clear("offer")
+
+    def _subscribe(self, entry: _Input) -> None:
+        """Make the subscription, or another one in its place."""
+        if entry.subscription is not None:
+            self._node.destroy_subscription(entry.subscription)
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=entry.topic.qos.depth,
+            reliability=ReliabilityPolicy.RELIABLE if entry.reliable else ReliabilityPolicy.BEST_EFFORT,
+        )
+        entry.subscription = self._node.create_subscription(
+            entry.topic.message_type,
+            entry.topic.name,
+            lambda message: self._on_message(entry, message),
+            qos,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see _find_publishers
+        )
+
+    def _tell(self, name: str, line: str) -> None:
+        """Report a stream's problem, or that it has none."""
+        if line:
+            self._node.diagnostics.fault(name, line)
+        else:
+            self._node.diagnostics.recovered(name, f"'{name}' is good again")
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        """Return the node's time [ns], 0 while it is not known."""
+        return self._node.get_clock().now().nanoseconds if self._simulated else time.time_ns()
+
+    def _seconds(self) -> float:
+        """Return the time in which pauses are measured [s]: the simulator's, where the node has that."""
+        return self._now_ns() / 1e9 if self._simulated else time.monotonic()
+
+    def _other_clock(self) -> bool:
+        """Return whether a simulator publishes a clock that is not this node's."""
+        if self._simulated:
+            return False
+        if time.monotonic() - self._counted_s > _LOOK_S:
+            self._counted_s, self._has_clock = time.monotonic(), self._node.count_publishers(self._clock_topic) > 0
+        return self._has_clock
