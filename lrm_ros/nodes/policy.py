@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.chunk_timing import ChunkTiming
-from lrm_ros.config import PolicyConfig
+from lrm_ros.config import CameraSpec, PolicyConfig
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
 from lrm_ros.ros.arm_client import ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.predictor import Predictor, one_line
 from lrm_ros.ros.program import run
+from lrm_ros.ros.streams import Streams
 from lrm_ros.types import Frame, Observation
 
-_WATCH_S = 0.04  # inputs are looked at this often, or ten times in their time-out [s]
 _DELIVER_S = 0.2  # a node that ends waits so long for the arm to have the hold [s]
 _PREDICTION_S = 2.0  # and for a prediction that is being made [s]
 
@@ -55,12 +54,12 @@ class PolicyNode(LrmNode[PolicyConfig]):
         super().__init__("policy", PolicyConfig, overrides)
         self._arm: ArmClient | None = None
         self._predictor: Predictor | None = None
+        self._streams: Streams | None = None
         self._task = ""
         self._frames: dict[str, Frame] = {}
         self._state: tuple[int, NDArray[np.float32]] | None = None
-        self._arrived: dict[str, float] = {}  # steady time of the newest message of each input [s]
+        self._arrived: dict[str, float] = {}  # steady time of each camera's newest image [s]
         self._running = False
-        self._catching_up = 0  # looks at the inputs until what has waited while a policy was loaded is dropped
         self._begun = False  # an episode has begun: lock-step acts in none before ~/reset
         self._fresh_start = False  # the next observation acted on must begin an episode
 
@@ -69,40 +68,40 @@ class PolicyNode(LrmNode[PolicyConfig]):
         config = self.config
         self._dt_ns = round(1e9 * self.contract.dt_s)
         self._arm = ArmClient(self)
-        self._predictor = Predictor(
-            self, self._arm, lambda reason: self._reject("policy", f"the policy holds: {reason}")
-        )
+        self._predictor = Predictor(self, self._arm, self._on_policy_failed)
         self._load()
         self._begin_episode()
-        newest = topics.NEWEST if config.realtime else None
+        timeout_s, newest = (config.timeout_s, 1) if config.realtime else (None, None)
+        streams = Streams(self, config.realtime, timeout_s, "the policy holds: ", self._on_stream)
+        self._streams = streams
         # In this order, because the executor takes one message of each in turn: what was sent before what it led to.
-        topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
-        topics.JOINT_STATES.subscribe(self, self._on_state, newest)
+        streams.listen(topics.JOINT_COMMAND_SENT, self._on_sent, stamped=False)
+        streams.listen_states(self._on_state, self.contract.control_hz, newest)
         for camera in self.contract.cameras:
-            topics.IMAGE_RAW.of(camera.name).subscribe(self, partial(self._on_image, camera.name), newest)
+            # A camera may be slower than the arm's control: it must not stop.
+            hz = 1 / config.timeout_s
+            streams.listen(topics.IMAGE_RAW.of(camera.name), partial(self._on_image, camera), hz, depth=newest)
         topics.TASK.subscribe(self, self._on_task)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/reload", self._on_reload)
         if config.realtime:
             predicted = self.create_guard_condition(self._consider)
             self._predictor.then(predicted.trigger)
-            steady = Clock(clock_type=ClockType.STEADY_TIME)  # a stopped sim clock must not hide a stopped camera
-            self.create_timer(min(config.timeout_s / 10, _WATCH_S), self._watch, clock=steady)
 
     def activate(self) -> None:
         """Run; in lock-step wait for ``~/reset``."""
         assert self._arm is not None
         self._arm.drop()
         self._fresh_start, self._running, self._begun = False, True, False
-        if self.config.realtime:  # what came before may be old
-            self._start_watching()
+        if self.config.realtime:
+            self._start_anew()
         self._consider()
 
-    def _start_watching(self) -> None:
-        """Forget the inputs (real time) and give them their time-out from now on."""
-        self._state, self._frames = None, {}
-        inputs = ("joint_states", *(camera.name for camera in self.contract.cameras))
-        self._arrived = dict.fromkeys(inputs, time.monotonic())
+    def _start_anew(self) -> None:
+        """Forget what was seen: it may be old (real time)."""
+        assert self._streams is not None
+        self._state, self._frames, self._arrived = None, {}, {}
+        self._streams.restart()
 
     def deactivate(self) -> None:
         """Hold; in real time the arm has been told when this returns."""
@@ -114,7 +113,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         predictor, self._predictor = self._predictor, None
         if predictor is not None and not predictor.stop(_PREDICTION_S):
             self.get_logger().warning(f"the policy still predicts after {_PREDICTION_S:g} s; its thread ends by itself")
-        self._state, self._arm = None, None
+        self._state, self._arm, self._streams = None, None, None
         self._frames = {}
 
     # -- inputs ------------------------------------------------------------------------------------------------------
@@ -124,61 +123,35 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _on_sent(self, message: JointTrajectory) -> None:
         assert self._arm is not None
-        try:
-            self._arm.on_sent(message)
-        except ValueError as error:
-            self.diagnostics.fault("joint_command_sent", f"cannot follow the arm: {error}")
-            return
-        self.diagnostics.recovered("joint_command_sent", "joint_command_sent is good again")
+        self._arm.on_sent(message)
         if not self.config.realtime:
             self._consider()
 
-    def _on_state(self, message: JointState) -> None:
+    def _on_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
         assert self._arm is not None and self._predictor is not None
-        if self._catching_up:
-            return
-        self._arrived["joint_states"] = time.monotonic()
-        try:
-            position = messages.to_state(message, self.contract.joints)
-        except ValueError as error:
-            self._state = None
-            self._reject("joint_states", str(error))
-            return
-        self._state = (messages.to_ns(message.header.stamp), position)
-        self._predictor.newest_ns = self._state[0]
+        self._state = (stamp_ns, position)
+        self._predictor.newest_ns = stamp_ns
         self._arm.on_state(position)
-        self.diagnostics.recovered("joint_states", "joint states are good again")
         self._consider()
 
-    def _on_image(self, camera: str, message: Image) -> None:
-        if self._catching_up:
-            return
-        self._arrived[camera] = time.monotonic()
-        try:
-            self._frames[camera] = messages.to_frame(message, camera)
-        except ValueError as error:
-            self._frames.pop(camera, None)
-            self._reject(camera, str(error))
-            return
-        self.diagnostics.recovered(camera, f"camera '{camera}' is good again")
+    def _on_image(self, camera: CameraSpec, message: Image) -> None:
+        self._frames[camera.name] = messages.to_frame(message, camera.name)
+        self._arrived[camera.name] = time.monotonic()
         self._consider()
 
-    def _reject(self, key: str, reason: str) -> None:
-        """Report what cannot be used and hold; any thread may call it."""
-        self.diagnostics.count("rejected")
-        if self.diagnostics.fault(key, f"the policy holds: {reason}"):
+    def _on_stream(self, good: bool) -> None:
+        """Hold when an input cannot be used; act again when all can."""
+        if good:
+            self._consider()
+        else:
+            self.diagnostics.count("rejected")
             self._hold()
 
-    def _watch(self) -> None:
-        """Report inputs that have stopped (real time)."""
-        self._catching_up = max(0, self._catching_up - 1)
-        if not self._running:
-            return
-        now = time.monotonic()
-        for topic, since in self._arrived.items():
-            if now - since > self.config.timeout_s:
-                what = topic if topic == "joint_states" else f"camera '{topic}'"
-                self._reject(topic, f"{what} stopped {now - since:.1f} s ago; check its node and cable")
+    def _on_policy_failed(self, reason: str) -> None:
+        """Hold: the policy has raised something; in the thread that predicts."""
+        self.diagnostics.count("rejected")
+        if self.diagnostics.fault("policy", f"the policy holds: {reason}"):
+            self._hold()
 
     # -- acting ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +160,9 @@ class PolicyNode(LrmNode[PolicyConfig]):
         predictor, realtime = self._predictor, self.config.realtime
         if not self._running or not (self._begun or realtime) or predictor is None or predictor.busy:
             return
-        assert self._arm is not None
+        assert self._arm is not None and self._streams is not None
+        if self._streams.faults():
+            return
         observation = self._fresh_observation() if realtime else self._next_observation()
         if observation is None:
             return
@@ -230,7 +205,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         now = time.monotonic()
         # The twin's image follows its joint state; a faster camera's last one is taken as it is.
         ready = all(now - self._arrived[name] < self.contract.dt_s / 2 for name in names)
-        if not ready or now - self._arrived["joint_states"] > self.config.timeout_s:
+        if not ready:
             return None
         return Observation(stamp_ns, {name: self._frames[name] for name in names}, state, self._task)
 
@@ -288,9 +263,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
             self.diagnostics.recovered("policy", "a policy is loaded")
             response.success, response.message = True, f"policy '{self.config.checkpoint}' loaded"
         if self.config.realtime:
-            # What was published while it was loaded is old when it is taken now.
-            self._catching_up = 2
-            self._start_watching()
+            self._start_anew()
         self._consider()
         return response
 

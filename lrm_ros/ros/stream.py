@@ -39,7 +39,9 @@ class Stream:
         lacking: says what is missing of messages that come in parts.
     """
 
-    def __init__(self, name: str, hz: float, dt_s: float, tell: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, name: str, hz: float, dt_s: float, tell: Callable[[str, str], None], timeout_s: float | None = None
+    ) -> None:
         """Know no message yet.
 
         Args:
@@ -47,7 +49,9 @@ class Stream:
             hz: see the class.
             dt_s: control period [s].
             tell: called with the name and what is wrong, empty when it is good again.
+            timeout_s: how long it may pause [s]; ``None``: by the constants above.
         """
+        self._timeout_s = timeout_s
         self.name, self.hz, self._dt_s, self._tell = name, hz, dt_s, tell
         self.publishers: list[str] = []
         self.parts: dict[str, StampCheck] = {}
@@ -65,6 +69,8 @@ class Stream:
     @property
     def timeout_s(self) -> float:
         """How long it may pause [s]."""
+        if self._timeout_s is not None:
+            return self._timeout_s
         return max(SIMULATED_STOPPED_S if self.foreign else STOPPED_S, 3 * self._dt_s)
 
     @property
@@ -87,6 +93,12 @@ class Stream:
         self.good_s, self._unanswered_s = now_s, None
         if self._problems:
             self.clear("content", "stopped")
+
+    def restart(self) -> None:
+        """Know again of no usable message, and of no pause."""
+        self.good_s = self._unanswered_s = None
+        self._seen.clear()
+        self.clear("stopped", "rate")
 
     def bad_stamp(self, reason: str, steady_s: float) -> None:
         """Refuse a message for its stamp; ``steady_s``: steady time [s]."""

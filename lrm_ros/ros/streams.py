@@ -31,8 +31,9 @@ QUIET_S, DRAIN_S = 0.03, 1.0
 # What comes so long after the end was sent after it, whatever the clock of its host says [ns].
 LATE_NS = 100_000_000
 
-_LOOK_S = 0.25  # between two looks at what does not come
-_OFFERS = 4  # every so many looks at what the publishers offer
+_LOOK_S = 0.25  # between two looks at what does not come,
+_WATCH_S = 0.04  # or this, where something is moved
+_OFFERS_S = 1.0  # between two looks at what the publishers offer
 
 
 @dataclass
@@ -44,6 +45,7 @@ class _Input:
     stream: Stream
     stamped: bool
     cause: str
+    depth: int
     subscription: Subscription[Any] | None = None
     reliable: bool = True
 
@@ -55,9 +57,28 @@ class Streams:
     nothing may be lost, and the clock is the simulator's: no time-outs and rates, reliable publishers only.
     """
 
-    def __init__(self, node: LrmNode[Any], realtime: bool) -> None:
-        """Watch the streams of ``node`` from now on."""
+    def __init__(
+        self,
+        node: LrmNode[Any],
+        realtime: bool,
+        timeout_s: float | None = None,
+        consequence: str = "",
+        changed: Callable[[bool], None] | None = None,
+    ) -> None:
+        """Watch the streams of ``node`` from now on.
+
+        Args:
+            node: whose inputs these are.
+            realtime: see the class.
+            timeout_s: for a node that moves something: a stream has stopped after this long of wall time, whatever a
+                simulated clock says [s], and is looked at ten times in it; ``None``: see :class:`Stream`.
+            consequence: what a problem leads to, in front of its line.
+            changed: called after it was told that a stream is not good (false) or good again (true).
+        """
         self._node, self._realtime = node, realtime
+        self._timeout_s, self._consequence, self._changed = timeout_s, consequence, changed
+        self._bad: set[str] = set()  # streams of which a problem was told
+        self._look_s = _LOOK_S if timeout_s is None else min(timeout_s / 10, _WATCH_S)
         self._inputs: dict[str, _Input] = {}
         self._watching = False
         self._simulated = bool(node.get_parameter("use_sim_time").value)
@@ -65,9 +86,10 @@ class Streams:
         self._counted_s, self._has_clock = float("-inf"), False
         # A simulated clock moves in steps.
         self._tolerance_ns = CLOCK_NS + (round(1e9 * node.contract.dt_s) if self._simulated else 0)
-        self._start_s, self._looked_s, self._looks = self._seconds(), time.monotonic(), 0
+        self._start_s, self._looked_s = self._seconds(), time.monotonic()
+        self._offered_s = self._compared_s = self._looked_s
         # Wall time: a stopped simulation clock must not hide anything.
-        node.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        node.create_timer(self._look_s, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def listen(
         self,
@@ -76,6 +98,7 @@ class Streams:
         hz: float = 0.0,
         stamped: bool = True,
         cause: topics.Topic | None = None,
+        depth: int | None = None,
     ) -> None:
         """Subscribe.
 
@@ -85,21 +108,25 @@ class Streams:
             hz: lowest rate at which it must come in real time [Hz], 0: it comes when it comes.
             stamped: its stamps are those of now; false: they are not looked at.
             cause: in real time every message of that topic, which is listened to, must be followed by one of this.
+            depth: so many messages wait; ``None``: as the topic says.
         """
 
         def take(message: Any) -> bool:
             callback(message)
             return True
 
-        stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell)
-        self._add(_Input(topic, take, stream, stamped, cause.name if cause else ""))
+        stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell, self._timeout_s)
+        self._add(_Input(topic, take, stream, stamped, cause.name if cause else "", depth or topic.qos.depth))
 
-    def listen_states(self, callback: Callable[[int, NDArray[np.float32]], Any], hz: float = 0.0) -> None:
+    def listen_states(
+        self, callback: Callable[[int, NDArray[np.float32]], Any], hz: float = 0.0, depth: int | None = None
+    ) -> None:
         """Subscribe to ``joint_states``, whole or in parts, with more joints than the contract's or not.
 
         Args:
             callback: called with stamp [ns] and (D,) positions in the contract's order [rad].
             hz: as for :meth:`listen`.
+            depth: as for :meth:`listen`.
         """
         states = JointStates(self._node.contract)
 
@@ -111,9 +138,10 @@ class Streams:
             callback(stamp_ns, state)
             return True
 
-        stream = Stream(topics.JOINT_STATES.name, hz, self._node.contract.dt_s, self._tell)
+        topic = topics.JOINT_STATES
+        stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell, self._timeout_s)
         stream.lacking = states.lacking
-        self._add(_Input(topics.JOINT_STATES, take, stream, True, ""))
+        self._add(_Input(topic, take, stream, True, "", depth or topic.qos.depth))
 
     def faults(self) -> dict[str, str]:
         """Return what is wrong now, one line for each topic that is not good."""
@@ -155,6 +183,16 @@ class Streams:
             if entry.stream.happened:
                 found[name] = entry.stream.happened
         return found
+
+    def restart(self) -> None:
+        """After a break: drop what has waited, for it is old, and give every stream its time to come again."""
+        for entry in self._inputs.values():
+            if (subscription := entry.subscription) is not None:
+                with subscription.handle:
+                    while subscription.handle.take_message(subscription.msg_type, False) is not None:
+                        pass
+            entry.stream.restart()
+        self._start_s = self._seconds()
 
     def received_ns(self, stamp_ns: int) -> int | None:
         """Return this node's time [ns]; ``None`` if the stamp is of another clock."""
@@ -228,10 +266,12 @@ class Streams:
     def _look(self) -> None:
         """Look at what does not come."""
         steady_s, now_s, before_s = time.monotonic(), self._seconds(), self._looked_s
-        self._looked_s, self._looks = steady_s, self._looks + 1
+        self._looked_s = steady_s
         self._start_s = self._start_s or now_s  # a simulated time was not known at the start
+        offers = steady_s - self._offered_s >= _OFFERS_S
+        self._offered_s = steady_s if offers else self._offered_s
         for entry in self._inputs.values():
-            if self._looks % _OFFERS == 0:
+            if offers:
                 self._find_publishers(entry)
             entry.stream.forgive(steady_s)
         # A node that was held up itself has messages waiting; time that is not known says nothing.
@@ -242,7 +282,9 @@ class Streams:
                 entry.stream.look_after(self._inputs[entry.cause].stream, now_s)
             if entry.stream.hz:
                 entry.stream.look(now_s, self._start_s)
-        self._compare_clocks(now_s)
+        if steady_s - self._compared_s >= _LOOK_S:
+            self._compared_s = steady_s
+            self._compare_clocks(now_s)
 
     def _compare_clocks(self, now_s: float) -> None:
         """Compare the clocks of the streams with this node's, or with each other if they are a simulator's."""
@@ -285,7 +327,7 @@ class Streams:
             self._node.destroy_subscription(entry.subscription)
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
-            depth=entry.topic.qos.depth,
+            depth=entry.depth,
             reliability=ReliabilityPolicy.RELIABLE if entry.reliable else ReliabilityPolicy.BEST_EFFORT,
         )
         entry.subscription = self._node.create_subscription(
@@ -299,9 +341,14 @@ class Streams:
     def _tell(self, name: str, line: str) -> None:
         """Report a stream's problem, or that it has none."""
         if line:
-            self._node.diagnostics.fault(name, line)
+            self._node.diagnostics.fault(name, self._consequence + line)
         else:
             self._node.diagnostics.recovered(name, f"'{name}' is good again")
+        if bool(line) == (name in self._bad):
+            return
+        (self._bad.add if line else self._bad.discard)(name)
+        if self._changed is not None:
+            self._changed(not line)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -311,7 +358,7 @@ class Streams:
 
     def _seconds(self) -> float:
         """Return the time in which pauses are measured [s]: the simulator's, where the node has that."""
-        return self._now_ns() / 1e9 if self._simulated else time.monotonic()
+        return self._now_ns() / 1e9 if self._simulated and self._timeout_s is None else time.monotonic()
 
     def _other_clock(self) -> bool:
         """Return whether a simulator publishes a clock that is not this node's."""

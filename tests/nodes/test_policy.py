@@ -219,8 +219,8 @@ def test_an_image_without_pixels_makes_it_hold(spin, probe):
     node, _, commands = start(spin, probe, realtime=False)
     twin.states.publish(messages.from_state(DT_NS, CONTRACT.joints, np.zeros(6)))
     twin.images.publish(Image(header=messages.from_state(DT_NS, [], []).header, encoding="rgb8"))
-    spin.until(lambda: "front" in node.diagnostics.faults)
-    assert "no pixels" in node.diagnostics.faults["front"] and commands == []
+    spin.until(lambda: "front/image_raw" in node.diagnostics.faults)
+    assert "no pixels" in node.diagnostics.faults["front/image_raw"] and commands == []
 
 
 def test_a_failed_reload_keeps_the_policy_in_use_and_says_why(spin, probe, tmp_path):
