@@ -127,15 +127,27 @@ class Predictor:
             node.diagnostics.fault("speed", short)
         else:
             node.diagnostics.recovered("speed", "predictions are fast enough again")
-        chunk = ActionChunk(whole.stamp_ns, whole.actions[: timing.steps(len(whole.actions))], whole.dt_s)
+        actions = whole.actions[: timing.steps(len(whole.actions))]
+        chunk = ActionChunk(whole.stamp_ns + self._stood_ns(whole.stamp_ns), actions, whole.dt_s)
         if self.newest_ns >= chunk.stamp_ns + round(1e9 * len(chunk.actions) * chunk.dt_s):
             node.diagnostics.count("late")  # the time of all its actions has passed
         else:
             self._ask(chunk, job.holds)
-            age_ns = node.get_clock().now().nanoseconds - chunk.stamp_ns
+            age_ns = node.get_clock().now().nanoseconds - whole.stamp_ns
             node.diagnostics.latency("observation_to_command", age_ns / 1e9)
         if self._next is not None:
             self._next()
+
+    def _stood_ns(self, stamp_ns: int) -> int:
+        """Return how long the arm has stood since an observation [ns]: so much later each action is due.
+
+        While a chunk is executed time passes as the next one expects it; an arm that stands is where it was seen.
+        """
+        running = self._arm.asked
+        end_ns = stamp_ns
+        if running is not None:
+            end_ns = max(end_ns, running.stamp_ns + round(1e9 * len(running.actions) * running.dt_s))
+        return max(0, self.newest_ns - end_ns)
 
     def _ask(self, chunk: ActionChunk, holds: int) -> None:
         """Publish the policy's wish and ask the arm for it, with exploration."""

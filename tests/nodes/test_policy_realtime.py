@@ -95,6 +95,11 @@ def moving(spin, probe, **parameters) -> tuple[PolicyNode, Robot]:
     return node, robot
 
 
+def keep_moving(node, robot) -> None:
+    """Let the running chunk be one that lasts for 50 steps more, and the next one due at once."""
+    node._arm.asked = ActionChunk(robot.stamp_ns - 50 * DT_NS, np.zeros((100, 6), np.float32), 0.1)
+
+
 def is_hold(message, target=TARGET) -> bool:
     """Whether a command is one point at a target, to be taken now."""
     now = messages.to_ns(message.header.stamp) == 0
@@ -215,11 +220,12 @@ def test_a_policy_that_takes_its_time_starves_neither_the_watch_nor_the_hold_and
     assert stamps(robot.commands)[-1] == robot.stamp_ns and slow.asked == 2
 
 
-def test_while_a_slow_policy_predicts_nothing_queues_up_and_the_next_answer_is_about_the_newest(spin, probe):
+def test_while_a_slow_policy_predicts_nothing_queues_up(spin, probe):
     node, robot = moving(spin, probe)
+    keep_moving(node, robot)
     slow = Slow()
     node._predictor.policy = slow
-    robot.observe(8)
+    robot.observe()
     spin.until(lambda: slow.asked == 1)
     asked_ns = robot.stamp_ns
     for _ in range(5):
@@ -233,17 +239,48 @@ def test_while_a_slow_policy_predicts_nothing_queues_up_and_the_next_answer_is_a
     assert stamps(robot.commands)[2] == robot.stamp_ns
 
 
-def test_a_chunk_whose_time_is_over_when_it_comes_is_not_asked_for(spin, probe):
-    node, robot = moving(spin, probe)
+def test_an_arm_that_stood_while_its_first_chunk_was_predicted_gets_all_of_it(spin, probe):
+    node, robot = start(spin, probe)
     slow = Slow()
     node._predictor.policy = slow
-    robot.observe(8)
+    robot.observe()
+    spin.until(lambda: slow.asked == 1)
+    robot.observe(6)  # it has not moved meanwhile: no action's time has passed
+    spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
+    slow.go.set()
+    spin.until(lambda: robot.commands)
+    assert stamps(robot.commands)[0] == robot.stamp_ns
+
+
+def test_an_arm_that_stood_at_the_end_of_a_chunk_skips_only_what_it_moved_meanwhile(spin, probe):
+    node, robot = moving(spin, probe)
+    begun, steps = robot.stamp_ns, len(robot.commands[0].points)
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe(steps - 1)
+    spin.until(lambda: slow.asked == 1)
+    robot.observe(10)  # one step of motion, nine at rest
+    spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
+    slow.go.set()
+    spin.until(lambda: len(robot.commands) == 2)
+    assert stamps(robot.commands)[1] == begun + (steps - 1 + 9) * DT_NS
+
+
+def test_a_chunk_whose_time_is_over_when_it_comes_is_not_asked_for(spin, probe):
+    node, robot = moving(spin, probe)
+    node._arm.asked = ActionChunk(
+        robot.stamp_ns, np.zeros((100, 6), np.float32), 0.1
+    )  # it has been moving all the time
+    node._predictor.timing.execute_steps = 0
+    slow = Slow()
+    node._predictor.policy = slow
+    robot.observe()
     spin.until(lambda: slow.asked == 1)
     robot.observe(30)
     spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
     slow.go.set()
     spin.until(lambda: node.diagnostics.total("late") == 1)
-    assert len(robot.commands) == 1 or stamps(robot.commands)[1] == robot.stamp_ns
+    assert len(robot.commands) == 1
 
 
 def test_a_new_episode_drops_what_was_being_predicted_and_resets_the_policy_before_the_next(spin, probe):

@@ -8,6 +8,7 @@ control step for which the arm had no action when it was due, between an episode
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -233,6 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lock-step: {_rate(figures['lock_step'])}", flush=True)
         figures["realtime"] = []
         for sleep_ms in options.sleep_ms:
+            gc.collect()  # else this one sees the nodes of the one before
             found = realtime(sleep_ms / 1e3, options.checkpoint, seeds, options.max_steps, options.log)
             success = found.pop("success")
             found["success"] = proportion(sum(success.values()), len(success))
