@@ -114,6 +114,10 @@ def test_a_camera_that_stops_is_a_fault_until_it_delivers_again(spin, probe, tmp
     assert "check cable" in node.diagnostics.faults["stall"]
     (tmp_path / "unplugged").rename(source)
     spin.until(lambda: "stall" not in node.diagnostics.faults)
+    source.rename(tmp_path / "unplugged")
+    spin.until(lambda: "stall" in node.diagnostics.faults)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert not node.diagnostics.faults, "a camera that is not read does not stall"
     _stop(spin, node)
 
 
