@@ -130,6 +130,9 @@ class RewardConfig:
         "answer queries about the frames of so many simulated worlds; 0: judge one camera as it comes",
         *COUNT_OR_NONE,
     )
+    realtime: bool = _fix(
+        True, "judge the newest frame while others come; false: judge all that are due, for a twin in lock-step"
+    )
 
 
 @dataclass(frozen=True)

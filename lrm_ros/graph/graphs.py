@@ -128,7 +128,7 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
     # Collect, judge, fine-tune, evaluate (paper IV-C), in lock-step: nothing waits for wall time.
     "self_improve": (
         NodeSpec("twin", "twin", {"realtime": False, "frame_every": 0}),
-        NodeSpec("reward", "reward"),
+        NodeSpec("reward", "reward", {"realtime": False}),
         NodeSpec("policy", "policy", {"realtime": False}),
         NodeSpec("recorder", "recorder", {"realtime": False}),
         NodeSpec("evaluator", "evaluator"),

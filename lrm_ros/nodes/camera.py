@@ -122,6 +122,8 @@ class CameraNode(LrmNode[CameraConfig]):
         self.destroy_timer(self._watch)
         if self._source is not None:
             self._source.pause()
+        for fault in ("stall", "read"):
+            self.diagnostics.recovered(fault, f"camera '{self.config.camera}' is not read any more")
         self.diagnostics.publish()
 
     def cleanup(self) -> None:

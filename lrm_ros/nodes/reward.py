@@ -19,8 +19,11 @@ from lrm_ros.reward.engine import Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
+from lrm_ros.ros.reward_live import LiveRewards
 from lrm_ros.ros.reward_worlds import WorldQueries
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward
+
+END_S = 1.0  # an inference has so long to end at cleanup, and once more at the next configure [s]
 
 
 class RewardNode(LrmNode[RewardConfig]):
@@ -30,6 +33,11 @@ class RewardNode(LrmNode[RewardConfig]):
     or STALE when held. ``~/<head>`` are the same numbers for plots; that of the active mode is multiplied by
     ``scale``. An Unscored answer publishes no number. Service ``~/reset`` begins a new episode; the last frame
     of the old one is judged before, if the interval had skipped it.
+
+    In real time (parameter ``realtime``) a thread judges: a model that is slower than the frames that are due judges
+    the newest of them, and the others count as dropped. Frames in between repeat the newest reward there is; there is
+    none before the first answer. ``~/reset`` does not wait: the old episode's answers come with their own stamps and
+    hold on in no other. In lock-step every frame that is due is judged before the next one is taken.
 
     With a video head as ``mode`` and its weights as ``model`` the node judges the episode so far: it keeps every judged
     frame until ``~/reset``.
@@ -48,6 +56,8 @@ class RewardNode(LrmNode[RewardConfig]):
         self._task = ""
         self._newest: Frame | None = None
         self._fresh = False
+        self._live: LiveRewards | None = None
+        self._unended: LiveRewards | None = None  # its inference had not ended at cleanup
         self._queries: WorldQueries | None = None
 
     def fixed(self, new: RewardConfig) -> set[str]:
@@ -57,14 +67,27 @@ class RewardNode(LrmNode[RewardConfig]):
         return super().fixed(new) | ({"mode"} if {self.config.mode, new.mode} & set(VIDEO_HEADS) else set())
 
     def configure(self) -> None:
-        """Load the model and subscribe."""
+        """Load the model and subscribe.
+
+        Raises:
+            ValueError: wrong parameters, or the model of before is still busy.
+        """
         check_config(self.config)
+        if self._unended is not None and not self._unended.stop(END_S):
+            raise ValueError(
+                "the model of before the cleanup still judges a frame; configure again when it has answered, or start "
+                "the node anew"
+            )
+        self._unended = None
         self._engine = RewardEngine(self.config, load_model(self.config.model, self.config.device, self.config.mode))
         self.diagnostics.value("model", self._engine.model.name)
         if self.config.worlds:
             self._queries = WorldQueries(self, self._engine, self.config.worlds, self.config.camera)
             return
+        self._adopted = self.config
         self._reward = topics.REWARD.publisher(self)
+        if self.config.realtime:
+            self._live = LiveRewards(self, self._engine, self._publish)
         self._subscriptions_made = [
             topics.IMAGE_RAW.of(self.config.camera).subscribe(self, self._on_image),
             topics.TASK.subscribe(self, self._on_task),
@@ -79,6 +102,7 @@ class RewardNode(LrmNode[RewardConfig]):
 
     def cleanup(self) -> None:
         """Free the model and drop subscriptions, publishers and the service."""
+        self._forget()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         for publisher in self._plots.values():
@@ -86,6 +110,9 @@ class RewardNode(LrmNode[RewardConfig]):
         if self._reset is not None:
             self.destroy_service(self._reset)
             self.destroy_publisher(self._reward)
+        live, self._live = self._live, None
+        if live is not None and not live.stop(END_S):
+            self._unended = live
         self._subscriptions_made, self._plots, self._reset, self._engine = [], {}, None, None
         self._newest = self._queries = None
 
@@ -103,7 +130,10 @@ class RewardNode(LrmNode[RewardConfig]):
             self.diagnostics.fault("input", f"frame not judged: {error}")
             return
         self.diagnostics.recovered("input", "frames are good again")
-        self._judge(frame)
+        if self._live is not None:
+            self._live.take(frame, self._task)
+        else:
+            self._judge(frame)
 
     def _judge(self, frame: Frame, last: bool = False) -> None:
         """Take one frame and publish the reward that holds for it."""
@@ -112,14 +142,14 @@ class RewardNode(LrmNode[RewardConfig]):
         held = self._engine.step({camera: frame}, self._task, [camera] if last else [])[camera]
         self._newest, self._fresh = frame, held.fresh
         self.diagnostics.count("frames")
-        self._publish(held)
+        self._publish(held, self.config)
 
-    def _publish(self, held: Held) -> None:
+    def _publish(self, held: Held, config: RewardConfig) -> None:
         answers = list(held.answers.values())
-        self._reward.publish(messages.from_rewards(answers, self.config.camera, held=not held.fresh))
+        self._reward.publish(messages.from_rewards(answers, config.camera, held=not held.fresh))
         for answer in answers:
             if isinstance(answer, Reward):
-                value = held.signal if answer.head == self.config.mode and held.signal is not None else answer.value
+                value = held.signal if answer.head == config.mode and held.signal is not None else answer.value
                 self._plot(answer.head).publish(Float32(data=value))
         if not held.fresh:
             return
@@ -142,24 +172,34 @@ class RewardNode(LrmNode[RewardConfig]):
             ValueError: they are wrong, or wrong together.
         """
         assert self._engine is not None
-        old, new = self._engine.config, self.config
-        if old == new:
+        new = self.config
+        if self._adopted == new:
             return
         check_config(new)
-        self._engine.config = new
-        self._engine.reset(new.camera)
+        self._adopted = new
+        if self._live is not None:
+            self._live.adopt(new)
+        else:
+            self._engine.config = new
+            self._engine.reset(new.camera)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = True, "new episode"
+        if self._live is not None and self.active:
+            if self._live.reset():
+                response.message = "new episode; the last frame of the old one is being judged"
+            return response
         if self.active and self._newest is not None and not self._fresh:
             self._judge(self._newest, last=True)
         self._forget()
-        response.success, response.message = True, "new episode"
         return response
 
     def _forget(self) -> None:
         """Begin a new episode."""
         self._newest = None
-        if self._engine is not None:
+        if self._live is not None:
+            self._live.forget()
+        elif self._engine is not None:
             self._engine.reset(self.config.camera)
 
 

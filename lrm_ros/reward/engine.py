@@ -80,14 +80,17 @@ class RewardEngine:
     def score(self, queries: Sequence[RewardQuery]) -> list[Reward | Unscored]:
         """Answer queries in one batch, in order.
 
-        A model that raises (out of memory, broken image) leaves every query of the batch Unscored with the reason:
-        the caller goes on, and nothing is taken for a reward.
+        A model that raises (out of memory, broken image, an error in its code) leaves every query of the batch Unscored
+        with the reason: the caller goes on, and nothing is taken for a reward.
         """
         if not queries:
             return []
         try:
-            return self.model.score(queries, self.config.readout)
-        except (RuntimeError, ValueError, OSError) as error:
+            answers = self.model.score(queries, self.config.readout)
+            if len(answers) != len(queries):
+                raise ValueError(f"{len(answers)} answers to {len(queries)} queries")
+            return answers
+        except Exception as error:
             reason = f"model '{self.model.name}' failed: {type(error).__name__}: {error}"
             return [Unscored(query.stamp_ns, query.head, reason) for query in queries]
 

@@ -23,7 +23,7 @@ def world(spin, probe):
     """A reward node with the fake model and a probe that plays camera and task."""
 
     def build(**overrides):
-        node = spin.start(RewardNode(model="fake", **overrides))
+        node = spin.start(RewardNode(model="fake", realtime=False, **overrides))
         images = probe.create_publisher(Image, "front/image_raw", IMAGE)
         tasks = probe.create_publisher(String, "task", LATCHED)
         rewards = spin.collect(probe, DiagnosticArray, "reward", STREAM)

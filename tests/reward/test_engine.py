@@ -154,6 +154,24 @@ def test_a_model_that_raises_leaves_queries_unscored_with_the_reason_and_no_old_
     assert held.signal is None and "CUDA out of memory" in reason(held.answers["progress"])
 
 
+@pytest.mark.parametrize("error", [TypeError("no tensor"), KeyError("pixels"), MemoryError("no memory")], ids=repr)
+def test_an_error_in_the_code_of_a_model_is_unscored_as_well(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    watch = engine(mode="progress", interval=1)
+    monkeypatch.setattr(watch.model, "score", fail)
+    said = reason(watch.step({"front": shade(0, 100)}, TASK)["front"].answers["progress"])
+    assert f"model 'fake' failed: {type(error).__name__}: {error}" in said
+
+
+def test_a_model_with_another_number_of_answers_is_unscored(monkeypatch):
+    watch = engine(mode="tri", interval=1)
+    monkeypatch.setattr(watch.model, "score", lambda queries, readout: FakeModel().score(queries[:1], readout))
+    answers = watch.step({"front": shade(0, 100)}, TASK)["front"].answers
+    assert "1 answers to 2 queries" in reason(answers["progress"]) and "1 answers" in reason(answers["completion"])
+
+
 def test_without_a_task_frames_are_unscored():
     held = engine(mode="progress").step({"front": shade(0, 100)}, "")["front"]
     assert "no task" in reason(held.answers["progress"])

@@ -282,6 +282,12 @@ raise SystemExit(run(Program, sys.argv))
             "gain                 an extra parameter (1.5)",
         ),
         ("pass", ["-p", "rate_hs:=3.0"], 2, "did you mean 'rate_hz'"),
+        (
+            "pass",
+            ["-p", "rate_hz:=0.0"],
+            2,
+            "error: node 'example': parameter 'rate_hz' must be float from 0.1 to 1000.0",
+        ),
         ("self.create_timer(0.01, lambda: 1 / 0)", [], 1, "ZeroDivisionError"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], 0, ""),
     ],

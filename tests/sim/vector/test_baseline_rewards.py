@@ -54,7 +54,7 @@ def test_a_model_without_a_completion_head_judges_no_episode(baselines):
 @pytest.mark.parametrize("head", VIDEO_HEADS)
 def test_a_video_head_judges_the_episode_so_far_and_begins_anew_at_reset(head, spin, probe, baselines):
     model = baselines[head]
-    node = spin.start(RewardNode(mode=head, model=model.name, device="cpu", interval=2, scale=2.0))
+    node = spin.start(RewardNode(mode=head, model=model.name, device="cpu", interval=2, scale=2.0, realtime=False))
     images = probe.create_publisher(Image, "front/image_raw", IMAGE)
     tasks = probe.create_publisher(String, "task", LATCHED)
     rewards = spin.collect(probe, DiagnosticArray, "reward", STREAM)

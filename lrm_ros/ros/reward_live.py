@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reward node in real time: a thread judges the newest frame that is due, so it is late by one inference at most.
+
+Every K-th frame of an episode is due. One that comes while the model is busy waits, and gives way to a newer one; the
+last frame of an episode does not. All methods but ``_work`` are called by the node's executor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lrm_ros.config import RewardConfig
+from lrm_ros.reward.engine import Held, RewardEngine
+from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.worker import Worker
+from lrm_ros.types import HEADS, Frame, Unscored
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A frame to judge.
+
+    Attributes:
+        frame: the frame.
+        task: what is to be done in it.
+        config: how to judge it.
+        episode: number of the episode it belongs to.
+    """
+
+    frame: Frame
+    task: str
+    config: RewardConfig
+    episode: int
+
+
+class LiveRewards:
+    """Judges frames of one camera in a thread; only that touches the engine."""
+
+    def __init__(
+        self, node: LrmNode[RewardConfig], engine: RewardEngine, publish: Callable[[Held, RewardConfig], None]
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            node: for its diagnostics and its clock.
+            engine: who answers.
+            publish: called, one call at a time, with the reward that holds and how it was asked for.
+        """
+        self._node, self._engine, self._publish = node, engine, publish
+        self._lock = threading.Lock()  # of what follows, and of publishing
+        self._config = engine.config
+        self._episode = 0
+        self._oldest = 0  # answers for frames of earlier episodes are not published
+        self._held: Held | None = None  # of this episode
+        self._ends: list[_Look] = []  # last frames of episodes, not begun yet
+        # Only the executor's:
+        self._count = 0  # frames of this episode
+        self._newest: _Look | None = None
+        self._newest_due = False
+        self._frame_waits = False  # the worker was given a frame last
+        # Only the thread's:
+        self._judging = 0  # episode
+        self._worker: Worker[_Look | None] = Worker("reward", self._work, self._broken)
+
+    def take(self, frame: Frame, task: str) -> None:
+        """Take the next frame: hand it over if it is due, else repeat what holds."""
+        due = self._count % self._config.interval == 0
+        self._count += 1
+        self._newest, self._newest_due = _Look(frame, task, self._config, self._episode), due
+        self._node.diagnostics.count("frames")
+        if due:
+            self._hand_over(self._newest)
+            return
+        with self._lock:
+            if self._held is not None:
+                self._publish(Held(self._held.answers, self._held.signal, fresh=False), self._config)
+
+    def adopt(self, config: RewardConfig) -> None:
+        """Judge by other parameters from the next frame on, which begins an episode."""
+        self._config = config
+        self._begin()
+
+    def reset(self) -> bool:
+        """Begin a new episode at once. Returns whether the old one's last frame is still to be judged."""
+        last, waited = self._newest, self._take_back()
+        unjudged = last is not None and (waited or not self._newest_due)
+        if waited and not self._newest_due:
+            self._node.diagnostics.count("dropped")
+        with self._lock:
+            if unjudged:
+                assert last is not None
+                self._ends.append(last)
+            more = bool(self._ends)
+        if more:
+            self._hand_over(None)
+        self._begin()
+        return unjudged
+
+    def forget(self) -> None:
+        """Begin a new episode; no answer for an earlier frame is published any more."""
+        self._take_back()
+        with self._lock:
+            self._ends = []
+        self._begin()
+        with self._lock:
+            self._oldest = self._episode
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread after the inference that runs, if any. Returns whether it has ended within ``timeout_s``."""
+        return self._worker.stop(timeout_s)
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._episode += 1
+            self._held = None
+        self._count, self._newest = 0, None
+
+    def _hand_over(self, look: _Look | None) -> None:
+        if self._worker.put(look) and self._frame_waits:
+            self._node.diagnostics.count("dropped")
+        self._frame_waits = look is not None
+
+    def _take_back(self) -> bool:
+        """Take back what the worker has not begun. Returns whether that was a frame."""
+        return self._worker.clear() and self._frame_waits
+
+    # -- in the thread -----------------------------------------------------------------------------------------------
+
+    def _work(self, look: _Look | None) -> None:
+        """Judge the last frames of episodes that have ended, then the frame."""
+        with self._lock:
+            ends, self._ends = self._ends, []
+        for each in [*ends, look] if look is not None else ends:
+            if each.episode < self._oldest:
+                continue
+            try:
+                held = self._judge(each)
+            except BaseException as error:  # what the model raises the engine has caught
+                self._broken(error)
+                held = _unscored(each, f"{type(error).__name__}: {error}")
+            else:
+                self._node.diagnostics.recovered("judging", "frames are judged again")
+            self._answer(each, held)
+
+    def _judge(self, look: _Look) -> Held:
+        camera = look.config.camera
+        if look.episode != self._judging:
+            self._engine.reset(camera)
+            self._engine.config, self._judging = look.config, look.episode
+        return self._engine.step({camera: look.frame}, look.task, [camera])[camera]
+
+    def _answer(self, look: _Look, held: Held) -> None:
+        """Publish an answer, with its frame's own stamp; it holds on in its own episode alone."""
+        with self._lock:
+            if look.episode < self._oldest:
+                return
+            if look.episode == self._episode:
+                self._held = held
+            age_s = (self._node.get_clock().now().nanoseconds - look.frame.stamp_ns) / 1e9
+            self._node.diagnostics.latency("age", age_s)
+            self._node.diagnostics.value("age_s", f"{age_s:.3f}")
+            self._publish(held, look.config)
+
+    def _broken(self, error: BaseException) -> None:
+        self._node.diagnostics.fault("judging", f"a frame is not judged: {type(error).__name__}: {error}")
+
+
+def _unscored(look: _Look, reason: str) -> Held:
+    """Return the missing answer of every head that is asked."""
+    mode = look.config.mode
+    heads = (*HEADS, mode) if mode == "tri" else (mode,)
+    return Held({head: Unscored(look.frame.stamp_ns, head, reason) for head in heads}, None, fresh=True)
