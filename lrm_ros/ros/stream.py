@@ -40,7 +40,7 @@ class Stream:
     """
 
     def __init__(
-        self, name: str, hz: float, dt_s: float, tell: Callable[[str, str], None], timeout_s: float | None = None
+        self, name: str, hz: float, dt_s: float, tell: Callable[[str, str, bool], None], timeout_s: float | None = None
     ) -> None:
         """Know no message yet.
 
@@ -48,7 +48,7 @@ class Stream:
             name: of its topic.
             hz: see the class.
             dt_s: control period [s].
-            tell: called with the name and what is wrong, empty when it is good again.
+            tell: called with the name, what is wrong (empty: it is good again) and whether that has not been told yet.
             timeout_s: how long it may pause [s]; ``None``: by the constants above.
         """
         self._timeout_s = timeout_s
@@ -62,6 +62,7 @@ class Stream:
         self.happened = ""
         self.lacking: Callable[[], str] = lambda: ""
         self._problems: dict[str, str] = {}
+        self._told: set[str] = set()  # kinds since it was good
         self._bad_stamp_s = 0.0
         self._unanswered_s: float | None = None  # since when it should have followed its cause
         self._seen: deque[tuple[float, int, int]] = deque()  # (time, good, stamp) of the last looks
@@ -181,7 +182,7 @@ class Stream:
         self._problems[kind] = reason if f"'{self.name}'" in reason else f"'{self.name}': {reason}"
         if self.watched and kind != "content" and not self.happened:  # a single bad message is only a gap
             self.happened = self.line
-        self._tell(self.name, self.line)
+        self._tell_line()
 
     def clear(self, *kinds: str) -> None:
         """Forget problems of these kinds; the stream is good if none is left."""
@@ -189,4 +190,13 @@ class Stream:
         for kind in kinds:
             self._problems.pop(kind, None)
         if len(self._problems) < before:
-            self._tell(self.name, self.line)
+            self._tell_line()
+
+    def _tell_line(self) -> None:
+        """Tell the first problem, or that there is none."""
+        kind = next((kind for kind in _KINDS if kind in self._problems), "")
+        self._tell(self.name, self.line, kind not in self._told)
+        if kind:
+            self._told.add(kind)
+        else:
+            self._told.clear()

@@ -306,7 +306,8 @@ class Streams:
         """Subscribe anew if the publishers offer something else."""
         name, stream = entry.topic.name, entry.stream
         found = self._node.get_publishers_info_by_topic(name)
-        stream.publishers = sorted({info.node_name for info in found})
+        # The name of a node is known a moment after its topics.
+        stream.publishers = sorted({i.node_name if not i.node_name.startswith("_NODE_") else "a node" for i in found})
         best_effort = [i.node_name for i in found if i.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT]
         if self._realtime:
             if found and entry.reliable == bool(best_effort):
@@ -338,10 +339,12 @@ class Streams:
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see _find_publishers
         )
 
-    def _tell(self, name: str, line: str) -> None:
+    def _tell(self, name: str, line: str, new: bool) -> None:
         """Report a stream's problem, or that it has none."""
         if line:
-            self._node.diagnostics.fault(name, self._consequence + line)
+            line = self._consequence + line
+            if not self._node.diagnostics.fault(name, line) and new:
+                self._node.get_logger().error(line)  # another problem in place of the one that was logged
         else:
             self._node.diagnostics.recovered(name, f"'{name}' is good again")
         if bool(line) == (name in self._bad):
