@@ -20,6 +20,7 @@ from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_worlds import WorldQueries
+from lrm_ros.ros.streams import Streams
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward
 
 
@@ -65,10 +66,9 @@ class RewardNode(LrmNode[RewardConfig]):
             self._queries = WorldQueries(self, self._engine, self.config.worlds, self.config.camera)
             return
         self._reward = topics.REWARD.publisher(self)
-        self._subscriptions_made = [
-            topics.IMAGE_RAW.of(self.config.camera).subscribe(self, self._on_image),
-            topics.TASK.subscribe(self, self._on_task),
-        ]
+        self._streams = Streams(self, realtime=True)
+        self._streams.listen(topics.IMAGE_RAW.of(self.config.camera), self._on_image, stamped=False)
+        self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task)]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
     def deactivate(self) -> None:
