@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from lrm_ros.ros.stamps import StampCheck
+from lrm_ros.ros.stamps import StampCheck, clock_words
 
 # A stream has stopped after this long without a usable message, or three control periods if that is longer [s].
 STOPPED_S = 0.5
@@ -200,3 +200,25 @@ class Stream:
             self._told.add(kind)
         else:
             self._told.clear()
+
+
+def compare_clocks(streams: Sequence[Stream], first: str, now_s: float, tolerance_ns: int, dt_ns: int) -> None:
+    """Compare the clocks of streams with this node's, or with each other's if they are a simulator's.
+
+    Args:
+        streams: those whose stamps are of now; those that are silent are left out.
+        first: name of the stream with which a simulator's are compared, if it is among them.
+        now_s: time [s].
+        tolerance_ns: how far clocks may differ [ns].
+        dt_ns: control period, by which a simulator's streams differ beside [ns].
+    """
+    lags = [(stream, lag) for stream in streams if stream.silent_s(now_s) < 1.0 and (lag := stream.lag_ns) is not None]
+    foreign = [(stream.name, lag) for stream, lag in lags if stream.foreign]
+    common = next((pair for pair in foreign if pair[0] == first), foreign[0] if foreign else None)
+    for stream, lag in lags:
+        if common is None and abs(lag) > tolerance_ns:
+            stream.set("clock", clock_words(lag))
+        elif common is not None and abs(lag - common[1]) > tolerance_ns + dt_ns:
+            stream.set("clock", clock_words(lag - common[1], f"those of '{common[0]}'"))
+        else:
+            stream.clear("clock")
