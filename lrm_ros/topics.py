@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
+from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float32, Int64MultiArray, String
@@ -109,6 +109,23 @@ class Topic:
         if qos is None and self.qos is LATCHED:
             node.create_subscription(self.message_type, self.name, callback, _qos(LATCHED.depth))
         return node.create_subscription(self.message_type, self.name, callback, self.qos if qos is None else qos)
+
+    def subscribe_as_offered(
+        self, node: Node, callback: Callable[[Any], Any], reliable: bool, depth: int
+    ) -> Subscription:
+        """Return a new subscription of ``node`` that does not warn of publishers it cannot hear.
+
+        Args:
+            node: whose executor calls.
+            callback: called with each message.
+            reliable: hear reliable publishers only, of which nothing is lost; false: hear all.
+            depth: so many messages wait.
+        """
+        qos = _qos(depth)
+        if not reliable:
+            qos.reliability = ReliabilityPolicy.BEST_EFFORT
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        return node.create_subscription(self.message_type, self.name, callback, qos, event_callbacks=quiet)
 
 
 IMAGE_RAW = Topic("<camera>/image_raw", Image, IMAGE, "stamped, optical frame")

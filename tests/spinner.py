@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ class Spinner:
         from lrm_ros.ros.executor import make_executor
 
         set_transport()
+        gc.collect()  # what still holds the nodes of the test before, which would be seen beside those of this one
         rclpy.init()
         self.executor = make_executor(rclpy.logging.get_logger("tests"))
         self.nodes: list = []

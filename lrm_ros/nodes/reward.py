@@ -21,6 +21,7 @@ from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_live import LiveRewards
 from lrm_ros.ros.reward_worlds import WorldQueries
+from lrm_ros.ros.streams import Streams
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward
 
 END_S = 1.0  # an inference has so long to end at cleanup, and once more at the next configure [s]
@@ -88,10 +89,9 @@ class RewardNode(LrmNode[RewardConfig]):
         self._reward = topics.REWARD.publisher(self)
         if self.config.realtime:
             self._live = LiveRewards(self, self._engine, self._publish)
-        self._subscriptions_made = [
-            topics.IMAGE_RAW.of(self.config.camera).subscribe(self, self._on_image),
-            topics.TASK.subscribe(self, self._on_task),
-        ]
+        self._streams = Streams(self, self.config.realtime)
+        self._streams.listen(topics.IMAGE_RAW.of(self.config.camera), self._on_image, stamped=False)
+        self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task)]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
     def deactivate(self) -> None:

@@ -18,11 +18,13 @@ from sensor_msgs.msg import JointState
 from lrm_ros import messages, topics
 from lrm_ros.config import TeleopConfig
 from lrm_ros.robot.devices.terminal import Terminal
+from lrm_ros.robot.joint_states import JointStates
 from lrm_ros.robot.so100.jog import Jog
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
 from lrm_ros.ros.program import run
+from lrm_ros.ros.streams import Streams
 from lrm_ros.seeds import held_out_warning
 from lrm_ros.types import ActionChunk
 
@@ -71,7 +73,9 @@ class TeleopNode(LrmNode[TeleopConfig]):
         keys = zip(_JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
         self._commands = topics.JOINT_COMMAND.publisher(self)
-        topics.JOINT_STATES.subscribe(self, self._on_state)
+        self._joint_states = JointStates(self.contract)
+        # Only as it is offered: commands are stamped as the joint state is, whatever its clock.
+        Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)
         topics.EPISODE.subscribe(self, self._on_episode)
         control = Control(self, TwinEpisodes.TRIGGERS, TwinEpisodes.NODES, (), TwinEpisodes.SET_BOOLS, find_s=1.0)
         self._control = control
@@ -111,11 +115,14 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def _on_state(self, message: JointState) -> None:
         try:
-            state = messages.to_state(message, self.contract.joints)
+            stamp_ns = messages.to_ns(message.header.stamp)
+            state = self._joint_states.add(stamp_ns, message.name, message.position, time.monotonic())
         except ValueError as error:
             self._lose(f"the arm is not moved: {error}")
             return
-        self._state = (messages.to_ns(message.header.stamp), state)
+        if state is None:
+            return
+        self._state = (stamp_ns, state)
         self._arrived_s = time.monotonic()
         self.diagnostics.recovered("joint_states", "joint_states are good again", tell=self._say)
 

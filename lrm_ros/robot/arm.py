@@ -8,13 +8,14 @@ the topics of a node.
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.robot.limits import limited
+from lrm_ros.robot.limits import Plausibility, limited
 from lrm_ros.types import ActionChunk
 
 # A command may be this far from now [s]: the stamp of one that is further ahead is of another clock, and one whose last
@@ -58,6 +59,7 @@ class ArmServer:
         self._start_ns, self.sent = self._arm.read()
         self._chunk: ActionChunk | None = None
         self._held: NDArray[np.float32] = self.sent
+        self._plausibility = Plausibility(self._contract)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -69,8 +71,10 @@ class ArmServer:
             now_ns: time of the arm's clock [ns].
 
         Raises:
-            ValueError: it is not of now; says what to do.
+            ValueError: it is not of now, or it or one shortly before cannot be in radians; says what to do.
         """
+        for action in chunk.actions.tolist():
+            self._plausibility.check(action, time.monotonic())
         if not chunk.stamp_ns:
             return ActionChunk(now_ns, chunk.actions, chunk.dt_s)
         ahead_s = (chunk.stamp_ns - now_ns) / 1e9

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from lrm_ros.ros.stamps import StampCheck
+from lrm_ros.ros.stamps import StampCheck, clock_words
 
 # A stream has stopped after this long without a usable message, or three control periods if that is longer [s].
 STOPPED_S = 0.5
@@ -40,7 +40,7 @@ class Stream:
     """
 
     def __init__(
-        self, name: str, hz: float, dt_s: float, tell: Callable[[str, str], None], timeout_s: float | None = None
+        self, name: str, hz: float, dt_s: float, tell: Callable[[str, str, bool], None], timeout_s: float | None = None
     ) -> None:
         """Know no message yet.
 
@@ -48,7 +48,7 @@ class Stream:
             name: of its topic.
             hz: see the class.
             dt_s: control period [s].
-            tell: called with the name and what is wrong, empty when it is good again.
+            tell: called with the name, what is wrong (empty: it is good again) and whether that has not been told yet.
             timeout_s: how long it may pause [s]; ``None``: by the constants above.
         """
         self._timeout_s = timeout_s
@@ -62,6 +62,7 @@ class Stream:
         self.happened = ""
         self.lacking: Callable[[], str] = lambda: ""
         self._problems: dict[str, str] = {}
+        self._told: set[str] = set()  # kinds since it was good
         self._bad_stamp_s = 0.0
         self._unanswered_s: float | None = None  # since when it should have followed its cause
         self._seen: deque[tuple[float, int, int]] = deque()  # (time, good, stamp) of the last looks
@@ -181,7 +182,7 @@ class Stream:
         self._problems[kind] = reason if f"'{self.name}'" in reason else f"'{self.name}': {reason}"
         if self.watched and kind != "content" and not self.happened:  # a single bad message is only a gap
             self.happened = self.line
-        self._tell(self.name, self.line)
+        self._tell_line()
 
     def clear(self, *kinds: str) -> None:
         """Forget problems of these kinds; the stream is good if none is left."""
@@ -189,4 +190,35 @@ class Stream:
         for kind in kinds:
             self._problems.pop(kind, None)
         if len(self._problems) < before:
-            self._tell(self.name, self.line)
+            self._tell_line()
+
+    def _tell_line(self) -> None:
+        """Tell the first problem, or that there is none."""
+        kind = next((kind for kind in _KINDS if kind in self._problems), "")
+        self._tell(self.name, self.line, kind not in self._told)
+        if kind:
+            self._told.add(kind)
+        else:
+            self._told.clear()
+
+
+def compare_clocks(streams: Sequence[Stream], first: str, now_s: float, tolerance_ns: int, dt_ns: int) -> None:
+    """Compare the clocks of streams with this node's, or with each other's if they are a simulator's.
+
+    Args:
+        streams: those whose stamps are of now; those that are silent are left out.
+        first: name of the stream with which a simulator's are compared, if it is among them.
+        now_s: time [s].
+        tolerance_ns: how far clocks may differ [ns].
+        dt_ns: control period, by which a simulator's streams differ beside [ns].
+    """
+    lags = [(stream, lag) for stream in streams if stream.silent_s(now_s) < 1.0 and (lag := stream.lag_ns) is not None]
+    foreign = [(stream.name, lag) for stream, lag in lags if stream.foreign]
+    common = next((pair for pair in foreign if pair[0] == first), foreign[0] if foreign else None)
+    for stream, lag in lags:
+        if common is None and abs(lag) > tolerance_ns:
+            stream.set("clock", clock_words(lag))
+        elif common is not None and abs(lag - common[1]) > tolerance_ns + dt_ns:
+            stream.set("clock", clock_words(lag - common[1], f"those of '{common[0]}'"))
+        else:
+            stream.clear("clock")

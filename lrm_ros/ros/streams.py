@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription, SubscriptionEventCallbacks
+from rclpy.qos import ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.robot.joint_states import JointStates
 from lrm_ros.ros.base import LrmNode
-from lrm_ros.ros.stamps import CLOCK_NS, OTHER_CLOCK_NS, StampCheck, clock_words
-from lrm_ros.ros.stream import Stream
+from lrm_ros.ros.stamps import CLOCK_NS, OTHER_CLOCK_NS, StampCheck
+from lrm_ros.ros.stream import Stream, compare_clocks
 from lrm_ros.ros.surroundings import NO_CLOCK
 
 # At the end of an episode: nothing has come for so long [s], or this long at most [s].
@@ -82,7 +82,6 @@ class Streams:
         self._inputs: dict[str, _Input] = {}
         self._watching = False
         self._simulated = bool(node.get_parameter("use_sim_time").value)
-        self._clock_topic = node.resolve_topic_name(topics.CLOCK.name)
         self._counted_s, self._has_clock = float("-inf"), False
         # A simulated clock moves in steps.
         self._tolerance_ns = CLOCK_NS + (round(1e9 * node.contract.dt_s) if self._simulated else 0)
@@ -284,29 +283,16 @@ class Streams:
                 entry.stream.look(now_s, self._start_s)
         if steady_s - self._compared_s >= _LOOK_S:
             self._compared_s = steady_s
-            self._compare_clocks(now_s)
-
-    def _compare_clocks(self, now_s: float) -> None:
-        """Compare the clocks of the streams with this node's, or with each other if they are a simulator's."""
-        streams = [entry.stream for entry in self._inputs.values() if entry.stamped]
-        lags = [(s, lag) for s in streams if s.silent_s(now_s) < 1.0 and (lag := s.lag_ns) is not None]
-        foreign = [(stream.name, lag) for stream, lag in lags if stream.foreign]
-        common = next(
-            (pair for pair in foreign if pair[0] == topics.JOINT_STATES.name), foreign[0] if foreign else None
-        )
-        for stream, lag in lags:
-            if common is None and abs(lag) > self._tolerance_ns:
-                stream.set("clock", clock_words(lag))
-            elif common is not None and abs(lag - common[1]) > self._tolerance_ns + 1e9 * self._node.contract.dt_s:
-                stream.set("clock", clock_words(lag - common[1], f"those of '{common[0]}'"))
-            else:
-                stream.clear("clock")
+            streams = [entry.stream for entry in self._inputs.values() if entry.stamped]
+            dt_ns = round(1e9 * self._node.contract.dt_s)
+            compare_clocks(streams, topics.JOINT_STATES.name, now_s, self._tolerance_ns, dt_ns)
 
     def _find_publishers(self, entry: _Input) -> None:
         """Subscribe anew if the publishers offer something else."""
         name, stream = entry.topic.name, entry.stream
-        found = self._node.get_publishers_info_by_topic(name)
-        stream.publishers = sorted({info.node_name for info in found})
+        found = self._node.get_publishers_info_by_topic(entry.topic.name)
+        # The name of a node is known a moment after its topics.
+        stream.publishers = sorted({i.node_name if not i.node_name.startswith("_NODE_") else "a node" for i in found})
         best_effort = [i.node_name for i in found if i.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT]
         if self._realtime:
             if found and entry.reliable == bool(best_effort):
@@ -325,23 +311,16 @@ class Streams:
         """Make the subscription, or another one in its place."""
         if entry.subscription is not None:
             self._node.destroy_subscription(entry.subscription)
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=entry.depth,
-            reliability=ReliabilityPolicy.RELIABLE if entry.reliable else ReliabilityPolicy.BEST_EFFORT,
-        )
-        entry.subscription = self._node.create_subscription(
-            entry.topic.message_type,
-            entry.topic.name,
-            lambda message: self._on_message(entry, message),
-            qos,
-            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see _find_publishers
+        entry.subscription = entry.topic.subscribe_as_offered(
+            self._node, lambda message: self._on_message(entry, message), entry.reliable, entry.depth
         )
 
-    def _tell(self, name: str, line: str) -> None:
+    def _tell(self, name: str, line: str, new: bool) -> None:
         """Report a stream's problem, or that it has none."""
         if line:
-            self._node.diagnostics.fault(name, self._consequence + line)
+            line = self._consequence + line
+            if not self._node.diagnostics.fault(name, line) and new:
+                self._node.get_logger().error(line)  # another problem in place of the one that was logged
         else:
             self._node.diagnostics.recovered(name, f"'{name}' is good again")
         if bool(line) == (name in self._bad):
@@ -365,5 +344,6 @@ class Streams:
         if self._simulated:
             return False
         if time.monotonic() - self._counted_s > _LOOK_S:
-            self._counted_s, self._has_clock = time.monotonic(), self._node.count_publishers(self._clock_topic) > 0
+            self._counted_s = time.monotonic()
+            self._has_clock = bool(self._node.get_publishers_info_by_topic(topics.CLOCK.name))
         return self._has_clock

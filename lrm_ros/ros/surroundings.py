@@ -23,14 +23,14 @@ class Surroundings:
     def __init__(self, node: Node, diagnostics: Diagnostics) -> None:
         """Look around ``node`` from now on."""
         self._node, self._diagnostics = node, diagnostics
-        self._clock_topic = node.resolve_topic_name(topics.CLOCK.name)
         self._without_clock = self._twice = 0
         # Wall time: it is the other one that may be missing.
         node.create_timer(_LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _look(self) -> None:
         node, diagnostics = self._node, self._diagnostics
-        needed = bool(node.get_parameter("use_sim_time").value) and not node.count_publishers(self._clock_topic)
+        simulated = bool(node.get_parameter("use_sim_time").value)
+        needed = simulated and not node.get_publishers_info_by_topic(topics.CLOCK.name)
         self._without_clock = self._without_clock + 1 if needed else 0
         if self._without_clock >= _LOOKS:
             diagnostics.fault("use_sim_time", NO_CLOCK)

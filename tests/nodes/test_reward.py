@@ -4,6 +4,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
@@ -128,6 +129,16 @@ def test_parameters_set_at_run_time_count_and_a_wrong_one_is_a_fault(spin, world
     images.publish(shade(2, 200))
     spin.until(lambda: node.diagnostics.faults)
     assert "'complete' is unknown" in node.diagnostics.faults["input"]
+
+
+def test_a_camera_that_publishes_best_effort_is_judged(spin, probe, world):
+    _, images, rewards = world(mode="progress", interval=1)
+    probe.destroy_publisher(images)
+    images = probe.create_publisher(Image, "front/image_raw", qos_profile_sensor_data)
+    spin.until(lambda: images.get_subscription_count())
+    images.publish(shade(1, 100))
+    spin.until(lambda: rewards)
+    assert isinstance(messages.to_rewards(rewards[0])[0], Reward)
 
 
 def test_an_inactive_node_judges_nothing(spin, world):

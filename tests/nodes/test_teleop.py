@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -114,6 +115,24 @@ def test_a_key_moves_its_joint_from_where_the_arm_is_and_the_command_is_repeated
     np.testing.assert_allclose(desk.press("e"), REST, atol=1e-6)
     assert desk.press("o")[5] == pytest.approx(0.4)
     assert desk.press("cc")[5] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_joint_states_best_effort_in_parts_and_in_degrees(desk, probe):
+    probe.destroy_publisher(desk.states)
+    states = probe.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
+    desk.spin.until(states.get_subscription_count)
+    for part in (slice(0, 5), slice(5, 6)):
+        states.publish(messages.from_state(5_000_000_000, CONTRACT.joints[part], REST[part]))
+    desk.hears("+0.00 -1.20 +1.10")
+    np.testing.assert_allclose(desk.press("3"), REST + 0.05 * np.eye(6)[2], atol=1e-6)
+    states.publish(messages.from_state(6_000_000_000, CONTRACT.joints, np.full(6, 60.0)))
+    desk.hears("joint shoulder_pan is 60.0, its limits are -2 to 2 rad: does the driver publish degrees?")
+    states.publish(messages.from_state(7_000_000_000, CONTRACT.joints, np.zeros(6)))
+    desk.spin.until(lambda: desk.node._state is None)
+    heard = len(desk.commands)
+    desk.person.press("1")
+    desk.hears("no joint_states")
+    assert len(desk.commands) == heard
 
 
 def test_a_held_key_never_exceeds_step_and_joint_limits(desk):

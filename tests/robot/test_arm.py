@@ -119,3 +119,11 @@ def test_a_target_that_is_not_finite_sends_nothing(motors, server):
     with pytest.raises(ValueError, match="b = nan"):
         server.send(np.array([0.0, np.nan], np.float32))
     assert motors.targets == [] and server.sent.tolist() == [0.0, 0.0]
+
+
+def test_a_command_in_degrees_is_refused_and_those_that_follow_until_a_new_start(motors, server):
+    for action in ([0.5, 55.0], [0.1, 0.1]):
+        with pytest.raises(ValueError, match=r"joint b is 55.0, its limits are -1 to 1 rad: .*degrees"):
+            server.accept(chunk(0, [0.0, 0.0], action), motors.now_ns)
+    server.start()
+    assert server.accept(chunk(0, [0.1, 0.1]), motors.now_ns) is not None

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 import yaml
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
 from lrm_ros.config import CameraConfig, RewardConfig, RobotContract
@@ -229,6 +232,33 @@ def test_diagnostics_show_rates_latency_and_a_fault_until_it_is_gone(spin, probe
     node.diagnostics.recovered("stall", "frames again")
     received.clear()
     spin.until(lambda: received and received[-1].status[0].level == DiagnosticStatus.OK)
+
+
+def test_a_node_without_the_clock_it_needs_says_so_until_there_is_one(spin, probe):
+    node = spin.add(Example(use_sim_time=True))
+    assert not node.time_known
+    spin.until(lambda: "use_sim_time" in node.diagnostics.faults)
+    assert "use_sim_time is true but nothing publishes /clock" in node.diagnostics.faults["use_sim_time"]
+    clock = probe.create_publisher(Clock, "/clock", 10)
+    probe.create_timer(0.05, lambda: clock.publish(Clock(clock=Time(sec=7))))
+    spin.until(lambda: not node.diagnostics.faults and node.time_known)
+
+
+def test_two_nodes_of_one_name_say_so_until_there_is_one(spin):
+    node, other = spin.add(Example()), rclpy.create_node("example")
+    spin.until(lambda: node.diagnostics.faults)
+    assert node.diagnostics.faults["name"].startswith("2 nodes are called '/example': each answers the calls")
+    other.destroy_node()
+    spin.until(lambda: not node.diagnostics.faults)
+
+
+def test_nodes_of_one_name_in_two_namespaces_are_two_nodes(spin, probe):
+    node = spin.add(Example())
+    other = spin.add(rclpy.create_node("example", namespace="/arm2"))
+    spin.until(lambda: (other.get_name(), other.get_namespace()) in node.get_node_names_and_namespaces())
+    looked = spin.collect(probe, DiagnosticArray, "/diagnostics")
+    spin.until(lambda: len(looked) > 4)
+    assert not node.diagnostics.faults
 
 
 def test_the_transport_is_set_unless_the_user_has_chosen_one(monkeypatch):

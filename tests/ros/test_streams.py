@@ -3,51 +3,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from diagnostic_msgs.msg import DiagnosticArray
+from drivers import BEST_EFFORT, JOINTS, RELIABLE, Driver  # type: ignore[import-not-found]
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
-from lrm_ros.config import RecorderConfig, RobotContract
+from lrm_ros.config import RecorderConfig
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.streams import Streams
-from lrm_ros.types import ActionChunk, Frame
+from lrm_ros.types import ActionChunk
 
-JOINTS = RobotContract().joints
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 S = 1_000_000_000
-
-
-class Driver:
-    """A camera and an arm; fields are changed while it runs."""
-
-    def __init__(self, node, qos: QoSProfile = RELIABLE, hz: float = 20.0) -> None:
-        self.node, self.n = node, 0
-        self.images = node.create_publisher(Image, "front/image_raw", qos)
-        self.states = node.create_publisher(JointState, "joint_states", qos)
-        self.offset = {"front/image_raw": 0, "joint_states": 0}
-        self.stamp = lambda ns: ns
-        self.position = np.zeros(6)
-        self.every = {"front/image_raw": 1, "joint_states": 1}  # 0: stopped
-        self.timer = node.create_timer(1 / hz, self.tick)
-
-    def tick(self) -> None:
-        self.n += 1
-        ns = time.time_ns()
-        for topic, every in self.every.items():
-            if not every or self.n % every:
-                continue
-            stamp = self.stamp(ns) + self.offset[topic]
-            if topic == "joint_states":
-                self.states.publish(messages.from_state(stamp, JOINTS, self.position))
-            else:
-                self.images.publish(messages.from_frame(Frame(stamp, "front", np.zeros((8, 8, 3), np.uint8))))
 
 
 class Ear:
@@ -241,8 +215,8 @@ def test_with_use_sim_time_the_clock_is_the_simulators(spin, probe):
     spin.until(lambda: not ear.streams.faults())
     driver.timer.cancel()
     ticking.cancel()  # a simulator that pauses: nothing has stopped
-    looks = ear.streams._looks
-    spin.until(lambda: ear.streams._looks > looks + 8)
+    looked = spin.collect(probe, DiagnosticArray, "/diagnostics")
+    spin.until(lambda: len(looked) > 3)
     assert not ear.streams.faults()
 
 
@@ -320,6 +294,31 @@ def test_what_was_sent_before_the_end_is_taken_and_a_running_camera_does_not_hol
         driver.tick()
     ear.streams.drain()
     assert len(ear.images) == len(ear.states) == driver.n
+
+
+def test_what_a_running_camera_sends_after_the_end_is_not_taken(spin, probe, ear):
+    driver, over = Driver(probe), threading.Event()
+    spin.until(lambda: ear.heard > 2)
+    driver.timer.cancel()
+    driver.every["joint_states"] = 0
+
+    def run() -> None:
+        while not over.wait(0.002):
+            driver.tick()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        heard = len(ear.images)
+        spin.until(lambda: len(ear.images) > heard + 20)
+        before, n = time.time_ns(), driver.n
+        ear.streams.drain()
+    finally:
+        over.set()
+        thread.join()
+    assert driver.n > n + 5, "it went on"
+    late = [ns for message in ear.images if (ns := messages.to_ns(message.header.stamp)) > before + S // 100]
+    assert not late
 
 
 def test_a_latched_topic_takes_volatile_publishers_and_late_ones(spin, probe):

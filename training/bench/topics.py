@@ -32,6 +32,7 @@ from lrm_ros.graph.runner import Graph
 from lrm_ros.nodes.camera import read_counter
 from lrm_ros.record import journal
 from lrm_ros.ros.base import set_transport
+from lrm_ros.types import ActionChunk
 
 CAMERAS = ("left", "right")
 WIDTH, HEIGHT, HZ = 640, 480, 30.0
@@ -52,7 +53,8 @@ def graph(folder: Path) -> list[NodeSpec]:
         for name in CAMERAS
     ]
     parameters = {"folder": str(folder), "contract": str(contract), "task_text": "bench", "episode_id": "bench"}
-    return [*cameras, NodeSpec("recorder", "recorder", parameters)]
+    # Not in real time: the cameras begin after the episode, so that every frame is in it.
+    return [*cameras, NodeSpec("recorder", "recorder", parameters | {"realtime": False})]
 
 
 class _Client:
@@ -65,6 +67,10 @@ class _Client:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self.said: dict[str, dict[str, str]] = {}
+        self._states, self._sent = (
+            topics.JOINT_STATES.publisher(self.node),
+            topics.JOINT_COMMAND_SENT.publisher(self.node),
+        )
         topics.DIAGNOSTICS.subscribe(self.node, self._on_diagnostics, 100)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -85,6 +91,13 @@ class _Client:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not within {seconds:.0f} s; look at the nodes' output")
             self._executor.spin_once(timeout_sec=0.1)
+
+    def step(self) -> None:
+        """Play the arm: one step, without which an episode is no episode."""
+        ns, joints = time.time_ns(), RobotContract().joints
+        state = np.zeros(len(joints), np.float32)
+        self._states.publish(messages.from_state(ns, joints, state))
+        self._sent.publish(messages.from_chunk(ActionChunk(ns, state[None], RobotContract().dt_s), joints))
 
     def spin(self, seconds: float) -> None:
         """Answer callbacks for some time."""
@@ -138,6 +151,7 @@ def record(seconds: float, folder: Path, show: tuple[str, ...] | None = ()) -> t
             begin = time.monotonic()
             shown = 0.0
             while (passed := time.monotonic() - begin) < seconds:
+                client.step()
                 client.spin(0.2)
                 if passed - shown >= 5:
                     shown = passed
