@@ -72,7 +72,7 @@ def test_the_command_asks_a_baseline_by_its_own_weights(baseline_folders, tmp_pa
     for more, reason in (
         (["--modes", "robometer", "progress"], "mode 'robometer' needs its own model; ask for it alone"),
         (["--modes", "robometer", "--answers", "nearest"], "mode 'robometer' has one answer; leave out --answers"),
-        (["--modes", "topreward"], "are not those of this model"),
+        (["--modes", "topreward"], "holds the weights of a Robometer (progress_head.*), not an LRM; use it in mode"),
     ):
         with pytest.raises(SystemExit):
             main([*words, "--model", model, *more])
