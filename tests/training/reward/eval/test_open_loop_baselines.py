@@ -12,7 +12,7 @@ from lrm_ros.contract import save_contract
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.training.reward.eval.openloop import main
 from lrm_ros.training.reward.eval.trajectories import record
-from lrm_ros.training.reward.eval.trajectories.record import Played, _write
+from lrm_ros.training.reward.eval.trajectories.record import RecordedEpisode, _write
 from lrm_ros.training.reward.eval.trajectories.score import read_recording, score
 from lrm_ros.types import VIDEO_HEADS, Frame
 
@@ -22,7 +22,7 @@ def recorded(folder, *clips):
     for n, clip in enumerate(clips):
         progress = np.linspace(0, 1, len(clip) + 1).tolist()
         _write(
-            Played(n, TASK, list(clip), progress, [n == 0] * len(clip)),
+            RecordedEpisode(n, TASK, list(clip), progress, [n == 0] * len(clip)),
             folder / "worker_0" / "trajectories" / f"traj_{n:04d}_00",
         )
     return read_recording(folder, control_hz=5.0)

@@ -12,14 +12,14 @@ The commands that made the weights in ``lrm_ros/models/tiny``, its figures and i
     DATA="--data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random"
     lrm reward train $DATA --out runs/tiny/first
     lrm reward train $DATA --start runs/tiny/first --out lrm_ros/models/tiny
-    python -m lrm_ros.sim.twin.generate --out runs/tiny/exam/twin --episodes 150 --seed 6000000
+    python -m lrm_ros.sim.twin.generate --out runs/tiny/eval_set/twin --episodes 150 --seed 6000000
     python -m lrm_ros.training.reward.data.generate --source others --episodes 12 --seed 6000000 \
-        --out runs/tiny/exam/others
+        --out runs/tiny/eval_set/others
     python -m lrm_ros.training.reward.data.generate --source zero-shot --episodes 60 --seed 6000000 \
         --out runs/tiny/zero_shot
-    lrm reward data --generated runs/tiny/exam --out runs/tiny/exam_keyframes
+    lrm reward data --generated runs/tiny/eval_set --out runs/tiny/eval_set_keyframes
     lrm reward data --generated runs/tiny/zero_shot --out runs/tiny/zero_shot_keyframes
-    lrm reward eval --data runs/tiny/exam_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
+    lrm reward eval --data runs/tiny/eval_set_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
         --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
     python -m lrm_ros.training.reward.train.tiny.card lrm_ros/models/tiny
 
