@@ -69,7 +69,7 @@ TUNING = SeedRange(20_000, 30_000, "choosing settings")
 QUICK_DEMO = SeedRange(900_000, 1_000_000, "evaluation of the quick demo")
 HELD_OUT = SeedRange(1_000_000, 2_000_000, "held out for final evaluations")
 GENERATED = SeedRange(5_000_000, 6_000_000, "generated training data of reward models")
-EXAM = SeedRange(6_000_000, 7_000_000, "exams of reward models")
+EVAL_SETS = SeedRange(6_000_000, 7_000_000, "eval sets of reward models")
 TABLETOP = SeedRange(7_000_000, 8_000_000, "generated tabletop training data of reward models")
 RANDOM_MOTION = SeedRange(8_000_000, 9_000_000, "generated random motion for reward models")
 _DEMONSTRATIONS = (
@@ -85,7 +85,7 @@ _REFINEMENT = (
     SeedRange(32_000_000, 40_000_000, "refinements of runs 20 to 99", 100_000, 20),
 )
 TABLE = (
-    *(TRIALS, TUNING, QUICK_DEMO, HELD_OUT, GENERATED, EXAM, TABLETOP, RANDOM_MOTION),
+    *(TRIALS, TUNING, QUICK_DEMO, HELD_OUT, GENERATED, EVAL_SETS, TABLETOP, RANDOM_MOTION),
     *(*_DEMONSTRATIONS, *_ROLLOUTS, *_REFINEMENT),
 )
 

@@ -15,7 +15,7 @@ from lrm_ros.config import EvaluatorConfig, ImproverConfig
 from lrm_ros.seeds import SeedRange, check_table
 from lrm_ros.training.demo import QUICK
 
-SINGLE = ("TRIALS", "TUNING", "QUICK_DEMO", "HELD_OUT", "GENERATED", "EXAM", "TABLETOP", "RANDOM_MOTION")
+SINGLE = ("TRIALS", "TUNING", "QUICK_DEMO", "HELD_OUT", "GENERATED", "EVAL_SETS", "TABLETOP", "RANDOM_MOTION")
 
 
 def test_no_block_of_any_run_meets_another_one_or_a_single_range():
@@ -47,7 +47,7 @@ def test_published_runs_keep_their_numbers():
     ]
     assert 20_000 in seeds.TUNING and 20_199 in seeds.TUNING
     assert (seeds.HELD_OUT.first, seeds.HELD_OUT.end) == (1_000_000, 2_000_000)
-    assert [seeds.GENERATED.first, seeds.EXAM.first, seeds.TABLETOP.first, seeds.RANDOM_MOTION.first] == [
+    assert [seeds.GENERATED.first, seeds.EVAL_SETS.first, seeds.TABLETOP.first, seeds.RANDOM_MOTION.first] == [
         5_000_000,
         6_000_000,
         7_000_000,
@@ -151,11 +151,13 @@ def test_the_commands_of_the_shipped_model_have_seeds_of_their_purpose():
     text = (Path(seeds.__file__).parent / "training/reward/train/tiny/train.py").read_text()
     commands = re.sub(r"\\\n\s+", " ", text).splitlines()
     assert {int(seed) for line in commands for seed in re.findall(r"--seed (\d+)", line)} == {
-        seeds.EXAM.first,
+        seeds.EVAL_SETS.first,
         seeds.TABLETOP.first,
         seeds.RANDOM_MOTION.first,
     }
     for line in commands:
         if seed := re.search(r"--seed (\d+)", line):
-            purpose = seeds.TABLETOP if "tabletop" in line else seeds.RANDOM_MOTION if "random" in line else seeds.EXAM
+            purpose = (
+                seeds.TABLETOP if "tabletop" in line else seeds.RANDOM_MOTION if "random" in line else seeds.EVAL_SETS
+            )
             assert int(seed[1]) == purpose.first, line

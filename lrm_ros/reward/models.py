@@ -29,6 +29,14 @@ def other_head(name: str, heads: Sequence[str], asked: str) -> str:
     return f"model '{name}' answers {', '.join(heads)}; head '{asked}' needs its own weights"
 
 
+def not_an_lrm(name: str, what: str, mode: str) -> ValueError:
+    """Return the error of weights of the baseline ``mode`` that are given for an LRM; ``what`` says what they are."""
+    return ValueError(
+        f"'{name}' holds {what}, not an LRM; use it in mode '{mode}': mode:={mode} of the reward node, --modes {mode} "
+        f"of 'lrm reward openloop', --reward {mode} of 'lrm ppo'; other modes need an LRM or a plain Qwen3-VL"
+    )
+
+
 def find_model(name: str) -> Path:
     """Return the folder behind a model name; downloads nothing.
 

@@ -34,7 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.models import find_model
-from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config
+from lrm_ros.reward.qwen.folder import has_processor, has_robometer_heads, load_processor, qwen_config
+from lrm_ros.reward.qwen.load import find_adapters
 from lrm_ros.reward.video import check_weights, readings, resized, rewards, torch_device, weight_files
 from lrm_ros.reward.video_heads import PROGRESS_TOKEN, VIDEO_HEADS
 from lrm_ros.types import Reward, RewardQuery, Unscored
@@ -82,11 +83,13 @@ class Robometer:
         if activation not in ("gelu", "silu"):
             raise ValueError(f"activation '{activation}' is unknown; choose gelu or silu")
         settings = _settings(folder)
+        files = weight_files(folder)
+        if not any(key.startswith("progress_head.") for key in files):
+            raise ValueError(_no_robometer(folder, "a Qwen3-VL without progress_head.*, e.g. an LRM"))
         self.name, self.head = name or folder.name, VIDEO_HEADS["robometer"]
         self.processor = _processor(folder, settings.get("base_model_id") or BASE)
         device = torch_device(device)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        files = weight_files(folder)
         qwen = Qwen3VLForConditionalGeneration.from_pretrained(folder, config=qwen_config(folder), dtype=dtype)
         heads = {f"{head}.{layer}" for head in HEADS for layer in _LAYERS}
         check_weights(
@@ -152,6 +155,10 @@ def _settings(folder: Path) -> dict[str, Any]:
     """Return section ``model`` of the run's config.yaml, empty without one; refuse what is no Robometer."""
     import yaml
 
+    if find_adapters(folder):
+        if has_robometer_heads(folder) or (folder / "config.yaml").is_file():
+            raise ValueError(f"'{folder}' is a LoRA checkpoint of Robometer; merge it into its base first")
+        raise ValueError(_no_robometer(folder, "LoRA adapters, as an LRM does"))
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise FileNotFoundError(
@@ -161,8 +168,6 @@ def _settings(folder: Path) -> dict[str, Any]:
     kind = json.loads(config_file.read_text()).get("model_type")
     if kind != "qwen3_vl":
         raise ValueError(f"'{config_file}' describes a '{kind}' model; Robometer's own file describes a 'qwen3_vl'")
-    if (folder / "adapter_config.json").is_file():
-        raise ValueError(f"'{folder}' is a LoRA checkpoint of Robometer; merge it into its base first")
     path = folder / "config.yaml"
     if not path.is_file():
         return {}
@@ -174,6 +179,13 @@ def _settings(folder: Path) -> dict[str, Any]:
         if settings.get(key, value) != value:
             raise ValueError(f"'{path}': model.{key} is {settings[key]!r}; only {value!r} can be read here")
     return settings
+
+
+def _no_robometer(folder: Path, what: str) -> str:
+    return (
+        f"'{folder}' holds {what}, not a Robometer; give Robometer's weights (robometer/Robometer-4B), or use an LRM "
+        "with mode completion, progress, contrastive or tri"
+    )
 
 
 def _processor(folder: Path, base: str) -> Any:

@@ -131,7 +131,10 @@ def load_video_model(folder: Path, device: str) -> tuple[Any, Any]:
         ValueError: adapters, another model, weights that do not fit it, or a processor that cannot place videos.
     """
     if find_adapters(folder):
-        raise ValueError(f"'{folder}' holds adapters; this baseline is a whole Qwen3-VL")
+        raise ValueError(
+            f"'{folder}' holds LoRA adapters, as an LRM does; this baseline is a whole Qwen3-VL: give its weights, or "
+            "use an LRM with mode completion, progress, contrastive or tri"
+        )
     model, processor, _ = load_qwen(folder, torch_device(device))
     tied = model.lm_head.weight is model.get_input_embeddings().weight  # and then not written twice
     check_weights(folder, set(model.state_dict()), {"lm_head.weight"} if tied else set())

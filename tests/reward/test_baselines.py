@@ -35,7 +35,7 @@ def test_what_cannot_be_loaded_is_named_with_the_cure(tmp_path):
     with pytest.raises(ValueError, match=r"spans 1 frames.*the shipped 'tiny' sees single images only"):
         load_model("tiny", "cpu", "topreward")
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds adapters; this baseline is a whole Qwen3-VL"):
+    with pytest.raises(ValueError, match=r"holds LoRA adapters, as an LRM does; .* or use an LRM with mode completion"):
         load_model(str(tmp_path), "cpu", "roboreward")
 
 

@@ -2,20 +2,24 @@
 """Robometer on a tiny Qwen3-VL with random weights, written as the published one is."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from journals import journal
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
 from transformers import Qwen3VLForConditionalGeneration
 from video_models import CLIPS, TASK, asks, frames, small, values, write_robometer
 
-from lrm_ros.reward.heads import spread
+from lrm_ros.reward.heads import HEADS, spread
+from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.robometer import SPECIAL_TOKENS, Robometer
+from lrm_ros.training.policy import judge
 from lrm_ros.versions import token_types
 
 QUERIES = asks("robometer", *CLIPS)
@@ -182,11 +186,81 @@ def test_robometer_checkpoints_of_another_kind_are_refused(meter_folder, tmp_pat
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="is a LoRA checkpoint of Robometer; merge it"):
         Robometer(folder, device="cpu")
+    (folder / "adapter_config.json").unlink()
     (folder / "config.json").write_text('{"type": "robometer"}')
     with pytest.raises(ValueError, match="describes a 'None' model; Robometer's own file describes a 'qwen3_vl'"):
         Robometer(folder, device="cpu")
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="hf download robometer/Robometer-4B"):
         Robometer(folder, device="cpu")
-    with pytest.raises(ValueError, match=r"missing \(frame_pool_attn.weight, .*\.\.\.\)$"):
-        Robometer(shutil.copytree(TINY_FOLDER, tmp_path / "stock"), device="cpu")
+
+
+NO_ROBOMETER = (
+    r"not a Robometer; give Robometer's weights \(robometer/Robometer-4B\), or use an LRM with mode completion"
+)
+
+
+@pytest.mark.parametrize("kind", ["an adapter a head", "one adapter", "whole"])
+def test_an_lrm_is_refused_as_a_robometer_with_what_it_holds_and_the_cure(tmp_path, kind):
+    folder = tmp_path / "lrm"
+    if kind == "whole":
+        shutil.copytree(TINY_FOLDER, folder)
+    else:
+        place = folder / "progress" if kind == "an adapter a head" else folder
+        place.mkdir(parents=True)
+        (place / "adapter_config.json").write_text("{}")
+    what = "a Qwen3-VL without progress_head.*, e.g. an LRM" if kind == "whole" else "LoRA adapters, as an LRM does"
+    with pytest.raises(ValueError, match=rf"^'{folder}' holds {re.escape(what)}, {NO_ROBOMETER}[^\n]*$"):
+        load_model(str(folder), "cpu", "robometer")
+
+
+NO_LRM = "not an LRM; use it in mode 'robometer': mode:=robometer of the reward node, --modes robometer of 'lrm reward"
+
+
+@pytest.mark.parametrize("mode", [*HEADS, "tri", "roboreward", "topreward"])
+def test_a_robometer_is_refused_in_every_other_mode_with_what_it_holds_and_the_cure(meter_folder, mode):
+    what = re.escape("the weights of a Robometer (progress_head.*)")
+    with pytest.raises(ValueError, match=rf"^'{meter_folder}' holds {what}, {NO_LRM}[^\n]*$"):
+        load_model(str(meter_folder), "cpu", mode)
+
+
+def test_a_robometer_in_several_files_its_adapter_and_adapters_on_it_are_refused_as_an_lrm(meter_folder, tmp_path):
+    folder = shutil.copytree(meter_folder, tmp_path / "copy")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    heads = {name: value for name, value in state.items() if "_head." in name}
+    rest = {name: value for name, value in state.items() if name not in heads}
+    save_file(rest, folder / "model-00001-of-00002.safetensors", metadata={"format": "pt"})
+    save_file(heads, folder / "model-00002-of-00002.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"^'{folder}' .*{NO_LRM}"):
+        load_model(str(folder), "cpu")
+    on_it = tmp_path / "on_it"
+    (on_it / "completion").mkdir(parents=True)
+    (on_it / "completion" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+    with pytest.raises(ValueError, match=f"^'{folder}' .*{NO_LRM}"):
+        load_model(str(on_it), "cpu")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "tiny"}))
+    name = "base_model.model.progress_head.modules_to_save.0.bias"
+    save_file({name: torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=f"^'{adapter}' .*{NO_LRM}"):
+        load_model(str(adapter), "cpu")
+    with pytest.raises(ValueError, match="is a LoRA checkpoint of Robometer; merge it"):
+        load_model(str(adapter), "cpu", "robometer")
+
+
+def test_a_roboreward_by_its_hugging_face_name_is_refused_as_an_lrm(monkeypatch):
+    monkeypatch.setattr("lrm_ros.reward.load.find_model", lambda name: TINY_FOLDER)  # as if it were in the cache
+    with pytest.raises(
+        ValueError, match=r"^'teetone/RoboReward-4B' holds the weights of a RoboReward, not an LRM; use"
+    ):
+        load_model("teetone/RoboReward-4B", "cpu", "tri")
+
+
+def test_lrm_judge_with_a_robometer_ends_with_2_and_one_line(meter_folder, tmp_path, capsys):
+    journal(tmp_path / "a.mcap", [0, 255], True)
+    assert judge.main([str(tmp_path), "--model", str(meter_folder), "--device", "cpu"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"error: '{meter_folder}' holds the weights of a Robometer")
+    assert said.err.count("\n") == 1

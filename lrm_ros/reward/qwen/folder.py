@@ -119,16 +119,30 @@ def _has_output(folder: Path) -> bool:
     Raises:
         ValueError: a file of weights is cut off or none.
     """
+    return "lm_head.weight" in _tensors(folder, "model*.safetensors")
+
+
+def has_robometer_heads(folder: Path) -> bool:
+    """Return whether a whole checkpoint or an adapter stores the progress head of a Robometer.
+
+    Raises:
+        ValueError: a file of weights is cut off or none.
+    """
+    return any(".progress_head." in f".{name}" for name in _tensors(folder, "*.safetensors"))
+
+
+def _tensors(folder: Path, pattern: str) -> set[str]:
+    """Return the names of the tensors in the files of a pattern; reads no values."""
     from safetensors import SafetensorError, safe_open
 
-    for file in sorted(folder.glob("model*.safetensors")):
+    names: set[str] = set()
+    for file in sorted(folder.glob(pattern)):
         try:
             with safe_open(file, framework="pt") as tensors:
-                if "lm_head.weight" in tensors.keys():  # noqa: SIM118 (no dictionary)
-                    return True
+                names.update(tensors.keys())
         except SafetensorError as error:
             raise ValueError(f"'{file}' holds no whole weights ({error}); download or copy it again") from error
-    return False
+    return names
 
 
 def has_processor(folder: Path) -> bool:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import find_model
-from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config
+from lrm_ros.reward.models import find_model, not_an_lrm
+from lrm_ros.reward.qwen.folder import has_processor, has_robometer_heads, load_processor, qwen_config
 
 _ORDER = ("progress", "contrastive", "completion")
 SHARED = "shared"
@@ -46,7 +46,7 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
 
     Raises:
         FileNotFoundError: files are missing.
-        ValueError: not a Qwen3-VL.
+        ValueError: not a Qwen3-VL, or the weights of a Robometer.
         RuntimeError: an adapter whose weights were not applied.
     """
     import torch
@@ -88,7 +88,14 @@ def _load_whole(folder: Path, dtype: Any) -> Any:
             f"'{folder}' has a config.json but no *.safetensors weights; the download is incomplete: run "
             f"'hf download NAME --local-dir {folder}' again on a machine with network"
         )
+    _refuse_robometer(folder)
     return Qwen3VLForConditionalGeneration.from_pretrained(folder, config=qwen_config(folder), dtype=dtype)
+
+
+def _refuse_robometer(folder: Path) -> None:
+    """Raise ValueError for weights of a Robometer; transformers would load them without its heads and only warn."""
+    if has_robometer_heads(folder):
+        raise not_an_lrm(str(folder), "the weights of a Robometer (progress_head.*)", "robometer")
 
 
 def _base_folder(adapter: Path) -> Path:
@@ -112,6 +119,7 @@ def _attach(base: Any, adapters: dict[str, Path]) -> tuple[Any, dict[str, str]]:
     folders = {names[head]: path for head, path in adapters.items()}
     model: Any = None
     for name, path in folders.items():
+        _refuse_robometer(path)
         if not any((path / file).is_file() for file in ("adapter_model.safetensors", "adapter_model.bin")):
             raise FileNotFoundError(
                 f"'{path}' has an adapter_config.json but no adapter_model.safetensors; on a machine with network run "

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import READOUTS, other_head
+from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
 from lrm_ros.reward.qwen.language import chunks, greedy, read, rotary_of
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
@@ -84,11 +84,14 @@ class QwenRewardModel:
 
         Raises:
             FileNotFoundError: files are missing.
-            ValueError: not a Qwen3-VL.
+            ValueError: not a Qwen3-VL, or the weights of a Robometer or RoboReward. RoboReward is a whole Qwen3-VL and
+                is known only by its Hugging Face name, not in a folder.
             RuntimeError: an adapter whose weights were not applied.
         """
         import torch
 
+        if name.startswith("teetone/RoboReward-"):
+            raise not_an_lrm(name, "the weights of a RoboReward", "roboreward")
         self.name = name or folder.name
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self.model, self.processor, self.adapters = load_qwen(folder, self.device)

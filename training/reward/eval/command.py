@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a reward model on labelled keyframes, beside its untrained base and trivial predictors: ``lrm reward eval``.
+"""Evaluate a reward model on labelled keyframes, beside an untrained model and trivial baselines: ``lrm reward eval``.
 
 Two sets: ``--data`` (tasks the model was trained on, episodes it never saw) and ``--zero-shot`` (tasks of which it saw
 no episode). Labels come from the simulator's state where the source knows it, else from time (paper III-A). Writes
-``metrics.json`` and ``report.html``. Figures are those of the paper's Tables I and II, Figure 2 and the completion
+``metrics.json`` and ``report.html``. Metrics are those of the paper's Tables I and II, Figure 2 and the completion
 accuracy, with calibration, and 95 % bootstrap intervals over episodes.
 """
 
@@ -20,104 +20,124 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.programs import exit_code
-from lrm_ros.training.reward.eval.exam import Answers, Exam, ask, make_exam, trivial, untrained
+from lrm_ros.training.reward.eval.eval_set import (
+    EvalSet,
+    Predictions,
+    make_eval_set,
+    predict,
+    trivial_baselines,
+    untrained,
+)
 from lrm_ros.training.reward.eval.metrics import (
     bootstrap,
-    completion_figures,
-    contrastive_figures,
+    bootstrap_samples,
+    completion_metrics,
+    contrastive_metrics,
     cumulative_accuracy,
-    interval,
-    progress_figures,
+    percentile_interval,
+    progress_metrics,
     reliability,
-    resamples,
     spearman,
 )
 
-WITH_INTERVAL = {
+METRICS_WITH_CI = {
     "progress": ("mae", "rmse", "exact", "acc_at_0_2", "spearman"),
     "contrastive": ("accuracy", "kendall"),
     "completion": ("roc_auc", "accuracy", "ece"),
 }
 
 
-def figures(exam: Exam, answers: Answers, rows: NDArray[np.bool_] | None = None, rounds: int = 0) -> dict[str, Any]:
-    """Return the figures of the three heads on some rows of an exam; a head without labels there is left out.
+def compute_metrics(
+    eval_set: EvalSet, predictions: Predictions, rows: NDArray[np.bool_] | None = None, rounds: int = 0
+) -> dict[str, Any]:
+    """Return the metrics of the three heads on some rows of an eval set; a head without labels there is left out.
 
     Args:
-        exam: the questions.
-        answers: what was answered.
-        rows: (N,) which keyframes; all if not given. Pairs belong where their second frame does.
+        eval_set: keyframes with labels.
+        predictions: of one model or baseline.
+        rows: (N,) which keyframes; default: all. A pair belongs to the row of its second frame.
         rounds: bootstrap rounds for the intervals ``ci95``; 0: none.
     """
-    chosen = np.ones(len(exam.jpegs), bool) if rows is None else rows
+    chosen = np.ones(len(eval_set.jpegs), bool) if rows is None else rows
     found: dict[str, Any] = {}
 
-    def add(head: str, episode: NDArray, figure: Callable[[NDArray], dict[str, Any]]) -> None:
-        found[head] = {**figure(np.arange(len(episode))), "n": len(episode)}
+    def add(head: str, episode: NDArray, metric: Callable[[NDArray], dict[str, Any]]) -> None:
+        found[head] = {**metric(np.arange(len(episode))), "n": len(episode)}
         if rounds:
-            drawn = [figure(draw) for draw in resamples(episode, rounds=rounds)]
-            found[head]["ci95"] = {name: interval(one[name] for one in drawn) for name in WITH_INTERVAL[head]}
+            drawn = [metric(draw) for draw in bootstrap_samples(episode, rounds=rounds)]
+            found[head]["ci95"] = {
+                name: percentile_interval(one[name] for one in drawn) for name in METRICS_WITH_CI[head]
+            }
 
-    labelled = np.flatnonzero(chosen & np.isfinite(exam.progress))
+    labelled = np.flatnonzero(chosen & np.isfinite(eval_set.progress))
     if len(labelled):
-        truth, said = exam.progress[labelled], answers.progress[labelled]
-        add("progress", exam.episode[labelled], lambda draw: progress_figures(truth[draw], said[draw]))
-    pairs = np.flatnonzero(chosen[exam.pairs[:, 1]]) if len(exam.pairs) else np.array([], int)
+        labels, predicted = eval_set.progress[labelled], predictions.progress[labelled]
+        add("progress", eval_set.episode[labelled], lambda draw: progress_metrics(labels[draw], predicted[draw]))
+    pairs = np.flatnonzero(chosen[eval_set.pairs[:, 1]]) if len(eval_set.pairs) else np.array([], int)
     if len(pairs):
-        first, second = exam.pairs[pairs].T
-        gain, sign = exam.progress[second] - exam.progress[first], answers.contrastive[pairs]
-        add("contrastive", exam.episode[second], lambda draw: contrastive_figures(gain[draw], sign[draw]))
-    known = np.flatnonzero(chosen & (exam.done >= 0))
+        first, second = eval_set.pairs[pairs].T
+        delta, sign = eval_set.progress[second] - eval_set.progress[first], predictions.contrastive[pairs]
+        add("contrastive", eval_set.episode[second], lambda draw: contrastive_metrics(delta[draw], sign[draw]))
+    known = np.flatnonzero(chosen & (eval_set.done >= 0))
     if len(known):
-        done, said_done = exam.done[known] == 1, answers.done[known]
-        add("completion", exam.episode[known], lambda draw: completion_figures(done[draw], said_done[draw]))
+        done, predicted_done = eval_set.done[known] == 1, predictions.done[known]
+        add("completion", eval_set.episode[known], lambda draw: completion_metrics(done[draw], predicted_done[draw]))
     return found
 
 
-def by_kind(exam: Exam, answers: Answers) -> dict[str, dict[str, Any]]:
-    """Return for each behaviour: spearman of progress with the state's, mean progress at the end, true and said."""
+def metrics_by_kind(eval_set: EvalSet, predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """Return for each behaviour: Spearman's rho of progress, mean progress of last frames, predicted and true."""
     found = {}
-    last = np.append(exam.episode[1:] != exam.episode[:-1], True)
-    for kind in sorted(set(exam.kinds)):
-        rows = np.flatnonzero((exam.kinds == kind) & np.isfinite(exam.progress))
+    last = np.append(eval_set.episode[1:] != eval_set.episode[:-1], True)
+    for kind in sorted(set(eval_set.kinds)):
+        rows = np.flatnonzero((eval_set.kinds == kind) & np.isfinite(eval_set.progress))
         if len(rows) == 0:
             continue
-        truth, said = exam.progress[rows], answers.progress[rows]
+        labels, predicted = eval_set.progress[rows], predictions.progress[rows]
         ends = rows[last[rows]]
         found[kind] = {
-            "spearman": spearman(truth, said),
-            "spearman_ci95": bootstrap(exam.episode[rows], lambda d: spearman(truth[d], said[d]), rounds=300),  # noqa: B023
-            "end_progress": float(answers.progress[ends].mean()),
-            "end_progress_true": float(exam.progress[ends].mean()),
-            "episodes": len(np.unique(exam.episode[rows])),
+            "spearman": spearman(labels, predicted),
+            "spearman_ci95": bootstrap(eval_set.episode[rows], lambda d: spearman(labels[d], predicted[d]), rounds=300),  # noqa: B023
+            "end_progress": float(predictions.progress[ends].mean()),
+            "end_progress_true": float(eval_set.progress[ends].mean()),
+            "episodes": len(np.unique(eval_set.episode[rows])),
             "frames": len(rows),
         }
     return found
 
 
-def report_on(exam: Exam, predictors: dict[str, Answers], rounds: int) -> dict[str, Any]:
-    """Return all figures of one set: the model's, each baseline's, by behaviour and by source.
+def evaluate_set(eval_set: EvalSet, predictions: dict[str, Predictions], rounds: int) -> dict[str, Any]:
+    """Return all metrics on one eval set: the model's, each baseline's, by behaviour and by source.
 
     Args:
-        exam: the questions.
-        predictors: name -> answers; ``model`` is the one that is measured.
+        eval_set: keyframes with labels.
+        predictions: name -> predictions; ``model`` is the evaluated one, the others are baselines.
         rounds: bootstrap rounds.
     """
-    ours = predictors["model"]
-    known = exam.done >= 0
-    labelled = np.isfinite(exam.progress)
+    model = predictions["model"]
+    known = eval_set.done >= 0
+    labelled = np.isfinite(eval_set.progress)
     return {
-        "figures": figures(exam, ours, rounds=rounds),
-        "baselines": {name: figures(exam, said, rounds=rounds) for name, said in predictors.items() if name != "model"},
-        "kinds": {name: by_kind(exam, said) for name, said in predictors.items()},
-        "sources": {source: figures(exam, ours, exam.sources == source) for source in sorted(set(exam.sources))},
+        "metrics": compute_metrics(eval_set, model, rounds=rounds),
+        "baselines": {
+            name: compute_metrics(eval_set, own, rounds=rounds) for name, own in predictions.items() if name != "model"
+        },
+        "kinds": {name: metrics_by_kind(eval_set, own) for name, own in predictions.items()},
+        "sources": {
+            source: compute_metrics(eval_set, model, eval_set.sources == source)
+            for source in sorted(set(eval_set.sources))
+        },
         "cumulative_accuracy": {
-            name: cumulative_accuracy(exam.progress[labelled], said.progress[labelled])
-            for name, said in predictors.items()
+            name: cumulative_accuracy(eval_set.progress[labelled], own.progress[labelled])
+            for name, own in predictions.items()
             if labelled.any()
         },
-        "reliability": reliability(exam.done[known] == 1, ours.done[known]) if known.any() else [],
-        "n": {"episodes": len(np.unique(exam.episode)), "frames": len(exam.jpegs), "pairs": len(exam.pairs)},
+        "reliability": reliability(eval_set.done[known] == 1, model.done[known]) if known.any() else [],
+        "n": {
+            "episodes": len(np.unique(eval_set.episode)),
+            "frames": len(eval_set.jpegs),
+            "pairs": len(eval_set.pairs),
+        },
     }
 
 
@@ -125,7 +145,7 @@ def metrics_of(sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[s
     """Return the content of ``metrics.json``.
 
     Args:
-        sets: ``in_domain`` and, if measured, ``zero_shot`` -> what :func:`report_on` returned.
+        sets: ``in_domain`` and, if measured, ``zero_shot`` -> what :func:`evaluate_set` returned.
         about: model, settings and seeds.
     """
     failures = {
@@ -133,7 +153,7 @@ def metrics_of(sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[s
         for name, part in sets.items()
     }
     return {
-        **{name: part["figures"] for name, part in sets.items()},
+        **{name: part["metrics"] for name, part in sets.items()},
         "failures": failures,
         "baselines": {name: part["baselines"] for name, part in sets.items()},
         "baselines_by_kind": {
@@ -170,17 +190,17 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="lrm reward eval", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
-    parser.add_argument("--base", help="the model before training; default: --model with weights drawn anew")
+    parser.add_argument("--base", help="the model before training; default: --model with random weights")
     parser.add_argument("--data", type=Path, required=True, help="keyframes ('lrm reward data') of trained tasks")
-    parser.add_argument("--split", choices=("val", "all"), default="val", help="which episodes of --data")
+    parser.add_argument("--split", choices=("val", "all"), default="val", help="episodes of --data")
     parser.add_argument("--zero-shot", type=Path, help="keyframes of tasks that no training episode comes from")
     parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json and report.html")
     parser.add_argument("--readout", choices=("forward", "generate"), default="forward")
-    parser.add_argument("--initial", action="store_true", help="show the first frame, too, when asking for progress")
+    parser.add_argument("--initial", action="store_true", help="show the first frame, too, in progress queries")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs and of the untrained weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pairs and of the random weights")
     parser.add_argument("--rounds", type=int, default=1000, help="bootstrap rounds")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
 
     def load(name: str) -> QwenRewardModel:
@@ -192,18 +212,18 @@ def main(argv: list[str] | None = None) -> int:
         folders = {"in_domain": (args.data, None if args.split == "all" else args.split)}
         if args.zero_shot:
             folders["zero_shot"] = (args.zero_shot, None)
-        exams = {name: make_exam(read_rows(*where), args.seed) for name, where in folders.items()}
-        training = make_exam(read_rows(args.data, "train"), args.seed) if args.split == "val" else None
+        eval_sets = {name: make_eval_set(read_rows(*where), args.seed) for name, where in folders.items()}
+        training = make_eval_set(read_rows(args.data, "train"), args.seed) if args.split == "val" else None
     except (ValueError, FileNotFoundError) as error:
         parser.exit(exit_code(error), f"lrm reward eval: {error}\n")
     sets = {}
-    for name, exam in exams.items():
-        predictors = {
-            "model": ask(model, exam, args.readout, args.initial, f"{args.model}, {name}"),
-            "untrained": ask(base, exam, args.readout, args.initial, f"base, {name}"),
-            **trivial(exam, training),
+    for name, eval_set in eval_sets.items():
+        predictions = {
+            "model": predict(model, eval_set, args.readout, args.initial, f"{args.model}, {name}"),
+            "untrained": predict(base, eval_set, args.readout, args.initial, f"base, {name}"),
+            **trivial_baselines(eval_set, training),
         }
-        sets[name] = report_on(exam, predictors, args.rounds)
+        sets[name] = evaluate_set(eval_set, predictions, args.rounds)
     about = {
         "model": args.model,
         "base": args.base or "weights drawn anew",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of merit of a reward model: the paper's Tables I and II, Figure 2, completion, calibration, intervals.
+"""Metrics of a reward model: the paper's Tables I and II, Figure 2, completion, calibration, intervals.
 
-Kendall's tau (tau-b) of the contrastive head compares the answer's sign with the truth's over pairs shown in both
-orders. Where no answer is 0, tau-b and Spearman's rho of signs are one number, as in the paper's Table I (0.257 and
-0.257, 0.296 and 0.296).
+Kendall's tau (tau-b) of the contrastive head compares the sign of the prediction with that of the label over pairs in
+both orders. Where no prediction is 0, tau-b and Spearman's rho of signs are one number, as in the paper's Table I
+(0.257 and 0.257, 0.296 and 0.296).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 Values = NDArray[np.floating]
 
 TOLERANCES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # Figure 2
-GAPS = (0.1, 0.2, 0.4, 0.7, 1.01)  # edges of the classes of |progress difference|
+GAPS = (0.1, 0.2, 0.4, 0.7, 1.01)  # bin edges of |progress difference|
 _EPS = 1e-6
 
 
 def spearman(a: Values, b: Values) -> float:
-    """Return Spearman's rank correlation, 0 where one of the two is constant (it then orders nothing)."""
+    """Return Spearman's rank correlation, 0 where one of the two is constant."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(a, b).statistic) if _both_vary(a, b) else 0.0
@@ -47,94 +47,94 @@ def roc_auc(positive: NDArray[np.bool_], score: Values) -> float | None:
     return float(roc_auc_score(positive, score)) if 0 < np.count_nonzero(positive) < len(positive) else None
 
 
-def progress_figures(truth: Values, answer: Values) -> dict[str, float]:
+def progress_metrics(label: Values, prediction: Values) -> dict[str, float]:
     """Return mae, rmse, exact (nearest tenth right), acc_at_0_2 (within 0.2) and spearman (paper Table II).
 
     Args:
-        truth: (N,) labels in [0, 1].
-        answer: (N,) progress read from the model, in [0, 1].
+        label: (N,) labels in [0, 1].
+        prediction: (N,) progress read from the model, in [0, 1].
     """
-    error = np.abs(answer - truth)
-    exact = np.round(10 * answer) == np.round(10 * truth)
+    error = np.abs(prediction - label)
+    exact = np.round(10 * prediction) == np.round(10 * label)
     return {
         "mae": float(error.mean()),
         "rmse": float(np.sqrt((error**2).mean())),
         "exact": float(exact.mean()),
         "acc_at_0_2": float((error <= 0.2 + _EPS).mean()),
-        "spearman": spearman(truth, answer),
+        "spearman": spearman(label, prediction),
     }
 
 
-def cumulative_accuracy(truth: Values, answer: Values) -> list[float]:
-    """Return the share of answers within each of ``TOLERANCES``, both rounded to tenths first (paper Figure 2)."""
-    error = np.abs(np.round(10 * answer) - np.round(10 * truth)) / 10
+def cumulative_accuracy(label: Values, prediction: Values) -> list[float]:
+    """Return the share of predictions within each of ``TOLERANCES``, both rounded to tenths first (paper Figure 2)."""
+    error = np.abs(np.round(10 * prediction) - np.round(10 * label)) / 10
     return [float((error <= tolerance + _EPS).mean()) for tolerance in TOLERANCES]
 
 
-def contrastive_figures(gain: Values, answer: Values) -> dict[str, Any]:
+def contrastive_metrics(delta: Values, prediction: Values) -> dict[str, Any]:
     """Return accuracy, kendall (see the module) and by_gap of pairs.
 
     Args:
-        gain: (N,) progress of the second image minus that of the first, never 0.
-        answer: (N,) in [-1, 1], positive for the second; 0 is wrong.
+        delta: (N,) progress of the second image minus that of the first, never 0.
+        prediction: (N,) in [-1, 1], positive for the second; 0 is wrong.
     """
-    truth, sign = np.sign(gain), np.sign(answer)
-    right = sign == truth
+    label, sign = np.sign(delta), np.sign(prediction)
+    right = sign == label
     by_gap = {}
     for low, high in itertools.pairwise(GAPS):
-        inside = (np.abs(gain) >= low - _EPS) & (np.abs(gain) < high - _EPS)
+        inside = (np.abs(delta) >= low - _EPS) & (np.abs(delta) < high - _EPS)
         if inside.any():
             by_gap[f"{low:g} to {min(high, 1):g}"] = {"accuracy": float(right[inside].mean()), "n": int(inside.sum())}
-    return {"accuracy": float(right.mean()), "kendall": kendall(truth, sign), "by_gap": by_gap}
+    return {"accuracy": float(right.mean()), "kendall": kendall(label, sign), "by_gap": by_gap}
 
 
-def completion_figures(done: NDArray[np.bool_], answer: Values) -> dict[str, float | None]:
+def completion_metrics(done: NDArray[np.bool_], prediction: Values) -> dict[str, float | None]:
     """Return roc_auc, accuracy, precision, recall at 0.5, and ece of p(done)."""
-    said = answer >= 0.5
-    both = int((done & said).sum())
+    predicted = prediction >= 0.5
+    both = int((done & predicted).sum())
     return {
-        "roc_auc": roc_auc(done, answer),
-        "accuracy": float((done == said).mean()),
-        "precision": both / int(said.sum()) if said.any() else None,
+        "roc_auc": roc_auc(done, prediction),
+        "accuracy": float((done == predicted).mean()),
+        "precision": both / int(predicted.sum()) if predicted.any() else None,
         "recall": both / int(done.sum()) if done.any() else None,
-        "ece": calibration_error(done, answer),
+        "ece": expected_calibration_error(done, prediction),
     }
 
 
-def reliability(done: NDArray[np.bool_], answer: Values, bins: int = 10) -> list[dict[str, float]]:
-    """Return mean p(done), share that was done, and count of each class of p(done) of equal width."""
+def reliability(done: NDArray[np.bool_], prediction: Values, bins: int = 10) -> list[dict[str, float]]:
+    """Return the reliability diagram: mean p(done), share of done labels and count of each bin of equal width."""
     from scipy.stats import binned_statistic
 
     edges = np.arange(bins + 1) / bins
-    (said, was), _, place = binned_statistic(np.clip(answer, 0, 1), [answer, done], bins=edges)
+    (confidence, rate), _, place = binned_statistic(np.clip(prediction, 0, 1), [prediction, done], bins=edges)
     count = np.bincount(place, minlength=bins + 1)[1:]
-    return [{"said": float(said[b]), "was": float(was[b]), "n": int(count[b])} for b in np.flatnonzero(count)]
+    return [{"said": float(confidence[b]), "was": float(rate[b]), "n": int(count[b])} for b in np.flatnonzero(count)]
 
 
-def calibration_error(done: NDArray[np.bool_], answer: Values, bins: int = 10) -> float:
-    """Return the expected calibration error: mean |said - was| over the classes, weighted by their counts."""
-    rows = reliability(done, answer, bins)
-    return float(sum(row["n"] * abs(row["said"] - row["was"]) for row in rows) / len(answer))
+def expected_calibration_error(done: NDArray[np.bool_], prediction: Values, bins: int = 10) -> float:
+    """Return the expected calibration error: mean |confidence - rate| over the bins, weighted by their counts."""
+    rows = reliability(done, prediction, bins)
+    return float(sum(row["n"] * abs(row["said"] - row["was"]) for row in rows) / len(prediction))
 
 
 def bootstrap(
-    episode: NDArray, figure: Callable[[NDArray[np.int64]], float | None], seed: int = 0, rounds: int = 1000
+    episode: NDArray, metric: Callable[[NDArray[np.int64]], float | None], seed: int = 0, rounds: int = 1000
 ) -> list[float] | None:
-    """Return the 95 % interval of a figure, resampling whole episodes (their frames are not independent).
+    """Return the 95 % bootstrap interval of a metric, resampling whole episodes (their frames are not independent).
 
     Args:
         episode: (N,) which episode each row belongs to.
-        figure: rows drawn, some of them many times -> figure; ``None`` where it cannot be said.
+        metric: resampled rows -> value; ``None`` where it is undefined.
         seed: of the resampling.
         rounds: number of resamples.
 
     Returns:
-        [low, high]; ``None`` if there are fewer than two episodes or the figure could never be said.
+        [low, high]; ``None`` if there are fewer than two episodes or the metric is undefined on every resample.
     """
-    return interval(figure(rows) for rows in resamples(episode, seed, rounds))
+    return percentile_interval(metric(rows) for rows in bootstrap_samples(episode, seed, rounds))
 
 
-def resamples(episode: NDArray, seed: int = 0, rounds: int = 1000) -> Iterator[NDArray[np.int64]]:
+def bootstrap_samples(episode: NDArray, seed: int = 0, rounds: int = 1000) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of as many episodes drawn with replacement, ``rounds`` times; nothing of fewer than two episodes.
 
     Args:
@@ -152,7 +152,7 @@ def resamples(episode: NDArray, seed: int = 0, rounds: int = 1000) -> Iterator[N
         yield np.concatenate([groups[g] for g in rng.integers(len(groups), size=len(groups))])
 
 
-def interval(drawn: Iterable[float | None]) -> list[float] | None:
-    """Return the 95 % interval of a figure's values on resamples; ``None`` if it could never be said."""
-    said = [value for value in drawn if value is not None]
-    return [float(bound) for bound in np.quantile(said, [0.025, 0.975])] if said else None
+def percentile_interval(values: Iterable[float | None]) -> list[float] | None:
+    """Return the 95 % percentile interval of a metric's values on resamples; ``None`` if there are none."""
+    known = [value for value in values if value is not None]
+    return [float(bound) for bound in np.quantile(known, [0.025, 0.975])] if known else None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a reward model judges what policies do, beside the simulator's truth: ``lrm reward openloop``.
+"""Open-loop evaluation of a reward model on rollouts, against the simulator's rewards: ``lrm reward openloop``.
 
-Records trajectories of each policy in the twin (those on disk are kept), scores every frame, and computes the paper's
-Tables V and VI and Figure 2 in kind. Recordings, scores and metrics are in the layout of Large-Reward-Models, so its
-scripts read them. With --scores it computes the figures of score files that are there already, also upstream's.
+Records trajectories of each policy in the twin (those on disk are kept), scores every frame, and computes the metrics
+of the paper's Tables V and VI and Figure 2. Recordings, scores and metrics are in the layout of Large-Reward-Models, so
+its scripts read them. With --scores it computes the metrics of existing score files, also upstream's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lrm_ros.files import write_json, write_text
 from lrm_ros.programs import exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import proportion
-from lrm_ros.training.reward.eval.metrics import cumulative_accuracy, progress_figures
+from lrm_ros.training.reward.eval.metrics import cumulative_accuracy, progress_metrics
 from lrm_ros.training.reward.eval.openloop_page import page, text
-from lrm_ros.training.reward.eval.trajectories.read import COMPARISON, Scored, read_scores
+from lrm_ros.training.reward.eval.trajectories.read import COMPARISON, ScoredTrajectory, read_scores
 from lrm_ros.training.reward.eval.trajectories.score import (
     ANSWERS,
     MODES,
@@ -29,7 +29,14 @@ from lrm_ros.training.reward.eval.trajectories.score import (
     score,
     video_mode,
 )
-from lrm_ros.training.reward.eval.trajectory_figures import FORMS, blind, counts, figures, still_pct, upstream_metrics
+from lrm_ros.training.reward.eval.trajectory_metrics import (
+    FORMS,
+    blind_predictions,
+    compute_metrics,
+    counts,
+    no_change_pct,
+    upstream_metrics,
+)
 from lrm_ros.types import VIDEO_HEADS
 
 SCORES = "vlm_scores.json"
@@ -37,13 +44,13 @@ METRICS = "openloop_metrics.json"
 REPORT = "openloop"
 
 
-def figures_of(trajectories: Sequence[Scored], mode: str, rounds: int) -> dict[str, Any]:
-    """Return both forms of the figures of one score file, those of a blind predictor, and counts."""
+def metrics_of_scores(trajectories: Sequence[ScoredTrajectory], mode: str, rounds: int) -> dict[str, Any]:
+    """Return both forms of the metrics of one score file, those of a blind baseline, and counts."""
     return {
         "counts": counts(trajectories),
-        **{form: figures(trajectories, mode, form, rounds) for form in FORMS},
-        "blind": figures(blind(trajectories, mode), mode, FORMS[1], rounds),
-        "still_pct": still_pct(trajectories) if mode == COMPARISON else None,
+        **{form: compute_metrics(trajectories, mode, form, rounds) for form in FORMS},
+        "blind": compute_metrics(blind_predictions(trajectories, mode), mode, FORMS[1], rounds),
+        "still_pct": no_change_pct(trajectories) if mode == COMPARISON else None,
     }
 
 
@@ -63,22 +70,22 @@ def analyse(folder: Path, trajectories: Sequence[Trajectory], files: Mapping[str
         _, scored = read_scores([path])
         metrics = upstream_metrics(scored, mode, [str(path)])
         write_json(folder / mode / "metrics" / METRICS, metrics, indent=2, allow_nan=False)
-        modes[mode] = figures_of(scored, mode, rounds)
+        modes[mode] = metrics_of_scores(scored, mode, rounds)
     success = [bool(trajectory.summary["success_once"]) for trajectory in trajectories]
     part: dict[str, Any] = {"success": proportion(sum(success), len(success)), "modes": modes}
     pairs = progress_pairs(trajectories, files["progress"]) if "progress" in files else None
     if pairs is not None:
-        actual, said, time = pairs.T
+        actual, predicted, time = pairs.T
         constant = 0 * actual + actual.mean()
-        part["progress"] = {"n": len(actual), **progress_figures(actual, said)}
+        part["progress"] = {"n": len(actual), **progress_metrics(actual, predicted)}
         part["figure_2"] = {
             name: cumulative_accuracy(actual, answer)
-            for name, answer in (("model", said), ("constant", constant), ("time_index", time))
+            for name, answer in (("model", predicted), ("constant", constant), ("time_index", time))
         }
     return part
 
 
-def name_of(policy: str) -> tuple[str, Path]:
+def policy_name(policy: str) -> tuple[str, Path]:
     """Return name and folder of ``NAME=FOLDER`` or ``FOLDER``; the name of ``x/policy`` is ``x``."""
     name, equals, folder = policy.partition("=")
     path = Path(folder if equals else policy).expanduser()
@@ -99,7 +106,7 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    policies = [name_of(policy) for policy in args.policy]
+    policies = [policy_name(policy) for policy in args.policy]
     names = [name for name, _ in policies]
     if len(set(names)) != len(names) or any(not name or "/" in name for name in names):
         raise ValueError(f"policies need different names, got {', '.join(names)}; give NAME=FOLDER")
@@ -137,13 +144,13 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_scores(paths: Sequence[Path], out: Path | None, rounds: int) -> dict[str, Any]:
-    """Return the figures of score files taken together as one set."""
+    """Return the metrics of score files taken together as one set."""
     mode, scored = read_scores(paths)
     if out:
         metrics = upstream_metrics(scored, mode, list(map(str, paths)))
         write_json(out / METRICS, metrics, indent=2, allow_nan=False)
     success = [one.success for one in scored]
-    part = {"success": proportion(sum(success), len(success)), "modes": {mode: figures_of(scored, mode, rounds)}}
+    part = {"success": proportion(sum(success), len(success)), "modes": {mode: metrics_of_scores(scored, mode, rounds)}}
     return {
         "model": "of the score files",
         "bootstrap": {"rounds": rounds, "seed": 0},
@@ -159,9 +166,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--policy", action="append", metavar="[NAME=]FOLDER", help="a policy; give it once for each")
-    what.add_argument("--scores", nargs="+", type=Path, metavar="FILE", help="only figures, of these vlm_scores.json")
-    parser.add_argument("--out", type=Path, help="folder of recordings, scores and figures; an interrupted one goes on")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    what.add_argument("--scores", nargs="+", type=Path, metavar="FILE", help="only metrics, of these vlm_scores.json")
+    parser.add_argument("--out", type=Path, help="folder of recordings, scores and metrics; an interrupted run resumes")
+    parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
     parser.add_argument("--device", default="auto", help="torch device of the reward model")
     parser.add_argument(
@@ -179,8 +186,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--max-steps", type=int, default=60, help="control steps of every episode")
     parser.add_argument("--worlds", type=int, default=8, help="simulated worlds at once")
-    parser.add_argument("--processes", type=int, help="that share the worlds; default: one a core")
-    parser.add_argument("--noise-std", type=float, default=0.0, help="explored targets, deviation [rad]")
+    parser.add_argument("--processes", type=int, help="worker processes of the worlds; default: one a core")
+    parser.add_argument(
+        "--noise-std", type=float, default=0.0, help="standard deviation of the exploration noise [rad]"
+    )
     parser.add_argument("--noise-seed", type=int, default=0, help="seed of that noise")
     parser.add_argument("--rounds", type=int, default=1000, help="bootstrap rounds")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")

@@ -11,7 +11,7 @@ from lrm_ros.training.report.style import STYLE
 from lrm_ros.training.report.text import percent, span
 from lrm_ros.training.reward.eval.plots import tolerance_curves
 from lrm_ros.training.reward.eval.trajectories.read import COMPARISON
-from lrm_ros.training.reward.eval.trajectory_figures import ABSOLUTE, RELATIVE
+from lrm_ros.training.reward.eval.trajectory_metrics import ABSOLUTE, RELATIVE
 
 LABELS = {
     "roc_auc": "ROC-AUC",
@@ -23,14 +23,14 @@ LABELS = {
     "monotonicity_success": "Monotonicity (success)",
 }
 FORM_WORDS = {"index_paired": "index-paired, as upstream computes it", "time_aligned": "time-aligned"}
-_BLIND = {"per_traj_pearson": "Per-traj Pearson of the clock", "direction_acc_pct": 'Direction Acc of "always later"'}
-_STILL = "Pairs without any change (%)"
+_BLIND = {"per_traj_pearson": "Per-traj Pearson of the time", "direction_acc_pct": 'Direction Acc of "always later"'}
+_NO_CHANGE = "Pairs without any change (%)"
 
 Cell = tuple[float, list[float] | None] | None
 
 
 def tables(report: Mapping[str, Any]) -> list[tuple[str, list[str], list[tuple[str, list[Cell]]]]]:
-    """Return Tables V and VI of the paper in kind, in both forms: (title, columns, rows of (label, cells)).
+    """Return the metrics of the paper's Tables V and VI, in both forms: (title, columns, rows of (label, cells)).
 
     Args:
         report: content of ``openloop.json``.
@@ -54,8 +54,8 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, list[str], list[tuple[s
                 if name in _BLIND and form == "time_aligned":
                     rows.append((_BLIND[name], [_cell(part["blind"], name) for part in parts]))
             if own == [COMPARISON] and form == "time_aligned":
-                still = [policies[policy]["modes"][COMPARISON]["still_pct"] for policy in policies]
-                rows.append((_STILL, [None if value is None else (value, None) for value in still]))
+                values = [policies[policy]["modes"][COMPARISON]["still_pct"] for policy in policies]
+                rows.append((_NO_CHANGE, [None if value is None else (value, None) for value in values]))
             heads = [f"{mode}, {policy}" if len(own) > 1 else policy for mode, policy in columns]
             found.append((f"{title} ({words})", heads, rows))
     return found
@@ -66,7 +66,7 @@ def _cell(part: Mapping[str, Any], name: str) -> Cell:
 
 
 def _numbers(label: str, cell: Cell) -> tuple[str, str]:
-    """Return a figure and its interval as text; a dash where it cannot be said."""
+    """Return a metric and its interval as text; a dash where it is undefined."""
     if cell is None:
         return "-", ""
     digits = 1 if "Acc" in label or "(%)" in label else 3
@@ -80,18 +80,18 @@ def text(report: Mapping[str, Any]) -> str:
     for title, heads, rows in tables(report):
         lines += [title, "", "| metric | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
         for label, cells in rows:
-            said = [" ".join(filter(None, (a, b and f"({b})"))) for a, b in (_numbers(label, cell) for cell in cells)]
-            lines.append(f"| {label} | " + " | ".join(said) + " |")
+            texts = [" ".join(filter(None, (a, b and f"({b})"))) for a, b in (_numbers(label, cell) for cell in cells)]
+            lines.append(f"| {label} | " + " | ".join(texts) + " |")
         lines.append("")
     return "\n".join(lines + [_line(name, part) for name, part in report["policies"].items()])
 
 
 def _line(name: str, part: Mapping[str, Any]) -> str:
-    """Return what a policy did and what was asked about it."""
+    """Return a policy's success rate and the counts of its scores."""
     own = part["success"]
     words = f"{name}: {own['count']} of {own['n']} trajectories succeeded ({percent(own['rate'])}, {span(own['ci95'])})"
-    for mode, said in part["modes"].items():
-        n = said["counts"]
+    for mode, scores in part["modes"].items():
+        n = scores["counts"]
         words += f"; {mode}: {n['scores']} scores, {n['unanswered']} unanswered"
         words += f", {n['without_score']} trajectories without any" if n["without_score"] else ""
     return words
@@ -117,14 +117,14 @@ def page(report: Mapping[str, Any]) -> str:
             f"<figure><figcaption>{escape(name)}</figcaption>{tolerance_curves(part, escape(name))}</figure>"
             for name, part in curves.items()
         )
-        body += f'<h2>Figure 2, progress answers within each tolerance</h2><div class="plots">{drawings}</div>'
+        body += f'<h2>Figure 2, progress predictions within each tolerance</h2><div class="plots">{drawings}</div>'
     body += (
         "<h2>How to read it</h2><p>Small figures are 95 % bootstrap intervals over trajectories. Index-paired is what "
         "the paper's published script computes; time-aligned compares a score with what happened since the frame that "
-        "was scored before. The clock says how late it is, and &quot;always later&quot; that every frame is nearer to "
-        "the goal than the one before: neither looks at an image. Where nothing changed between two frames, no answer "
-        "to the contrastive question is right. In Figure 2 the constant is the mean of these very labels, which "
-        "favours it. Truth is the simulator's state.</p>"
+        "was scored before. The time baseline predicts the time, &quot;always later&quot; that every frame is nearer "
+        "to the goal than the one before: neither looks at an image. Where nothing changed between two frames, no "
+        "answer to the contrastive question is right. In Figure 2 the constant is the mean of these very labels, which "
+        "favours it. The reference is the simulator's state.</p>"
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

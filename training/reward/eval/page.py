@@ -33,15 +33,15 @@ _COLUMNS = (
 
 def page(metrics: Mapping[str, Any]) -> str:
     """Return the page of the content of ``metrics.json``."""
-    title = f"Reward model '{escape(str(metrics['model']))}': how good its answers are"
+    title = f"Reward model '{escape(str(metrics['model']))}': evaluation"
     body = f'<header><p class="run">lrm_ros, lrm reward eval</p><h1>{title}</h1><p class="lead">{_lead(metrics)}</p>'
     body += "</header>" + "".join(_set(metrics, name) for name in SETS if name in metrics)
     body += (
         "<h2>How to read it</h2><p>Labels come from the simulator's state where the source knows it, else from time. "
-        "The progress answer is the expectation over the eleven values; exact and the curves round it to a tenth. "
+        "Predicted progress is the expectation over the eleven values; exact and the curves round it to a tenth. "
         "Kendall's tau compares signs over pairs that differ by at least 0.1 progress, each shown in both orders. "
-        "Small figures are 95 % bootstrap intervals over episodes. The constant predictor says the mean training label "
-        "and always the second image; the time index says how much of the episode has passed.</p>"
+        "Small figures are 95 % bootstrap intervals over episodes. The constant baseline predicts the mean training "
+        "label and always the second image; the time index predicts the share of the episode that has passed.</p>"
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -53,7 +53,7 @@ def page(metrics: Mapping[str, Any]) -> str:
 def _lead(metrics: Mapping[str, Any]) -> str:
     counts = [f"{part['episodes']} episodes ({SETS[name][0].lower()})" for name, part in metrics["n"].items()]
     return (
-        f"Measured on {escape(' and '.join(counts))}, beside its base ({escape(str(metrics['base']))}) and predictors "
+        f"Evaluated on {escape(' and '.join(counts))}, beside its base ({escape(str(metrics['base']))}) and baselines "
         "that look at no image."
     )
 
@@ -62,8 +62,8 @@ def _set(metrics: Mapping[str, Any], name: str) -> str:
     """Return the section of one set."""
     title, about = SETS[name]
     part, n = metrics[name], metrics["n"][name]
-    predictors = {"model": part, **metrics["baselines"][name]}
-    rows = [[LABELS[who], *(_cell(said, head, key) for head, key, _ in _COLUMNS)] for who, said in predictors.items()]
+    models = {"model": part, **metrics["baselines"][name]}
+    rows = [[LABELS[who], *(_cell(own, head, key) for head, key, _ in _COLUMNS)] for who, own in models.items()]
     drawings = []
     if metrics["cumulative_accuracy"][name]:
         drawings.append(
@@ -75,23 +75,23 @@ def _set(metrics: Mapping[str, Any], name: str) -> str:
         drawings.append(("Contrastive: right answers by gap", gap_bars(part["contrastive"]["by_gap"], name)))
     plots = "".join(f"<figure><figcaption>{caption}</figcaption>{svg}</figure>" for caption, svg in drawings)
     kinds = metrics["failures"][name]
-    clock = metrics["baselines_by_kind"][name]["time_index"]
+    time_index = metrics["baselines_by_kind"][name]["time_index"]
     failures = [
         [
-            escape(kind), f"{row['spearman']:.2f}{_small(row['spearman_ci95'])}", f"{clock[kind]['spearman']:.2f}",
+            escape(kind), f"{row['spearman']:.2f}{_small(row['spearman_ci95'])}", f"{time_index[kind]['spearman']:.2f}",
             f"{row['end_progress']:.2f}", f"{row['end_progress_true']:.2f}", str(row["episodes"]),
         ]
         for kind, row in kinds.items()
     ]  # fmt: skip
     sources = [
-        [escape(source), *(_cell(said, head, key) for head, key, _ in _COLUMNS)]
-        for source, said in metrics["sources"][name].items()
+        [escape(source), *(_cell(own, head, key) for head, key, _ in _COLUMNS)]
+        for source, own in metrics["sources"][name].items()
     ]
     names = [label for *_, label in _COLUMNS]
     text = f"<h2>{title}</h2><p>{about} {n['episodes']} episodes, {n['frames']} keyframes, {n['pairs']} pairs.</p>"
-    text += _table(["predictor", *names], rows) + f'<div class="plots">{plots}</div>'
+    text += _table(["model", *names], rows) + f'<div class="plots">{plots}</div>'
     if failures:
-        head = ["behaviour", "Spearman with the state", "of the time index", "said at the end", "true", "episodes"]
+        head = ["behaviour", "Spearman with the state", "of the time index", "predicted at the end", "true", "episodes"]
         text += "<h3>Episodes by what happens in them</h3>"
         text += "<p>Some end well all the same, e.g. where the expert halted when all was done.</p>" + _table(
             head, failures
@@ -101,12 +101,12 @@ def _set(metrics: Mapping[str, Any], name: str) -> str:
     return text
 
 
-def _cell(said: Mapping[str, Any], head: str, key: str) -> str:
-    """Return a figure with its interval, a dash where there is none."""
-    value = said.get(head, {}).get(key)
+def _cell(own: Mapping[str, Any], head: str, key: str) -> str:
+    """Return a metric with its interval, a dash where it is undefined."""
+    value = own.get(head, {}).get(key)
     if value is None:
         return "&ndash;"
-    return f"{value:.3f}{_small(said[head].get('ci95', {}).get(key))}"
+    return f"{value:.3f}{_small(own[head].get('ci95', {}).get(key))}"
 
 
 def _small(interval: Iterable[float] | None) -> str:

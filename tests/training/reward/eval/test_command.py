@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation of a reward model: what is asked, what trivial predictors say, figures and page."""
+"""Evaluation of a reward model: eval set, trivial baselines, metrics and page."""
 
 import io
 import json
@@ -11,8 +11,16 @@ from PIL import Image
 
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.model import QwenRewardModel
-from lrm_ros.training.reward.eval.command import by_kind, figures, metrics_of, report_on, table
-from lrm_ros.training.reward.eval.exam import CLEARLY, PAIRS, Answers, ask, make_exam, trivial, untrained
+from lrm_ros.training.reward.eval.command import compute_metrics, evaluate_set, metrics_by_kind, metrics_of, table
+from lrm_ros.training.reward.eval.eval_set import (
+    MIN_GAP,
+    PAIRS_PER_EPISODE,
+    Predictions,
+    make_eval_set,
+    predict,
+    trivial_baselines,
+    untrained,
+)
 from lrm_ros.training.reward.eval.page import page
 
 
@@ -39,57 +47,64 @@ STILL = keyframes("c", "random", [0.05] * 11, [False] * 11)
 UNKNOWN = keyframes("d", "demonstration", [None] * 11, [None] * 11, source="film")
 
 
-def perfect(exam):
-    gain = exam.progress[exam.pairs[:, 1]] - exam.progress[exam.pairs[:, 0]]
-    return Answers(np.nan_to_num(exam.progress), (exam.done == 1).astype(float), np.sign(gain))
+def perfect(eval_set):
+    delta = eval_set.progress[eval_set.pairs[:, 1]] - eval_set.progress[eval_set.pairs[:, 0]]
+    return Predictions(np.nan_to_num(eval_set.progress), (eval_set.done == 1).astype(float), np.sign(delta))
 
 
 def test_pairs_are_of_one_episode_clearly_different_and_in_both_orders():
-    exam = make_exam(RISING + FALLING + STILL + UNKNOWN)
-    first, second = exam.pairs.T
-    assert (exam.episode[first] == exam.episode[second]).all()
-    assert (np.abs(exam.progress[first] - exam.progress[second]) >= CLEARLY - 1e-6).all()
-    assert {tuple(pair) for pair in exam.pairs} == {(b, a) for a, b in exam.pairs}
-    assert np.bincount(exam.episode[second], minlength=4).tolist() == [2 * PAIRS, 2 * PAIRS, 0, 0]
-    assert (make_exam(RISING, seed=1).pairs != make_exam(RISING, seed=2).pairs).any()
+    eval_set = make_eval_set(RISING + FALLING + STILL + UNKNOWN)
+    first, second = eval_set.pairs.T
+    assert (eval_set.episode[first] == eval_set.episode[second]).all()
+    assert (np.abs(eval_set.progress[first] - eval_set.progress[second]) >= MIN_GAP - 1e-6).all()
+    assert {tuple(pair) for pair in eval_set.pairs} == {(b, a) for a, b in eval_set.pairs}
+    assert np.bincount(eval_set.episode[second], minlength=4).tolist() == [
+        2 * PAIRS_PER_EPISODE,
+        2 * PAIRS_PER_EPISODE,
+        0,
+        0,
+    ]
+    assert (make_eval_set(RISING, seed=1).pairs != make_eval_set(RISING, seed=2).pairs).any()
 
 
 def test_the_time_index_is_perfect_on_success_and_loses_where_episodes_fail():
-    exam = make_exam(RISING + FALLING + STILL)
-    clock = trivial(exam)["time_index"]
-    success = figures(exam, clock, exam.kinds == "success")
+    eval_set = make_eval_set(RISING + FALLING + STILL)
+    clock = trivial_baselines(eval_set)["time_index"]
+    success = compute_metrics(eval_set, clock, eval_set.kinds == "success")
     assert success["progress"]["mae"] == 0 and success["contrastive"]["kendall"] == pytest.approx(1)
-    backwards = figures(exam, clock, exam.kinds == "reversed")
+    backwards = compute_metrics(eval_set, clock, eval_set.kinds == "reversed")
     assert backwards["progress"]["spearman"] == pytest.approx(-1)
     assert backwards["contrastive"]["kendall"] == pytest.approx(-1)
-    assert by_kind(exam, clock)["random"]["end_progress"] == 1.0
+    assert metrics_by_kind(eval_set, clock)["random"]["end_progress"] == 1.0
 
 
-def test_a_constant_predictor_says_the_mean_of_the_training_labels():
-    constant = trivial(make_exam(RISING), make_exam(STILL))["constant"]
+def test_a_constant_predictor_predicts_the_mean_of_the_training_labels():
+    constant = trivial_baselines(make_eval_set(RISING), make_eval_set(STILL))["constant"]
     assert constant.progress == pytest.approx(np.full(11, 0.05))
     assert constant.done == pytest.approx(np.zeros(11))
-    assert figures(make_exam(RISING), constant)["contrastive"]["kendall"] == 0.0
+    assert compute_metrics(make_eval_set(RISING), constant)["contrastive"]["kendall"] == 0.0
 
 
-def test_frames_without_a_label_are_asked_but_not_counted():
-    exam = make_exam(RISING + UNKNOWN)
-    found = figures(exam, perfect(exam))
+def test_frames_without_a_label_are_predicted_but_not_counted():
+    eval_set = make_eval_set(RISING + UNKNOWN)
+    found = compute_metrics(eval_set, perfect(eval_set))
     assert (found["progress"]["n"], found["completion"]["n"]) == (11, 11)
-    assert figures(exam, perfect(exam), exam.sources == "film") == {}
+    assert compute_metrics(eval_set, perfect(eval_set), eval_set.sources == "film") == {}
 
 
 def test_every_head_of_a_real_model_is_asked_and_the_page_shows_it(tmp_path):
-    exam = make_exam(RISING + FALLING + STILL)
+    eval_set = make_eval_set(RISING + FALLING + STILL)
     model = QwenRewardModel(TINY_FOLDER, "tiny", "cpu")
-    said = ask(model, exam)
-    assert said.progress.shape == said.done.shape == (33,)
-    assert said.contrastive.shape == (len(exam.pairs),)
-    assert ((said.progress >= 0) & (said.progress <= 1)).all() and np.ptp(said.progress) > 0
-    assert (ask(model, exam, initial=True).progress != said.progress).any()
-    base = ask(untrained(lambda: QwenRewardModel(TINY_FOLDER, "tiny", "cpu")), exam)
-    assert np.ptp(base.progress) < np.ptp(said.progress), "an untrained model hardly tells frames apart"
-    part = report_on(exam, {"model": perfect(exam), "untrained": base, **trivial(exam)}, rounds=20)
+    predicted = predict(model, eval_set)
+    assert predicted.progress.shape == predicted.done.shape == (33,)
+    assert predicted.contrastive.shape == (len(eval_set.pairs),)
+    assert ((predicted.progress >= 0) & (predicted.progress <= 1)).all() and np.ptp(predicted.progress) > 0
+    assert (predict(model, eval_set, initial=True).progress != predicted.progress).any()
+    base = predict(untrained(lambda: QwenRewardModel(TINY_FOLDER, "tiny", "cpu")), eval_set)
+    assert np.ptp(base.progress) < np.ptp(predicted.progress), "an untrained model hardly tells frames apart"
+    part = evaluate_set(
+        eval_set, {"model": perfect(eval_set), "untrained": base, **trivial_baselines(eval_set)}, rounds=20
+    )
     metrics = metrics_of({"in_domain": part}, {"model": "tiny", "base": "weights drawn anew"})
     assert metrics["in_domain"]["progress"]["ci95"]["mae"] == [0.0, 0.0]
     assert set(metrics["failures"]["in_domain"]) == {"reversed", "random"}
@@ -102,4 +117,4 @@ def test_every_head_of_a_real_model_is_asked_and_the_page_shows_it(tmp_path):
 
 def test_an_evaluation_without_keyframes_says_how_to_make_them():
     with pytest.raises(ValueError, match="lrm reward data"):
-        make_exam([])
+        make_eval_set([])

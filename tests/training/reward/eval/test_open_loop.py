@@ -14,10 +14,10 @@ from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.load import load_model
 from lrm_ros.sim.vector.rewards import WorldRewards
 from lrm_ros.sim.vector.worlds import ChunkResult
-from lrm_ros.training.reward.eval.openloop import main, name_of
-from lrm_ros.training.reward.eval.trajectories.record import Played, _write, oracle_rewards, record
+from lrm_ros.training.reward.eval.openloop import main, policy_name
+from lrm_ros.training.reward.eval.trajectories.record import RecordedEpisode, _write, oracle_rewards, record
 from lrm_ros.training.reward.eval.trajectories.score import progress_pairs, read_recording, score
-from lrm_ros.training.reward.eval.trajectory_figures import FORMS
+from lrm_ros.training.reward.eval.trajectory_metrics import FORMS
 from lrm_ros.types import Frame, Observation, RewardQuery
 
 INDEX, TIME = FORMS
@@ -30,7 +30,7 @@ def film(levels, seed=0, task="put the toy in the bowl", success=False):
     """An episode of frames as bright as said, which the fake model takes for progress."""
     frames = [Frame(t, "front", np.full((8, 8, 3), level, np.uint8)) for t, level in enumerate(levels)]
     progress = [0.0, *(level / 255 for level in levels)]
-    return Played(seed, task, frames, progress, [success and t == len(levels) - 1 for t in range(len(levels))])
+    return RecordedEpisode(seed, task, frames, progress, [success and t == len(levels) - 1 for t in range(len(levels))])
 
 
 def recorded(folder, *films):
@@ -101,7 +101,7 @@ def test_a_real_models_scores_are_its_answers_and_answers_choose_what_is_written
     tiny = load_model("tiny", "cpu")
     rng = np.random.default_rng(0)
     frames = [Frame(t, "front", rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)) for t in range(3)]
-    found = recorded(tmp_path, Played(0, "put the red toy in the bowl", frames, [0.0] * 4, [False] * 3))
+    found = recorded(tmp_path, RecordedEpisode(0, "put the red toy in the bowl", frames, [0.0] * 4, [False] * 3))
     queries = [RewardQuery("put the red toy in the bowl", "progress", (frame,)) for frame in frames]
 
     def said(answers, readout, mode="progress", kind="completion"):
@@ -244,6 +244,6 @@ def test_what_the_command_cannot_do_it_says(small_policy, tmp_path, capsys):
     assert "does not exist" in error("--scores", str(tmp_path / "none.json"))
     assert "different seeds, got 0" in error("--policy", str(small_policy), "--episodes", "0", *out)
     assert (
-        name_of(f"a={small_policy}") == ("a", small_policy)
-        and name_of(str(small_policy))[0] == small_policy.parent.name
+        policy_name(f"a={small_policy}") == ("a", small_policy)
+        and policy_name(str(small_policy))[0] == small_policy.parent.name
     )

@@ -12,7 +12,7 @@ from lrm_ros.contract import save_contract
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.training.reward.eval.openloop import main
 from lrm_ros.training.reward.eval.trajectories import record
-from lrm_ros.training.reward.eval.trajectories.record import Played, _write
+from lrm_ros.training.reward.eval.trajectories.record import RecordedEpisode, _write
 from lrm_ros.training.reward.eval.trajectories.score import read_recording, score
 from lrm_ros.types import VIDEO_HEADS, Frame
 
@@ -22,7 +22,7 @@ def recorded(folder, *clips):
     for n, clip in enumerate(clips):
         progress = np.linspace(0, 1, len(clip) + 1).tolist()
         _write(
-            Played(n, TASK, list(clip), progress, [n == 0] * len(clip)),
+            RecordedEpisode(n, TASK, list(clip), progress, [n == 0] * len(clip)),
             folder / "worker_0" / "trajectories" / f"traj_{n:04d}_00",
         )
     return read_recording(folder, control_hz=5.0)
@@ -72,7 +72,7 @@ def test_the_command_asks_a_baseline_by_its_own_weights(baseline_folders, tmp_pa
     for more, reason in (
         (["--modes", "robometer", "progress"], "mode 'robometer' needs its own model; ask for it alone"),
         (["--modes", "robometer", "--answers", "nearest"], "mode 'robometer' has one answer; leave out --answers"),
-        (["--modes", "topreward"], "are not those of this model"),
+        (["--modes", "topreward"], "holds the weights of a Robometer (progress_head.*), not an LRM; use it in mode"),
     ):
         with pytest.raises(SystemExit):
             main([*words, "--model", model, *more])

@@ -18,7 +18,7 @@ FIRST = "first_frame"  # upstream's result where there is nothing to compare wit
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTrajectory:
     """A recorded trajectory of T control steps with N scores.
 
     Attributes:
@@ -46,7 +46,7 @@ class Scored:
     unanswered: int
 
 
-def read_scores(paths: Sequence[Path]) -> tuple[str, list[Scored]]:
+def read_scores(paths: Sequence[Path]) -> tuple[str, list[ScoredTrajectory]]:
     """Read score files, which are taken together as one set.
 
     Args:
@@ -77,7 +77,7 @@ def read_scores(paths: Sequence[Path]) -> tuple[str, list[Scored]]:
     return next(iter(modes.values())), trajectories
 
 
-def _trajectory(one: Mapping[str, Any], mode: str, where: str) -> Scored:
+def _trajectory(one: Mapping[str, Any], mode: str, where: str) -> ScoredTrajectory:
     """Return a trajectory of a score file."""
     where = f"{where}, trajectory '{one.get('traj_dir', '?')}'"
     steps, summary = one.get("oracle_steps", []), one.get("summary", {})
@@ -93,18 +93,18 @@ def _trajectory(one: Mapping[str, Any], mode: str, where: str) -> Scored:
     at, written, score, unanswered = [], [], [], 0
     for entry in one.get(f"{kind}_scores") or []:
         at.append(_number(entry, "t", where))
-        said = entry.get(f"vlm_{kind}_score")
-        written.append(math.nan if said is None else _number(entry, f"vlm_{kind}_score", where))
+        value = entry.get(f"vlm_{kind}_score")
+        written.append(math.nan if value is None else _number(entry, f"vlm_{kind}_score", where))
         failed = entry.get("result") is None if kind == COMPARISON else not entry.get("success", True)
         score.append(math.nan if failed or entry.get("result") == FIRST else written[-1])
-        unanswered += failed or said is None
+        unanswered += failed or value is None
     for what, times in (("oracle_steps", time), (f"{kind}_scores", at)):
         if np.any(np.diff(times) <= 0):
             raise ValueError(f"{where}: the times of its {what} do not ascend")
     strange = sorted(set(at) - set(time))
     if strange:
         raise ValueError(f"{where}: scores at t = {strange[:5]}, where it has no control step")
-    return Scored(
+    return ScoredTrajectory(
         str(one.get("traj_dir", "?")),
         bool(success),
         float(summary.get("total_oracle_reward", cumulative[-1])),

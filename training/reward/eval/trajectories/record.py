@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record what a policy does in the twin, a frame a control step, in upstream's layout for open-loop scoring.
+"""Record rollouts of a policy in the twin, a frame a control step, in upstream's layout for open-loop scoring.
 
 ``worker_0/trajectories/traj_<world:04d>_<episode:02d>/`` holds ``frame_000.png`` (after the first action) and so on,
 ``metadata.jsonl`` (a line a control step: t, oracle_reward, cumulative_reward, success) and ``summary.json``
@@ -7,7 +7,7 @@
 the simulator's progress before the first step and after each.
 
 ``oracle_reward`` is the change of the simulator's progress, and 1 more when the task is first done: reward ``env`` of
-``lrm ppo``. All episodes have the same length. They are played in rounds, one in each world, in scenes built anew, so
+``lrm ppo``. All episodes have the same length. They run in rounds, one in each world, in rebuilt scenes, so
 a recording that was cut short goes on and ends the same to the bit.
 """
 
@@ -40,7 +40,7 @@ SIMULATOR = "simulator.json"
 
 
 @dataclass
-class Played:
+class RecordedEpisode:
     """An episode of T control steps.
 
     Attributes:
@@ -76,12 +76,12 @@ def record(
         checkpoint: folder of the policy.
         seeds: of the start poses, no seed twice.
         out: folder of the recording.
-        worlds: how many play at once; part of what makes a recording the same to the bit.
+        worlds: simulated at once; a recording is the same to the bit only with the same number.
         max_steps: control steps of every episode, at most 1000 (upstream's frames have three digits).
         execute_steps: actions executed of every chunk.
-        noise_std: deviation of the targets [rad], one draw an episode as in refinement; 0: the policy's own actions.
+        noise_std: standard deviation of the exploration noise [rad], drawn once an episode as in refinement; 0: none.
         noise_seed: of that noise.
-        processes: that share the worlds; default: one a core.
+        processes: worker processes of the worlds; default: one a core.
         progress: called with the number of episodes that are on disk now.
 
     Returns:
@@ -105,13 +105,15 @@ def record(
         "noise_std": noise_std,
         "noise_seed": noise_seed,
     }
-    _claim(out, about | {"policy": str(checkpoint), "commit": source_commit()}, tuple(about))
+    _check_recording(out, about | {"policy": str(checkpoint), "commit": source_commit()}, tuple(about))
     rounds = [list(seeds[at : at + worlds]) for at in range(0, len(seeds), worlds)]
     missing = [
-        turn for turn, own in enumerate(rounds) if not all(_folder(out, w, turn).is_dir() for w in range(len(own)))
+        round_index
+        for round_index, own in enumerate(rounds)
+        if not all(_folder(out, w, round_index).is_dir() for w in range(len(own)))
     ]
     if progress:
-        progress(sum(len(own) for turn, own in enumerate(rounds) if turn not in missing))
+        progress(sum(len(own) for round_index, own in enumerate(rounds) if round_index not in missing))
     if not missing:
         return 0
     count = 0
@@ -119,14 +121,14 @@ def record(
     actor = load_eval_actor(checkpoint, contract, execute_steps, noise_std)
     rules = EpisodeRules(max_steps, stop_at_success=False, judge_every=1)
     with VectorWorlds(worlds, rules, execute_steps, processes, contract) as vector:
-        for turn in missing:
-            played = _play(vector, actor, rounds[turn], noise_seed if noise_std else None)
-            for world, episode in enumerate(played):
-                if not _folder(out, world, turn).is_dir():
-                    _write(episode, _folder(out, world, turn))
+        for round_index in missing:
+            episodes = _rollout(vector, actor, rounds[round_index], noise_seed if noise_std else None)
+            for world, episode in enumerate(episodes):
+                if not _folder(out, world, round_index).is_dir():
+                    _write(episode, _folder(out, world, round_index))
                     count += 1
             if progress:
-                progress(len(played))
+                progress(len(episodes))
     return count
 
 
@@ -141,28 +143,28 @@ def oracle_rewards(progress: Sequence[float], success: Sequence[bool]) -> list[f
     return [float(now - before) + (t == first) for t, (before, now) in enumerate(pairwise(progress))]
 
 
-def _play(vector: VectorWorlds, actor: Any, seeds: Sequence[int], noise_seed: int | None) -> list[Played]:
-    """Play one episode in each of the first worlds; the others stand still."""
+def _rollout(vector: VectorWorlds, actor: Any, seeds: Sequence[int], noise_seed: int | None) -> list[RecordedEpisode]:
+    """Run one episode in each of the first worlds; the others are idle."""
     active = list(range(len(seeds)))
     starts = [*seeds, *[seeds[-1]] * (vector.count - len(seeds))]
     observations = vector.reset([[seed] for seed in starts], rebuild=True)[: len(seeds)]
-    played = [Played(seed, observation.task) for seed, observation in zip(seeds, observations, strict=True)]
+    episodes = [RecordedEpisode(seed, observation.task) for seed, observation in zip(seeds, observations, strict=True)]
     noise = None if noise_seed is None else torch.cat([_noise(actor, noise_seed, seed) for seed in seeds])
     while active:
         chunks = list(actor.act(observations, noise).targets)
         results = vector.step(chunks, active)
-        for episode, result in zip(played, results, strict=True):
+        for episode, result in zip(episodes, results, strict=True):
             episode.frames += [frame for _, frame in result.judged]
             episode.progress += result.progress.tolist()[1 if episode.progress else 0 :]
             episode.success += result.success.tolist()
         if results[0].done:  # all together: episodes have the same length
-            return played
+            return episodes
         observations = [result.observation for result in results]
-    return played
+    return episodes
 
 
 def _noise(actor: Any, noise_seed: int, seed: int) -> torch.Tensor:
-    """Return the noise (1, R, D) of an episode, whatever else is played."""
+    """Return the noise (1, R, D) of an episode; it depends on both seeds alone."""
     state = int(np.random.SeedSequence([noise_seed, seed]).generate_state(1)[0])
     return actor.noise.sample(1, torch.Generator().manual_seed(state))
 
@@ -170,11 +172,11 @@ def _noise(actor: Any, noise_seed: int, seed: int) -> torch.Tensor:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def _folder(out: Path, world: int, turn: int) -> Path:
-    return out / WORKER / "trajectories" / f"traj_{world:04d}_{turn:02d}"
+def _folder(out: Path, world: int, round_index: int) -> Path:
+    return out / WORKER / "trajectories" / f"traj_{world:04d}_{round_index:02d}"
 
 
-def _write(episode: Played, folder: Path) -> None:
+def _write(episode: RecordedEpisode, folder: Path) -> None:
     """Write a trajectory; it appears under its name when it is whole."""
     part = folder.parents[1] / ".part"
     shutil.rmtree(part, ignore_errors=True)
@@ -192,8 +194,8 @@ def _write(episode: Played, folder: Path) -> None:
     os.replace(part, folder)
 
 
-def _claim(out: Path, about: dict[str, Any], same: Sequence[str]) -> None:
-    """Say what the recording is, or check that what is there is the same."""
+def _check_recording(out: Path, about: dict[str, Any], same: Sequence[str]) -> None:
+    """Write what the recording was made with, or check that what is there was made with the same."""
     path = out / RECORDING
     if path.is_file():
         before = read_json(path, "give another --out")

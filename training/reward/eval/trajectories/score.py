@@ -37,7 +37,7 @@ from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 MODES = {"progress": "progress", "completion": "completion", COMPARISON: "contrastive"}  # upstream's name -> head
 ANSWERS = ("mean", "nearest", "written")
 _BATCH = 32  # frames
-_SECOND = 10**9  # [ns]
+_NS_PER_S = 10**9  # [ns]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Trajectory:
             image = np.asarray(Image.open(path).convert("RGB"))
         except OSError as error:
             raise ValueError(f"frame '{path}' cannot be read: {error}; remove its folder and record again") from None
-        return Frame(round(t * _SECOND / self.control_hz), "recorded", image)
+        return Frame(round(t * _NS_PER_S / self.control_hz), "recorded", image)
 
 
 def read_recording(folder: Path, control_hz: float = RobotContract.control_hz) -> list[Trajectory]:
@@ -91,7 +91,7 @@ def read_recording(folder: Path, control_hz: float = RobotContract.control_hz) -
 
 
 def _trajectory(folder: Path, control_hz: float) -> Trajectory:
-    mend = "remove the folder and record again"
+    cure = "remove the folder and record again"
     try:
         lines = [line for line in (folder / "metadata.jsonl").read_text().splitlines() if line.strip()]
         steps = [json.loads(line) for line in lines]
@@ -99,14 +99,14 @@ def _trajectory(folder: Path, control_hz: float) -> Trajectory:
         simulator = folder / SIMULATOR
         progress = np.array(json.loads(simulator.read_text())["progress"][1:]) if simulator.is_file() else None
     except FileNotFoundError as error:
-        raise ValueError(f"trajectory '{folder}' has no {Path(error.filename).name}; {mend}") from None
+        raise ValueError(f"trajectory '{folder}' has no {Path(error.filename).name}; {cure}") from None
     except (ValueError, KeyError) as error:
-        raise ValueError(f"trajectory '{folder}' is damaged: {error!r}; {mend}") from None
+        raise ValueError(f"trajectory '{folder}' is damaged: {error!r}; {cure}") from None
     frames = len(list(folder.glob("frame_*.png")))
     if [step.get("t") for step in steps] != list(range(frames)) or (progress is not None and len(progress) != frames):
-        raise ValueError(f"trajectory '{folder}' has {len(steps)} lines of metadata for {frames} frames; {mend}")
+        raise ValueError(f"trajectory '{folder}' has {len(steps)} lines of metadata for {frames} frames; {cure}")
     if not steps:
-        raise ValueError(f"trajectory '{folder}' is empty; {mend}")
+        raise ValueError(f"trajectory '{folder}' is empty; {cure}")
     if not str(summary.get("task_description", "")).strip():
         raise ValueError(f"trajectory '{folder}' has no task_description in its summary.json; write it there")
     return Trajectory(folder, steps, summary, progress, control_hz)
@@ -118,7 +118,7 @@ def score(
     modes: Sequence[str] = tuple(MODES),
     interval: int = 1,
     answers: str = "mean",
-    said: Callable[[int], Any] | None = None,
+    progress: Callable[[int], Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the content of a ``vlm_scores.json`` for each mode.
 
@@ -128,7 +128,7 @@ def score(
         modes: of ``MODES``, or one of ``VIDEO_HEADS`` alone.
         interval: ask about every K-th frame.
         answers: one of ``ANSWERS``.
-        said: called with the number of frames that were looked at.
+        progress: called with the number of scored frames.
 
     Raises:
         ValueError: unknown modes or such that no model answers together, an interval below 1, answers or a read-out
@@ -170,8 +170,8 @@ def score(
                     f"{_kind(mode)}_scores": entries[mode],
                 }
             )
-        if said:
-            said(len(trajectory.steps))
+        if progress:
+            progress(len(trajectory.steps))
     return files
 
 
@@ -239,7 +239,7 @@ def _entry(mode: str, t: int, answer: Reward | Unscored, answers: str) -> dict[s
 
 
 def progress_pairs(trajectories: Sequence[Trajectory], content: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    """Return rows (simulator's progress, said progress, share of the episode's time) of every scored frame.
+    """Return rows (simulator's progress, predicted progress, share of the episode's time) of every scored frame.
 
     Args:
         trajectories: recorded.

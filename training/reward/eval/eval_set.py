@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation asks a reward model, its answers, and those of the untrained base and of trivial predictors."""
+"""Eval set of a reward model, and the predictions on it: the model's, an untrained model's, trivial baselines'."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lrm_ros.progress import progress_bar
 from lrm_ros.reward.models import RewardModel
 from lrm_ros.types import Frame, RewardQuery, Unscored
 
-CLEARLY = 0.1  # pairs differ by at least this much progress
-PAIRS = 8  # pairs of an episode, each asked in both orders
+MIN_GAP = 0.1  # smallest difference of progress in a pair
+PAIRS_PER_EPISODE = 8  # each in both orders
 _BATCH = 64
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSet:
     """Labelled keyframes of many episodes and the pairs to compare.
 
     Attributes:
@@ -48,16 +48,16 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a predictor said: progress (N,) in [0, 1], done (N,) p(done), contrastive (M,) in [-1, 1]."""
+class Predictions:
+    """Predictions on an eval set: progress (N,) in [0, 1], done (N,) p(done), contrastive (M,) in [-1, 1]."""
 
     progress: NDArray[np.float64]
     done: NDArray[np.float64]
     contrastive: NDArray[np.float64]
 
 
-def make_exam(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> Exam:
-    """Return the exam of keyframe rows (see ``lrm_ros.training.reward.data.keyframes``), with pairs drawn by ``seed``.
+def make_eval_set(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> EvalSet:
+    """Return the eval set of keyframe rows (``lrm_ros.training.reward.data.keyframes``); ``seed`` draws the pairs.
 
     Raises:
         ValueError: no rows.
@@ -76,11 +76,11 @@ def make_exam(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> Exam:
         inside = np.flatnonzero((episode == number) & np.isfinite(progress))
         first, second = np.triu_indices(len(inside), 1)
         first, second = inside[first], inside[second]
-        clear = np.flatnonzero(np.abs(progress[first] - progress[second]) >= CLEARLY - 1e-6)
-        for pick in rng.permutation(clear)[:PAIRS]:
-            a, b = int(first[pick]), int(second[pick])
+        clear = np.flatnonzero(np.abs(progress[first] - progress[second]) >= MIN_GAP - 1e-6)
+        for index in rng.permutation(clear)[:PAIRS_PER_EPISODE]:
+            a, b = int(first[index]), int(second[index])
             pairs += [(a, b), (b, a)]
-    return Exam(
+    return EvalSet(
         [r["jpeg"] for r in rows],
         np.array([r["task"] for r in rows], object),
         np.array([r["source"] for r in rows], object),
@@ -93,29 +93,33 @@ def make_exam(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> Exam:
     )
 
 
-def ask(model: RewardModel, exam: Exam, readout: str = "forward", initial: bool = False, name: str = "") -> Answers:
-    """Ask a model everything; constant memory but for the JPEGs.
+def predict(
+    model: RewardModel, eval_set: EvalSet, readout: str = "forward", initial: bool = False, name: str = ""
+) -> Predictions:
+    """Return a model's predictions on an eval set; memory holds the JPEGs and one batch of frames.
 
     Args:
-        model: who answers.
-        exam: the questions.
+        model: the reward model.
+        eval_set: keyframes and pairs.
         readout: ``forward`` or ``generate``.
-        initial: show the episode's first frame beside the current one when asking for progress.
+        initial: show the episode's first frame beside the current one in progress queries.
         name: for the progress bar.
 
     Raises:
-        RuntimeError: a question got no answer.
+        RuntimeError: a query got no answer.
     """
-    firsts = {number: row for row, number in reversed(list(enumerate(exam.episode)))}
-    total = 2 * len(exam.jpegs) + len(exam.pairs)
-    with progress_bar(total, f"ask {name}".strip(), "question") as bar:
+    firsts = {number: row for row, number in reversed(list(enumerate(eval_set.episode)))}
+    total = 2 * len(eval_set.jpegs) + len(eval_set.pairs)
+    with progress_bar(total, f"predict {name}".strip(), "query") as bar:
 
-        def answers(head: str, rows: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+        def values_of(head: str, rows: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
             values = []
             for at in range(0, len(rows), _BATCH):
                 part = rows[at : at + _BATCH]
-                frames = {row: Frame(row, "camera", _decode(exam.jpegs[row])) for some in part for row in some}
-                queries = [RewardQuery(exam.tasks[some[-1]], head, tuple(frames[row] for row in some)) for some in part]
+                frames = {row: Frame(row, "camera", _decode(eval_set.jpegs[row])) for some in part for row in some}
+                queries = [
+                    RewardQuery(eval_set.tasks[some[-1]], head, tuple(frames[row] for row in some)) for some in part
+                ]
                 for answer in model.score(queries, readout):
                     if isinstance(answer, Unscored):
                         raise RuntimeError(f"head '{head}' gave no answer: {answer.reason}")
@@ -123,38 +127,38 @@ def ask(model: RewardModel, exam: Exam, readout: str = "forward", initial: bool 
                 bar.update(len(part))
             return np.array(values)
 
-        alone = [(row,) for row in range(len(exam.jpegs))]
-        shown = [(int(firsts[exam.episode[row]]), row) for row in range(len(exam.jpegs))] if initial else alone
-        return Answers(
-            answers("progress", shown),
-            answers("completion", alone),
-            answers("contrastive", [tuple(pair) for pair in exam.pairs.tolist()]),
+        alone = [(row,) for row in range(len(eval_set.jpegs))]
+        shown = [(int(firsts[eval_set.episode[row]]), row) for row in range(len(eval_set.jpegs))] if initial else alone
+        return Predictions(
+            values_of("progress", shown),
+            values_of("completion", alone),
+            values_of("contrastive", [tuple(pair) for pair in eval_set.pairs.tolist()]),
         )
 
 
-def trivial(exam: Exam, training: Exam | None = None) -> dict[str, Answers]:
-    """Return what predictors say that never look at an image.
+def trivial_baselines(eval_set: EvalSet, training: EvalSet | None = None) -> dict[str, Predictions]:
+    """Return the predictions of baselines that look at no image.
 
-    ``constant``: the mean label of ``training`` (of the exam itself if there is none, which favours it), the second
+    ``constant``: the mean label of ``training`` (of the eval set itself if there is none, which favours it), the second
     image always. ``time_index``: the share of the episode's time that has passed, done at its end, the later image.
     """
-    known = training or exam
-    n, m = len(exam.jpegs), len(exam.pairs)
+    known = training or eval_set
+    n, m = len(eval_set.jpegs), len(eval_set.pairs)
     mean = float(np.nanmean(known.progress))
     rate = float((known.done[known.done >= 0] == 1).mean())
-    time = exam.position / 10
+    time = eval_set.position / 10
     return {
-        "constant": Answers(np.full(n, mean), np.full(n, rate), np.ones(m)),
-        "time_index": Answers(
+        "constant": Predictions(np.full(n, mean), np.full(n, rate), np.ones(m)),
+        "time_index": Predictions(
             time,
-            (exam.position == 10).astype(float),
-            np.sign(exam.position[exam.pairs[:, 1]] - exam.position[exam.pairs[:, 0]]).astype(float),
+            (eval_set.position == 10).astype(float),
+            np.sign(eval_set.position[eval_set.pairs[:, 1]] - eval_set.position[eval_set.pairs[:, 0]]).astype(float),
         ),
     }
 
 
 def untrained(load: Callable[[], Any], seed: int = 0) -> Any:
-    """Return a model of the same class whose weights are drawn anew: the base of a model trained from scratch.
+    """Return a model of the same class with randomly initialized weights: the baseline of a model trained from scratch.
 
     Args:
         load: loads the model, a ``QwenRewardModel`` without adapters.

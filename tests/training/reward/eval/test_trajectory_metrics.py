@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The seven figures of the open-loop analysis in both forms, worked out by hand and by plain loops."""
+"""The seven metrics of the open-loop analysis in both forms, worked out by hand and by plain loops."""
 
 import json
 import math
@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from lrm_ros.training.reward.eval.trajectories.read import read_scores
-from lrm_ros.training.reward.eval.trajectory_figures import FORMS, blind, counts, figures, still_pct, upstream_metrics
+from lrm_ros.training.reward.eval.trajectory_metrics import (
+    FORMS,
+    blind_predictions,
+    compute_metrics,
+    counts,
+    no_change_pct,
+    upstream_metrics,
+)
 
 INDEX, TIME = FORMS
 
@@ -44,10 +51,10 @@ def read(tmp_path, trajectories, mode="progress", name="vlm_scores.json"):
 
 
 def values(trajectories, mode, form):
-    return {name: part["value"] for name, part in figures(trajectories, mode, form).items()}
+    return {name: part["value"] for name, part in compute_metrics(trajectories, mode, form).items()}
 
 
-def test_absolute_figures_are_those_worked_out_by_hand(tmp_path):
+def test_absolute_metrics_are_those_worked_out_by_hand(tmp_path):
     found = read(
         tmp_path,
         [
@@ -75,7 +82,7 @@ def test_absolute_figures_are_those_worked_out_by_hand(tmp_path):
     }  # fmt: skip
 
 
-def test_relative_figures_are_those_worked_out_by_hand(tmp_path):
+def test_relative_metrics_are_those_worked_out_by_hand(tmp_path):
     found = read(
         tmp_path,
         [
@@ -90,9 +97,9 @@ def test_relative_figures_are_those_worked_out_by_hand(tmp_path):
     # Nothing was asked about the first frames: right, right, wrong; wrong. Of two rises one is found.
     aligned = {"direction_acc_pct": 50.0, "progress_recall_pct": 50.0, "monotonicity_success": 2 / 3}
     assert values(found, "comparison", TIME) == pytest.approx(aligned)
-    assert still_pct(found) == 25.0
+    assert no_change_pct(found) == 25.0
     later = {"direction_acc_pct": 50.0, "progress_recall_pct": 100.0, "monotonicity_success": 1.0}
-    assert values(blind(found, "comparison"), "comparison", TIME) == pytest.approx(later)
+    assert values(blind_predictions(found, "comparison"), "comparison", TIME) == pytest.approx(later)
 
 
 def test_a_missing_score_shifts_what_upstream_pairs_and_not_what_belongs_together(tmp_path):
@@ -122,7 +129,7 @@ def test_a_perfect_predictor_is_perfect_at_any_interval_once_time_is_aligned(tmp
         assert (values(relative, "comparison", INDEX)["direction_acc_pct"] > 98) == perfect
 
 
-def test_figures_that_cannot_be_said_are_left_out(tmp_path):
+def test_metrics_that_are_undefined_are_left_out(tmp_path):
     rising = [0.0, 0.1, 0.2]
     alike = read(tmp_path, [trajectory(rising, rising, success=True, name=str(n)) for n in range(2)])
     assert set(values(alike, "progress", INDEX)) == {"per_traj_pearson"}  # one class, two trajectories
@@ -144,7 +151,7 @@ def test_one_trajectory_without_scores_silences_upstream_and_is_left_out_in_time
     assert values(found, "progress", TIME)["per_traj_pearson"] == pytest.approx(1.0)
     assert counts(found)["without_score"] == 1
     none = read(tmp_path, [trajectory([None] * 3, rising)])
-    assert values(none, "progress", TIME) == {} and figures(none, "progress", TIME, rounds=10) == {}
+    assert values(none, "progress", TIME) == {} and compute_metrics(none, "progress", TIME, rounds=10) == {}
 
 
 def test_what_upstream_wrote_for_a_failed_query_counts_in_its_form_only(tmp_path):
@@ -160,7 +167,7 @@ def test_what_upstream_wrote_for_a_failed_query_counts_in_its_form_only(tmp_path
     assert counts(found)["unanswered"] == counts(pairs)["unanswered"] == 1
 
 
-def test_figures_are_those_of_plain_loops(tmp_path):
+def test_metrics_are_those_of_plain_loops(tmp_path):
     draw = random.Random(4)
     some = []
     for n in range(25):
@@ -188,11 +195,11 @@ def test_intervals_are_of_whole_trajectories_and_hold_the_value(tmp_path):
     rng = np.random.default_rng(0)
     rises = [[0.0, *np.sign(rng.normal(0.3, 1, 20)).tolist()] for _ in range(30)]
     found = read(tmp_path, [trajectory(r, [0.1] * 21, True, "comparison") for r in rises], "comparison")
-    part = figures(found, "comparison", TIME, rounds=300)["direction_acc_pct"]
+    part = compute_metrics(found, "comparison", TIME, rounds=300)["direction_acc_pct"]
     low, high = part["ci95"]
     assert low < part["value"] < high and 5 < high - low < 12  # 600 coin flips with p = .62: +-3.9 points
-    assert figures(found, "comparison", TIME, rounds=300)["direction_acc_pct"] == part
-    assert figures(found[:1], "comparison", TIME, rounds=300)["direction_acc_pct"]["ci95"] is None
+    assert compute_metrics(found, "comparison", TIME, rounds=300)["direction_acc_pct"] == part
+    assert compute_metrics(found[:1], "comparison", TIME, rounds=300)["direction_acc_pct"]["ci95"] is None
 
 
 def test_files_that_are_no_scores_say_where_and_why(tmp_path):
