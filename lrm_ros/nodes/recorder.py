@@ -34,6 +34,7 @@ from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.ros.stream import STOPPED_S
 from lrm_ros.ros.streams import Streams
+from lrm_ros.types import ActionChunk
 
 
 class RecorderNode(LrmNode[RecorderConfig]):
@@ -49,6 +50,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._streams: Streams | None = None
         self._steps: Steps | None = None  # of the open episode
         self._task = ""
+        self._state_ns = 0  # stamp of the newest joint state
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._writer: JournalWriter | None = None
         self._lock = threading.Lock()  # guards the writer's file between the thread and the services
@@ -110,6 +112,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._keep(f"frames_{spec.name}", frame.stamp_ns, "frame", frame)
 
     def _on_state(self, stamp_ns: int, state: NDArray[np.float32]) -> None:
+        self._state_ns = stamp_ns
         self._keep("states", stamp_ns, "state", stamp_ns, state)
 
     def _on_sent(self, message: JointTrajectory) -> None:
@@ -119,6 +122,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _on_chunk(self, kind: str, message: JointTrajectory) -> None:
         chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+        if not chunk.stamp_ns:  # means now, to the arm
+            chunk = ActionChunk(self._state_ns, chunk.actions, chunk.dt_s)
         self._put(kind + "s", chunk.stamp_ns, kind, chunk)
 
     def _on_reward(self, message: DiagnosticArray) -> None:

@@ -65,6 +65,14 @@ def recorder(spin, probe, arm, tmp_path) -> Iterator[RecorderNode]:
     spin.nodes.remove(node)
 
 
+def records(path: Path) -> list[tuple[str, int]]:
+    """(topic, time) of each message in a journal."""
+    from mcap.reader import make_reader
+
+    with path.open("rb") as file:
+        return [(channel.topic, message.log_time) for _, channel, message in make_reader(file).iter_messages()]
+
+
 def _name(node: RecorderNode, name: str) -> None:
     assert node.set_parameters([Parameter("episode_id", value=name)])[0].successful
 
@@ -100,6 +108,21 @@ def test_an_episode_started_after_the_reset_has_the_frame_of_the_reset(spin, pro
     path = spin.call(probe, Trigger, "recorder/stop_episode").message
     assert read_journal(path).steps[0].observation.frames["front"].image[0, 0, 0] == 9
     assert read_info(path).outcome is None
+
+
+def test_a_command_that_means_now_is_recorded_at_the_time_of_the_newest_state(spin, probe, arm, recorder):
+    _name(recorder, "hold")
+    commands = probe.create_publisher(JointTrajectory, "joint_command", STREAM)
+    arm.step(1)
+    spin.call(probe, Trigger, "recorder/start_episode")
+    arm.step(2)
+    spin.until(lambda: recorder._state_ns == 2 * DT and commands.get_subscription_count())
+    hold = ActionChunk(0, np.full((1, 6), 0.7, np.float32), 0.1)
+    commands.publish(messages.from_chunk(hold, JOINTS))
+    ended = spin.call(probe, SetBool, "recorder/end_episode", SetBool.Request(data=True))
+    assert ended.success
+    asked = [message for message in records(Path(ended.message)) if message[0] == "/joint_command"]
+    assert [ns for _, ns in asked] == [2 * DT]
 
 
 def test_without_a_task_no_episode_starts(spin, probe, tmp_path):

@@ -23,8 +23,8 @@ def shade(step: int, light: int) -> Image:
 def world(spin, probe):
     """A reward node with the fake model and a probe that plays camera and task."""
 
-    def build(**overrides):
-        node = spin.start(RewardNode(model="fake", realtime=False, **overrides))
+    def build(realtime=False, **overrides):
+        node = spin.start(RewardNode(model="fake", realtime=realtime, **overrides))
         images = probe.create_publisher(Image, "front/image_raw", IMAGE)
         tasks = probe.create_publisher(String, "task", LATCHED)
         rewards = spin.collect(probe, DiagnosticArray, "reward", STREAM)
@@ -132,7 +132,7 @@ def test_parameters_set_at_run_time_count_and_a_wrong_one_is_a_fault(spin, world
 
 
 def test_a_camera_that_publishes_best_effort_is_judged(spin, probe, world):
-    _, images, rewards = world(mode="progress", interval=1)
+    _, images, rewards = world(mode="progress", interval=1, realtime=True)
     probe.destroy_publisher(images)
     images = probe.create_publisher(Image, "front/image_raw", qos_profile_sensor_data)
     spin.until(lambda: images.get_subscription_count())

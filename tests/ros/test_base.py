@@ -333,11 +333,8 @@ def _assigned(path: Path) -> set[str]:
     """Return the names a file defines on ``self``: attributes and methods."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.ctx, ast.Store)
-            and getattr(node.value, "id", "") == "self"
-        ):
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if stored and getattr(node.value, "id", "") == "self":
             names.add(node.attr)
         elif isinstance(node, ast.ClassDef):
             names |= {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
