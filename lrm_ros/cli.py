@@ -48,6 +48,7 @@ COMMANDS = {
         "lrm_ros.training.bench.ppo",
         "measure an iteration of refinement, stage by stage",
     ),
+    "bench faults": ("lrm_ros.training.bench.faults", "measure how soon an arm in motion holds after each fault"),
     "bench realtime": (
         "lrm_ros.training.bench.realtime",
         "move the twin in real time by a policy that takes its time",
