@@ -20,7 +20,7 @@ KINDS = ("success", "halted", "dropped", "missed", "reversed", "random")
 TOUCHED = 0.4
 
 
-class PlayedWorld(Protocol):
+class ExpertWorld(Protocol):
     """A simulated world whose expert is known.
 
     Attributes:
@@ -65,7 +65,7 @@ class PlayedWorld(Protocol):
         ...
 
 
-def behave(world: PlayedWorld, kind: str, rng: np.random.Generator) -> Iterator[None]:
+def behave(world: ExpertWorld, kind: str, rng: np.random.Generator) -> Iterator[None]:
     """Act in a freshly reset world; yields after every control step.
 
     Args:

@@ -28,7 +28,7 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.bench.flops import peak_tflops, step_flops
 from lrm_ros.training.reward.train.config import LrmTrainConfig
 from lrm_ros.training.reward.train.qwen_sizes import SIZES, full_size_processor, random_model
-from lrm_ros.training.reward.train.rows import rows
+from lrm_ros.training.reward.train.rows import make_dataset
 
 _HEADS = {"sft": "progress", "dpo": "contrastive"}
 _WORD = " bowl"  # one token
@@ -107,7 +107,7 @@ def measure(
         reasoning_share=1.0, tensorboard=False,
     )  # fmt: skip
     examples = _Examples(head, config.batch_size * (steps + 2), height, width, words)
-    data = rows(examples, head, processor, (lambda example, value: reasoning) if reasoning_tokens else None)
+    data = make_dataset(examples, head, processor, (lambda example, value: reasoning) if reasoning_tokens else None)
     if method == "dpo":
         from lrm_ros.training.reward.train.dpo import dpo_trainer as make
     else:

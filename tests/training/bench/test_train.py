@@ -13,8 +13,8 @@ from brightness import FAST, examples_of, write_untrained  # type: ignore[import
 from lrm_ros.training.bench.flops import peak_tflops, step_flops
 from lrm_ros.training.bench.train import main as bench
 from lrm_ros.training.reward.train.qwen_sizes import full_size_processor, random_model
-from lrm_ros.training.reward.train.rows import rows
-from lrm_ros.training.reward.train.run import load_base
+from lrm_ros.training.reward.train.rows import make_dataset
+from lrm_ros.training.reward.train.run import load_base_model
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def test_counted_operations_are_those_that_run(head, vision, base, tmp_path):
     from lrm_ros.training.reward.train.dpo import dpo_trainer
     from lrm_ros.training.reward.train.sft import sft_trainer
 
-    model, processor = load_base(base, "cpu")
+    model, processor = load_base_model(base, "cpu")
     config = dataclasses.replace(FAST, train_vision=vision, gradient_checkpointing=False)
     make = dpo_trainer if head == "contrastive" else sft_trainer
-    data = rows(examples_of(head), head, processor, None)
+    data = make_dataset(examples_of(head), head, processor, None)
     trainer = make(model, processor, data, None, head, config, tmp_path, "cpu")
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.enable_input_require_grads()  # as with gradient checkpointing

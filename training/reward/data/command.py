@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gather keyframes for reward models from data sets, journals and simulators: ``lrm reward data``.
+"""Collect keyframes for reward models from data sets, journals and simulators: ``lrm reward data``.
 
-Every path is one source, of generated shards every source that is in them; sources give equally many episodes until
-they are exhausted. OUT then holds shards (``shard-00000.parquet``, ...) and ``manifest.json``. An interrupted command
-goes on when it is given again. Simulators play the tasks that a reward model may be trained on; with --zero-shot those
-held out for evaluation.
+Every path is one source; generated shards can hold several. Sources give equally many episodes until they are
+exhausted. OUT then holds shards (``shard-00000.parquet``, ...) and ``manifest.json``. The same command resumes an
+interrupted one. Simulators generate the training tasks; with --zero-shot those held out for evaluation.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ NAMED = ("lerobot", "robocasa", "journals")  # their sources can be given a name
 SIMULATORS = ("twin", "maniskill", "metaworld")
 
 
-def read(option: str, path: Path, name: str) -> Iterable[Entry]:
+def read_source(option: str, path: Path, name: str) -> Iterable[Entry]:
     """Return the entries of a source.
 
     Args:
         option: one of ``PATHS``.
         path: its data.
-        name: what it is called, if it is one of ``NAMED``.
+        name: name of the source, if the option is one of ``NAMED``.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -94,12 +93,12 @@ def read(option: str, path: Path, name: str) -> Iterable[Entry]:
     return read_robometer(path)
 
 
-def shuffled(entries: Iterable[Entry], window: int, seed: int) -> Iterator[Entry]:
-    """Yield entries in an order drawn by a seed, each from the next ``window`` (1: their own order)."""
+def shuffled(entries: Iterable[Entry], buffer_size: int, seed: int) -> Iterator[Entry]:
+    """Yield entries through a shuffle buffer of ``buffer_size`` entries (1: in their own order)."""
     rng, waiting = np.random.default_rng(seed), []
     for entry in entries:
         waiting.append(entry)
-        if len(waiting) >= window:
+        if len(waiting) >= buffer_size:
             yield waiting.pop(int(rng.integers(len(waiting))))
     while waiting:
         yield waiting.pop(int(rng.integers(len(waiting))))
@@ -115,15 +114,15 @@ def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
     """
     found: dict[str, Iterable[Entry]] = {}
 
-    def add(name: str, entries: Iterable[Entry], window: int) -> None:
+    def add(name: str, entries: Iterable[Entry], buffer_size: int) -> None:
         if name in found:
             raise ValueError(f"two sources are called '{name}'; give NAME=PATH where the option allows it, or one only")
-        found[name] = shuffled(entries, window, zlib.crc32(f"{args.seed} {name}".encode()))
+        found[name] = shuffled(entries, buffer_size, zlib.crc32(f"{args.seed} {name}".encode()))
 
     for option in PATHS:
         for given in getattr(args, option):
             name, path = _named(option, given)
-            add(name, read(option, path, name), args.shuffle)
+            add(name, read_source(option, path, name), args.shuffle)
     # A folder of generated shards can hold many sources, and several folders the same ones.
     generated: dict[str, list[Iterator[Entry]]] = {}
     for given in args.generated:
@@ -145,7 +144,7 @@ def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
             names = [name for name in SOURCES if name.split("/")[0] == simulator]
             names = [name for name in names if (name in HELD_OUT) == args.zero_shot]
             if not names:
-                raise ValueError(f"--zero-shot: no task of --{simulator} is held out; leave it away")
+                raise ValueError(f"--zero-shot: no task of --{simulator} is held out; leave out --{simulator}")
             first = seeds.GENERATED.take(args.seed, episodes).start
             for name in names:
                 add(name, play_source(name, episodes, first), 1)
@@ -164,7 +163,7 @@ def _named(option: str, given: str) -> tuple[str, Path]:
 
 
 def table(manifest: dict[str, Any]) -> str:
-    """Return what each source gave, as text."""
+    """Return the counts of each source as text."""
     width = max(len(name) for name in [*manifest["counts"], "source"])
     columns = ("episodes", "keyframes", "train", "val", "duplicates")
     lines = [f"{'source':{width}s}" + "".join(f"{name:>12s}" for name in columns) + "  skipped"]
@@ -188,14 +187,18 @@ def main(argv: list[str] | None = None) -> int:
         "--robomimic", action="append", default=[], nargs=2, metavar=("PATH", "TASK"), help="robomimic's HDF5, its task"
     )
     for simulator in SIMULATORS:
-        parser.add_argument(f"--{simulator}", type=int, default=0, metavar="N", help="play N episodes of each task")
-    parser.add_argument("--zero-shot", action="store_true", help="play the simulators' held-out tasks instead")
-    parser.add_argument("--per-source", type=int, metavar="N", help="most episodes of each source")
+        parser.add_argument(f"--{simulator}", type=int, default=0, metavar="N", help="generate N episodes of each task")
+    parser.add_argument("--zero-shot", action="store_true", help="use the simulators' held-out tasks instead")
+    parser.add_argument("--per-source", type=int, metavar="N", help="maximum number of episodes of each source")
     parser.add_argument(
-        "--shuffle", type=int, default=1000, metavar="N", help="draw the next episode out of N; 1: the source's order"
+        "--shuffle",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="shuffle buffer in episodes; 1: the source's order",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that draw, and the simulators' first start pose")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the manifest and the figures here")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle and the simulators' start poses")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the manifest and the throughput to this file")
     args = parser.parse_args(argv)
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "json", "per_source")}
     settings = {key: value for key, value in settings.items() if value or key == "seed"}

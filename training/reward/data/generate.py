@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled frames of generated sources on disk: ``python -m lrm_ros.training.reward.data.generate``.
+"""Generate labelled frames of simulated tasks: ``python -m lrm_ros.training.reward.data.generate``.
 
 The shards are those of ``lrm_ros.sim.twin.generate`` (``shard_0000.npz``: frames, progress, success, episode, kind,
-tasks), with the source of each episode beside its task. A finished shard is kept when the command is run again.
+tasks), with the source of each episode beside its task. The same command keeps finished shards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from lrm_ros import seeds
 from lrm_ros.files import claim_folder, replacing
 from lrm_ros.programs import exit_code
-from lrm_ros.sim.behaviour import KINDS as PLAYED
+from lrm_ros.sim.behaviour import KINDS as BEHAVIOURS
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
 from lrm_ros.sim.tabletop.scenes import FAMILIES
@@ -33,7 +33,7 @@ from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
 from lrm_ros.training.reward.data.sources.twin import play_twin
 
 SHARD = 100  # episodes a file
-# Tasks that no training episode may come from: what the model says about them is zero-shot.
+# Tasks that no training episode may come from: what the model says info them is zero-shot.
 HELD_OUT = (
     "maniskill/StackCube-v1",
     "maniskill/PullCube-v1",
@@ -63,14 +63,14 @@ def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: st
     Raises:
         ValueError: unknown source or kind.
     """
-    room, _, task = name.partition("/")
+    simulator, _, task = name.partition("/")
     if name == "twin":
         return play_twin(episodes, seed)
-    if room == "maniskill":
+    if simulator == "maniskill":
         return play_maniskill(task, episodes, seed, keep, kind)
-    if room == "tabletop":
+    if simulator == "tabletop":
         return play_tabletop(task, episodes, seed, keep, kind)
-    if room == "metaworld":
+    if simulator == "metaworld":
         return play_metaworld(task, episodes, seed, keep, kind)
     raise ValueError(f"no generated source '{name}'; there are: {', '.join(SOURCES)}")
 
@@ -81,7 +81,7 @@ def generate(
     """Write shards of labelled episodes; finished shards are kept when it is called again with the same arguments.
 
     Args:
-        names: sources, of ``SOURCES``; an episode's number is its place in all of them together.
+        names: sources, of ``SOURCES``; episodes are numbered through all of them.
         out: folder of the shards.
         episodes: how many of each source, unusable ones included.
         seed: first seed of each source.
@@ -108,7 +108,7 @@ def generate(
 
 
 def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
-    """Play some episodes and write them to a file."""
+    """Simulate some episodes and write them to a file."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "progress", "success", "episode", "kind")}
     tasks, counts = [], Counter[str]()
     for number, entry in entries:
@@ -125,8 +125,8 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
         columns["success"].append(episode.done.astype(np.uint8))
         columns["episode"].append(np.full(count, number, np.int32))
         columns["kind"].append(np.full(count, KINDS.index(episode.kind), np.int8))
-        about = {"episode": number, "task": episode.task, "kind": episode.kind, "source": entry.source}
-        tasks.append(json.dumps(about | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
+        info = {"episode": number, "task": episode.task, "kind": episode.kind, "source": entry.source}
+        tasks.append(json.dumps(info | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
         counts.update({episode.kind: 1, "frames": count})
     if tasks:
         merged = {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
         "--seed", type=int, default=seeds.GENERATED.first, help="first of each source (default %(default)s)"
     )
     parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
-    parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(PLAYED)}")
+    parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(BEHAVIOURS)}")
     args = parser.parse_args(argv)
     if warning := seeds.held_out_warning(args.seed, args.episodes):
         print(f"warning: {warning}", file=sys.stderr)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes of all sources as shards: taken in turns, each episode once, what cannot be used counted with the reason.
+"""Write keyframes of all sources as shards: round-robin, without duplicates, unusable episodes counted by reason.
 
-An episode is read when its turn comes, and only one at a time. Each shard holds where every source stands, so that a
-run that was killed goes on after its last finished shard and ends as if nothing had happened.
+One episode is read at a time. Each shard stores the position in every source: a killed run resumes after its last
+finished shard and writes the same keyframes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lrm_ros.progress import progress_bar
-from lrm_ros.training.reward.data.manifest import begin, write_manifest
+from lrm_ros.training.reward.data.manifest import open_manifest, write_manifest
 from lrm_ros.training.reward.data.rows import keyframes_of
 from lrm_ros.training.reward.data.shards import ShardWriter, read_state, shard_paths
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
@@ -35,17 +35,17 @@ def write_keyframes(
     settings: Mapping[str, Any] | None = None,
     shard_episodes: int = SHARD_EPISODES,
 ) -> dict[str, Any]:
-    """Write the keyframes of all sources; a run that was interrupted goes on.
+    """Write the keyframes of all sources; resumes an interrupted run.
 
-    Sources take turns with one usable episode each until they, or their limit, are exhausted. An episode whose
-    keyframes and task were there before, from any source, is left out. Episodes up to the last finished shard are not
+    Sources give one usable episode each in turn until they, or their limit, are exhausted. An episode with the
+    keyframes and task of an earlier one, from any source, is left out. Episodes up to the last finished shard are not
     opened again.
 
     Args:
         sources: name -> entries, the same and in the same order in every run.
         out: folder of ``shard-00000.parquet``, ... and ``manifest.json``.
-        per_source: most episodes of each source.
-        settings: what the sources were made with: kept in the manifest, and compared when a run goes on.
+        per_source: maximum number of episodes of each source.
+        settings: what the sources were made with: kept in the manifest, and compared when a run is resumed.
         shard_episodes: episodes a shard.
 
     Returns:
@@ -62,16 +62,16 @@ def write_keyframes(
     if shard_episodes < 1 or (per_source is not None and per_source < 1):
         raise ValueError(f"episodes a shard ({shard_episodes}) and a source ({per_source}) must be at least 1")
     about = {"sources": names, "per_source": per_source, "shard_episodes": shard_episodes, **(settings or {})}
-    manifest = begin(out, json.loads(json.dumps(about)))
+    manifest = open_manifest(out, json.loads(json.dumps(about)))
     started = time.perf_counter()
     if manifest["complete"]:
         return {**manifest, "seconds": 0.0, "keyframes_per_s": 0.0}
-    run = _Run(out, names)
+    run = _RunState(out, names)
     before = run.total("keyframes")
-    streams = {name: run.rest_of(name, entries) for name, entries in sources.items()}
+    streams = {name: run.remaining(name, entries) for name, entries in sources.items()}
     waiting = {name for name in names if per_source is None or run.counts[name]["episodes"] < per_source}
 
-    def tell(text: str) -> None:
+    def log(text: str) -> None:
         tqdm.write(text, sys.stderr)
 
     def figures() -> dict[str, float]:
@@ -86,7 +86,7 @@ def write_keyframes(
                 run.turn = (run.turn + 1) % len(names)
                 if name not in waiting:
                     continue
-                columns = run.next_usable(name, streams[name], tell)
+                columns = run.next_usable(name, streams[name], log)
                 if columns is None:
                     waiting.discard(name)
                     continue
@@ -105,7 +105,7 @@ def write_keyframes(
             writer = None
     finally:
         if writer is not None:
-            writer.drop()
+            writer.discard()
     if run.total("episodes") == 0:
         reasons = {name: count["skipped"] for name, count in run.counts.items()}
         raise ValueError(f"no episode could be used; sources and the reasons they gave: {reasons}")
@@ -114,8 +114,8 @@ def write_keyframes(
     return {**manifest, **figures()}
 
 
-class _Run:
-    """Where every source stands, and what was seen; begins where the last finished shard says."""
+class _RunState:
+    """Position in every source, counts and hashes of the episodes; restored from the last finished shard."""
 
     def __init__(self, out: Path, names: list[str]) -> None:
         states = [read_state(path) for path in shard_paths(out)] if any(out.glob("shard-*.parquet")) else []
@@ -135,13 +135,13 @@ class _Run:
         return {name: {key: count[key] for key in count if key != "last"} for name, count in self.counts.items()}
 
     def finish(self, writer: ShardWriter) -> None:
-        """Complete a shard; from now on a run goes on after it."""
+        """Complete a shard; a later run resumes after it."""
         writer.finish({"turn": self.turn, "counts": self.counts, "seen": self._seen_here})
         self.shard += 1
         self._seen_here = []
 
-    def rest_of(self, name: str, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Return the entries of a source that were not gone through before."""
+    def remaining(self, name: str, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Return the entries of a source that were not read before."""
         stream, count, last = iter(entries), self.counts[name], ""
         for _ in range(count["listed"]):
             last = getattr(next(stream, None), "episode_id", "")
@@ -152,10 +152,8 @@ class _Run:
             )
         return stream
 
-    def next_usable(
-        self, name: str, stream: Iterator[Entry], tell: Callable[[str], Any]
-    ) -> dict[str, list[Any]] | None:
-        """Return the next episode of a source that can be used, or ``None`` at its end; count what is passed over."""
+    def next_usable(self, name: str, stream: Iterator[Entry], log: Callable[[str], Any]) -> dict[str, list[Any]] | None:
+        """Return the next episode of a source that can be used, or ``None`` at its end; count the skipped ones."""
         count = self.counts[name]
         for entry in stream:
             count["listed"] += 1
@@ -166,17 +164,17 @@ class _Run:
                 raise
             except Exception as error:  # damaged files make libraries raise anything
                 if _skip(count["skipped"], error):
-                    tell(f"{name}: '{entry.episode_id}' is skipped: {type(error).__name__}: {error}")
+                    log(f"{name}: '{entry.episode_id}' is skipped: {type(error).__name__}: {error}")
                 continue
-            identity = _digest(entry.source.encode(), entry.episode_id.encode())
+            key = _digest(entry.source.encode(), entry.episode_id.encode())
             content = _digest(columns["task"][0].encode(), *columns["jpeg"])
-            if identity in self._seen:
+            if key in self._seen:
                 _skip(count["skipped"], BadEpisode("another episode has the same source and id"))
             elif content in self._seen:
                 count["duplicates"] += 1
             else:
-                self._seen |= {identity, content}
-                self._seen_here += [identity, content]
+                self._seen |= {key, content}
+                self._seen_here += [key, content]
                 count["episodes"] += 1
                 count["keyframes"] += len(columns["jpeg"])
                 count[columns["split"][0]] += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``manifest.json`` beside the keyframes: what they were made from, with what, and how much each source gave."""
+"""``manifest.json`` beside the keyframes: sources, settings, versions and counts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NAME = "manifest.json"
 PACKAGES = ("av", "numpy", "opencv-python-headless", "pyarrow")
 
 
-def begin(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest of a new run, or of the one that goes on in this folder, and write it.
+def open_manifest(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a new run, or of the one that is resumed in this folder, and write it.
 
     Raises:
         ValueError: the folder belongs to other settings.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of one episode: its keyframes as JPEG images, with labels from the state or from time."""
+"""The keyframes of one episode as JPEG images, with labels from the state or from time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, one_size
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, same_size
 
 TENTHS = 10
 QUALITY = 95  # of the JPEG images
@@ -23,13 +23,13 @@ def keyframe_indices(length: int) -> list[int]:
 
 
 def split_of(source: str, episode_id: str) -> str:
-    """Return ``"train"`` or ``"val"``, the same for ever; all cameras of an episode (``ID@CAMERA``) get the same."""
+    """Return ``"train"`` or ``"val"``, by a hash; the same for all cameras of an episode (``ID@CAMERA``)."""
     name = f"{source}\n{episode_id.split('@')[0]}"
     share = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
     return "val" if share < VAL_SHARE else "train"
 
 
-def jpeg_of(image: NDArray[np.uint8]) -> bytes:
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     """Return an RGB image (H, W, 3) as JPEG.
 
     Raises:
@@ -58,10 +58,10 @@ def keyframes_of(entry: Entry) -> dict[str, list[Any]]:
     episode = entry.open()
     indices = keyframe_indices(episode.length)
     if len(indices) < 2 and episode.progress is None:
-        raise BadEpisode("a single frame: time tells nothing")
+        raise BadEpisode("a single frame: no progress from time")
     jpegs, height, width = [], 0, 0
-    for frame in one_size(episode.read(indices)):
-        jpegs.append(jpeg_of(frame))
+    for frame in same_size(episode.read(indices)):
+        jpegs.append(encode_jpeg(frame))
         height, width = frame.shape[:2]
     if len(jpegs) != len(indices):
         raise BadEpisode("fewer frames than it should have")
@@ -87,14 +87,14 @@ def keyframes_of(entry: Entry) -> dict[str, list[Any]]:
     }
 
 
-def _reaches_the_end(episode: SourceEpisode) -> bool:
+def _ends_done(episode: SourceEpisode) -> bool:
     return episode.kind == "demonstration" if episode.success is None else episode.success
 
 
 def _progress(episode: SourceEpisode, indices: list[int], positions: list[int]) -> list[float | None]:
     if episode.progress is not None:
         return [float(episode.progress[index]) for index in indices]
-    if _reaches_the_end(episode):
+    if _ends_done(episode):
         return [position / TENTHS for position in positions]
     return [*[None] * (len(indices) - 1), episode.end_progress]
 
@@ -104,6 +104,6 @@ def _done(episode: SourceEpisode, indices: list[int], positions: list[int]) -> l
         return [bool(episode.done[index]) for index in indices]
     if episode.success is False:
         return [False] * len(indices)
-    if _reaches_the_end(episode):
+    if _ends_done(episode):
         return [True if tenth == TENTHS else None if tenth >= TENTHS - 2 else False for tenth in positions]
     return [None] * len(indices)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keyframes on disk: Parquet shards of labelled JPEG images, one row a keyframe, one row group an episode.
 
-A shard appears under its name only when it is complete. It carries, as metadata, what its writer needs to go on after
-a kill.
+A shard appears under its name only when it is complete. Its metadata hold the state that its writer resumes from
+after a kill.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lrm_ros.files import put_in_place
 
 SPLITS = ("train", "val")
 # name -> Arrow type, nullable. "position" is the tenth of the episode's time, "frame" the index in the episode; a label
-# is null where nobody knows it; "by_state" tells that progress comes from a simulator's state.
+# is null where nobody knows it; "by_state": progress comes from a simulator's state.
 COLUMNS = {
     "source": ("string", False),
     "episode_id": ("string", False),
@@ -60,7 +60,7 @@ def shard_paths(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"'{folder}' holds no keyframes (shard-*.parquet); make them with 'lrm reward data'")
     for number, path in enumerate(paths):
         if path.name != shard_name(number):
-            raise ValueError(f"'{folder}' lacks {shard_name(number)}; restore it, or make the keyframes anew")
+            raise ValueError(f"'{folder}' lacks {shard_name(number)}; restore it, or make the keyframes again")
     return paths
 
 
@@ -112,8 +112,8 @@ class ShardWriter:
         put_in_place(self._part, self._path)
         return self._path
 
-    def drop(self) -> None:
-        """Forget the shard."""
+    def discard(self) -> None:
+        """Discard the shard."""
         self._writer.close()
         self._part.unlink(missing_ok=True)
 
@@ -134,7 +134,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path) -> ValueError:
-    return ValueError(f"'{path}' is not a readable shard of keyframes; restore it, or make the keyframes anew")
+    return ValueError(f"'{path}' is not a readable shard of keyframes; restore it, or make the keyframes again")
 
 
 def read_rows(folder: Path, split: str | None = None) -> Iterator[dict[str, Any]]:
@@ -150,7 +150,7 @@ def read_rows(folder: Path, split: str | None = None) -> Iterator[dict[str, Any]
     """
     check_split(split)
     for path in complete_shards(folder):
-        file = opened(path)
+        file = open_shard(path)
         for group in range(file.num_row_groups):
             if split is None or file.read_row_group(group, ["split"], use_threads=False)["split"][0].as_py() == split:
                 yield from file.read_row_group(group, use_threads=False).to_pylist()
@@ -162,20 +162,20 @@ def check_split(split: str | None) -> None:
         raise ValueError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
 
 
-def opened(path: Path) -> Any:
+def open_shard(path: Path) -> Any:
     """Return a shard that is kept open; reading it is safe in forked processes (memory map, no threads)."""
     import pyarrow as pa
 
     try:
         state = path.stat()
-        return _open(path, state.st_size, state.st_mtime_ns)
+        return _open_cached(path, state.st_size, state.st_mtime_ns)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path) from error
 
 
 @lru_cache(maxsize=256)
-def _open(path: Path, size: int, modified_ns: int) -> Any:
-    """Open a shard; size and time of the last change only tell a file from the one it replaces."""
+def _open_cached(path: Path, size: int, modified_ns: int) -> Any:
+    """Open a shard; size and modification time are part of the cache key."""
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path, memory_map=True)

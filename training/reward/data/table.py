@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.training.reward.data.shards import LABELS, check_split, complete_shards, opened
+from lrm_ros.training.reward.data.shards import LABELS, check_split, complete_shards, open_shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class Keyframes:
         paths: the shards.
         sources: names of the sources.
         tasks: different instructions.
-        kinds: names of what happens in an episode.
+        kinds: names of the behaviours.
         source: (N,) index into ``sources``.
         task: (N,) index into ``tasks``.
         kind: (N,) index into ``kinds``.
@@ -29,7 +29,7 @@ class Keyframes:
         progress: (N,) labels in [0, 1]; NaN where there is none.
         by_state: (N,) whether progress comes from a simulator's state.
         done: (N,) 1 done, 0 not, -1 not known.
-        place: (N, 3) shard, row group and row in it.
+        place: (N, 3) indices of shard, row group and row.
     """
 
     paths: tuple[Path, ...]
@@ -56,7 +56,7 @@ class Keyframes:
             ValueError: the shard cannot be read any more.
         """
         shard, group, inside = self.place[row].tolist()
-        column = opened(self.paths[shard]).read_row_group(group, ["jpeg"], use_threads=False)["jpeg"]
+        column = open_shard(self.paths[shard]).read_row_group(group, ["jpeg"], use_threads=False)["jpeg"]
         return column[inside].as_py()
 
 
@@ -78,7 +78,7 @@ def load_keyframes(folder: Path, split: str | None = None) -> Keyframes:
     paths = complete_shards(folder)
     tables, places = [], []
     for shard, path in enumerate(paths):
-        file = opened(path)
+        file = open_shard(path)
         tables.append(file.read(list(LABELS), use_threads=False))
         for group in range(file.num_row_groups):
             count = file.metadata.row_group(group).num_rows
@@ -92,7 +92,7 @@ def load_keyframes(folder: Path, split: str | None = None) -> Keyframes:
     wrong = np.flatnonzero(known & ~((progress >= 0) & (progress <= 1)))
     if len(wrong):
         where = {name: table[name][int(wrong[0])].as_py() for name in ("source", "episode_id", "frame", "progress")}
-        raise ValueError(f"'{folder}' has {len(wrong)} labels outside [0, 1], the first: {where}; make it anew")
+        raise ValueError(f"'{folder}' has {len(wrong)} labels outside [0, 1], the first: {where}; make it again")
 
     def coded(name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         column = table[name].combine_chunks().dictionary_encode()

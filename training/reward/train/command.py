@@ -10,7 +10,7 @@ for contrastive (paper: III-C)::
     lrm reward eval --model runs/lrm ...
 
 OUT then holds contrastive/, progress/ and completion/, as the published adapters do; upstream's server and
-``lrm_ros.reward`` load them. An interrupted training goes on when the same command is given again. Several GPUs:
+``lrm_ros.reward`` load them. The same command resumes an interrupted training. Several GPUs:
 ``accelerate launch [--multi_gpu | --config_file config/lrm_fsdp.yaml] -m lrm_ros.training.reward.train.command`` and
 the same options.
 """
@@ -36,7 +36,7 @@ from lrm_ros.training.reward.train.rows import Example, Examples, Reasoning, has
 
 
 def config_of(args: argparse.Namespace) -> LrmTrainConfig:
-    """Return the hyper-parameters: the file's or the defaults, then those of the command line.
+    """Return the hyperparameters: the file's or the defaults, then those of the command line.
 
     Raises:
         ValueError: an unknown name or a value of the wrong type.
@@ -68,11 +68,11 @@ def ask_teacher(teacher: Teacher, examples: Examples[Example], config: LrmTrainC
 
     total = len(chosen) * (len(answers(examples[chosen[0]])) if chosen else 0)
     wanted = ((example, value) for example in (examples[i] for i in chosen) for value in answers(example))
-    teacher.write_all(wanted, total, requests)
+    teacher.fill_cache(wanted, total, requests)
 
 
 def reasoning_of(config: LrmTrainConfig, args: argparse.Namespace) -> Reasoning | None:
-    """Return who writes the text before the label.
+    """Return the source of the text before the label, ``None`` for no text.
 
     Raises:
         ValueError: a teacher without address or name.
@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--head", choices=(*HEADS, "all"), default="all")
     parser.add_argument("--data", type=Path, required=True, help="folder of keyframes by 'lrm reward data'")
     parser.add_argument("--out", type=Path, required=True, help="folder of the adapters; one folder a head in it")
-    parser.add_argument("--config", type=Path, help="hyper-parameters; default: those of config/lrm_train.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one of them")
+    parser.add_argument("--config", type=Path, help="file of hyperparameters; default: those of config/lrm_train.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a hyperparameter")
     parser.add_argument("--reasoning", choices=REASONINGS, help="text before the label (default: the configuration's)")
     parser.add_argument("--teacher-url", default="", help="base address of an OpenAI-compatible server, ends in /v1")
     parser.add_argument("--teacher-model", default="", help="name of the vision-language model there")
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reasoning-only", action="store_true", help="ask the teacher for every text, then stop")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into OUT/HEAD/logs")
-    parser.add_argument("--json", type=Path, help="write the figures of the heads to this file")
+    parser.add_argument("--json", type=Path, help="write the metrics of the heads to this file")
     return parser
 
 
@@ -120,8 +120,8 @@ def _missing(config: LrmTrainConfig) -> str:
     return next((name for name in needed if importlib.util.find_spec(name) is None), "")
 
 
-def _name(data: Path) -> str:
-    """Return a name of a folder of keyframes that changes with what is in it."""
+def _data_name(data: Path) -> str:
+    """Return the folder of keyframes with a checksum of its manifest."""
     manifest = data / "manifest.json"
     return f"{data}, {zlib.crc32(manifest.read_bytes()):08x}" if manifest.is_file() else str(data)
 
@@ -129,7 +129,7 @@ def _name(data: Path) -> str:
 def _train(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from lrm_ros.training.reward.train.examples.heads import load_examples
+    from lrm_ros.training.reward.train.examples.dataset import load_examples
     from lrm_ros.training.reward.train.run import train_head
 
     config = config_of(args)
@@ -138,25 +138,25 @@ def _train(args: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for head in HEADS if args.head == "all" else (args.head,):
         examples = load_examples(args.data, head, "train", config.seed)
-        held_out = None
+        eval_examples = None
         if config.eval_examples:
-            held_out = load_examples(args.data, head, "val", config.seed, config.eval_examples)
-            if not len(held_out):
+            eval_examples = load_examples(args.data, head, "val", config.seed, config.eval_examples)
+            if not len(eval_examples):
                 raise ValueError(
-                    f"'{args.data}' has no validation examples for head '{head}'; gather more episodes, or train "
+                    f"'{args.data}' has no validation examples for head '{head}'; collect more episodes, or train "
                     "without validation: --set eval_examples=0"
                 )
         reasoning = None if head == "completion" else reasoning_of(config, args)
         if isinstance(reasoning, Teacher) and (args.reasoning_only or os.environ.get("WORLD_SIZE", "1") == "1"):
-            for some in (examples, held_out):
+            for some in (examples, eval_examples):
                 if some is not None:
                     ask_teacher(reasoning, some, config, args.teacher_requests)
         if args.reasoning_only:
             continue
         found[head] = train_head(
-            head, args.model, examples, args.out, config, held_out, reasoning, args.device, _name(args.data)
+            head, args.model, examples, args.out, config, eval_examples, reasoning, args.device, _data_name(args.data)
         )
-        gc.collect()  # trainer and model hold each other
+        gc.collect()  # trainer and model refer to each other
         torch.cuda.empty_cache()
     return found
 

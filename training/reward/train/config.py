@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every hyper-parameter of the reward heads' LoRA training, once; ``config/lrm_train.yaml`` says where each is from."""
+"""Hyperparameters of the reward heads' LoRA training, each once; ``config/lrm_train.yaml`` says where each is from."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def _opt(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class LrmTrainConfig:
-    """How one head is trained: LoRA, optimiser, batches, reasoning text, checkpoints."""
+    """How one head is trained: LoRA, optimizer, batches, reasoning text, checkpoints."""
 
     lora_r: int = _opt(64, "LoRA rank")
-    lora_alpha: int = _opt(128, "LoRA scale; the weights count alpha / r times")
+    lora_alpha: int = _opt(128, "LoRA alpha; the update is scaled by alpha / r")
     lora_dropout: float = _opt(0.05, "dropout before the LoRA matrices (SFT; DPO trains without)")
     lora_targets: tuple[str, ...] = _opt(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        "names of the linear layers that get LoRA matrices; these are the language model's",
+        "target modules of LoRA; these are the language model's linear layers",
     )
     train_vision: tuple[str, ...] = _opt(("progress",), "heads that also train and save the whole vision tower")
     sft_learning_rate: float = _opt(1e-4, "peak learning rate of the LoRA matrices, progress and completion")
@@ -33,20 +33,20 @@ class LrmTrainConfig:
     vision_learning_rate: float = _opt(2e-6, "peak learning rate of the vision tower")
     weight_decay: float = _opt(0.0, "AdamW's weight decay")
     max_grad_norm: float = _opt(1.0, "gradients are clipped to this norm")
-    warmup_ratio: float = _opt(0.03, "share of the steps with a rising learning rate")
-    schedule: str = _opt("cosine", "learning rate schedule, a name that transformers knows")
-    batch_size: int = _opt(4, "examples a step and device")
-    gradient_accumulation: int = _opt(8, "batches a step of the optimiser")
-    epochs: float = _opt(1.0, "passes over the examples")
-    max_steps: int = _opt(-1, "optimiser steps; -1: as many as the epochs take")
-    dpo_beta: float = _opt(0.1, "strength of DPO's tie to the base model")
+    warmup_ratio: float = _opt(0.03, "fraction of the steps with linear warmup of the learning rate")
+    schedule: str = _opt("cosine", "learning rate schedule, one of transformers' names")
+    batch_size: int = _opt(4, "examples in a batch of one device")
+    gradient_accumulation: int = _opt(8, "batches per optimizer step")
+    epochs: float = _opt(1.0, "epochs over the training examples")
+    max_steps: int = _opt(-1, "optimizer steps; -1: by the epochs")
+    dpo_beta: float = _opt(0.1, "DPO's beta: weight of the KL penalty to the reference model")
     reasoning: str = _opt("template", "text before the label of progress and contrastive: none, template or teacher")
-    reasoning_share: float = _opt(0.5, "share of the examples that have it; the others are the label only")
-    gradient_checkpointing: bool = _opt(True, "compute activations twice to save memory")
-    save_steps: int = _opt(100, "optimiser steps between two resume points; 0: none")
-    logging_steps: int = _opt(10, "optimiser steps between two lines of the log")
-    eval_examples: int = _opt(256, "validation examples, measured at every resume point; 0: none")
-    workers: int = _opt(4, "processes that decode and resize images; 0: in the training process")
+    reasoning_share: float = _opt(0.5, "share of the examples with reasoning; the others are the label only")
+    gradient_checkpointing: bool = _opt(True, "gradient checkpointing: recompute activations to save memory")
+    save_steps: int = _opt(100, "optimizer steps between two checkpoints; 0: none")
+    logging_steps: int = _opt(10, "optimizer steps between two lines of the log")
+    eval_examples: int = _opt(256, "validation examples, evaluated at every checkpoint; 0: none")
+    workers: int = _opt(4, "data loader workers; 0: load in the training process")
     tensorboard: bool = _opt(False, "write TensorBoard logs")
     seed: int = _opt(0, "seed of the LoRA matrices, the order of the examples and dropout")
 
@@ -72,7 +72,7 @@ class LrmTrainConfig:
             raise ValueError(f"max_steps must be -1 (by epochs) or above 0, got {self.max_steps}")
 
 
-def lora_of(config: LrmTrainConfig, head: str) -> Any:
+def lora_config(config: LrmTrainConfig, head: str) -> Any:
     """Return the ``peft.LoraConfig`` of a head."""
     from peft import LoraConfig
 
@@ -86,14 +86,14 @@ def lora_of(config: LrmTrainConfig, head: str) -> Any:
     )
 
 
-def arguments_of(config: LrmTrainConfig, folder: str, device: str, evaluate: bool) -> dict[str, Any]:
+def training_arguments(config: LrmTrainConfig, folder: str, device: str, evaluate: bool) -> dict[str, Any]:
     """Return what SFTConfig and DPOConfig share.
 
     Args:
-        config: hyper-parameters.
-        folder: folder of resume points.
+        config: hyperparameters.
+        folder: folder of checkpoints.
         device: ``"cpu"`` (float32) or ``"cuda"`` (bfloat16, LoRA matrices in float32).
-        evaluate: compute the validation loss at every resume point.
+        evaluate: compute the validation loss at every checkpoint.
     """
     return {
         "output_dir": folder,

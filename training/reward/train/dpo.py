@@ -10,28 +10,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lrm_ros.training.reward.train.config import LrmTrainConfig, arguments_of, lora_of
-from lrm_ros.training.reward.train.optimiser import with_vision_rate
+from lrm_ros.training.reward.train.config import LrmTrainConfig, lora_config, training_arguments
+from lrm_ros.training.reward.train.optimizer import with_vision_learning_rate
 
 
 def dpo_trainer(
-    model: Any, processor: Any, train: Any, held_out: Any | None, head: str, config: LrmTrainConfig, folder: Path,
-    device: str, callbacks: list[Any] | None = None,
+    model: Any, processor: Any, train_dataset: Any, eval_dataset: Any | None, head: str, config: LrmTrainConfig,
+    folder: Path, device: str, callbacks: list[Any] | None = None,
 ) -> Any:  # fmt: skip
     """Return a ``trl.DPOTrainer`` that is ready to train the contrastive head; arguments as in ``sft_trainer``."""
     from trl import DPOConfig, DPOTrainer
 
     arguments = DPOConfig(
-        **arguments_of(config, str(folder), device, held_out is not None),
+        **training_arguments(config, str(folder), device, eval_dataset is not None),
         learning_rate=config.dpo_learning_rate,
         beta=config.dpo_beta,
     )
-    return with_vision_rate(DPOTrainer, config)(
+    return with_vision_learning_rate(DPOTrainer, config)(
         model=model,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=held_out,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
         processing_class=processor,
-        peft_config=lora_of(config, head),
+        peft_config=lora_config(config, head),
         callbacks=callbacks,
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training examples as rows for TRL: the prompt as the reward heads ask it, and the answer that is to be learned.
+"""Training examples as rows for TRL: the reward head's prompt and the answer to learn.
 
-The prompt is rendered by the same code that asks it later (``lrm_ros.reward.heads`` and the model's chat template), so
-training and use cannot drift apart. The answer is the reasoning text, if any, an empty line, the head's JSON answer and
-the end of the turn; only these tokens count in the loss.
+The prompt is rendered by the same code as at inference (``lrm_ros.reward.heads`` and the model's chat template). The
+answer is the reasoning text, if any, an empty line, the head's JSON answer and the end of the turn; only these tokens
+count in the loss.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ E = TypeVar("E", covariant=True)
 
 
 class Example(Protocol):
-    """What a training example must tell; ``lrm_ros.training.reward.train.examples.heads`` makes them from keyframes.
+    """A training example; ``lrm_ros.training.reward.train.examples.dataset`` makes them from keyframes.
 
     Attributes:
         head: one of ``lrm_ros.types.HEADS``.
@@ -78,7 +78,7 @@ def label_of(example: Example) -> float:
 
 
 def prompt_of(example: Example, processor: Any) -> str:
-    """Return the user's turn and the start of the assistant's, as the model is asked later."""
+    """Return the user's turn and the start of the assistant's, as at inference."""
     messages = HEADS[example.head].messages(query_of(example))
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
@@ -140,7 +140,7 @@ def dpo_row(example: Example, reasoning: Reasoning | None, processor: Any) -> di
     }
 
 
-def rows(
+def make_dataset(
     examples: Examples[Example],
     head: str,
     processor: Any,
@@ -148,7 +148,7 @@ def rows(
     share: float = 1.0,
     seed: int = 0,
 ) -> Any:
-    """Return a ``datasets.Dataset`` that makes the row of an example when it is asked for it.
+    """Return a ``datasets.Dataset`` that makes the row of an example on access.
 
     Args:
         examples: examples of one head.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training of a reward head from base model and examples to an adapter folder that the reward model loads.
 
-``OUT/HEAD/`` appears when the training is complete; until then resume points lie in ``OUT/HEAD.part/``. A killed
-training goes on from its last complete resume point: weights, optimiser, schedule, random numbers and the order of the
+``OUT/HEAD/`` appears when the training is complete; until then checkpoints lie in ``OUT/HEAD.part/``. A killed
+training is resumed from its last complete checkpoint: weights, optimizer, schedule, random state and order of the
 examples.
 """
 
@@ -15,9 +15,15 @@ from typing import Any
 from lrm_ros.config_files import to_dict
 from lrm_ros.reward.models import find_model
 from lrm_ros.reward.qwen.load import load_qwen
+from lrm_ros.training.reward.train.checkpoints import (
+    check_settings,
+    last_checkpoint,
+    load_finished,
+    remove_incomplete,
+    save_adapter,
+)
 from lrm_ros.training.reward.train.config import LrmTrainConfig
-from lrm_ros.training.reward.train.folder import claim, drop_incomplete, finish, finished, last_checkpoint
-from lrm_ros.training.reward.train.rows import Example, Examples, Reasoning, rows
+from lrm_ros.training.reward.train.rows import Example, Examples, Reasoning, make_dataset
 from lrm_ros.types import HEADS
 
 
@@ -27,7 +33,7 @@ def train_head(
     examples: Examples[Example],
     out: Path,
     config: LrmTrainConfig,
-    held_out: Examples[Example] | None = None,
+    eval_examples: Examples[Example] | None = None,
     reasoning: Reasoning | None = None,
     device: str = "auto",
     data: str = "",
@@ -42,15 +48,15 @@ def train_head(
         model_name: base model: a folder, ``"tiny"``, or a Hugging Face name that is in the local cache.
         examples: what to train on, all of this head.
         out: folder of the adapters; one folder a head in it.
-        config: hyper-parameters.
-        held_out: validation examples.
-        reasoning: writes the text before the label; must fit ``config.reasoning``.
+        config: hyperparameters.
+        eval_examples: validation examples.
+        reasoning: gives the text before the label; must fit ``config.reasoning``.
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
-        data: says what the examples are, for the model card and to recognise an interrupted training.
+        data: name of the data, for the model card and to recognise an interrupted training.
         callbacks: transformers' trainer callbacks.
 
     Returns:
-        Figures: steps, resumed_at, seconds, loss_first, loss_last, evaluation, examples, parameters, settings.
+        Metrics: steps, resumed_at, seconds, loss_first, loss_last, evaluation, examples, parameters, settings.
 
     Raises:
         ValueError: ``OUT/HEAD`` belongs to another training, or examples do not fit the head.
@@ -64,40 +70,41 @@ def train_head(
     if head not in HEADS:
         raise ValueError(f"unknown head '{head}'; choose one of {', '.join(HEADS)}")
     if (reasoning is None) != (config.reasoning == "none" or head == "completion"):
-        needs = "needs a writer of the text" if reasoning is None else "takes no text before the label"
+        needs = "needs a source of the text" if reasoning is None else "takes no text before the label"
         raise ValueError(f"head '{head}' with reasoning '{config.reasoning}' {needs}")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     final, part = out / head, out / f"{head}.part"
     settings = {
-        "head": head, "base": _portable(model_name), "data": data, "examples": len(examples), "config": to_dict(config)
+        "head": head, "base": _portable_name(model_name), "data": data, "examples": len(examples),
+        "config": to_dict(config),
     }  # fmt: skip
     if final.exists():
-        return finished(final, settings)
+        return load_finished(final, settings)
     state = PartialState(cpu=device == "cpu")
     if state.is_main_process:
         part.mkdir(parents=True, exist_ok=True)
-        claim(part, settings)
-        drop_incomplete(part)
+        check_settings(part, settings)
+        remove_incomplete(part)
     state.wait_for_everyone()
     checkpoint = last_checkpoint(part)
 
-    model, processor = load_base(model_name, device)
+    model, processor = load_base_model(model_name, device)
     seed, share = config.seed, config.reasoning_share
-    train = rows(examples, head, processor, reasoning, share, seed)
-    evaluate = held_out is not None and len(held_out) > 0 and config.eval_examples > 0
-    check = None
-    if evaluate and held_out is not None:
-        check = rows(held_out, head, processor, reasoning, share, seed).select(
-            range(min(config.eval_examples, len(held_out)))
+    train_dataset = make_dataset(examples, head, processor, reasoning, share, seed)
+    evaluate = eval_examples is not None and len(eval_examples) > 0 and config.eval_examples > 0
+    eval_dataset = None
+    if evaluate and eval_examples is not None:
+        eval_dataset = make_dataset(eval_examples, head, processor, reasoning, share, seed).select(
+            range(min(config.eval_examples, len(eval_examples)))
         )
     if head == "contrastive":
         from lrm_ros.training.reward.train.dpo import dpo_trainer as make
     else:
         from lrm_ros.training.reward.train.sft import sft_trainer as make
-    watching = [*(callbacks or []), _watch()]
+    all_callbacks = [*(callbacks or []), _watch()]
     if config.tensorboard and state.is_main_process:
-        watching.append(_tensorboard(part / "logs"))
-    trainer = make(model, processor, train, check, head, config, part, device, watching)
+        all_callbacks.append(_tensorboard(part / "logs"))
+    trainer = make(model, processor, train_dataset, eval_dataset, head, config, part, device, all_callbacks)
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - begun
@@ -113,12 +120,12 @@ def train_head(
         "settings": settings,
     }
     if trainer.is_world_process_zero():
-        finish(ready, final, part, figures)
+        save_adapter(ready, final, part, figures)
     state.wait_for_everyone()
     return figures
 
 
-def load_base(model_name: str, device: str) -> tuple[Any, Any]:
+def load_base_model(model_name: str, device: str) -> tuple[Any, Any]:
     """Load base model and processor for training, in float32 on a CPU and bfloat16 elsewhere.
 
     Raises:
@@ -134,7 +141,7 @@ def load_base(model_name: str, device: str) -> tuple[Any, Any]:
     return model, processor
 
 
-def _portable(model_name: str) -> str:
+def _portable_name(model_name: str) -> str:
     """Return a model's name as another machine or working folder can use it: folders become absolute."""
     folder = Path(model_name).expanduser()
     return str(folder.resolve()) if model_name != "tiny" and folder.is_dir() else model_name

@@ -88,7 +88,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, words, message)
 @pytest.mark.parametrize("option", reward_data.PATHS)
 def test_every_option_has_its_reader(tmp_path, option):
     with pytest.raises((FileNotFoundError, ImportError), match=r"holds no|has no|is not there|needs|nowhere"):
-        next(iter(reward_data.read(option, tmp_path / "nowhere", "name")))
+        next(iter(reward_data.read_source(option, tmp_path / "nowhere", "name")))
 
 
 def test_a_corrected_command_may_use_the_folder_of_one_that_wrote_nothing(tmp_path):
@@ -99,8 +99,8 @@ def test_a_corrected_command_may_use_the_folder_of_one_that_wrote_nothing(tmp_pa
 
 
 def test_the_order_is_drawn_by_the_seed():
-    def order(window, seed):
-        return [int(one.episode_id) for one in reward_data.shuffled(entries("a", 50), window, seed)]
+    def order(buffer_size, seed):
+        return [int(one.episode_id) for one in reward_data.shuffled(entries("a", 50), buffer_size, seed)]
 
     assert order(1, 0) == list(range(50))
     assert order(20, 0) == order(20, 0) != order(20, 1)

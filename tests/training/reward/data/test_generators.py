@@ -13,7 +13,7 @@ from lrm_ros.training.reward.data.generate import generate, main, play_source
 from lrm_ros.training.reward.data.sources.episode import BadEpisode
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
-from lrm_ros.training.reward.data.sources.played import RANDOM_RISE, draw_kind, labelled_episode
+from lrm_ros.training.reward.data.sources.rollouts import MAX_RANDOM_GAIN, draw_kind, labelled_episode
 from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
 from lrm_ros.training.reward.data.sources.twin import play_twin
 from lrm_ros.training.reward.train.tiny.data import load_frames
@@ -80,7 +80,7 @@ def test_a_failure_of_each_kind_fails_and_its_labels_are_those_of_the_state(mani
     if kind == "dropped":
         assert episode.progress.max() > 0.4, "it lets go after it has begun to move the cube"
     if kind == "random":
-        assert episode.progress[-1] <= episode.progress[0] + RANDOM_RISE
+        assert episode.progress[-1] <= episode.progress[0] + MAX_RANDOM_GAIN
 
 
 def test_a_reversed_episode_begins_done_and_ends_at_the_start(maniskill):

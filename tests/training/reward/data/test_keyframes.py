@@ -124,7 +124,7 @@ def test_what_cannot_be_used_is_skipped_and_counted_with_the_reason(tmp_path, ca
         "unreadable: OSError": 1,
         "fewer frames than it should have": 1,
         "frames that are no (H, W, 3) uint8 images": 2,
-        "a single frame: time tells nothing": 1,
+        "a single frame: no progress from time": 1,
     }
     assert count["listed"] == 12 and count["episodes"] == 1
     assert "the disk is gone" in capfd.readouterr().err

@@ -15,12 +15,12 @@ from lrm_ros.training.reward.data.shards import read_rows
 from lrm_ros.training.reward.data.sources.episode import Entry, SourceEpisode, array_reader
 from lrm_ros.training.reward.data.sources.video import Video
 from lrm_ros.training.reward.data.table import load_keyframes
-from lrm_ros.training.reward.train.examples.draw import NEGATIVES, Shares, nearest_tenths, pick
-from lrm_ros.training.reward.train.examples.heads import Example, load_examples, make_examples
+from lrm_ros.training.reward.train.examples.dataset import Example, load_examples, make_examples
+from lrm_ros.training.reward.train.examples.sampling import NEGATIVES, ExampleMix, round_to_tenths, sample_balanced
 from lrm_ros.training.reward.train.rows import label_of, query_of
 
 LENGTH = 21
-NONE = Shares(wrong_task=0, reversed=0, stopped=0)
+NONE = ExampleMix(wrong_task=0, reversed=0, stopped=0)
 DRAWERS = ("open the drawer", "Open the drawer.", "close  the drawer")  # two of them are the same text
 
 
@@ -100,7 +100,7 @@ def test_every_example_is_a_question_that_its_head_can_ask_and_an_answer_that_it
 
 
 def test_plain_progress_is_the_label_of_the_current_frame(folder, rows):
-    examples = examples_of(folder, "progress", shares=NONE)
+    examples = examples_of(folder, "progress", mix=NONE)
     alone = 0
     for example in examples:
         *before, current = shown(example, rows)
@@ -112,12 +112,12 @@ def test_plain_progress_is_the_label_of_the_current_frame(folder, rows):
     assert 0.4 < alone / len(examples) < 0.6
     assert {"dropped", "reversed", "success", "demonstration"} == {example.kind for example in examples}
     for share, count in ((0.0, {1}), (1.0, {2})):
-        shares = Shares(initial=share, wrong_task=0, reversed=0, stopped=0)
-        assert {len(example.jpegs) for example in examples_of(folder, "progress", shares=shares)} == count
+        mix = ExampleMix(initial=share, wrong_task=0, reversed=0, stopped=0)
+        assert {len(example.jpegs) for example in examples_of(folder, "progress", mix=mix)} == count
 
 
 def test_labels_from_the_state_are_kept_whatever_the_time(folder, rows):
-    undone = [e for e in examples_of(folder, "progress", shares=NONE) if e.kind == "reversed"]
+    undone = [e for e in examples_of(folder, "progress", mix=NONE) if e.kind == "reversed"]
     assert undone
     for example in undone:
         assert example.value == round(min(1, (20 - shown(example, rows)[-1]["frame"]) / 14) * 10) / 10
@@ -162,7 +162,7 @@ def test_a_clip_that_stopped_ends_before_the_task_is_done(folder, rows, head):
 
 
 def test_completion_is_what_the_state_or_the_end_of_a_demonstration_says(folder, rows):
-    examples = examples_of(folder, "completion", shares=NONE)
+    examples = examples_of(folder, "completion", mix=NONE)
     for example in examples:
         (current,) = shown(example, rows)
         assert current["done"] is bool(example.value)
@@ -190,9 +190,9 @@ def test_pairs_are_of_one_episode_clearly_different_in_both_orders_and_judged_by
 
 @pytest.mark.parametrize("head", HEADS)
 def test_sources_give_equally_many_and_small_ones_are_not_worn_out(folder, head):
-    found = load_examples(folder, head, count=300, shares=Shares(wrong_task=0, reversed=0, stopped=0, repeats=2))
+    found = load_examples(folder, head, count=300, mix=ExampleMix(wrong_task=0, reversed=0, stopped=0, repeats=2))
     per_source = {name: sum(kinds.values()) for name, kinds in found.counts().items()}
-    rows = [tuple(pair) for pair in found.drawn.rows.tolist()]
+    rows = [tuple(pair) for pair in found.sampled.rows.tolist()]
     assert max(Counter(rows).values()) <= 2
     if head == "progress":
         assert per_source == {"drawers": 139, "cubes": 139, "filmed": 22}
@@ -208,10 +208,10 @@ def test_heads_get_equally_many_and_the_shares_are_met(folder):
     sets = {head: load_examples(folder, head) for head in HEADS}
     labelled = len(sets["progress"])
     assert all(abs(len(found) - labelled) <= 1 for found in sets.values())
-    kinds = Counter(sets["progress"].drawn.kinds)
-    shares = Shares()
-    assert kinds["wrong_task"] == round(shares.wrong_task * labelled)
-    assert kinds["stopped_clip"] == round(shares.stopped * labelled)
+    kinds = Counter(sets["progress"].sampled.kinds)
+    mix = ExampleMix()
+    assert kinds["wrong_task"] == round(mix.wrong_task * labelled)
+    assert kinds["stopped_clip"] == round(mix.stopped * labelled)
 
 
 def test_the_same_seed_gives_the_same_examples_and_another_one_others(folder):
@@ -242,7 +242,7 @@ def test_examples_can_be_sent_to_another_process(folder):
 def test_one_task_alone_has_no_wrong_text_and_the_others_take_its_place(tmp_path):
     write_keyframes({"a": [Entry("cubes", str(n), partial(cubes, n)) for n in range(6)]}, tmp_path)
     examples = load_examples(tmp_path, "progress", count=40)
-    assert len(examples) == 40 and "wrong_task" not in examples.drawn.kinds
+    assert len(examples) == 40 and "wrong_task" not in examples.sampled.kinds
 
 
 def test_a_split_without_episodes_gives_no_examples(tmp_path):
@@ -256,17 +256,17 @@ def test_a_split_without_episodes_gives_no_examples(tmp_path):
 
 def test_a_small_source_is_used_no_more_often_than_allowed():
     source = np.array([0] * 3 + [1] * 100)
-    drawn = pick(source, np.arange(103), 60, np.random.default_rng(0), 2)
-    assert Counter(source[drawn].tolist()) == {0: 6, 1: 54} and max(Counter(drawn.tolist()).values()) == 2
-    assert len(pick(source, np.arange(103), 999, np.random.default_rng(0), 1)) == 103
-    assert len(pick(source, np.array([], int), 5, np.random.default_rng(0), 1)) == 0
+    sampled = sample_balanced(source, np.arange(103), 60, np.random.default_rng(0), 2)
+    assert Counter(source[sampled].tolist()) == {0: 6, 1: 54} and max(Counter(sampled.tolist()).values()) == 2
+    assert len(sample_balanced(source, np.arange(103), 999, np.random.default_rng(0), 1)) == 103
+    assert len(sample_balanced(source, np.array([], int), 5, np.random.default_rng(0), 1)) == 0
 
 
 def test_labels_go_to_the_nearest_answer_or_are_refused():
-    assert nearest_tenths(np.array([0.0, 0.04, 0.16, 0.949, 1.0])).tolist() == [0.0, 0.0, 0.2, 0.9, 1.0]
+    assert round_to_tenths(np.array([0.0, 0.04, 0.16, 0.949, 1.0])).tolist() == [0.0, 0.0, 0.2, 0.9, 1.0]
     for bad in (float("nan"), float("inf"), -0.3, 1.06):
         with pytest.raises(ValueError, match="none of the answers"):
-            nearest_tenths(np.array([0.5, bad]))
+            round_to_tenths(np.array([0.5, bad]))
 
 
 def test_wrong_requests_are_refused(folder):
@@ -276,4 +276,4 @@ def test_wrong_requests_are_refused(folder):
         make_examples(load_keyframes(folder), "progress", -1, 0, NONE)
     for bad in ({"wrong_task": 1.2}, {"wrong_task": 0.6, "stopped": 0.6}, {"repeats": 0}, {"done": float("nan")}):
         with pytest.raises(ValueError, match=r"share|repeats"):
-            Shares(**bad)
+            ExampleMix(**bad)

@@ -69,7 +69,7 @@ def server() -> Iterator[Server]:
 
 
 def teacher(server: Server, tmp_path, **changes) -> Teacher:
-    return Teacher(server.url, "large-vlm", tmp_path / "cache", **{"pause_s": 0.0, **changes})
+    return Teacher(server.url, "large-vlm", tmp_path / "cache", **{"backoff_s": 0.0, **changes})
 
 
 # ---- template --------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
     ("reply", "message"),
     [
         ((404, b"no such model"), r"/v1/chat/completions refused .*'large-vlm' \(HTTP 404: no such model\); check"),
-        ((500, b"broken"), r"no answer in 4 tries \(HTTP 500: broken\); start the server"),
+        ((500, b"broken"), r"no answer in 4 attempts \(HTTP 500: broken\); start the server"),
         ((200, b"<html>"), r"did not answer in the OpenAI chat format: '<html>'"),
         (said(None), "did not answer in the OpenAI chat format"),
         (said('{ "more_complete_image": "ImageB" }'), f"wrote no reasoning about '{TASK}'"),
@@ -162,8 +162,8 @@ def test_an_answer_that_cannot_be_used_is_an_error_with_address_and_cure(server,
 
 
 def test_a_server_that_is_not_there_is_named(server, tmp_path):
-    absent = Teacher("http://127.0.0.1:9/v1", "large-vlm", tmp_path, pause_s=0.0, tries=2)
-    with pytest.raises(TeacherError, match=r"127\.0\.0\.1:9/v1/chat/completions gave no answer in 2 tries .*--teacher"):
+    absent = Teacher("http://127.0.0.1:9/v1", "large-vlm", tmp_path, backoff_s=0.0, attempts=2)
+    with pytest.raises(TeacherError, match=r"127\.0\.0\.1:9/v1/chat/completions gave no answer in 2 att.*--teacher"):
         absent(PAIR, 1.0)
 
 
@@ -181,10 +181,10 @@ def test_a_broken_off_round_goes_on_where_it_stopped(server, tmp_path):
     wanted = [(Example("progress", f"{TASK} {i}", (RED, BLUE), 0.5), 0.5) for i in range(12)]
     server.replies = [said(f"Number {i}.") for i in range(7)] + [(400, b"full")]
     with pytest.raises(TeacherError, match="HTTP 400: full"):
-        teacher(server, tmp_path).write_all(iter(wanted), len(wanted), workers=2)
+        teacher(server, tmp_path).fill_cache(iter(wanted), len(wanted), workers=2)
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 7
     server.requests.clear()
     server.replies = [said("Later.")]
-    teacher(server, tmp_path).write_all(iter(wanted), len(wanted), workers=2)
+    teacher(server, tmp_path).fill_cache(iter(wanted), len(wanted), workers=2)
     assert len(server.requests) == 5
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 12

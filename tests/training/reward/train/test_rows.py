@@ -8,7 +8,7 @@ from brightness import TASK, Example, examples_of, light  # type: ignore[import-
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.train.examples.reasoning import template
-from lrm_ros.training.reward.train.rows import answer_of, dpo_row, prompt_of, query_of, rows, sft_row
+from lrm_ros.training.reward.train.rows import answer_of, dpo_row, make_dataset, prompt_of, query_of, sft_row
 from lrm_ros.training.reward.train.tiny.model import build_processor
 
 
@@ -62,13 +62,13 @@ def test_both_answers_of_a_preference_end_with_the_label_and_reason_for_it(proce
 
 def test_half_of_the_rows_get_reasoning_and_always_the_same_half(processor):
     examples = examples_of("progress") * 50
-    runs = [rows(examples, "progress", processor, template, 0.5, seed) for seed in (0, 0, 1)]
+    runs = [make_dataset(examples, "progress", processor, template, 0.5, seed) for seed in (0, 0, 1)]
     reasoned = [["observation" in row["completion"] for row in data] for data in runs]
     assert 30 < sum(reasoned[0]) < 70 and reasoned[0] == reasoned[1] != reasoned[2]
 
 
 def test_examples_of_another_head_and_no_examples_are_refused(processor):
     with pytest.raises(ValueError, match="no examples for head 'progress'"):
-        rows([], "progress", processor, None)
+        make_dataset([], "progress", processor, None)
     with pytest.raises(ValueError, match="for head 'completion', the training is for 'progress'"):
-        rows(examples_of("completion"), "progress", processor, None)[0]
+        make_dataset(examples_of("completion"), "progress", processor, None)[0]

@@ -16,8 +16,8 @@ from brightness import FAST, TASK, Example, examples_of, light, write_untrained 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.training.reward.train.examples.reasoning import template
-from lrm_ros.training.reward.train.rows import query_of, rows
-from lrm_ros.training.reward.train.run import load_base, train_head
+from lrm_ros.training.reward.train.rows import make_dataset, query_of
+from lrm_ros.training.reward.train.run import load_base_model, train_head
 from lrm_ros.types import Reward
 
 
@@ -40,8 +40,8 @@ def test_only_the_assistants_tokens_count_in_the_loss(head, base, tmp_path):
     pytest.importorskip("trl")
     from lrm_ros.training.reward.train.sft import sft_trainer
 
-    model, processor = load_base(base, "cpu")
-    data = rows(examples_of(head), head, processor, template)
+    model, processor = load_base_model(base, "cpu")
+    data = make_dataset(examples_of(head), head, processor, template)
     trainer = sft_trainer(model, processor, data, None, head, FAST, tmp_path, "cpu")
     batch = next(iter(trainer.get_train_dataloader()))
     counted = batch["labels"] != -100
@@ -55,8 +55,8 @@ def test_the_first_preference_loss_is_the_logarithm_of_two_and_the_prompt_does_n
     pytest.importorskip("trl")
     from lrm_ros.training.reward.train.dpo import dpo_trainer
 
-    model, processor = load_base(base, "cpu")
-    data = rows(examples_of("contrastive"), "contrastive", processor, None)
+    model, processor = load_base_model(base, "cpu")
+    data = make_dataset(examples_of("contrastive"), "contrastive", processor, None)
     config = dataclasses.replace(FAST, max_steps=1)
     trainer = dpo_trainer(model, processor, data, None, "contrastive", config, tmp_path, "cpu")
     batch = next(iter(trainer.get_train_dataloader()))
@@ -97,7 +97,7 @@ def test_the_vision_tower_is_trained_at_its_own_rate_and_saved_as_upstreams_prog
     train_head("progress", base, examples_of("progress"), tmp_path, config, device="cpu")
     saved = json.loads((tmp_path / "progress" / "adapter_config.json").read_text())
     assert saved["modules_to_save"] == ["visual"]
-    model, _ = load_base(base, "cpu")
+    model, _ = load_base_model(base, "cpu")
     name = "model.visual.blocks.0.mlp.linear_fc1.weight"
     trained = weights_of(tmp_path / "progress")[f"base_model.model.{name}"]
     change = (trained - model.state_dict()[name]).abs().max()
@@ -177,7 +177,7 @@ def test_validation_examples_are_measured_at_every_resume_point(base, tmp_path):
     pytest.importorskip("trl")
     config = dataclasses.replace(FAST, max_steps=2, save_steps=2, eval_examples=1)
     data = examples_of("contrastive")
-    figures = train_head("contrastive", base, data, tmp_path, config, held_out=data, device="cpu")
+    figures = train_head("contrastive", base, data, tmp_path, config, eval_examples=data, device="cpu")
     assert 0 < figures["evaluation"]["eval_loss"] < math.log(2) + 1
 
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(base, tmp_path
     with pytest.raises(ValueError, match="unknown head 'speed'"):
         train_head("speed", base, data, tmp_path, FAST)
     reasoned = dataclasses.replace(FAST, reasoning="template")
-    with pytest.raises(ValueError, match="'progress' with reasoning 'template' needs a writer of the text"):
+    with pytest.raises(ValueError, match="'progress' with reasoning 'template' needs a source of the text"):
         train_head("progress", base, data, tmp_path, reasoned)
     (tmp_path / "progress").mkdir()
     with pytest.raises(ValueError, match="is no finished training"):

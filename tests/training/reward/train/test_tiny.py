@@ -18,9 +18,16 @@ from lrm_ros.training.report.stats import precision_recall
 from lrm_ros.training.reward.eval.metrics import roc_auc, spearman
 from lrm_ros.training.reward.train.tiny.card import card
 from lrm_ros.training.reward.train.tiny.card import main as write_card
-from lrm_ros.training.reward.train.tiny.data import TWIN_SHARE, FairDraw, load_frames, progress_target, split, to_tensor
-from lrm_ros.training.reward.train.tiny.label_head import LONGEST, LabelHead, words_of
-from lrm_ros.training.reward.train.tiny.language import Reader, Sampler
+from lrm_ros.training.reward.train.tiny.data import (
+    TWIN_SHARE,
+    SourceSampler,
+    load_frames,
+    progress_target,
+    split,
+    to_tensor,
+)
+from lrm_ros.training.reward.train.tiny.label_head import MAX_WORDS, LabelHead, instruction_tokens
+from lrm_ros.training.reward.train.tiny.language import LanguageLoss, QuerySampler
 from lrm_ros.training.reward.train.tiny.model import build_model, build_processor, instructions, prompt_phrases
 from lrm_ros.training.reward.train.tiny.train import main
 from lrm_ros.training.reward.train.tiny.vision import Student, initialise
@@ -101,14 +108,14 @@ def test_episodes_of_two_folders_keep_their_numbers_tasks_and_sources_apart(shar
 def test_sources_are_drawn_by_their_share_not_by_their_number_of_frames(shards, tmp_path):
     frames = load_frames([shards, write_shards(tmp_path / "more", ("maniskill/a",) * 3 + ("metaworld/b",))])
     assert np.bincount(frames.source).tolist() == [120, 90, 30]
-    drawn = np.bincount(frames.source[FairDraw(frames)(np.random.default_rng(0), 20000)]) / 20000
+    drawn = np.bincount(frames.source[SourceSampler(frames)(np.random.default_rng(0), 20000)]) / 20000
     others = (1 - TWIN_SHARE) * np.array([15, 5]) / 20  # by their episodes
     np.testing.assert_allclose(drawn, [TWIN_SHARE, *others], atol=0.02)
     done = np.flatnonzero(frames.success & (frames.source == 1))
-    assert set(FairDraw(frames, done)(np.random.default_rng(0), 100)) == set(done)
+    assert set(SourceSampler(frames, done)(np.random.default_rng(0), 100)) == set(done)
     never = frames.select(np.flatnonzero(~frames.success))
     with pytest.raises(ValueError, match="no frame shows a finished task"):
-        Sampler(never, 0)
+        QuerySampler(never, 0)
 
 
 def test_made_up_words_change_the_instruction_and_nothing_else(shards):
@@ -120,7 +127,7 @@ def test_made_up_words_change_the_instruction_and_nothing_else(shards):
     embed = model.get_input_embeddings()
     embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     for noise in (0.0, 1.0):
-        reader = Reader(model, processor, frames, 0, noise)
+        reader = LanguageLoss(model, processor, frames, 0, noise)
         reader.loss("completion", 1, lambda rows: tokens[rows])
     plain, noisy = (ids[0].tolist() for ids in seen)
     words = range(256, processor.tokenizer.vocab_size)
@@ -139,8 +146,8 @@ def test_the_tokenizer_knows_the_words_of_the_trained_tasks_only():
 def test_the_label_head_reads_the_words_of_the_task_in_their_order(shards):
     frames = load_frames([shards])
     tokenizer = build_processor().tokenizer
-    words = words_of(frames, tokenizer)
-    assert words.shape == (120, LONGEST) and words.min() == 0
+    words = instruction_tokens(frames, tokenizer)
+    assert words.shape == (120, MAX_WORDS) and words.min() == 0
     assert tokenizer.decode((words[0][words[0] > 0] - 1).tolist()) == frames.tasks[int(frames.episode[0])]
     torch.manual_seed(0)
     head = LabelHead(16, 4, len(tokenizer)).eval()
@@ -149,7 +156,7 @@ def test_the_label_head_reads_the_words_of_the_task_in_their_order(shards):
 
     def said(*tasks: str) -> torch.Tensor:
         asked = frames.select(np.array([0, 6]))
-        return head(vectors, words_of(replace(asked, tasks=dict(enumerate(tasks))), tokenizer))
+        return head(vectors, instruction_tokens(replace(asked, tasks=dict(enumerate(tasks))), tokenizer))
 
     first, second = said("put the red can on the green cube", "put the green can on the red cube")
     assert (first - second).abs().max() > 1e-3
@@ -241,7 +248,7 @@ def test_a_trained_model_is_trained_on_and_the_card_tells_of_both(shards, tmp_pa
 
 
 def test_a_part_of_the_pairs_shows_that_nothing_happens_and_is_even(shards):
-    sampler = Sampler(load_frames([shards]), 0)
+    sampler = QuerySampler(load_frames([shards]), 0)
     drawn = [sampler.draw("contrastive") for _ in range(400)]
     frames = sampler.frames
     even = [rows for rows, _, target in drawn if target.tolist() == [0.5, 0.5]]

@@ -2,8 +2,8 @@
 """The episode that every data source gives: a task, frames on demand, and what is known about its success.
 
 A source is a function that yields an :class:`Entry` for each episode it has, in a fixed order, without reading images.
-Opening an entry reads one episode or raises :class:`BadEpisode` with the reason; whoever goes through a source counts
-these and goes on.
+Opening an entry reads one episode or raises :class:`BadEpisode` with the reason; readers of a source count
+these and continue.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class SourceEpisode:
         fps: frames a second, > 0.
         length: number of frames, >= 1.
         read: yields the frames of ascending indices, each (H, W, 3) uint8 RGB, all of one size; constant memory.
-        success: whether the task is done at the end; ``None``: nobody said.
-        kind: what happens in it: ``"demonstration"``, or a behaviour of a generator, e.g. ``"dropped"``.
-        progress: (length,) progress in [0, 1] from the simulator's state; ``None``: only time can tell.
+        success: whether the task is done at the end; ``None``: unknown.
+        kind: ``"demonstration"``, or the behaviour of a generator, e.g. ``"dropped"``.
+        progress: (length,) progress in [0, 1] from the simulator's state; ``None``: not known.
         done: (length,) whether the task is done in each frame, from the simulator's state; ``None``: not known.
-        end_progress: progress in the last frame in [0, 1], where somebody scored only that; ``None``: not scored.
+        end_progress: progress in the last frame in [0, 1], where only that was scored; ``None``: not scored.
     """
 
     source: str
@@ -93,7 +93,7 @@ class Entry:
 
 
 def bad_entry(source: str, episode_id: str, reason: str) -> Entry:
-    """Return an entry that cannot be opened, so that what a source cannot list is counted like any bad episode."""
+    """Return an entry whose ``open`` raises, so that what a source cannot list is counted like any bad episode."""
 
     def refuse() -> SourceEpisode:
         raise BadEpisode(reason)
@@ -125,7 +125,7 @@ def success_labels(
     return success, np.concatenate([[False], flags])[:length] if after_action else flags[:length]
 
 
-def one_size(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+def same_size(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
     """Yield frames; raise :class:`BadEpisode` at one that differs in size from the first."""
     shape = None
     for frame in frames:

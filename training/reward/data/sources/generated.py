@@ -23,7 +23,7 @@ def generated_sources(folder: Path) -> list[str]:
     Raises:
         FileNotFoundError: no shards.
     """
-    names = {about.get("source", _UNNAMED) for path in _paths(folder) for about in _lines(path)}
+    names = {info.get("source", _UNNAMED) for path in _paths(folder) for info in _episode_infos(path)}
     return sorted(names)
 
 
@@ -39,12 +39,12 @@ def read_generated(folder: Path, source: str | None = None, fps: float = 5.0) ->
         FileNotFoundError: no shards.
     """
     for path in _paths(folder):
-        for about in _lines(path):
-            name = about.get("source", _UNNAMED)
+        for info in _episode_infos(path):
+            name = info.get("source", _UNNAMED)
             if source is not None and name != source:
                 continue
-            episode_id = f"{about['kind']}_{about['episode']:07d}"
-            yield Entry(name, episode_id, partial(_open, path, about, name, episode_id, about.get("fps", fps)))
+            episode_id = f"{info['kind']}_{info['episode']:07d}"
+            yield Entry(name, episode_id, partial(_open, path, info, name, episode_id, info.get("fps", fps)))
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -56,15 +56,15 @@ def _paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return what a shard says about its episodes."""
+def _episode_infos(path: Path) -> list[dict[str, Any]]:
+    """Return what a shard says info its episodes."""
     with np.load(path) as shard:
         return [json.loads(str(line)) for line in shard["tasks"]]
 
 
-def _open(path: Path, about: dict[str, Any], source: str, episode_id: str, fps: float) -> SourceEpisode:
+def _open(path: Path, info: dict[str, Any], source: str, episode_id: str, fps: float) -> SourceEpisode:
     shard = _shard(path)
-    mine = shard["episode"] == about["episode"]
+    mine = shard["episode"] == info["episode"]
     if "source" in shard:
         mine &= shard["source"] == source
     rows = np.flatnonzero(mine)
@@ -74,12 +74,12 @@ def _open(path: Path, about: dict[str, Any], source: str, episode_id: str, fps: 
     return SourceEpisode(
         source,
         episode_id,
-        about["task"],
+        info["task"],
         fps,
         len(rows),
         array_reader(shard["frames"][rows]),
         bool(done[-1]),
-        about["kind"],
+        info["kind"],
         shard["progress"][rows],
         done,
     )

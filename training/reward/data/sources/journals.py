@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack's own journals: what people, experts and policies did, and where somebody said so, whether it succeeded."""
+"""The stack's own journals: teleoperation, expert and policy episodes, with the outcome where a person gave it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, bad_entry, one_size
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, bad_entry, same_size
 
-DEMONSTRATORS = ("teleop", "expert")  # what a policy did is no demonstration unless somebody says that it succeeded
+DEMONSTRATORS = ("teleop", "expert")  # an episode of a policy is a demonstration only if a person marked it a success
 
 
 def read_journals(folder: Path, camera: str | None = None, source: str = "journals") -> Iterator[Entry]:
@@ -63,6 +63,6 @@ def _open(path: Path, episode_id: str, camera: str | None, source: str) -> Sourc
         kind = episode.source or "unknown"
 
     def read(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        return one_size(frames[index].image for index in indices)
+        return same_size(frames[index].image for index in indices)
 
     return SourceEpisode(source, episode_id, episode.task, fps, len(frames), read, episode.outcome, kind)

@@ -16,8 +16,8 @@ from lrm_ros.training.reward.data.sources.video import Video
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an episode lies: its rows' file, and its video (``None``: the images are in the rows)."""
+class _EpisodeFiles:
+    """Files of an episode: its rows, and its video (``None``: the images are in the rows)."""
 
     index: int
     rows: Path
@@ -56,12 +56,12 @@ def read_lerobot(
         raise ValueError(f"'{folder}' is LeRobotDataset {version}; only v2.0, v2.1 and v3.0 can be read")
     key = _camera(folder, info, camera)
     in_video = info["features"][key]["dtype"] == "video"
-    places, tasks = (_places_v2, _tasks_v2) if version.startswith("v2.") else (_places_v3, _tasks_v3)
+    episodes, tasks = (_episodes_v2, _tasks_v2) if version.startswith("v2.") else (_episodes_v3, _tasks_v3)
     name = source or folder.resolve().name
     opener = partial(_open, camera=key, tasks=tasks(folder), fps=float(info["fps"]), source=name)
     start = f"{prefix}/episode_" if prefix else "episode_"
-    found = ((place, f"{start}{place.index:06d}") for place in places(folder, info, key if in_video else None))
-    return (Entry(name, episode_id, partial(opener, place, episode_id)) for place, episode_id in found)
+    found = ((files, f"{start}{files.index:06d}") for files in episodes(folder, info, key if in_video else None))
+    return (Entry(name, episode_id, partial(opener, files, episode_id)) for files, episode_id in found)
 
 
 def _camera(folder: Path, info: dict[str, Any], camera: str | None) -> str:
@@ -91,12 +91,12 @@ def _tasks_v2(folder: Path) -> dict[int, str]:
     return {row["task_index"]: row["task"] for row in _json_lines(folder / "meta/tasks.jsonl")}
 
 
-def _places_v2(folder: Path, info: dict[str, Any], camera: str | None) -> Iterator[_Place]:
+def _episodes_v2(folder: Path, info: dict[str, Any], camera: str | None) -> Iterator[_EpisodeFiles]:
     for row in _json_lines(folder / "meta/episodes.jsonl"):
         index = row["episode_index"]
         names = {"episode_chunk": index // info["chunks_size"], "episode_index": index, "video_key": camera}
         video = folder / info["video_path"].format(**names) if camera else None
-        yield _Place(index, folder / info["data_path"].format(**names), video, 0)
+        yield _EpisodeFiles(index, folder / info["data_path"].format(**names), video, 0)
 
 
 def _table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def _tasks_v3(folder: Path) -> dict[int, str]:
     return {row["task_index"]: next(text for key, text in row.items() if key != "task_index") for row in rows}
 
 
-def _places_v3(folder: Path, info: dict[str, Any], camera: str | None) -> Iterator[_Place]:
+def _episodes_v3(folder: Path, info: dict[str, Any], camera: str | None) -> Iterator[_EpisodeFiles]:
     keys = ["chunk_index", "file_index"]
     columns = ["episode_index", *(f"data/{key}" for key in keys)]
     if camera:
@@ -133,22 +133,22 @@ def _places_v3(folder: Path, info: dict[str, Any], camera: str | None) -> Iterat
                 place = {key: row[f"videos/{camera}/{key}"] for key in keys}
                 video = folder / info["video_path"].format(video_key=camera, **place)
                 first = round(row[f"videos/{camera}/from_timestamp"] * info["fps"])
-            yield _Place(row["episode_index"], folder / rows, video, first)
+            yield _EpisodeFiles(row["episode_index"], folder / rows, video, first)
 
 
 def _open(
-    place: _Place, episode_id: str, camera: str, tasks: Mapping[int, str], fps: float, source: str
+    files: _EpisodeFiles, episode_id: str, camera: str, tasks: Mapping[int, str], fps: float, source: str
 ) -> SourceEpisode:
-    rows = read_rows(place.rows, place.index)
+    rows = read_rows(files.rows, files.index)
     if rows.task_index not in tasks:
         raise BadEpisode("a task that the table of tasks does not have")
     task = str(tasks[rows.task_index])
     length = len(rows.at)
     success, done = (None, None) if rows.success is None else success_labels(rows.success, rows.after_action, length)
-    if place.video is None:
-        read = image_reader(place.rows, rows, camera)
+    if files.video is None:
+        read = image_reader(files.rows, rows, camera)
     else:
-        video = Video(place.video, place.first, length)
+        video = Video(files.video, files.first, length)
         length, read = video.length, video.read
     kind = "failure" if success is False else "demonstration"
     return SourceEpisode(source, episode_id, task, fps, length, read, success, kind, done=done)

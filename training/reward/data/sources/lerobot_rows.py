@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.training.reward.data.sources.episode import BadEpisode, Reader, one_size
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, Reader, same_size
 
 SUCCESS = ("next.success", "success")
 BATCH = 16  # images of a page that are copied at a time
@@ -68,9 +68,9 @@ def read_rows(path: Path, episode: int) -> Rows:
 
 @lru_cache(maxsize=4)
 def _columns(path: Path, size: int, modified_ns: int) -> dict[str, NDArray[np.float64]]:
-    """Read the columns of a file that say something of its episodes; a file of v3 holds thousands of them.
+    """Read the columns with indices and success of a file; a file of v3 holds thousands of episodes.
 
-    Size and time of the last change only tell a file from the one it replaces.
+    Size and modification time are part of the cache key.
     """
     with _parquet(path) as file:
         there = set(file.schema_arrow.names)
@@ -98,7 +98,7 @@ def image_reader(path: Path, rows: Rows, camera: str) -> Reader:
     """
 
     def read(indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        return one_size(_images(path, rows.at[np.asarray(indices, np.int64)], camera))
+        return same_size(_images(path, rows.at[np.asarray(indices, np.int64)], camera))
 
     return read
 
@@ -135,7 +135,7 @@ def _decode(image: dict[str, Any] | None) -> NDArray[np.uint8]:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
-    """Open a parquet file; whatever is wrong with it becomes a BadEpisode."""
+    """Open a parquet file; every error becomes a BadEpisode."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

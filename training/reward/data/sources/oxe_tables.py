@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the data sets of Open X-Embodiment do not say themselves: control rate, camera keys, channel order.
+"""Metadata that the data sets of Open X-Embodiment lack: control rate, camera keys, channel order.
 
 Camera keys: robometer/robometer:dataset_upload/dataset_helpers/oxe_helper.py (after openvla). Control rates [Hz]:
 huggingface/lerobot 66a3862:lerobot/common/datasets/push_dataset_to_hub/openx/configs.yaml; for LIBERO

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source ``twin``: the expert and its failures in the twin, played when an episode is opened."""
+"""Source ``twin``: rollouts of the expert and its failures in the twin, simulated when an episode is opened."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lrm_ros.sim.twin.expert import KINDS
 from lrm_ros.sim.twin.generate import record_episode
 from lrm_ros.sim.twin.world import World
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode
-from lrm_ros.training.reward.data.sources.played import draw_kind, labelled_episode
+from lrm_ros.training.reward.data.sources.rollouts import draw_kind, labelled_episode
 
 SOURCE = "twin"
 STRIDE = 2
 
 
 def play_twin(episodes: int, seed: int = GENERATED.first) -> Iterator[Entry]:
-    """Yield labelled episodes of the task ``PlaceToyInBowl-v1``, as ``lrm_ros.sim.twin.generate`` plays them.
+    """Yield labelled episodes of the task ``PlaceToyInBowl-v1``, as ``lrm_ros.sim.twin.generate`` records them.
 
     Progress is ``PlaceToyInBowlEnv.progress``: reaching to 0.35, holding 0.4, carrying to 0.85, in the bowl 0.9,
     lying there released 1; done means at rest for three control steps.
@@ -33,7 +33,7 @@ def play_twin(episodes: int, seed: int = GENERATED.first) -> Iterator[Entry]:
 
 
 def _play(build: Callable[[], World], seed: int) -> SourceEpisode:
-    """Play the episode of a seed.
+    """Simulate the episode of a seed.
 
     Raises:
         BadEpisode: out of the arm's reach, too short, or a failure that succeeded.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a video file by index: exact, one at a time, decoding no more than those asked for need."""
+"""Frames of a video file by index: exact, one at a time, decoding only what they need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.training.reward.data.sources.episode import BadEpisode, one_size
+from lrm_ros.training.reward.data.sources.episode import BadEpisode, same_size
 
 OPEN_FILES = 16  # kept open, and their indices kept in memory
 
@@ -49,8 +49,8 @@ class Video:
             BadEpisode: the file cannot be read or is too short.
         """
         index = self._index
-        if self.count is None and len(index.times) < index.promised:
-            raise BadEpisode(f"the video is cut off: {len(index.times)} of {index.promised} frames")
+        if self.count is None and len(index.times) < index.expected:
+            raise BadEpisode(f"the video is cut off: {len(index.times)} of {index.expected} frames")
         there = len(index.times) - self.first
         if there < (self.count or 1):
             raise BadEpisode(f"the video ends early: {max(0, there)} of {self.count or 1} frames")
@@ -80,11 +80,11 @@ class Video:
         if wanted[0] < 0 or wanted[-1] >= self.length or (np.diff(wanted) <= 0).any():
             raise ValueError(f"indices must ascend within 0 ... {self.length - 1}, got {list(indices)}")
         index = self._index
-        yield from one_size(_decode(index, self.first + wanted))
+        yield from same_size(_decode(index, self.first + wanted))
 
 
 class _File(NamedTuple):
-    """A file as it is now; size and time of the last change only tell it from the one that replaces it."""
+    """A version of a file: size and modification time change when it is replaced."""
 
     path: Path
     size: int
@@ -95,19 +95,19 @@ class _File(NamedTuple):
 class _Index:
     """Times of the frames of a file (F,) and of its key frames (K,), both ascending, in units of the stream.
 
-    ``promised`` is how many frames there should be, as far as the file tells.
+    ``expected``: number of frames by the file's header.
     """
 
     file: _File
     times: NDArray[np.int64]
     keys: NDArray[np.int64]
     fps: float
-    promised: int
+    expected: int
 
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Turn whatever is wrong with a file into a BadEpisode."""
+    """Raise BadEpisode for every error of a file."""
     import av
 
     try:
@@ -118,20 +118,20 @@ def _reading() -> Iterator[None]:
         raise BadEpisode(f"unreadable video: {type(error).__name__}") from error
 
 
-_idle: OrderedDict[tuple[int, _File], Any] = OrderedDict()  # open files that nobody reads just now
+_open_files: OrderedDict[tuple[int, _File], Any] = OrderedDict()  # that are not in use
 
 
 @contextmanager
-def _lent(file: _File, anew: bool = False) -> Iterator[tuple[Any, Any]]:
-    """Lend an open file and its video stream, wherever it stands or at its start (``anew``).
+def _opened(file: _File, reopen: bool = False) -> Iterator[tuple[Any, Any]]:
+    """Give an open file and its video stream, at any position, or at its start (``reopen``).
 
     It stays open for the next reader, as opening takes as long as decoding several frames.
     """
     import av
 
-    key = (os.getpid(), file)  # a forked process shares the place in an open file with its parent
-    container = _idle.pop(key, None)
-    if container is None or anew:
+    key = (os.getpid(), file)  # a forked process shares the position in an open file with its parent
+    container = _open_files.pop(key, None)
+    if container is None or reopen:
         container = av.open(str(file.path))
     try:
         if not container.streams.video:
@@ -144,22 +144,22 @@ def _lent(file: _File, anew: bool = False) -> Iterator[tuple[Any, Any]]:
     except BaseException:
         container.close()
         raise
-    _idle[key] = container
-    while len(_idle) > OPEN_FILES:
-        _idle.popitem(last=False)[1].close()
+    _open_files[key] = container
+    while len(_open_files) > OPEN_FILES:
+        _open_files.popitem(last=False)[1].close()
 
 
 @lru_cache(maxsize=OPEN_FILES)
 def _index(file: _File) -> _Index:
     """Read the times of all frames."""
-    with _reading(), _lent(file, anew=True) as (container, stream):
+    with _reading(), _opened(file, reopen=True) as (container, stream):
         if container.format.name == "avi" and stream.codec_context.has_b_frames:
             raise BadEpisode("an AVI file that does not tell the order of its frames")
         packets: list[tuple[int, int, bool, bool]] = []  # pts, dts, key frame, hidden
-        promised, rate = stream.frames, stream.average_rate
+        expected, rate = stream.frames, stream.average_rate
         for packet in _packets(container, stream):
             if packet.is_corrupt:
-                promised = max(promised, len(packets) + 1)
+                expected = max(expected, len(packets) + 1)
                 break
             packets.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
     if any(pts is None for pts, *_ in packets):
@@ -169,10 +169,10 @@ def _index(file: _File) -> _Index:
     keys = np.sort([pts for pts, _, is_key, _ in packets if is_key])
     if len(times) == 0 or len(keys) == 0 or not rate:
         raise BadEpisode("no frames")
-    promised -= len(packets) - len(times)
-    if len(times) < promised and packets[-1][1] is not None:
+    expected -= len(packets) - len(times)
+    if len(times) < expected and packets[-1][1] is not None:
         times = times[times <= packets[-1][1]]  # B-frames come late: before a later one, some may be lost
-    return _Index(file, times, keys, float(rate), promised)
+    return _Index(file, times, keys, float(rate), expected)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -190,7 +190,7 @@ def _decode(index: _Index, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uin
     starts = 1 + np.flatnonzero(index.keys[keys[1:]] > index.times[np.minimum(wanted[:-1] + 1, len(index.times) - 1)])
     # PyAV heeds the matrix and the range that a frame tells only where others are asked for; for RGB, any will do.
     convert = partial(VideoReformatter().reformat, format="rgb24", dst_colorspace=Colorspace.ITU601)
-    with _reading(), _lent(index.file) as (container, stream):
+    with _reading(), _opened(index.file) as (container, stream):
         for run, key in zip(np.split(times, starts), keys[[0, *starts]], strict=True):
             for frame in _decode_run(container, stream, index.keys, int(key), run):
                 yield np.asarray(convert(frame, src_color_range=frame.color_range).to_ndarray(), np.uint8)

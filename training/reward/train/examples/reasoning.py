@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reasoning text before a label: a short honest sentence (template), or a larger model's words (teacher).
+"""The reasoning text before a label: a sentence from the label (template) or the text of a larger model (teacher).
 
 Paper: III-C, "reasoning-first": the model articulates what it sees before it concludes. The paper does not say who
 wrote the text. A template only says what the label says; a teacher that sees the images can name what is to be seen.
@@ -53,7 +53,7 @@ def template(example: Example, value: float) -> str:
     return f"The current observation shows {stage} stage: about {tenths} tenths of the task are done."
 
 
-_ASSIGNMENT = (
+_TEACHER_PROMPT = (
     "\n\nThe right answer is known: {answer}\nIn one to three short sentences, name what is to be seen in the images "
     "that leads to this answer: where the objects, the hand or gripper are, and what touches what. Say only what can "
     "be seen. Do not say that the answer was given. Do not write the JSON answer."
@@ -74,8 +74,8 @@ class Teacher:
         cache: folder of the answers, one file each, named by the hash of everything that was asked.
         key_variable: environment variable that holds the key; empty: no key is sent.
         timeout_s: how long one answer may take [s].
-        tries: how often a request is sent when the server is busy or away.
-        pause_s: wait before the second try; doubled for each further one [s].
+        attempts: how often a request is sent when the server is busy or away.
+        backoff_s: wait before the second try; doubled for each further one [s].
         max_tokens: length of an answer.
     """
 
@@ -84,8 +84,8 @@ class Teacher:
     cache: Path
     key_variable: str = ""
     timeout_s: float = 120.0
-    tries: int = 4
-    pause_s: float = 2.0
+    attempts: int = 4
+    backoff_s: float = 2.0
     max_tokens: int = 100
 
     def __call__(self, example: Example, value: float) -> str:
@@ -94,7 +94,7 @@ class Teacher:
         Raises:
             TeacherError: no usable answer.
         """
-        body = self._body(example, value)
+        body = self._request(example, value)
         file = self._file(body)
         if file.is_file():
             return json.loads(file.read_text())["text"]
@@ -109,7 +109,7 @@ class Teacher:
         os.replace(temporary, file)
         return text
 
-    def write_all(self, wanted: Iterable[tuple[Example, float]], total: int, workers: int = 8) -> None:
+    def fill_cache(self, wanted: Iterable[tuple[Example, float]], total: int, workers: int = 8) -> None:
         """Fill the cache with the text of every (example, answer); what is there already costs no request.
 
         Args:
@@ -118,7 +118,7 @@ class Teacher:
             workers: requests at the same time.
 
         Raises:
-            TeacherError: an answer is missing; the others are kept, so that a new start goes on from there.
+            TeacherError: an answer is missing; the others are kept, so that the same call resumes there.
         """
         with progress_bar(total, "reasoning", "text") as bar, ThreadPoolExecutor(workers) as pool:
             pending: set[Future[str]] = set()
@@ -140,7 +140,7 @@ class Teacher:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _body(self, example: Example, value: float) -> dict[str, Any]:
+    def _request(self, example: Example, value: float) -> dict[str, Any]:
         """Return the request: the head's own user turn, then the answer to explain."""
         head = HEADS[example.head]
         content: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ class Teacher:
                     raise TeacherError(f"an image of '{example.task}' cannot be written as JPEG")
                 address = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
                 content.append({"type": "image_url", "image_url": {"url": address}})
-        content.append({"type": "text", "text": _ASSIGNMENT.format(answer=head.answer(value))})
+        content.append({"type": "text", "text": _TEACHER_PROMPT.format(answer=head.answer(value))})
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
@@ -177,9 +177,9 @@ class Teacher:
             headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
         reason = ""
-        for attempt in range(self.tries):
+        for attempt in range(self.attempts):
             if attempt:
-                time.sleep(self.pause_s * 2 ** (attempt - 1))
+                time.sleep(self.backoff_s * 2 ** (attempt - 1))
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
                     answer = response.read()
@@ -195,8 +195,8 @@ class Teacher:
                 reason = str(getattr(error, "reason", error))
         else:
             raise TeacherError(
-                f"{address} gave no answer in {self.tries} tries ({reason}); start the server, or check --teacher-url; "
-                "run the same command again to go on: answers so far are kept"
+                f"{address} gave no answer in {self.attempts} attempts ({reason}); start the server, or check "
+                "--teacher-url; run the same command again to resume: answers so far are kept"
             )
         try:
             text = json.loads(answer)["choices"][0]["message"]["content"]
@@ -211,7 +211,7 @@ class Teacher:
 
 
 def _only_reasoning(text: str) -> str:
-    """Return a teacher's whole sentences as one line, without hidden thoughts and without JSON."""
+    """Return a teacher's whole sentences as one line, without its thinking and without JSON."""
     text = " ".join(text.split("</think>")[-1].split("{")[0].split("```")[0].split())
     end = max(text.rfind(stop) for stop in ".!?")
     return text[: end + 1]

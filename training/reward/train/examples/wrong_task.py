@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.training.reward.data.table import Keyframes
 
-OWN_SOURCE = 0.5  # share of the texts that come from the row's own source, where it has other tasks
+SAME_SOURCE_SHARE = 0.5  # share of the texts that come from the row's own source, where it has other tasks
 
 
 class WrongTask:
@@ -58,7 +58,7 @@ class WrongTask:
 
     def _one(self, source: int, text: int, rng: np.random.Generator) -> int:
         others = self._only_other[source] not in (-2, text)
-        own = self._own[source] and (not others or rng.random() < OWN_SOURCE)
+        own = self._own[source] and (not others or rng.random() < SAME_SOURCE_SHARE)
         while True:
             place = source if own else int(rng.integers(len(self._tasks)))
             tasks = self._tasks[place]

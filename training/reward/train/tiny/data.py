@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled frames of generated sources for the tiny reward model: reading, splitting, drawing, augmenting, targets."""
+"""Labelled frames of generated sources for the tiny reward model: loading, splits, sampling, augmentation, targets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HELD_OUT = 10  # every tenth episode is for validation
-SHIFT = 3  # largest random shift of an image [pixels]
+VAL_EVERY = 10  # every tenth episode is for validation
+MAX_SHIFT = 3  # largest random shift of an image [pixels]
 TWIN = "twin"
-TWIN_SHARE = 0.30  # of the frames that are drawn, where there are other sources: the demo's task
+TWIN_SHARE = 0.30  # of the sampled frames, where there are other sources: the demo's task
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Frames:
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
-    def decided(self) -> NDArray[np.bool_]:
+    def visible(self) -> NDArray[np.bool_]:
         """Where the completion label can be seen in the frame: (N,) bool.
 
         "At rest for three steps" is not visible; frames in which the toy has only just come to rest are left out.
@@ -56,14 +56,14 @@ class Frames:
         return self.success | (self.progress < 0.999)
 
 
-class FairDraw:
-    """Draws frames so that every source comes up by its share, however many frames it has.
+class SourceSampler:
+    """Samples frames by the shares of the sources, however many frames each has.
 
     The twin has ``TWIN_SHARE`` where there are other sources; these share the rest by their numbers of episodes.
     """
 
     def __init__(self, frames: Frames, rows: NDArray[np.intp] | None = None) -> None:
-        """Draw from ``rows`` of ``frames`` (default: all)."""
+        """Sample from ``rows`` of ``frames`` (default: all)."""
         self._rows = np.arange(len(frames.images)) if rows is None else rows
         source = frames.source[self._rows]
         counts = np.bincount(source, minlength=len(frames.sources))
@@ -141,7 +141,7 @@ def load_frames(folders: Sequence[Path]) -> Frames:
 
 def split(frames: Frames) -> tuple[Frames, Frames]:
     """Return training and validation frames; no episode is in both."""
-    held_out = frames.episode % HELD_OUT == 0
+    held_out = frames.episode % VAL_EVERY == 0
     return frames.select(~held_out), frames.select(held_out)
 
 
@@ -158,8 +158,8 @@ def augment(images: Any, generator: Any) -> Any:
     from torch.nn.functional import pad
 
     n, _, height, width = images.shape
-    dy, dx = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
-    images = pad(images, (SHIFT,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
+    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2,), generator=generator).tolist()
+    images = pad(images, (MAX_SHIFT,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
     contrast = 1 + 0.12 * torch.randn(n, 1, 1, 1, generator=generator)
     balance = 0.08 * torch.randn(n, 3, 1, 1, generator=generator)
     return images * contrast + balance

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head that teaches the tiny model's eyes: labels from what is seen and from the words of the task.
+"""The auxiliary head that trains the tiny model's vision tower: labels from visual features and the instruction.
 
 One picture serves many tasks ("put the red can on the step", "lift the blue block"), so the head reads the instruction
-and looks where it is told to. Then features must say where which thing is, not just how far the usual task is. It is
-thrown away after the training; the language model has the whole instruction.
+and attends to the places it names. The features must then tell where which object is, not just how far the usual task
+is. It is dropped after the training; the language model has the whole instruction.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import nn
 from lrm_ros.training.reward.train.tiny.data import Frames
 
 OUTPUTS = 12  # 11 progress answers and one completion logit
-LONGEST = 24  # words (tokens) of an instruction that are read
-GLANCES = 4  # places looked at
-FORGET = 0.1  # share of the words that are overlooked in training
+MAX_WORDS = 24  # tokens of an instruction that are used
+NUM_QUERIES = 4  # attention queries
+WORD_DROPOUT = 0.1  # share of the instruction's tokens that are masked in training
 
 
-def words_of(frames: Frames, tokenizer: Any) -> torch.Tensor:
-    """Return the tokens of the instruction of every frame, plus 1; 0 where there is none: (N, ``LONGEST``) int64."""
+def instruction_tokens(frames: Frames, tokenizer: Any) -> torch.Tensor:
+    """Return the tokens of the instruction of every frame, plus 1; 0 is padding: (N, ``MAX_WORDS``) int64."""
     read: dict[str, np.ndarray] = {}
     for task in set(frames.tasks.values()):
-        ids = tokenizer(task)["input_ids"][:LONGEST]
-        read[task] = np.pad(np.array(ids, np.int64) + 1, (0, LONGEST - len(ids)))
+        ids = tokenizer(task)["input_ids"][:MAX_WORDS]
+        read[task] = np.pad(np.array(ids, np.int64) + 1, (0, MAX_WORDS - len(ids)))
     episodes, place = np.unique(frames.episode, return_inverse=True)
     rows = np.stack([read[frames.tasks[int(episode)]] for episode in episodes])
     return torch.from_numpy(rows[place])
 
 
 class LabelHead(nn.Module):
-    """Labels from feature vectors at several places, and the words of the task."""
+    """Labels from feature vectors at several places and the instruction, by attention and FiLM."""
 
     def __init__(self, width: int, places: int, vocabulary: int) -> None:
         """Build the head.
@@ -45,28 +45,28 @@ class LabelHead(nn.Module):
             vocabulary: number of tokens.
         """
         super().__init__()
-        self.word = nn.Embedding(vocabulary + 1, width, padding_idx=0)
-        self.order = nn.Parameter(torch.zeros(LONGEST, width))
-        self.reading = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-        self.where = nn.Parameter(torch.zeros(places, width))
-        self.look = nn.Linear(width, GLANCES * width)
-        self.hidden = nn.Linear((GLANCES + 2) * width, width)
-        self.gain = nn.Linear(width, width)
+        self.word_embedding = nn.Embedding(vocabulary + 1, width, padding_idx=0)
+        self.word_position = nn.Parameter(torch.zeros(MAX_WORDS, width))
+        self.word_mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.place_embedding = nn.Parameter(torch.zeros(places, width))
+        self.query = nn.Linear(width, NUM_QUERIES * width)
+        self.hidden = nn.Linear((NUM_QUERIES + 2) * width, width)
+        self.film_scale = nn.Linear(width, width)
         self.out = nn.Linear(width, OUTPUTS)
-        nn.init.normal_(self.order, std=0.5)
-        nn.init.normal_(self.where, std=0.5)
-        nn.init.zeros_(self.gain.weight)
+        nn.init.normal_(self.word_position, std=0.5)
+        nn.init.normal_(self.place_embedding, std=0.5)
+        nn.init.zeros_(self.film_scale.weight)
 
     def forward(self, vectors: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Return outputs (N, 12) of vectors (N, P, D) and words (N, ``LONGEST``)."""
+        """Return outputs (N, 12) of vectors (N, P, D) and words (N, ``MAX_WORDS``)."""
         n, _, width = vectors.shape
-        there = words > 0
+        present = words > 0
         if self.training:
-            there &= torch.rand(words.shape) > FORGET
-        said = self.reading(self.word(words) + self.order) * there[..., None]
-        said = said.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
-        placed = vectors + self.where
-        asked = self.look(said).view(n, GLANCES, width)
-        weights = (asked @ placed.transpose(1, 2) * width**-0.5).softmax(-1)
-        seen = torch.cat([(weights @ placed).flatten(1), vectors.mean(1), said], dim=1)
-        return self.out(self.hidden(seen).relu() * (1 + self.gain(said)))
+            present &= torch.rand(words.shape) > WORD_DROPOUT
+        instruction = self.word_mlp(self.word_embedding(words) + self.word_position) * present[..., None]
+        instruction = instruction.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+        placed = vectors + self.place_embedding
+        queries = self.query(instruction).view(n, NUM_QUERIES, width)
+        weights = (queries @ placed.transpose(1, 2) * width**-0.5).softmax(-1)
+        attended = torch.cat([(weights @ placed).flatten(1), vectors.mean(1), instruction], dim=1)
+        return self.out(self.hidden(attended).relu() * (1 + self.film_scale(instruction)))

@@ -17,33 +17,33 @@ import torch
 from torch import nn
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.training.reward.train.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
+from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, progress_target, to_tensor
 from lrm_ros.training.reward.train.tiny.vision import Student
 from lrm_ros.types import Frame, RewardQuery
 from lrm_ros.versions import rope_index
 
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
-_WITH_FIRST = 0.4  # share of progress queries that show the first frame
-_WITH_GOAL = 0.15  # share of progress queries that show a goal image
-_DONE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
-_SAME_EPISODE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
-_CLEARLY = 0.05  # smallest difference of progress in a contrastive pair
-_STILL = 0.12  # share of contrastive pairs in which nothing happens: neither frame is nearer
-_NOTHING = 0.005  # largest difference of progress in these
-WORD_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
+_FIRST_FRAME_SHARE = 0.4  # share of progress queries that show the first frame
+_GOAL_SHARE = 0.15  # share of progress queries that show a goal image
+_DONE_SHARE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
+_SAME_EPISODE_SHARE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
+_MIN_GAP = 0.05  # smallest difference of progress in a contrastive pair
+_NO_CHANGE_SHARE = 0.12  # share of contrastive pairs in which nothing happens: neither frame is nearer
+_NO_CHANGE = 0.005  # largest difference of progress in these
+TOKEN_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
 
 
-Eyes = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their visual tokens (R, T, D)
+Encoder = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their visual tokens (R, T, D)
 
 
-def looking(student: Student, frames: Frames, seed: int) -> Eyes:
-    """Return eyes that encode augmented frames anew each time, with gradients to the tower."""
+def augmented_encoder(student: Student, frames: Frames, seed: int) -> Encoder:
+    """Return an encoder that augments and encodes the frames at each call, with gradients to the tower."""
     generator = torch.Generator().manual_seed(seed)
     return lambda rows: student.encode(augment(to_tensor(frames.images[rows]), generator))[0]
 
 
-def remembering(tokens: torch.Tensor, seed: int) -> Eyes:
-    """Return eyes that know the tokens (copies, N, T, D) of all frames, and take those of a copy drawn at each look."""
+def cached_encoder(tokens: torch.Tensor, seed: int) -> Encoder:
+    """Return an encoder that looks up precomputed tokens (copies, N, T, D), of a random copy at each call."""
     rng = np.random.default_rng(seed)
     return lambda rows: tokens[int(rng.integers(len(tokens)))][rows]
 
@@ -108,8 +108,8 @@ def _same_instruction(frames: Frames) -> np.ndarray:
     return np.array([numbers.setdefault((source, frames.tasks[episode]), len(numbers)) for source, episode in pairs])
 
 
-class Sampler:
-    """Draws labelled queries as rows of frames."""
+class QuerySampler:
+    """Samples labelled queries as rows of frames."""
 
     def __init__(self, frames: Frames, seed: int) -> None:
         """Index the frames by episode and instruction.
@@ -125,61 +125,61 @@ class Sampler:
         self.same = _same_instruction(frames)
         self.rows_from = _grouped(self.same)
         self.done_from = _grouped(self.same, np.flatnonzero(frames.success))
-        self.any = FairDraw(frames)
-        self.done = FairDraw(frames, np.flatnonzero(frames.success))
-        self.decided = FairDraw(frames, np.flatnonzero(frames.decided))
+        self.any = SourceSampler(frames)
+        self.done = SourceSampler(frames, np.flatnonzero(frames.success))
+        self.visible = SourceSampler(frames, np.flatnonzero(frames.visible))
 
     def draw(self, head: str) -> tuple[list[int], bool, torch.Tensor]:
         """Return the rows of the images in the prompt's order, whether the first is a goal, and the target."""
         rng, frames = self.rng, self.frames
         if head == "completion":
-            row = int((self.done if rng.uniform() < _DONE else self.decided)(rng, 1)[0])
+            row = int((self.done if rng.uniform() < _DONE_SHARE else self.visible)(rng, 1)[0])
             done = float(frames.success[row])
             return [row], False, torch.tensor([1 - done, done])
         if head == "progress":
             row = int(self.any(rng, 1)[0])
             finished = self.done_from.get(int(self.same[row]), ())
-            rows, goal = [row], len(finished) > 0 and rng.uniform() < _WITH_GOAL
-            if rng.uniform() < _WITH_FIRST:
+            rows, goal = [row], len(finished) > 0 and rng.uniform() < _GOAL_SHARE
+            if rng.uniform() < _FIRST_FRAME_SHARE:
                 rows.insert(0, int(self.rows_of[int(frames.episode[row])][0]))
             if goal:
                 rows.insert(0, int(rng.choice(finished)))
             return rows, goal, progress_target(frames.progress[[row]])[0]
-        still = rng.uniform() < _STILL
+        no_change = rng.uniform() < _NO_CHANGE_SHARE
         while True:
             row = int(self.any(rng, 1)[0])
-            same = still or rng.uniform() < _SAME_EPISODE
+            same = no_change or rng.uniform() < _SAME_EPISODE_SHARE
             near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(self.same[row])]
             other = int(rng.choice(near))
-            gain = float(frames.progress[row] - frames.progress[other])
-            if still and abs(gain) <= _NOTHING:
+            delta = float(frames.progress[row] - frames.progress[other])
+            if no_change and abs(delta) <= _NO_CHANGE:
                 return [other, row], False, torch.tensor([0.5, 0.5])
-            if not still and abs(gain) > _CLEARLY:
-                return [other, row], False, torch.tensor([float(gain < 0), float(gain > 0)])
+            if not no_change and abs(delta) > _MIN_GAP:
+                return [other, row], False, torch.tensor([float(delta < 0), float(delta > 0)])
 
     def task(self, row: int) -> str:
         """Return the instruction of a frame's episode."""
         return self.frames.tasks[int(self.frames.episode[row])]
 
 
-class Reader:
-    """Runs the language model over queries whose visual tokens are at hand."""
+class LanguageLoss:
+    """Loss of the language model on sampled queries, from visual tokens."""
 
-    def __init__(self, model: Any, processor: Any, frames: Frames, seed: int, word_noise: float = 0.0) -> None:
-        """Read queries about ``frames``, drawn with ``seed``; so many of the instructions' tokens are made up."""
+    def __init__(self, model: Any, processor: Any, frames: Frames, seed: int, token_noise: float = 0.0) -> None:
+        """Sample queries about ``frames`` with ``seed``; ``token_noise``: share of instruction tokens replaced."""
         self.model = model
-        self.word_noise = word_noise
+        self.token_noise = token_noise
         self.words = processor.tokenizer.vocab_size  # ids below are words of instructions; the prompts' come after
         self.prompts = Prompts(processor, model)
-        self.sampler = Sampler(frames, seed)
+        self.sampler = QuerySampler(frames, seed)
 
-    def loss(self, head: str, batch: int, see: Eyes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draw queries of one head and answer them.
+    def loss(self, head: str, batch: int, encode: Encoder) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sample queries of one head and compute the loss.
 
         Args:
             head: which head.
             batch: number of queries.
-            see: gives the visual tokens of the frames.
+            encode: gives the visual tokens of the frames.
 
         Returns:
             The loss, the probabilities of the candidate answers (batch, C) and their targets (batch, C).
@@ -192,13 +192,13 @@ class Reader:
         real = torch.zeros_like(ids, dtype=torch.bool)
         for i, (row, at, _) in enumerate(rows):
             positions[:, i, : len(row)], real[i, : len(row)] = at, True
-        if self.word_noise:
-            changed = torch.from_numpy(self.sampler.rng.uniform(size=ids.shape) < self.word_noise)
-            made_up = torch.from_numpy(self.sampler.rng.integers(256, self.words, ids.shape))
+        if self.token_noise:
+            changed = torch.from_numpy(self.sampler.rng.uniform(size=ids.shape) < self.token_noise)
+            random_tokens = torch.from_numpy(self.sampler.rng.integers(256, self.words, ids.shape))
             before = torch.arange(ids.shape[1])[None] < torch.tensor([row[2] for row in rows])[:, None] - 1
-            ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), made_up, ids)
+            ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), random_tokens, ids)
         visual = (ids == model.config.image_token_id)[..., None]
-        seen = see([row for images, _, _ in drawn for row in images]).flatten(0, 1)
+        seen = encode([row for images, _, _ in drawn for row in images]).flatten(0, 1)
         embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)
         # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
         hidden = model.model.language_model(
@@ -215,12 +215,12 @@ class Reader:
         return -(target * log_probs).sum(-1).mean() + 0.1 * turn, log_probs.softmax(-1), target
 
     @torch.inference_mode()
-    def figures(self, see: Eyes, batch: int = 256) -> str:
-        """Return in one line how well the heads do on drawn queries."""
+    def metrics(self, encode: Encoder, batch: int = 256) -> str:
+        """Return the metrics of the heads on sampled queries, in one line."""
         errors = []
         for head in HEADS:
             values = torch.tensor(HEADS[head].values)
-            _, found, target = self.loss(head, batch, see)
+            _, found, target = self.loss(head, batch, encode)
             errors.append(((found @ values) - (target @ values)).abs())
         right = (errors[0] < 1).float().mean()
         done = (errors[2] < 0.5).float().mean()
@@ -228,39 +228,39 @@ class Reader:
 
 
 def train_language(
-    reader: Reader,
-    see: Eyes,
-    learning: nn.Module,
+    reader: LanguageLoss,
+    encode: Encoder,
+    module: nn.Module,
     steps: int,
     batch: int,
-    rate: float,
-    check: Callable[[], str],
+    learning_rate: float,
+    evaluate: Callable[[], str],
     name: str = "language",
 ) -> None:
     """Train the language model, or the whole model.
 
     Args:
         reader: model and training frames.
-        see: gives the visual tokens of the training frames.
-        learning: what is trained: the language model, or the model with its vision tower if ``see`` uses that.
-        steps: number of updates.
-        batch: queries in an update, all of one head.
-        rate: highest learning rate.
-        check: measures the model; called eight times.
+        encode: gives the visual tokens of the training frames.
+        module: the trained part: the language model, or the model with its vision tower if ``encode`` uses that.
+        steps: optimizer steps.
+        batch: queries in a batch, all of one head.
+        learning_rate: peak learning rate.
+        evaluate: returns the model's metrics as text; called eight times.
         name: shown in the progress lines.
     """
-    optimiser = torch.optim.AdamW(learning.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
     rng = reader.sampler.rng
     start = time.monotonic()
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
         head = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
-        loss, _, _ = reader.loss(head, batch, see)
+        loss, _, _ = reader.loss(head, batch, encode)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
         if (step + 1) % max(1, steps // 8) == 0 or step + 1 == steps:
             seconds = time.monotonic() - start
-            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {loss.item():.3f}  {check()}", flush=True)
+            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {loss.item():.3f}  {evaluate()}", flush=True)

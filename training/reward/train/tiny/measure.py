@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a tiny reward model is on episodes left out of its training: heads, pairs, and the judge of episodes."""
+"""Metrics of a tiny reward model on validation episodes: heads, pairs, and the judge of episodes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_CLEARLY = 0.1  # contrastive pairs of the evaluation differ by at least this much progress
+_MIN_GAP = 0.1  # smallest difference of progress in a contrastive pair
 
 
-def label_figures(network: nn.Module, frames: Frames, words: torch.Tensor) -> str:
-    """Return in one line how well the labels of a teacher or student are on ``frames``; "-" where it cannot be said."""
+def label_metrics(network: nn.Module, frames: Frames, words: torch.Tensor) -> str:
+    """Return metrics of a teacher's or student's labels on ``frames`` in one line; "-" where undefined."""
     from lrm_ros.training.reward.train.tiny.vision import outputs_of
 
     progress, done = outputs_of(network, frames, words)
-    seen = frames.decided
+    seen = frames.visible
     found = precision_recall(done[seen] > 0.5, frames.success[seen])
     area = roc_auc(frames.success[seen], done[seen])
     precision, recall = ("-" if found[name] is None else f"{found[name]:.2f}" for name in ("precision", "recall"))
@@ -50,12 +50,12 @@ def score_all(engine: RewardEngine, queries: Sequence[RewardQuery], batch: int =
 
 
 def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames: int = 4) -> dict[str, Any]:
-    """Measure a model on frames with known truth, through the reward engine.
+    """Evaluate a model on labelled frames, through the reward engine.
 
     Returns:
         Progress MAE and Spearman, share of right contrastive answers (pairs of one episode that differ by at least 0.1
         progress), completion per frame, and the judge per episode (mean p(done) of the last frames against the truth
-        at the end), overall and by behaviour. None where a figure cannot be said.
+        at the end), overall and by behaviour. None where a metric is undefined.
     """
     rng = np.random.default_rng(seed)
     config = RewardConfig(mode="completion", judge_frames=judge_frames)
@@ -67,7 +67,7 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
     pairs = []
     for row in rng.permutation(len(shown)):
         other = int(rng.choice(np.flatnonzero(frames.episode == frames.episode[row])))
-        if abs(frames.progress[row] - frames.progress[other]) >= _CLEARLY:
+        if abs(frames.progress[row] - frames.progress[other]) >= _MIN_GAP:
             pairs.append((other, int(row)))
         if len(pairs) == 1000:
             break
@@ -80,7 +80,7 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
         truth.append(bool(frames.success[rows[-1]]))
         kinds.append(int(frames.kind[rows[-1]]))
     end, success, kind = np.array(ends), np.array(truth), np.array(kinds)
-    seen, keep = frames.decided, end >= config.judge_threshold
+    seen, keep = frames.visible, end >= config.judge_threshold
     return {
         "frames": len(shown),
         "progress_mae": float(np.abs(progress - frames.progress).mean()),

@@ -26,11 +26,11 @@ The commands that made the weights in ``lrm_ros/models/tiny``, its figures and i
 What each range of seeds is for stands in ``lrm_ros.seeds``. The first of the two trainings was made at commit 3df103d,
 when no pair was even (``language``).
 
-Steps: a small convolutional teacher learns the labels; the vision tower imitates it (``vision``); the language
-model learns to answer the three heads' prompts from the frozen tower's tokens, then both together (``language``); the
-saved model is loaded again and measured on episodes left out of the training through the reward engine. One thread,
-fixed seeds: the same data give the same weights on the same kind of processor with the same versions of torch and
-transformers (5 draws the first weights in another order than 4.57).
+Steps: a small convolutional teacher learns the labels; the vision tower is trained to its features (``vision``); the
+language model learns to answer the three heads' prompts from the frozen tower's tokens, then both together
+(``language``); the saved model is loaded again and evaluated on validation episodes through the reward engine. One
+thread, fixed seeds: the same data give the same weights on the same kind of processor with the same versions of torch
+and transformers (5 draws the first weights in another order than 4.57).
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ from lrm_ros.reward.qwen.folder import load_processor, qwen_config, save_process
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.training.reward.train.tiny.card import card
 from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, load_frames, split
-from lrm_ros.training.reward.train.tiny.measure import label_figures, measure
+from lrm_ros.training.reward.train.tiny.measure import label_metrics, measure
 from lrm_ros.training.reward.train.tiny.model import build_model, build_processor
 
 if TYPE_CHECKING:
     import torch
 
 
-def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
-    """Train tower and language model of a tiny model on together, save and measure the result.
+def continue_training(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
+    """Continue the joint training of tower and language model of a tiny model; save and evaluate the result.
 
     Args:
-        start: folder of the model to begin with, by :func:`train`.
+        start: folder of the model to start from, by :func:`train`.
         data: folders of shards.
         out: folder that receives what :func:`train` writes.
         scale: factor on the number of training steps.
-        seed: seed of what is drawn.
+        seed: seed of the sampling.
 
     Returns:
-        What is written to training.json; ``before`` is that of the model it began with.
+        What is written to training.json; ``before`` is that of the model it started from.
 
     Raises:
         FileNotFoundError: no such model there.
@@ -77,7 +77,7 @@ def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int)
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    from lrm_ros.training.reward.train.tiny.language import WORD_NOISE, Reader, looking, train_language
+    from lrm_ros.training.reward.train.tiny.language import TOKEN_NOISE, LanguageLoss, augmented_encoder, train_language
     from lrm_ros.training.reward.train.tiny.vision import Student
 
     if not (start / "training.json").is_file():
@@ -90,15 +90,15 @@ def go_on(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
     model.train()
     student = Student(model.model.visual, len(processor.tokenizer))
-    checker = Reader(model, processor, held_out, seed)
+    val_loss = LanguageLoss(model, processor, held_out, seed)
     train_language(
-        Reader(model, processor, training, seed + 6, WORD_NOISE),
-        looking(student, training, seed + 7),
+        LanguageLoss(model, processor, training, seed + 6, TOKEN_NOISE),
+        augmented_encoder(student, training, seed + 7),
         model,
         _steps(1500, scale),
         batch=32,
-        rate=3e-4,
-        check=lambda: checker.figures(looking(student, held_out, seed)),
+        learning_rate=3e-4,
+        evaluate=lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
         name="together",
     )
     seconds = {"together": time.monotonic() - began}
@@ -117,7 +117,7 @@ def _finish(
     seconds: dict[str, float],
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Save and measure a model; returns what is written to training.json."""
+    """Save and evaluate a model; returns what is written to training.json."""
     import torch
 
     twin = (
@@ -151,7 +151,7 @@ def _finish(
 
 
 def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
-    """Train, save and measure the tiny model.
+    """Train, save and evaluate the tiny model.
 
     Args:
         data: folders of shards by ``lrm_ros.sim.twin.generate`` and ``lrm_ros.training.reward.data.generate``.
@@ -165,29 +165,29 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
     """
     import torch
 
-    from lrm_ros.training.reward.train.tiny.label_head import words_of
+    from lrm_ros.training.reward.train.tiny.label_head import instruction_tokens
     from lrm_ros.training.reward.train.tiny.language import (
-        WORD_NOISE,
-        Reader,
+        TOKEN_NOISE,
+        LanguageLoss,
+        augmented_encoder,
+        cached_encoder,
         encode_all,
-        looking,
-        remembering,
         train_language,
     )
-    from lrm_ros.training.reward.train.tiny.vision import Student, Teacher, imitation_loss, initialise, label_loss
+    from lrm_ros.training.reward.train.tiny.vision import Student, Teacher, distillation_loss, initialise, label_loss
     from lrm_ros.training.reward.train.tiny.vision import train as train_vision
 
     torch.set_num_threads(1)
     start, commit = time.monotonic(), source_commit()
     seconds: dict[str, float] = {}
 
-    def lap(name: str) -> None:
+    def log_time(name: str) -> None:
         seconds[name] = time.monotonic() - start - sum(seconds.values())
 
     training, held_out = split(load_frames(data))
     print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
     processor = build_processor()
-    words, held_out_words = (words_of(frames, processor.tokenizer) for frames in (training, held_out))
+    words, held_out_words = (instruction_tokens(frames, processor.tokenizer) for frames in (training, held_out))
     torch.manual_seed(seed)
     teacher = Teacher(len(processor.tokenizer))
     train_vision(
@@ -199,18 +199,18 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         2e-3,
         seed + 1,
         "teacher ",
-        lambda: label_figures(teacher, held_out, held_out_words),
+        lambda: label_metrics(teacher, held_out, held_out_words),
     )
-    lap("teacher")
+    log_time("teacher")
     model = build_model(processor, seed)
     student = Student(model.model.visual, len(processor.tokenizer))
     initialise(student)
 
     def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
-            taught = teacher(images, words[rows])
+            teacher_output = teacher(images, words[rows])
         outputs, features = student(images, words[rows])
-        return 0.5 * label_loss(outputs, training, rows) + imitation_loss(outputs, features, taught)
+        return 0.5 * label_loss(outputs, training, rows) + distillation_loss(outputs, features, teacher_output)
 
     train_vision(
         student,
@@ -221,36 +221,36 @@ def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str,
         1e-3,
         seed + 2,
         "vision  ",
-        lambda: label_figures(student, held_out, held_out_words),
+        lambda: label_metrics(student, held_out, held_out_words),
     )
-    lap("vision")
+    log_time("vision")
     tokens = encode_all(student, training, seed + 3, copies=1)
     held_out_tokens = encode_all(student, held_out, seed, copies=1)
-    lap("encode")
-    checker = Reader(model, processor, held_out, seed)
-    reader = Reader(model, processor, training, seed + 4, WORD_NOISE)
+    log_time("encode")
+    val_loss = LanguageLoss(model, processor, held_out, seed)
+    reader = LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE)
     train_language(
         reader,
-        remembering(tokens, seed),
+        cached_encoder(tokens, seed),
         model.model.language_model,
         _steps(5000, scale),
         batch=32,
-        rate=1e-3,
-        check=lambda: checker.figures(remembering(held_out_tokens, seed)),
+        learning_rate=1e-3,
+        evaluate=lambda: val_loss.metrics(cached_encoder(held_out_tokens, seed)),
     )
-    lap("language")
+    log_time("language")
     student.train()
     train_language(
         reader,
-        looking(student, training, seed + 5),
+        augmented_encoder(student, training, seed + 5),
         model,
         _steps(2000, scale),
         batch=32,
-        rate=3e-4,
-        check=lambda: checker.figures(looking(student, held_out, seed)),
+        learning_rate=3e-4,
+        evaluate=lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
         name="together",
     )
-    lap("together")
+    log_time("together")
     return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds)
 
 
@@ -274,12 +274,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, metavar="MODEL", help="go on from this tiny model: the last step only")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--start", type=Path, metavar="MODEL", help="continue from this tiny model: the last step only")
+    parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
     try:
         if args.start:
-            figures = go_on(args.start, args.data, args.out, args.scale, args.seed)
+            figures = continue_training(args.start, args.data, args.out, args.scale, args.seed)
         else:
             figures = train(args.data, args.out, args.scale, args.seed)
     except (ValueError, FileNotFoundError) as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teach the vision tower to see: first a small convolutional teacher, then the tower imitates what it sees.
+"""Train the vision tower by distillation: first a small convolutional teacher, then the tower learns its features.
 
 A transformer that starts from noise needs far more frames than there are to find objects; a convolutional network does
 not. Its 6 x 6 feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
-The teacher and the label heads, which read the instruction, are thrown away afterwards: the tower stays transformers'
+The teacher and the label heads, which read the instruction, are dropped afterwards: the tower stays transformers'
 own.
 """
 
@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from lrm_ros.reward.qwen.vision import encode, positions_of
-from lrm_ros.training.reward.train.tiny.data import FairDraw, Frames, augment, progress_target, to_tensor
+from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, progress_target, to_tensor
 from lrm_ros.training.reward.train.tiny.label_head import LabelHead
 
 
@@ -75,7 +75,7 @@ class Student(nn.Module):
         return tokens, states
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, 12) and imitated features in rows (N, 36, 128)."""
+        """Return outputs (N, 12) and the distilled features in rows (N, 36, 128)."""
         tokens, states = self.encode(images)
         return self.label_head(tokens, words), self.in_rows(self.map_head(states))
 
@@ -93,16 +93,16 @@ def initialise(student: Student) -> None:
 def label_loss(outputs: torch.Tensor, frames: Frames, rows: np.ndarray) -> torch.Tensor:
     """Cross-entropy of progress plus that of completion where its label can be seen."""
     progress = -(progress_target(frames.progress[rows]) * outputs[:, :11].log_softmax(-1)).sum(-1).mean()
-    decided = torch.from_numpy(frames.decided[rows])
+    visible = torch.from_numpy(frames.visible[rows])
     done = torch.from_numpy(frames.success[rows]).float()
-    return progress + functional.binary_cross_entropy_with_logits(outputs[:, 11][decided], done[decided])
+    return progress + functional.binary_cross_entropy_with_logits(outputs[:, 11][visible], done[visible])
 
 
-def imitation_loss(
-    outputs: torch.Tensor, features: torch.Tensor, taught: tuple[torch.Tensor, torch.Tensor]
+def distillation_loss(
+    outputs: torch.Tensor, features: torch.Tensor, teacher_output: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """How far outputs and patch states are from the teacher's."""
-    answers, seen = taught
+    """Distillation loss: distance of outputs and patch features from the teacher's."""
+    answers, seen = teacher_output
     progress = -(answers[:, :11].softmax(-1) * outputs[:, :11].log_softmax(-1)).sum(-1).mean()
     done = functional.binary_cross_entropy_with_logits(outputs[:, 11], answers[:, 11].sigmoid())
     width = seen.shape[-1:]
@@ -116,32 +116,32 @@ def train(
     frames: Frames,
     steps: int,
     batch: int,
-    rate: float,
+    learning_rate: float,
     seed: int,
     name: str,
-    check: Callable[[], str],
+    evaluate: Callable[[], str],
 ) -> None:
-    """Train with AdamW, a short warm-up and a cosine to zero; says what ``check`` returns eight times.
+    """Train with AdamW, a short warm-up and a cosine to zero; prints what ``evaluate`` returns eight times.
 
     Args:
-        network: what is trained.
+        network: the trained network.
         loss: images (N, 3, H, W) and rows of ``frames`` -> scalar.
         frames: training frames.
-        steps: number of updates.
-        batch: frames in an update.
-        rate: highest learning rate.
+        steps: optimizer steps.
+        batch: frames in a batch.
+        learning_rate: peak learning rate.
         seed: fixes the order of frames and their augmentation.
         name: shown in the progress lines.
-        check: measures the network.
+        evaluate: returns the network's metrics as text.
     """
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
-    draw = FairDraw(frames)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
+    draw = SourceSampler(frames)
     start = time.monotonic()
     network.train()
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
         rows = draw(rng, batch)
         value = loss(augment(to_tensor(frames.images[rows]), generator), rows)
         optimiser.zero_grad(set_to_none=True)
@@ -151,7 +151,7 @@ def train(
         if (step + 1) % max(1, steps // 8) == 0 or step + 1 == steps:
             network.eval()
             seconds = time.monotonic() - start
-            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {value.item():.3f}  {check()}", flush=True)
+            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {value.item():.3f}  {evaluate()}", flush=True)
             network.train()
     network.eval()
 

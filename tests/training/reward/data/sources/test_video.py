@@ -13,7 +13,7 @@ from lrm_ros.training.reward.data.sources.episode import (
     BadEpisode,
     SourceEpisode,
     array_reader,
-    one_size,
+    same_size,
     success_labels,
 )
 from lrm_ros.training.reward.data.sources.video import Video
@@ -177,7 +177,7 @@ def test_frames_of_mixed_sizes_are_refused(tmp_path):
 
 
 def test_one_size_says_at_which_frame_it_stops():
-    frames = one_size(iter([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]))
+    frames = same_size(iter([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]))
     assert next(frames).shape == (4, 4, 3)
     with pytest.raises(BadEpisode, match="mixed image sizes"):
         next(frames)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW with a rate of its own for the vision tower, in a transformers trainer."""
+"""AdamW with a separate learning rate for the vision tower, in a transformers trainer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from lrm_ros.training.reward.train.config import LrmTrainConfig
 
 
-def with_vision_rate(trainer_class: Any, config: LrmTrainConfig) -> Any:
+def with_vision_learning_rate(trainer_class: Any, config: LrmTrainConfig) -> Any:
     """Return a trainer class that keeps trained weights in float32 and gives the vision tower its own learning rate.
 
     In bfloat16 an update of 1e-6 of a weight is rounded away; matrix products still run in bfloat16 (autocast).

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training and evaluation examples of the three heads, from the keyframes of a folder.
 
-What they are and how they are drawn: ``lrm_ros.training.reward.train.examples.draw``. The same folder, head,
+How they are sampled: ``lrm_ros.training.reward.train.examples.sampling``. The same folder, head,
 split, seed, count and shares give the same examples in the same order.
 """
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.data.table import Keyframes, load_keyframes
-from lrm_ros.training.reward.train.examples.draw import Drawn, Shares, draw
+from lrm_ros.training.reward.train.examples.sampling import ExampleMix, SampledExamples, sample_examples
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A question to a head and its right answer.
+    """A query to a head and its label.
 
     Attributes:
         head: one of ``lrm_ros.types.HEADS``.
@@ -33,7 +33,7 @@ class Example:
             current); completion (current,).
         value: the label, one of the head's values.
         source: name of the source of the images.
-        kind: what happens in their episode, or one of ``lrm_ros.training.reward.train.examples.draw.NEGATIVES``.
+        kind: what happens in their episode, or one of ``lrm_ros.training.reward.train.examples.sampling.NEGATIVES``.
     """
 
     head: str
@@ -51,36 +51,36 @@ class Example:
 
     @property
     def answer(self) -> str:
-        """The text that a model is trained to say."""
+        """The text that a model is trained to generate."""
         return HEADS[self.head].answer(self.value)
 
 
 @dataclass(frozen=True, eq=False)
-class ExampleSet:
-    """Examples of one head; their images are read when they are asked for.
+class ExampleDataset:
+    """Examples of one head; images are read on access.
 
     Attributes:
         keyframes: where the images are.
         head: one of ``lrm_ros.types.HEADS``.
-        drawn: which of them, with which task and label.
+        sampled: which of them, with which task and label.
     """
 
     keyframes: Keyframes
     head: str
-    drawn: Drawn
+    sampled: SampledExamples
 
     def __len__(self) -> int:
-        return len(self.drawn.rows)
+        return len(self.sampled.rows)
 
     def __getitem__(self, index: int) -> Example:
-        rows = [row for row in self.drawn.rows[index].tolist() if row >= 0]
+        rows = [row for row in self.sampled.rows[index].tolist() if row >= 0]
         return Example(
             self.head,
-            self.keyframes.tasks[self.drawn.task[index]],
+            self.keyframes.tasks[self.sampled.task[index]],
             tuple(self.keyframes.jpeg(row) for row in rows),
-            float(self.drawn.value[index]),
+            float(self.sampled.value[index]),
             self.keyframes.sources[self.keyframes.source[rows[-1]]],
-            self.drawn.kinds[index],
+            self.sampled.kinds[index],
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -88,36 +88,41 @@ class ExampleSet:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many examples there are of each source and kind."""
-        sources = self.keyframes.source[self.drawn.rows[:, 1]].tolist()
+        sources = self.keyframes.source[self.sampled.rows[:, 1]].tolist()
         found: dict[str, Counter[str]] = {}
-        for source, kind in zip(sources, self.drawn.kinds, strict=True):
+        for source, kind in zip(sources, self.sampled.kinds, strict=True):
             found.setdefault(self.keyframes.sources[source], Counter())[kind] += 1
         return {name: dict(counter) for name, counter in found.items()}
 
 
 def load_examples(
-    folder: Path, head: str, split: str = "train", seed: int = 0, count: int | None = None, shares: Shares | None = None
-) -> ExampleSet:
+    folder: Path,
+    head: str,
+    split: str = "train",
+    seed: int = 0,
+    count: int | None = None,
+    mix: ExampleMix | None = None,
+) -> ExampleDataset:
     """Return the examples of a head from the keyframes of a folder, in random order.
 
     Args:
         folder: where ``lrm reward data`` wrote.
         head: one of ``lrm_ros.types.HEADS``.
         split: ``"train"`` or ``"val"``.
-        seed: of everything that is drawn.
+        seed: of the sampling.
         count: how many; default: as many as the split has labelled keyframes, the same for each head. There are fewer
             where keyframes do not suffice.
-        shares: what the examples are made of.
+        mix: shares of the kinds of examples.
 
     Raises:
         FileNotFoundError: no keyframes in the folder.
         ValueError: unknown head or split, or unreadable keyframes.
     """
-    return make_examples(load_keyframes(folder, split), head, count, seed, shares or Shares())
+    return make_examples(load_keyframes(folder, split), head, count, seed, mix or ExampleMix())
 
 
-def make_examples(keyframes: Keyframes, head: str, count: int | None, seed: int, shares: Shares) -> ExampleSet:
+def make_examples(keyframes: Keyframes, head: str, count: int | None, seed: int, mix: ExampleMix) -> ExampleDataset:
     """Return the examples of a head from keyframes, see :func:`load_examples`."""
     if count is None:
         count = int((np.isfinite(keyframes.progress) | (keyframes.done >= 0)).sum())
-    return ExampleSet(keyframes, head, draw(keyframes, head, count, seed, shares))
+    return ExampleDataset(keyframes, head, sample_examples(keyframes, head, count, seed, mix))

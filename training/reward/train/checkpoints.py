@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folders of a reward head's training: resume points, whose they are, and the finished adapter with its card."""
+"""Checkpoints of a reward head's training, the settings they belong to, and the finished adapter with its card."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from lrm_ros.files import read_json, write_json
 
 FIGURES_FILE = "training.json"
-# What may differ when an interrupted training goes on: it changes no weight.
-_FREE = ("gradient_checkpointing", "save_steps", "logging_steps", "workers", "tensorboard")
+# What may differ when an interrupted training is resumed: it changes no weight.
+_MAY_CHANGE = ("gradient_checkpointing", "save_steps", "logging_steps", "workers", "tensorboard")
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Return whether a resume point was written to its end; the trainer writes its state last."""
+    """Return whether a checkpoint is complete; the trainer writes its state last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, ValueError):
@@ -25,8 +25,8 @@ def _is_complete(checkpoint: Path) -> bool:
     return True
 
 
-def drop_incomplete(part: Path) -> None:
-    """Remove resume points, and a result, whose writing was interrupted."""
+def remove_incomplete(part: Path) -> None:
+    """Remove incomplete checkpoints and an incomplete result."""
     shutil.rmtree(part / "ready", ignore_errors=True)
     for checkpoint in part.glob("checkpoint-*"):
         if not _is_complete(checkpoint):
@@ -34,13 +34,17 @@ def drop_incomplete(part: Path) -> None:
 
 
 def last_checkpoint(part: Path) -> Path | None:
-    """Return the newest complete resume point."""
+    """Return the newest complete checkpoint."""
     complete = [c for c in part.glob("checkpoint-*") if _is_complete(c)]
     return max(complete, key=lambda c: int(c.name.split("-")[1]), default=None)
 
 
-def claim(part: Path, settings: dict[str, Any]) -> None:
-    """Raise if the resume points belong to another training; otherwise note whose they are."""
+def check_settings(part: Path, settings: dict[str, Any]) -> None:
+    """Write the settings beside the checkpoints.
+
+    Raises:
+        ValueError: the checkpoints belong to a training with other settings.
+    """
     file = part / "settings.json"
     if file.is_file():
         _compare(read_json(file, f"remove '{part}' or choose another --out"), settings, part)
@@ -53,7 +57,7 @@ def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> Non
     differences = [
         f"{key} {flat_found.get(key)!r} instead of {value!r}"
         for key, value in flat_wanted.items()
-        if flat_found.get(key) != value and key not in _FREE
+        if flat_found.get(key) != value and key not in _MAY_CHANGE
     ]
     if differences:
         raise ValueError(
@@ -61,8 +65,12 @@ def _compare(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> Non
         )
 
 
-def finished(final: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of a finished training of the same settings."""
+def load_finished(final: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the metrics of a finished training.
+
+    Raises:
+        ValueError: no finished training there, or one with other settings.
+    """
     file = final / FIGURES_FILE
     if not file.is_file():
         raise ValueError(f"'{final}' exists and is no finished training; remove it or choose another --out")
@@ -89,15 +97,15 @@ def check_weights(folder: Path) -> None:
         raise RuntimeError(f"'{folder}': every lora_B is zero: nothing was learned; raise learning rate or steps")
 
 
-def finish(ready: Path, final: Path, part: Path, figures: dict[str, Any]) -> None:
-    """Check what was saved, add figures and card, move it to its place and remove the resume points."""
+def save_adapter(ready: Path, final: Path, part: Path, figures: dict[str, Any]) -> None:
+    """Check the saved adapter, add metrics and model card, move it to its place and remove the checkpoints."""
     check_weights(ready)
     (ready / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     config_file = ready / "adapter_config.json"
     base = {"base_model_name_or_path": figures["settings"]["base"]}
     config_file.write_text(json.dumps({**json.loads(config_file.read_text()), **base}, indent=2) + "\n")
     (ready / FIGURES_FILE).write_text(json.dumps(figures, indent=1) + "\n")
-    (ready / "README.md").write_text(_card(figures))
+    (ready / "README.md").write_text(_model_card(figures))
     logs = part / "logs"
     if logs.is_dir():
         shutil.move(logs, ready / "logs")
@@ -105,7 +113,7 @@ def finish(ready: Path, final: Path, part: Path, figures: dict[str, Any]) -> Non
     shutil.rmtree(part)
 
 
-def _card(figures: dict[str, Any]) -> str:
+def _model_card(figures: dict[str, Any]) -> str:
     settings, config = figures["settings"], figures["settings"]["config"]
     head = settings["head"]
     method = f"DPO, beta {config['dpo_beta']:g}" if head == "contrastive" else "SFT"
@@ -124,5 +132,5 @@ A LoRA adapter (r {config["lora_r"]}, alpha {config["lora_alpha"]}{tower}) that 
 Reward Models. Trained by `lrm reward train` ({method}, peak learning rate {rate:g}, {figures["steps"]} steps, seed
 {config["seed"]}) on {figures["examples"]} examples ({settings["data"] or "not named"}); reasoning before the label:
 {text}. Training loss {figures["loss_first"]:.4f} at the start, {figures["loss_last"]:.4f} at the end. `{FIGURES_FILE}`
-holds all settings. How good it is, `lrm reward eval` tells; it was not measured here.
+holds all settings. It was not evaluated here; `lrm reward eval` does.
 """

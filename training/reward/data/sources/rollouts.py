@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes played in a simulator when they are opened: frames in memory, labels from the simulator's state."""
+"""Rollouts of scripted behaviours, simulated when they are opened: frames in memory, labels from the state."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.robot.so100.kinematics import Unreachable
-from lrm_ros.sim.behaviour import KINDS, PlayedWorld, behave
+from lrm_ros.sim.behaviour import KINDS, ExpertWorld, behave
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
-SHORTEST = 8  # frames
-ALREADY = 0.3  # progress at the start from which an episode shows nothing
-RANDOM_RISE = 0.1  # largest gain in progress at the end of random motion
+MIN_FRAMES = 8  # frames
+MAX_START_PROGRESS = 0.3  # of a usable episode
+MAX_RANDOM_GAIN = 0.1  # of progress at the end of random motion
 
 
 def draw_kind(source: str, seed: int, kinds: tuple[str, ...] = KINDS) -> str:
@@ -38,7 +38,7 @@ def labelled_episode(
     done: NDArray[np.bool_],
     keep: float = 1.0,
 ) -> SourceEpisode:
-    """Return what was played as an episode of a source.
+    """Return a rollout as an episode of a source.
 
     Random motion is cut where it was last as far from the goal as at the start. An expert that failed is of kind
     ``"failed"``.
@@ -58,15 +58,15 @@ def labelled_episode(
         BadEpisode: a failure that succeeded by chance, or too few frames.
     """
     if kind == "random":
-        end = int(np.flatnonzero(progress <= progress[0] + RANDOM_RISE)[-1]) + 1
+        end = int(np.flatnonzero(progress <= progress[0] + MAX_RANDOM_GAIN)[-1]) + 1
         frames, progress, done = frames[:end], progress[:end], done[:end]
     success = bool(done[-1])
     if kind == "success" and not success:
         kind = "failed"
     if kind not in ("success", "failed") and success:
         raise BadEpisode(f"{kind} motion that succeeded")
-    if len(frames) < SHORTEST * keep:
-        raise BadEpisode(f"fewer than {SHORTEST} frames")
+    if len(frames) < MIN_FRAMES * keep:
+        raise BadEpisode(f"fewer than {MIN_FRAMES} frames")
     return SourceEpisode(
         source=source,
         episode_id=episode_id,
@@ -81,25 +81,25 @@ def labelled_episode(
     )
 
 
-def played_entries(
+def rollout_entries(
     source: str,
-    build: Callable[[], PlayedWorld],
+    build: Callable[[], ExpertWorld],
     episodes: int,
     seed: int,
     stride: int,
     keep: float = 1.0,
     kind: str = "",
 ) -> Iterator[Entry]:
-    """Yield entries that play one episode each in a world that is built when the first of them is opened.
+    """Yield entries that simulate one episode each; the world is built when the first of them is opened.
 
     Args:
         source: name of the source.
         build: makes the world.
         episodes: how many; their seeds, which are their ids, are ``seed``, ``seed + 1``, ...
         seed: first seed, >= 0.
-        stride: look at every this-many-th control step.
-        keep: share of these of which a picture is taken, drawn from the seed; the first always. Neighbours look nearly
-            the same, so that a third of the pictures of three times the episodes teach more.
+        stride: control steps from one frame to the next.
+        keep: share of these frames to keep, drawn from the seed; the first always. Neighbours look nearly the same: a
+            third of the frames of three times the episodes are better training data.
         kind: the behaviour of all episodes, of ``lrm_ros.sim.behaviour.KINDS``; empty: drawn from each seed.
 
     Raises:
@@ -118,9 +118,9 @@ def played_entries(
 
 
 def _play(
-    source: str, build: Callable[[], PlayedWorld], seed: int, stride: int, keep: float, kind: str
+    source: str, build: Callable[[], ExpertWorld], seed: int, stride: int, keep: float, kind: str
 ) -> SourceEpisode:
-    """Play the episode of a seed.
+    """Simulate the episode of a seed.
 
     Raises:
         BadEpisode: nearly done at the start, out of the arm's reach, too short, or a failure that succeeded.
@@ -130,7 +130,7 @@ def _play(
     kind = kind or draw_kind(source, seed)
     world.reset(seed)
     frames, progress, done = [world.image()], [world.progress], [world.done]
-    if progress[0] > ALREADY:
+    if progress[0] > MAX_START_PROGRESS:
         raise BadEpisode("nearly done at the start")
     try:
         for step, _ in enumerate(behave(world, kind, rng), start=1):
