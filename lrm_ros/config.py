@@ -141,7 +141,7 @@ class FinetuneConfig:
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "fields of the policy's configuration that differ from its defaults"}
     )
-    checkpoint_every: int = _opt(500, "steps between two resume points; 0: none")
+    checkpoint_every: int = _opt(500, "steps between two checkpoints; 0: none")
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1:

@@ -68,7 +68,7 @@ def is_better(pair: Mapping[str, Any]) -> bool:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Return the result in one sentence; it claims no more than the figures show."""
+    """Return the result in one sentence; it claims no more than the data show."""
     first, last, control = (report[arm]["success"] for arm in ("baseline", "final", "control"))
     gain, over = report["paired"]["final_vs_baseline"], report["paired"]["final_vs_control"]
     if gain is None:
@@ -91,7 +91,7 @@ def headline(report: Mapping[str, Any]) -> str:
 
 
 def conclusion(report: Mapping[str, Any]) -> list[str]:
-    """Return what the figures say, a sentence each."""
+    """Return the conclusions, a sentence each."""
     pairs = report["paired"]
     names = {
         "final_vs_baseline": ("The result", "the baseline"),
@@ -101,11 +101,11 @@ def conclusion(report: Mapping[str, Any]) -> list[str]:
     sentences = [comparison(pairs[key], *both) for key, both in names.items() if pairs[key]]
     quality = report["judge"]
     if quality["n"]:
-        sentences.append(f"The judge, against the simulator: {judge_words(quality)}.")
+        sentences.append(f"The judge, against the simulator: {judge_sentence(quality)}.")
     return sentences
 
 
-def judge_words(quality: Mapping[str, Any]) -> str:
+def judge_sentence(quality: Mapping[str, Any]) -> str:
     """Return precision and recall with their counts and intervals."""
     words = []
     for name, whole in RATIOS.items():
