@@ -11,7 +11,7 @@ from lrm_ros.programs import interrupted
 
 # command -> (module with main(argv), what it does)
 COMMANDS = {
-    "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to mend what is missing"),
+    "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to fix what is missing"),
     "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop"),
     "collect": ("lrm_ros.training.policy.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("lrm_ros.training.policy.judge", "judge journals by the completion head"),

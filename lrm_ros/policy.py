@@ -22,7 +22,7 @@ class Policy(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget the episode."""
+        """Start a new episode."""
         ...
 
 
@@ -93,7 +93,7 @@ class PolicyRunner:
         self._contract, self._checkpoint = contract, checkpoint
 
     def reset(self) -> None:
-        """Forget the episode (action queues of policies that have one)."""
+        """Start a new episode: clear the policy's queues."""
         self.policy.reset()
 
     def act(self, observation: Observation) -> ActionChunk:
@@ -107,8 +107,10 @@ class PolicyRunner:
 
         batch = self.preprocess(policy_input(observation, self._contract))
         with torch.inference_mode():
-            if self.policy.config.type == "diffusion":  # looks at its own memory only, which select_action fills
-                batch = _remember(self.policy, batch)
+            if (
+                self.policy.config.type == "diffusion"
+            ):  # reads its own observation queues only
+                batch = _queue_observation(self.policy, batch)
             chunk = self.policy.predict_action_chunk(batch)  # (1, K, D)
             actions = self.postprocess(chunk)[0, : self.execute_steps].numpy()
         if not np.isfinite(actions).all():
@@ -118,8 +120,8 @@ class PolicyRunner:
         return ActionChunk(observation.stamp_ns, actions, self._contract.dt_s)
 
 
-def _remember(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:
-    """Put an observation into the memory of a LeRobot diffusion policy; returns it with its images together."""
+def _queue_observation(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Append an observation to the queues of a LeRobot diffusion policy; returns it with its images stacked."""
     import torch
     from lerobot.policies.utils import populate_queues
     from lerobot.utils.constants import ACTION, OBS_IMAGES
@@ -139,7 +141,7 @@ class FakePolicy:
         self._dt_s = contract.dt_s
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: it has no state."""
 
     def act(self, observation: Observation) -> ActionChunk:
         """Return the observed state ``execute_steps`` times."""
