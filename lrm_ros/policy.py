@@ -107,9 +107,7 @@ class PolicyRunner:
 
         batch = self.preprocess(policy_input(observation, self._contract))
         with torch.inference_mode():
-            if (
-                self.policy.config.type == "diffusion"
-            ):  # reads its own observation queues only
+            if self.policy.config.type == "diffusion":  # reads its own observation queues only
                 batch = _queue_observation(self.policy, batch)
             chunk = self.policy.predict_action_chunk(batch)  # (1, K, D)
             actions = self.postprocess(chunk)[0, : self.execute_steps].numpy()

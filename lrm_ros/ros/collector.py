@@ -22,7 +22,7 @@ from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
-from lrm_ros.types import Episode, Reward, RewardQuery, Verdict
+from lrm_ros.types import Episode, Reward, RewardQuery
 
 DONE_CHECK_EVERY = 3  # control steps between two frames that are checked for the end of the task
 MARGIN = 4  # control steps kept after that moment: the policy also learns to stay
@@ -170,10 +170,10 @@ class Collector:
             "reason": verdict.reason,
         }
         if verdict.keep:
-            row["done_ns"] = self._done_ns(episode, verdict)
+            row["done_ns"] = self._done_ns(episode)
         return row
 
-    def _done_ns(self, episode: Episode, verdict: Verdict) -> int:
+    def _done_ns(self, episode: Episode) -> int:
         """Return the stamp of the first of two checked frames in a row that show the task done."""
         frames = episode_frames(episode, self._camera)
         checked = frames[::DONE_CHECK_EVERY]

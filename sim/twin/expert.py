@@ -8,7 +8,6 @@ and the labelled training data of the reward model come from here; the self-impr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,15 +160,3 @@ def random_walk(start: NDArray, rng: np.random.Generator, steps: int = 50) -> ND
         targets += [now + (goal - now) * (i + 1) / count for i in range(count)]
         now = goal
     return np.stack(targets[:steps]).astype(np.float32)
-
-
-def execute(
-    world: World, targets: NDArray, noise: float, rng: np.random.Generator
-) -> Iterator[tuple[NDArray, NDArray]]:
-    """Execute targets with noise on the arm joints; yields (target, sent), each (6,) [rad], after every step.
-
-    The noise is drawn anew each step and not fed back, so the clean targets stay valid labels.
-    """
-    for target in targets:
-        noisy = target + np.append(rng.normal(0, noise, 5), 0.0).astype(np.float32)
-        yield target, world.step(noisy)

@@ -46,13 +46,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def rate(part: Mapping[str, Any]) -> str:
-    """Return a success as ``61.5 % (123 of 200; 95 % interval 54.6 to 68.0)``."""
-    if part["rate"] is None:
-        return "no episode"
-    return f"{percent(part['rate'])} ({part['count']} of {part['n']}; 95 % interval {span(part['ci95'])})"
-
-
 def comparison(pair: Mapping[str, Any], first: str, second: str) -> str:
     """Return one sentence on two policies tried on the same start poses."""
     return (
