@@ -108,8 +108,8 @@ class PolicyConfig:
     checkpoint: str = _opt("", "folder of a LeRobot policy with its processors (empty: wait for one)")
     execute_steps: int = _opt(8, "actions executed of every predicted chunk")
     explore_std: float = _opt(0.0, "std of the gripper's sideways offset, drawn once an episode [m]; 0: off")
-    explore_hold_s: float = _opt(2.2, "the offset is whole from the episode's start for this long [s]")
-    explore_fade_s: float = _opt(0.5, "then it goes to zero in this time [s]")
+    explore_hold_s: float = _opt(2.2, "full offset from the episode's start for this long [s]")
+    explore_fade_s: float = _opt(0.5, "time in which the offset then fades to zero [s]")
     seed: int = _opt(0, "seed of the exploration offsets")
     timeout_s: float = _opt(0.5, "hold when camera or joint state is older than this (real time only) [s]")
     realtime: bool = _opt(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
@@ -121,22 +121,22 @@ class FinetuneConfig:
     """A training of a policy on episodes: ``lrm finetune``."""
 
     steps: int = field(metadata={"help": "optimiser steps"})
-    init: str | None = _opt(None, "checkpoint to start from; its normalisation is kept")
+    init: str | None = _opt(None, "checkpoint to start from; its normalisation statistics are kept")
     seed: int = _opt(0, "seed of initial weights and batches")
     lr: float | None = _opt(None, "(peak) learning rate; none: the policy's preset")
-    batch_size: int = _opt(32, "samples a step")
+    batch_size: int = _opt(32, "batch size")
     schedule: str = _opt(
         "cosine", "'cosine' (to a hundredth of lr) or 'constant', after the warm-up", choices=("cosine", "constant")
     )
-    warmup: int = _opt(100, "steps of the linear warm-up, at most a tenth of all steps")
+    warmup: int = _opt(100, "steps of the linear warmup, at most a tenth of all steps")
     weights: tuple[float, ...] | None = _opt(
         None, "share of each data set in a batch, in their order; none: every step is equally likely", option="weight"
     )
     label: str = _opt(
         "action", "'action' (sent to the arm) or 'wish' (before exploration and limits)", choices=("action", "wish")
     )
-    colour: float = _opt(0.0, "strength of the random colour variation of the images; 0: off")
-    state_noise: float = _opt(0.0, "noise on the joint states the policy sees in training [rad]; 0: off")
+    colour: float = _opt(0.0, "strength of the random hue jitter of the images; 0: off")
+    state_noise: float = _opt(0.0, "std of the noise on the joint states in training [rad]; 0: off")
     policy: str = _opt("act_small", "LeRobot policy type of a new policy")
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "fields of the policy's configuration that differ from its defaults"}
@@ -156,25 +156,25 @@ class FinetuneConfig:
 class PpoConfig:
     """Proximal policy optimisation; the defaults are upstream's (Large-Reward-Models:config/*.yaml, pi0.5)."""
 
-    gamma: float = _opt(0.99, "discount a decision (one chunk of actions)")
-    lam: float = _opt(0.95, "GAE: weight of longer sums")
-    epochs: int = _opt(2, "times the experience of an iteration is gone through")
-    batch_size: int = _opt(24, "decisions an optimiser step")
-    micro_batch: int = _opt(24, "of which so many at once in memory")
+    gamma: float = _opt(0.99, "discount factor per decision (one chunk of actions)")
+    lam: float = _opt(0.95, "lambda of GAE")
+    epochs: int = _opt(2, "epochs over the rollout buffer of an iteration")
+    batch_size: int = _opt(24, "minibatch: decisions per optimizer step")
+    micro_batch: int = _opt(24, "decisions per forward pass; gradients are accumulated over the minibatch")
     lr: float = _opt(2.5e-6, "learning rate of the policy")
     value_lr: float = _opt(5e-5, "learning rate of the critic")
-    clip_low: float = _opt(0.1, "the ratio counts down to 1 - this")
-    clip_high: float = _opt(0.1, "the ratio counts up to 1 + this")
-    dual_clip: float = _opt(3.0, "bound on the loss of a bad decision, in advantages")
-    value_clip: float = _opt(0.2, "the critic gains nothing by moving further than this")
-    value_weight: float = _opt(1.0, "weight of the critic's loss")
-    huber_delta: float = _opt(10.0, "errors of the critic beyond this count linearly")
-    kl_beta: float = _opt(0.05, "weight of the divergence from the policy before refinement")
-    entropy_bonus: float = _opt(5e-4, "weight of the entropy")
-    normalise: bool = _opt(True, "advantages of an iteration get mean 0 and deviation 1")
-    max_gradient: float = _opt(0.3, "gradients are clipped to this norm")
-    target_kl: float = _opt(0.0, "leave the policy once it has moved by more in an update; 0: never")
-    critic_warmup: int = _opt(0, "iterations in which only the critic learns")
+    clip_low: float = _opt(0.1, "lower clip range of the ratio: 1 - this")
+    clip_high: float = _opt(0.1, "upper clip range of the ratio: 1 + this")
+    dual_clip: float = _opt(3.0, "dual-clip bound of the loss for negative advantages, in advantages")
+    value_clip: float = _opt(0.2, "clip range of the value loss")
+    value_weight: float = _opt(1.0, "coefficient of the value loss")
+    huber_delta: float = _opt(10.0, "delta of the Huber loss of the critic")
+    kl_beta: float = _opt(0.05, "coefficient of the KL penalty to the policy before refinement")
+    entropy_bonus: float = _opt(5e-4, "coefficient of the entropy bonus")
+    normalise: bool = _opt(True, "normalise the advantages of an iteration")
+    max_gradient: float = _opt(0.3, "maximum gradient norm")
+    target_kl: float = _opt(0.0, "stop updating the policy at this approximate KL; 0: never")
+    critic_warmup: int = _opt(0, "iterations that train the critic only")
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch"):
@@ -207,7 +207,7 @@ class RefineConfig:
     """Refinement of a policy in simulated worlds by PPO (paper IV-B)."""
 
     checkpoint: str = _opt("", "folder of the policy to refine")
-    run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
+    run: str = _opt("runs/refine", "run folder; an interrupted run is resumed")
     reward: str = _opt("tri", "env, contrastive, progress, completion, tri, roboreward, robometer or topreward")
     model: str = _opt(RewardConfig.model, "reward model: 'tiny', a folder, or a Hugging Face name")
     baseline: str = _opt(
@@ -219,26 +219,26 @@ class RefineConfig:
         1, "so many worlds start from the same poses; the others' mean is a baseline. 1: the critic alone"
     )
     steps: int = _opt(80, "control steps of each world in an iteration")
-    max_steps: int = _opt(40, "control steps after which an episode is cut off")
+    max_steps: int = _opt(40, "control steps after which an episode is truncated")
     execute_steps: int = _opt(8, "actions executed of every chunk; one decision")
     interval: int = _opt(10, "the reward model judges every K-th control step; the value is held in between")
     scale: float = _opt(1.0, "factor on the reward model's rewards")
     weights: tuple[float, ...] = _opt(RewardConfig.weights, "tri: weights of contrastive, progress, completion")
-    shaped: bool = _opt(False, "progress only: reward its change since it was last judged, instead of holding it")
-    noise_std: float = _opt(0.04, "ACT: deviation of the explored joint targets [rad]")
+    shaped: bool = _opt(False, "progress only: reward the change since the last judged frame, instead of holding it")
+    noise_std: float = _opt(0.04, "ACT: std of the exploration noise on joint targets [rad]")
     noise_rank: int = _opt(1, "ACT: cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
-    hold_noise: bool = _opt(True, "one draw of the noise for an episode; false: a new one for every decision")
-    learn_std: bool = _opt(False, "ACT: let PPO change the deviations")
+    hold_noise: bool = _opt(True, "sample the noise once an episode; false: for every decision")
+    learn_std: bool = _opt(False, "ACT: train the std, too")
     flow_steps: int = _opt(4, "SmolVLA, pi0, pi0.5: steps of the sampler, in the result as well; 0: the policy's own")
     flow_noise: float = _opt(0.5, "SmolVLA, pi0, pi0.5: noise level of Flow-SDE")
     flow_single: bool = _opt(True, "SmolVLA, pi0, pi0.5: noise in one step of a chain, drawn for each; false: in all")
     diffusion_steps: int = _opt(5, "diffusion policy: DDIM steps, in the result as well; 0: the policy's own number")
     diffusion_eta: float = _opt(1.0, "diffusion policy: share of DDPM's noise in a DDIM step")
-    diffusion_std: float = _opt(0.1, "diffusion policy: smallest deviation of a step, of actions scaled to [-1, 1]")
-    train: str = _opt("all", "what learns: all of the policy, its decoder with the head, or the head alone")
-    save_every: int = _opt(10, "iterations between two kept policies and film strips")
+    diffusion_std: float = _opt(0.1, "diffusion policy: smallest std of a step, for actions scaled to [-1, 1]")
+    train: str = _opt("all", "trained part: all of the policy, its decoder with the head, or the head alone")
+    save_every: int = _opt(10, "iterations between two checkpoints and film strips")
     seed: int = _opt(0, "seed of everything, 0 to 99")
-    processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
+    processes: int = _opt(0, "worker processes or Ray actors of the worlds; 0: one per core, here or of the cluster")
     ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
     device: str = _opt("auto", "torch device of the reward model")
     tensorboard: bool = _opt(False, "write TensorBoard events, too")
@@ -285,10 +285,10 @@ class WorldsConfig:
 
     task: str = _opt(TwinConfig.task, "ManiSkill task")
     worlds: int = _opt(12, "simulated worlds")
-    processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
+    processes: int = _opt(0, "worker processes or Ray actors of the worlds; 0: one per core, here or of the cluster")
     ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
-    execute_steps: int = _opt(8, "most actions of a command")
-    max_steps: int = _opt(40, "control steps after which an episode is cut off")
+    execute_steps: int = _opt(8, "maximum number of actions in a command")
+    max_steps: int = _opt(40, "control steps after which an episode is truncated")
     stop_at_success: bool = _opt(False, "end an episode when the simulator says the task is done")
     judge_every: int = _opt(10, "publish every K-th frame of an episode for the reward model; 0: only its last one")
 
@@ -298,9 +298,9 @@ class RefinerConfig:
     """The refiner node: what ``lrm ppo`` does, through the nodes."""
 
     checkpoint: str = _opt("", "folder of the policy to refine")
-    run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
+    run: str = _opt("runs/refine", "run folder; an interrupted run is resumed")
     config: str = _opt("", "YAML file of all settings (RefineConfig), e.g. config/ppo_twin.yaml")
-    reward: str = _opt("", "what a step is worth, as for lrm ppo; empty: as the settings say")
+    reward: str = _opt("", "reward, as for lrm ppo; empty: that of the settings")
     settings: str = _opt("", "more settings: NAME=VALUE, separated by spaces, e.g. worlds=24 ppo.lr=1e-5")
 
 
@@ -308,10 +308,10 @@ class RefinerConfig:
 class ImproverConfig:
     """The improver node: the self-improvement loop (paper IV-C)."""
 
-    run: str = _opt("runs/demo", "run folder; an interrupted run goes on")
+    run: str = _opt("runs/demo", "run folder; an interrupted run is resumed")
     iterations: int = _opt(2, "self-improvement iterations, at most 9")
     demonstrations: int = _opt(20, "demonstrations the policy starts from")
-    disturbance: float = _opt(0.02, "actuation noise of the twin during demonstrations [rad]")
+    disturbance: float = _opt(0.02, "std of the actuation noise of the twin during demonstrations [rad]")
     episodes: int = _opt(80, "start poses to roll out in each iteration")
     tries: int = _opt(4, "attempts at a start pose until the judge keeps one")
     explore_std: float = _opt(0.02, "std of the gripper's sideways offset, drawn for each rollout [m]")
@@ -320,9 +320,9 @@ class ImproverConfig:
     sft_steps: int = _opt(1500, "training steps on the demonstrations")
     finetune_steps: int = _opt(2000, "training steps an iteration")
     learning_rate: float = _opt(5e-4, "peak learning rate of every training")
-    batch_size: int = _opt(16, "samples a training step")
-    colour: float = _opt(1.0, "strength of the random colour variation of training images")
-    state_noise: float = _opt(0.1, "noise on the joint states a policy sees in training [rad]")
+    batch_size: int = _opt(16, "batch size of every training")
+    colour: float = _opt(1.0, "strength of the random hue jitter of training images")
+    state_noise: float = _opt(0.1, "std of the noise on the joint states in training [rad]")
     eval_episodes: int = _opt(200, "held-out seeds of the evaluation")
     eval_seed: int = _opt(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only")
     seed: int = _opt(FinetuneConfig.seed, "seed of everything, 0 to 99")
@@ -337,7 +337,7 @@ class EvaluatorConfig:
 
     checkpoint: str = _opt("", "folder of the policy to evaluate")
     file: str = _opt("", "JSON file of the result")
-    once: bool = _opt(False, "evaluate at the start and then end")
+    once: bool = _opt(False, "evaluate at the start, then exit")
     first_seed: int = _opt(seeds.HELD_OUT.first, "first seed")
     episodes: int = _opt(200, "number of seeds, one episode each")
     max_steps: int = _opt(60, "control steps after which an episode ends")
