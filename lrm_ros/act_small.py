@@ -203,8 +203,3 @@ def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
         nn.GroupNorm(8, after),
         nn.ReLU(inplace=True),
     )
-
-
-def count_parameters(module: torch.nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

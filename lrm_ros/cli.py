@@ -11,20 +11,20 @@ from lrm_ros.programs import interrupted
 
 # command -> (module with main(argv), what it does)
 COMMANDS = {
-    "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to mend what is missing"),
+    "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to fix what is missing"),
     "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop"),
     "collect": ("lrm_ros.training.policy.collect", "record demonstrations of the scripted expert in the twin"),
-    "judge": ("lrm_ros.training.policy.judge", "judge journals by the completion head"),
+    "judge": ("lrm_ros.training.policy.judge", "judge recorded episodes by the completion head"),
     "dataset": ("lrm_ros.training.policy.dataset", "turn recorded episodes into a LeRobotDataset"),
     "finetune": ("lrm_ros.training.policy.finetune", "train a policy on a data set"),
     "ppo": (
         "lrm_ros.training.ppo.command",
-        "refine a policy in simulated worlds by PPO, paid by any reward model",
+        "refine a policy in simulated worlds by PPO with any reward model",
     ),
     "ppo report": ("lrm_ros.training.ppo.report", "compare refined policies on held-out start poses"),
     "reward data": (
         "lrm_ros.training.reward.data.command",
-        "gather keyframes for reward models from data sets and simulators",
+        "collect keyframes for reward models from data sets and simulators",
     ),
     "reward train": (
         "lrm_ros.training.reward.train.command",
@@ -32,17 +32,17 @@ COMMANDS = {
     ),
     "reward eval": (
         "lrm_ros.training.reward.eval.command",
-        "measure a reward model beside its base and trivial predictors",
+        "evaluate a reward model beside an untrained model and trivial baselines",
     ),
     "reward openloop": (
         "lrm_ros.training.reward.eval.openloop",
-        "compare rewards with the simulator's on recordings",
+        "evaluate a reward model open-loop on rollouts, against the simulator",
     ),
-    "evaluate": ("lrm_ros.training.policy.evaluate", "measure a policy's success in the twin on held-out seeds"),
+    "evaluate": ("lrm_ros.training.policy.evaluate", "evaluate a policy's success rate in the twin on held-out seeds"),
     "report": ("lrm_ros.training.report.command", "write the report of a run"),
     "bench topics": ("lrm_ros.training.bench.topics", "measure loss and latency from cameras to the recorder"),
     "bench reward": ("lrm_ros.training.bench.reward", "measure the reward model's speed"),
-    "bench keyframes": ("lrm_ros.training.bench.keyframes", "measure how fast keyframes are taken from video"),
+    "bench keyframes": ("lrm_ros.training.bench.keyframes", "measure the throughput of keyframes from video"),
     "bench twin": ("lrm_ros.training.bench.twin", "measure the twin's speed, in process and through the nodes"),
     "bench ppo": (
         "lrm_ros.training.bench.ppo",

@@ -142,8 +142,8 @@ class PolicyConfig:
     checkpoint: str = _opt("", "folder of a LeRobot policy with its processors (empty: wait for one)")
     execute_steps: int = _opt(8, "actions executed of every predicted chunk", *COUNT)
     explore_std: float = _opt(0.0, "std of the gripper's sideways offset, drawn once an episode [m]; 0: off", 0.0, 1.0)
-    explore_hold_s: float = _opt(2.2, "the offset is whole from the episode's start for this long [s]", 0.0, 3600.0)
-    explore_fade_s: float = _opt(0.5, "then it goes to zero in this time [s]", 0.0, 3600.0)
+    explore_hold_s: float = _opt(2.2, "full offset from the episode's start for this long [s]", 0.0, 3600.0)
+    explore_fade_s: float = _opt(0.5, "time in which the offset then fades to zero [s]", 0.0, 3600.0)
     seed: int = _opt(0, "seed of the exploration offsets", *SEED)
     timeout_s: float = _fix(0.5, "hold when camera or joint state is older than this (real time only) [s]", *SECONDS)
     realtime: bool = _fix(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
@@ -155,27 +155,27 @@ class FinetuneConfig:
     """A training of a policy on episodes: ``lrm finetune``."""
 
     steps: int = field(metadata={"help": "optimiser steps"})
-    init: str | None = _opt(None, "checkpoint to start from; its normalisation is kept")
+    init: str | None = _opt(None, "checkpoint to start from; its normalisation statistics are kept")
     seed: int = _opt(0, "seed of initial weights and batches")
     lr: float | None = _opt(None, "(peak) learning rate; none: the policy's preset")
-    batch_size: int = _opt(32, "samples a step")
+    batch_size: int = _opt(32, "batch size")
     schedule: str = _opt(
         "cosine", "'cosine' (to a hundredth of lr) or 'constant', after the warm-up", choices=("cosine", "constant")
     )
-    warmup: int = _opt(100, "steps of the linear warm-up, at most a tenth of all steps")
+    warmup: int = _opt(100, "steps of the linear warmup, at most a tenth of all steps")
     weights: tuple[float, ...] | None = _opt(
         None, "share of each data set in a batch, in their order; none: every step is equally likely", option="weight"
     )
     label: str = _opt(
         "action", "'action' (sent to the arm) or 'wish' (before exploration and limits)", choices=("action", "wish")
     )
-    colour: float = _opt(0.0, "strength of the random colour variation of the images; 0: off")
-    state_noise: float = _opt(0.0, "noise on the joint states the policy sees in training [rad]; 0: off")
+    colour: float = _opt(0.0, "strength of the random hue jitter of the images; 0: off")
+    state_noise: float = _opt(0.0, "std of the noise on the joint states in training [rad]; 0: off")
     policy: str = _opt("act_small", "LeRobot policy type of a new policy")
     options: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "fields of the policy's configuration that differ from its defaults"}
     )
-    checkpoint_every: int = _opt(500, "steps between two resume points; 0: none")
+    checkpoint_every: int = _opt(500, "steps between two checkpoints; 0: none")
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1:
@@ -191,7 +191,7 @@ class RefineConfig:
     """Refinement of a policy in simulated worlds by PPO (paper IV-B)."""
 
     checkpoint: str = _opt("", "folder of the policy to refine")
-    run: str = _opt("runs/refine", "run folder; an interrupted run goes on")
+    run: str = _opt("runs/refine", "run folder; an interrupted run is resumed")
     reward: str = _opt("tri", "env, contrastive, progress, completion, tri, roboreward, robometer or topreward")
     model: str = _opt(RewardConfig.model, "reward model: 'tiny', a folder, or a Hugging Face name")
     baseline: str = _opt(
@@ -203,26 +203,26 @@ class RefineConfig:
         1, "so many worlds start from the same poses; the others' mean is a baseline. 1: the critic alone"
     )
     steps: int = _opt(80, "control steps of each world in an iteration")
-    max_steps: int = _opt(40, "control steps after which an episode is cut off")
+    max_steps: int = _opt(40, "control steps after which an episode is truncated")
     execute_steps: int = _opt(8, "actions executed of every chunk; one decision")
     interval: int = _opt(10, "the reward model judges every K-th control step; the value is held in between")
     scale: float = _opt(1.0, "factor on the reward model's rewards")
     weights: tuple[float, ...] = _opt(RewardConfig.weights, "tri: weights of contrastive, progress, completion")
-    shaped: bool = _opt(False, "progress only: reward its change since it was last judged, instead of holding it")
-    noise_std: float = _opt(0.04, "ACT: deviation of the explored joint targets [rad]")
+    shaped: bool = _opt(False, "progress only: reward the change since the last judged frame, instead of holding it")
+    noise_std: float = _opt(0.04, "ACT: std of the exploration noise on joint targets [rad]")
     noise_rank: int = _opt(1, "ACT: cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
-    hold_noise: bool = _opt(True, "one draw of the noise for an episode; false: a new one for every decision")
-    learn_std: bool = _opt(False, "ACT: let PPO change the deviations")
+    hold_noise: bool = _opt(True, "sample the noise once an episode; false: for every decision")
+    learn_std: bool = _opt(False, "ACT: train the std, too")
     flow_steps: int = _opt(4, "SmolVLA, pi0, pi0.5: steps of the sampler, in the result as well; 0: the policy's own")
     flow_noise: float = _opt(0.5, "SmolVLA, pi0, pi0.5: noise level of Flow-SDE")
     flow_single: bool = _opt(True, "SmolVLA, pi0, pi0.5: noise in one step of a chain, drawn for each; false: in all")
     diffusion_steps: int = _opt(5, "diffusion policy: DDIM steps, in the result as well; 0: the policy's own number")
     diffusion_eta: float = _opt(1.0, "diffusion policy: share of DDPM's noise in a DDIM step")
-    diffusion_std: float = _opt(0.1, "diffusion policy: smallest deviation of a step, of actions scaled to [-1, 1]")
-    train: str = _opt("all", "what learns: all of the policy, its decoder with the head, or the head alone")
-    save_every: int = _opt(10, "iterations between two kept policies and film strips")
+    diffusion_std: float = _opt(0.1, "diffusion policy: smallest std of a step, for actions scaled to [-1, 1]")
+    train: str = _opt("all", "trained part: all of the policy, its decoder with the head, or the head alone")
+    save_every: int = _opt(10, "iterations between two checkpoints and film strips")
     seed: int = _opt(0, "seed of everything, 0 to 99")
-    processes: int = _opt(0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster")
+    processes: int = _opt(0, "worker processes or Ray actors of the worlds; 0: one per core, here or of the cluster")
     ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
     device: str = _opt("auto", "torch device of the reward model")
     tensorboard: bool = _opt(False, "write TensorBoard events, too")
@@ -277,11 +277,11 @@ class WorldsConfig:
     task: str = _fix(TwinConfig.task, "ManiSkill task")
     worlds: int = _fix(12, "simulated worlds", *COUNT)
     processes: int = _fix(
-        0, "processes or Ray actors that share the worlds; 0: one a core, here or of the cluster", *COUNT_OR_NONE
+        0, "worker processes or Ray actors of the worlds; 0: one per core, here or of the cluster", *COUNT_OR_NONE
     )
     ray: str = _fix("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
-    execute_steps: int = _fix(8, "most actions of a command", *COUNT)
-    max_steps: int = _fix(40, "control steps after which an episode is cut off", *COUNT)
+    execute_steps: int = _fix(8, "maximum number of actions in a command", *COUNT)
+    max_steps: int = _fix(40, "control steps after which an episode is truncated", *COUNT)
     stop_at_success: bool = _fix(False, "end an episode when the simulator says the task is done")
     judge_every: int = _fix(
         10, "publish every K-th frame of an episode for the reward model; 0: only its last one", *COUNT_OR_NONE
@@ -293,9 +293,9 @@ class RefinerConfig:
     """The refiner node: what ``lrm ppo`` does, through the nodes."""
 
     checkpoint: str = _fix("", "folder of the policy to refine")
-    run: str = _fix("runs/refine", "run folder; an interrupted run goes on")
+    run: str = _fix("runs/refine", "run folder; an interrupted run is resumed")
     config: str = _fix("", "YAML file of all settings (RefineConfig), e.g. config/ppo_twin.yaml")
-    reward: str = _fix("", "what a step is worth, as for lrm ppo; empty: as the settings say")
+    reward: str = _fix("", "reward, as for lrm ppo; empty: that of the settings")
     settings: str = _fix("", "more settings: NAME=VALUE, separated by spaces, e.g. worlds=24 ppo.lr=1e-5")
 
 
@@ -303,10 +303,10 @@ class RefinerConfig:
 class ImproverConfig:
     """The improver node: the self-improvement loop (paper IV-C)."""
 
-    run: str = _fix("runs/demo", "run folder; an interrupted run goes on")
+    run: str = _fix("runs/demo", "run folder; an interrupted run is resumed")
     iterations: int = _fix(2, "self-improvement iterations, at most 9", 0, seeds.ITERATIONS - 1)
     demonstrations: int = _fix(20, "demonstrations the policy starts from", *COUNT)
-    disturbance: float = _fix(0.02, "actuation noise of the twin during demonstrations [rad]", 0.0, 10.0)
+    disturbance: float = _fix(0.02, "std of the actuation noise of the twin during demonstrations [rad]", 0.0, 10.0)
     episodes: int = _fix(80, "start poses to roll out in each iteration", *COUNT)
     tries: int = _fix(4, "attempts at a start pose until the judge keeps one", *COUNT)
     explore_std: float = _fix(0.02, "std of the gripper's sideways offset, drawn for each rollout [m]", 0.0, 1.0)
@@ -315,9 +315,9 @@ class ImproverConfig:
     sft_steps: int = _fix(1500, "training steps on the demonstrations", *COUNT)
     finetune_steps: int = _fix(2000, "training steps an iteration", *COUNT)
     learning_rate: float = _fix(5e-4, "peak learning rate of every training", 0.0, 1.0)
-    batch_size: int = _fix(16, "samples a training step", *COUNT)
-    colour: float = _fix(1.0, "strength of the random colour variation of training images", 0.0, 10.0)
-    state_noise: float = _fix(0.1, "noise on the joint states a policy sees in training [rad]", 0.0, 10.0)
+    batch_size: int = _fix(16, "batch size of every training", *COUNT)
+    colour: float = _fix(1.0, "strength of the random hue jitter of training images", 0.0, 10.0)
+    state_noise: float = _fix(0.1, "std of the noise on the joint states in training [rad]", 0.0, 10.0)
     eval_episodes: int = _fix(200, "held-out seeds of the evaluation", *COUNT)
     eval_seed: int = _fix(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only", *SEED)
     seed: int = _fix(FinetuneConfig.seed, "seed of everything, 0 to 99", 0, 99)
@@ -336,7 +336,7 @@ class EvaluatorConfig:
 
     checkpoint: str = _opt("", "folder of the policy to evaluate")
     file: str = _opt("", "JSON file of the result")
-    once: bool = _fix(False, "evaluate at the start and then end")
+    once: bool = _fix(False, "evaluate at the start, then exit")
     first_seed: int = _opt(seeds.HELD_OUT.first, "first seed", *SEED)
     episodes: int = _opt(200, "number of seeds, one episode each", *COUNT)
     max_steps: int = _opt(60, "control steps after which an episode ends", *COUNT)

@@ -119,7 +119,7 @@ def read_lines(path: Path, when_cut: Callable[[], Any] | None = None) -> list[di
     return rows
 
 
-def mend_lines(path: Path) -> None:
+def repair_lines(path: Path) -> None:
     """Remove a last line that a kill has cut off, so that the next one is not joined with the piece."""
     if not path.exists():
         return
@@ -143,7 +143,7 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append a JSON object as a line, after mending the end of the file; a kill afterwards does not lose it."""
     line = json.dumps(row) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    mend_lines(path)
+    repair_lines(path)
     with path.open("ab") as file:
         file.write(line.encode())
         file.flush()

@@ -33,7 +33,7 @@ class Policy(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget the episode."""
+        """Start a new episode."""
         ...
 
 
@@ -151,7 +151,7 @@ class PolicyRunner:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the episode (action queues of policies that have one, the chunk before)."""
+        """Start a new episode: clear the policy's queues and forget the chunk before."""
         self.policy.reset()
         self._raw = None
 
@@ -202,8 +202,8 @@ class PolicyRunner:
         batch = self.preprocess(policy_input(observation, self._contract))
         # Real-time chunking takes gradients inside, which inference mode would forbid.
         with torch.no_grad() if guidance else torch.inference_mode():
-            if self.policy.config.type == "diffusion":  # looks at its own memory only, which select_action fills
-                batch = _remember(self.policy, batch)
+            if self.policy.config.type == "diffusion":  # reads its own observation queues only
+                batch = _queue_observation(self.policy, batch)
             chunk = self.policy.predict_action_chunk(batch, **guidance)  # (1, K, D)
             if guidance:
                 self._raw = (observation.stamp_ns, chunk)
@@ -233,7 +233,7 @@ def _input_differences(features: Mapping[str, Any], contract: RobotContract) -> 
     return differences
 
 
-def _remember(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def _queue_observation(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Put an observation into the memory of a LeRobot diffusion policy; returns it with its images together."""
     import torch
     from lerobot.policies.utils import populate_queues
@@ -254,7 +254,7 @@ class FakePolicy:
         self._dt_s = contract.dt_s
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: it has no state."""
 
     def act(self, observation: Observation) -> ActionChunk:
         """Return the observed state ``execute_steps`` times."""

@@ -79,7 +79,7 @@ def smolvla_reading_options() -> dict[str, Any]:
 
 
 def training_states() -> Any:
-    """Return LeRobot's module that saves and loads resume points (``save_checkpoint``, ``load_training_state``).
+    """Return LeRobot's module that saves and loads checkpoints (``save_checkpoint``, ``load_training_state``).
 
     0.4: ``lerobot.utils.train_utils``; 0.6: ``lerobot.common.train_utils``. The files are the same.
     """

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 # the success is shown backwards, or the arm moves at random.
 KINDS = ("success", "halted", "dropped", "missed", "reversed", "random")
 # Progress of a world while the object is touched or held and has not been moved yet; every task keeps to it.
-TOUCHED = 0.4
+TOUCH_PROGRESS = 0.4
 
 
 class ExpertWorld(Protocol):
-    """A simulated world whose expert is known.
+    """A simulated world with a scripted expert.
 
     Attributes:
         fps: control steps a second.
@@ -33,7 +33,7 @@ class ExpertWorld(Protocol):
 
     @property
     def progress(self) -> float:
-        """How far the state is, in [0, 1], by the simulator."""
+        """Progress in [0, 1], from the simulator's state."""
         ...
 
     @property
@@ -42,17 +42,17 @@ class ExpertWorld(Protocol):
         ...
 
     def reset(self, seed: int) -> None:
-        """Start a new episode; the seed fixes scene, camera, words and noise."""
+        """Start a new episode; the seed fixes scene, camera, instruction and noise."""
 
     def image(self) -> NDArray[np.uint8]:
-        """Render the camera now: (H, W, 3) uint8 RGB."""
+        """Render the camera: (H, W, 3) uint8 RGB."""
         ...
 
     def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
-        """Do the task, with an error (3,) [m] in where the object is believed to be; yields after every step."""
+        """Do the task, with an error (3,) [m] of the object's position; yields after every step."""
         ...
 
-    def let_go(self, rng: np.random.Generator) -> Iterator[None]:
+    def release(self, rng: np.random.Generator) -> Iterator[None]:
         """Open the gripper and leave upwards; yields after every step."""
         ...
 
@@ -60,13 +60,13 @@ class ExpertWorld(Protocol):
         """Stay; yields after every step."""
         ...
 
-    def wander(self, rng: np.random.Generator) -> Iterator[None]:
+    def random_motion(self, rng: np.random.Generator) -> Iterator[None]:
         """Move at random above the table; yields after every step."""
         ...
 
 
 def behave(world: ExpertWorld, kind: str, rng: np.random.Generator) -> Iterator[None]:
-    """Act in a freshly reset world; yields after every control step.
+    """Run a behaviour in a freshly reset world; yields after every control step.
 
     Args:
         world: the world to act in.
@@ -79,22 +79,22 @@ def behave(world: ExpertWorld, kind: str, rng: np.random.Generator) -> Iterator[
     if kind not in KINDS:
         raise ValueError(f"kind '{kind}' is not one of {', '.join(KINDS)}")
     if kind == "random":
-        yield from world.wander(rng)
+        yield from world.random_motion(rng)
         return
     stop = math.inf
     if kind == "halted":
         stop = rng.uniform(0.05, 0.75)
     elif kind == "dropped":
-        stop = rng.uniform(TOUCHED + 0.05, 0.75)
+        stop = rng.uniform(TOUCH_PROGRESS + 0.05, 0.75)
     angle, radius = rng.uniform(0, 2 * math.pi), rng.uniform(0.05, 0.10)
     miss = radius * np.array([math.cos(angle), math.sin(angle), 0.0]) * (kind == "missed")
     for _ in world.expert(rng, miss):
         yield
         if world.progress >= stop:
-            yield from world.let_go(rng) if kind == "dropped" else world.hold(int(rng.integers(16, 40)))
+            yield from world.release(rng) if kind == "dropped" else world.hold(int(rng.integers(16, 40)))
             return
 
 
-def closer(distance: float, start: float, enough: float = 0.0) -> float:
-    """Return how much of a way is done, in [0, 1]: 0 at the distance ``start`` and beyond, 1 at ``enough``."""
+def approach_progress(distance: float, start: float, enough: float = 0.0) -> float:
+    """Return the progress of an approach in [0, 1]: 0 at the distance ``start`` and beyond, 1 at ``enough``."""
     return float(np.clip((start - distance) / max(start - enough, 1e-3), 0, 1))

@@ -71,7 +71,7 @@ def diffusion_folder(folder: Path, steps: int = 5, **options: Any) -> Path:
     preprocess, _ = make_pre_post_processors(policy.config, dataset_stats=data.statistics())
     optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
     for step in range(steps):
-        batch = preprocess(data.batch(data.draw(0, step, 8), policy.config.action_delta_indices))
+        batch = preprocess(data.batch(data.sample_indices(0, step, 8), policy.config.action_delta_indices))
         batch["observation.state"] = batch["observation.state"][:, None]  # (B, 1, D)
         loss, _ = policy.forward(batch)
         optimiser.zero_grad()

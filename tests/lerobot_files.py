@@ -57,7 +57,7 @@ def episodes() -> list[Episode]:
 
 
 def interrupted(out: Path) -> None:
-    """Train until the run is killed after its first resume point."""
+    """Train until the run is killed after its first checkpoint."""
 
     def kill(step: int, steps: int, loss: float) -> None:
         if step == KILLED_AFTER + 1:

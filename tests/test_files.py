@@ -119,7 +119,7 @@ def test_other_remains_of_a_power_cut_are_left_out_too(tmp_path, rest):
     path = tmp_path / "lines.jsonl"
     path.write_bytes(TEXT.encode() + rest)
     assert files.read_lines(path) == ROWS
-    files.mend_lines(path)
+    files.repair_lines(path)
     assert path.read_text() == TEXT
 
 
@@ -138,10 +138,10 @@ def test_a_damaged_line_elsewhere_is_named_with_its_number_and_cure(tmp_path, da
 
 
 def test_mending_an_empty_or_missing_file_does_nothing(tmp_path):
-    files.mend_lines(tmp_path / "none.jsonl")
+    files.repair_lines(tmp_path / "none.jsonl")
     assert not list(tmp_path.iterdir())
     (tmp_path / "empty.jsonl").touch()
-    files.mend_lines(tmp_path / "empty.jsonl")
+    files.repair_lines(tmp_path / "empty.jsonl")
     assert files.read_lines(tmp_path / "empty.jsonl") == []
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the machine for everything the stack needs, and say for each finding how to mend it: ``lrm doctor``.
+"""Check the machine for everything the stack needs, and say for each finding how to fix it: ``lrm doctor``.
 
 Whatever can crash or hang (rclpy, DDS, Vulkan, torch) is tried in a process of its own. Exit code 1 only on FAIL: WARN
 marks what some uses need and others do not, such as a camera.
@@ -35,7 +35,7 @@ ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/share/vulkan/icd.d", "/usr/local/share
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """Result of one check.
 
     Attributes:
         name: what was checked.
@@ -280,7 +280,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run the checks, print one line each, and return 1 if any failed."""
     parser = argparse.ArgumentParser(
-        prog="lrm doctor", description="Check this machine and say how to mend what is missing."
+        prog="lrm doctor", description="Check this machine and say how to fix what is missing."
     )
     parser.add_argument("--only", nargs="+", choices=list(CHECKS), metavar="CHECK", help=f"of {', '.join(CHECKS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings there")

@@ -44,7 +44,7 @@ def launch_description(graph: str) -> Any:
     return LaunchDescription([*declared, OpaqueFunction(function=_start, args=[graph, frozenset(helps)])])
 
 
-def _given(context: Any, graph: str, declared: frozenset[str]) -> dict[str, str]:
+def _given(context: Any, declared: frozenset[str]) -> dict[str, str]:
     """Return the launch arguments; those of this file that no node knows too, for they are refused.
 
     A file that includes this one has arguments of its own, which are its business.
@@ -71,7 +71,7 @@ def _start(context: Any, graph: str, declared: frozenset[str]) -> list[Any]:
     from launch.event_handlers import OnProcessExit
     from launch_ros.actions import LifecycleNode
 
-    specs = nodes_of(graph, _given(context, graph, declared))
+    specs = nodes_of(graph, _given(context, declared))
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads_of(len(specs)))}
     # ros2 launch ends without its nodes when it is killed; they end when it is gone.
     env = threads | {"LRM_PARENT": str(os.getpid())}

@@ -137,7 +137,7 @@ def write_dataset(
         raise ValueError(f"no episodes for data set '{root}'")
     dataset.finalize()
     shutil.rmtree(writing / "images", ignore_errors=True)  # LeRobot's own temporary files
-    _mend_image_statistics(writing / "meta/stats.json", moments)
+    _fix_image_statistics(writing / "meta/stats.json", moments)
     save_contract(contract, writing)
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
     os.rename(writing, root)
@@ -146,7 +146,7 @@ def write_dataset(
 
 @contextlib.contextmanager
 def _quiet_bars() -> Iterator[None]:
-    """Keep the datasets library from drawing a bar of its own for every episode."""
+    """Disable the datasets library's progress bar of every episode."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
     before = is_progress_bar_enabled()
@@ -158,7 +158,7 @@ def _quiet_bars() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _mend_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
+def _fix_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
     """Write the exact mean and deviation of the images, the same whichever LeRobot wrote the data set.
 
     LeRobot 0.4.4 squares uint8 numbers, overflows and writes a deviation of nearly 0; 0.6.1 estimates it from samples.

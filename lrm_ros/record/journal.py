@@ -36,7 +36,7 @@ class JournalError(ValueError):
 
 @dataclass(frozen=True)
 class JournalInfo:
-    """What a journal says about its episode without reading the messages.
+    """Metadata of a journal, readable without its messages.
 
     Attributes:
         episode_id: unique name, the stem of the file.
@@ -85,7 +85,7 @@ class Topics:
 
 
 def read_info(path: str | Path) -> JournalInfo:
-    """Read who did what with which outcome, without the messages.
+    """Read the metadata: task, source, outcome, without the messages.
 
     Raises:
         JournalError: missing, corrupt or unfinished file; names it and the cure.
@@ -271,7 +271,7 @@ class _Answers:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[McapReader]:
-    """Open a journal; whatever is wrong with it becomes a JournalError that names the file and the cure."""
+    """Open a journal; every error becomes a JournalError that names the file and the cure."""
     from mcap.exceptions import McapError
     from mcap.reader import make_reader
     from mcap.stream_reader import CRCValidationError

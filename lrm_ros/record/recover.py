@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Salvage the readable part of an unfinished or damaged journal: ``python -m lrm_ros.record.recover FILE...``."""
+"""Recover the readable part of an unfinished or damaged journal: ``python -m lrm_ros.record.recover FILE...``."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class JournalWriter:
             self.sync()
 
     def sync(self) -> None:
-        """Put everything written so far on the disk."""
+        """Flush and fsync everything written so far."""
         self._writer.flush()
         os.fsync(self._stream.fileno())
         self._synced = time.monotonic()
@@ -133,15 +133,15 @@ class JournalWriter:
         self._write(topic, "trajectory_msgs/msg/JointTrajectory", stamp_ns, data, received_ns)
 
     def sent(self, stamp_ns: int, action: NDArray[np.float32], received_ns: int | None = None) -> None:
-        """Append what the arm really got at ``stamp_ns``, (D,) [rad]: this makes a step of the episode."""
+        """Append the target sent to the arm at ``stamp_ns``, (D,) [rad]: this makes a step of the episode."""
         self._trajectory("/joint_command_sent", stamp_ns, [np.asarray(action).tolist()], received_ns)
 
     def command(self, chunk: ActionChunk, received_ns: int | None = None) -> None:
-        """Append what was asked of the arm."""
+        """Append a commanded chunk."""
         self._trajectory("/joint_command", chunk.stamp_ns, chunk.actions.tolist(), received_ns)
 
     def wish(self, chunk: ActionChunk, received_ns: int | None = None) -> None:
-        """Append what the policy wanted before exploration."""
+        """Append the policy's own chunk, before exploration."""
         self._trajectory("/policy/wish", chunk.stamp_ns, chunk.actions.tolist(), received_ns)
 
     def rewards(self, rewards: Sequence[Reward | Unscored], camera: str, received_ns: int | None = None) -> None:

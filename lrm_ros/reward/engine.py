@@ -49,7 +49,7 @@ class Held:
 
 @dataclass(slots=True)
 class _Window:
-    """What the engine remembers of one stream since its last reset; all judged frames for a video head only."""
+    """State of one stream since its last reset; ``judged`` is filled for a video head only."""
 
     count: int = 0
     first: Frame | None = None
@@ -59,14 +59,14 @@ class _Window:
 
 
 class RewardEngine:
-    """Asks the model the right questions about streams of frames and about whole episodes."""
+    """Builds the queries of frame streams and of whole episodes, and combines the model's answers."""
 
     def __init__(self, config: RewardConfig, model: RewardModel | None = None) -> None:
         """Build the engine.
 
         Args:
             config: mode, interval, scale, weights, judge settings.
-            model: who answers; loaded as ``config.model`` for ``config.mode`` if not given.
+            model: the reward model; loaded as ``config.model`` for ``config.mode`` if not given.
 
         Raises:
             ValueError: a value out of its range, naming it.
@@ -97,7 +97,7 @@ class RewardEngine:
     # ---- streams -----------------------------------------------------------------------------------------------------
 
     def reset(self, stream: str = "") -> None:
-        """Begin a new episode of a stream: forget its frames, count and held value."""
+        """Begin a new episode of a stream: clear its frames, count and held value."""
         self._windows.pop(stream, None)
 
     def step(
@@ -156,7 +156,7 @@ class RewardEngine:
         return HEADS if self.config.mode == "tri" else (self.config.mode,)
 
     def _query(self, head: str, window: _Window, frame: Frame, task: str) -> RewardQuery | Unscored:
-        """Return the question a head asks about a frame, or why it cannot ask yet."""
+        """Return a head's query about a frame, or the reason why there is none yet."""
         if head == "contrastive":
             if window.previous is None:
                 return Unscored(frame.stamp_ns, head, "no earlier frame in this episode yet")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load a reward model by its name and by what it will be asked.
+"""Load a reward model by name and mode.
 
 The published weights of RoboReward, Robometer and TOPReward were never run here: nothing can be downloaded where this
 was written. The tests run tiny models of the same class, file layout and vocabulary order with random weights.

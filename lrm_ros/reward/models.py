@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a reward model is to those who ask it, and where the files behind its name are."""
+"""Interface of a reward model, and the folder behind a model's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lrm_ros.types import HEADS, VIDEO_HEADS, Reward, RewardQuery, Unscored
 
 TINY_FOLDER = Path(__file__).parent.parent / "models" / "tiny"
 READOUTS = ("forward", "generate")
-MODES = (*HEADS, "tri", *VIDEO_HEADS)  # what may be asked of a stream of frames
+MODES = (*HEADS, "tri", *VIDEO_HEADS)  # how a stream of frames is scored
 
 
 class RewardModel(Protocol):

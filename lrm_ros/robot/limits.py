@@ -20,7 +20,7 @@ PLAUSIBLE_S = 5.0
 
 
 def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[np.float32]:
-    """Return the target that is really sent: inside the joint limits and near the target sent before.
+    """Return the target to send: inside the joint limits and near the target sent before.
 
     The step limit is the stronger one: an arm found outside its joint limits comes back in steps, not in a jump.
 

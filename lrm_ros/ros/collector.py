@@ -17,19 +17,19 @@ import numpy as np
 
 from lrm_ros import seeds
 from lrm_ros.config import ImproverConfig, RewardConfig
-from lrm_ros.files import append_line, mend_lines, read_lines
+from lrm_ros.files import append_line, read_lines, repair_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
-from lrm_ros.types import Episode, Reward, RewardQuery, Verdict
+from lrm_ros.types import Episode, Reward, RewardQuery
 
-LOOK_EVERY = 3  # control steps between two looks for the moment an episode was done
+DONE_CHECK_EVERY = 3  # control steps between two frames that are checked for the end of the task
 MARGIN = 4  # control steps kept after that moment: the policy also learns to stay
 
 
 class Collector:
-    """Rolls out, judges and reads back; knows nothing of the simulator's truth."""
+    """Rolls out, judges and reads back; does not use the simulator's labels."""
 
     def __init__(
         self, control: Control, episodes: EpisodeControl, sent: SentSteps, judge: RewardConfig, config: ImproverConfig
@@ -89,7 +89,7 @@ class Collector:
         return kept
 
     def roll_out(self, folder: Path, iteration: int) -> dict[str, int]:
-        """Try every start pose of an iteration until the judge keeps an attempt or the tries are used up.
+        """Try every start pose of an iteration until the judge keeps an attempt or the attempts are used up.
 
         Every try has an exploration offset of its own (see ``lrm_ros.robot.so100.explore``).
 
@@ -142,11 +142,11 @@ class Collector:
         self._sent.restart()
 
     def _demonstrate(self, episode_id: str) -> Path:
-        """Let the twin's expert act once and return the journal."""
+        """Run the twin's expert once and return the journal."""
         return self._finish(episode_id, int(self._control.trigger("twin/demonstrate")))
 
     def _act(self, episode_id: str, seed: int, attempt: int) -> Path:
-        """Let the policy act until the episode's last step and return the journal."""
+        """Run the policy until the episode's last step and return the journal."""
         self._control.set("policy", {"explore_std": self._config.explore_std, "seed": seed * 10 + attempt})
         self._control.trigger("policy/reset")
         return self._finish(episode_id, self._config.rollout_steps)
@@ -170,19 +170,19 @@ class Collector:
             "reason": verdict.reason,
         }
         if verdict.keep:
-            row["done_ns"] = self._done_ns(episode, verdict)
+            row["done_ns"] = self._done_ns(episode)
         return row
 
-    def _done_ns(self, episode: Episode, verdict: Verdict) -> int:
-        """Return the stamp of the first of two looks in a row that find the task done."""
+    def _done_ns(self, episode: Episode) -> int:
+        """Return the stamp of the first of two checked frames in a row that show the task done."""
         frames = episode_frames(episode, self._camera)
-        looks = frames[::LOOK_EVERY]
-        answers = self._engine.score([RewardQuery(episode.task, "completion", (frame,)) for frame in looks])
+        checked = frames[::DONE_CHECK_EVERY]
+        answers = self._engine.score([RewardQuery(episode.task, "completion", (frame,)) for frame in checked])
         threshold = self._config.judge_threshold
         done = [isinstance(answer, Reward) and answer.value >= threshold for answer in answers]
         for index in range(len(done) - 1):
             if done[index] and done[index + 1]:
-                return looks[index + 1].stamp_ns
+                return checked[index + 1].stamp_ns
         return frames[-1].stamp_ns
 
     def kept_episodes(self, folder: Path) -> list[Episode]:
@@ -207,7 +207,7 @@ def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the verdicts of a folder by episode; a line cut off by a kill is dropped, its journal judged again."""
     path = folder / "verdicts.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    mend_lines(path)
+    repair_lines(path)
     return {row["episode_id"]: row for row in read_lines(path)}
 
 

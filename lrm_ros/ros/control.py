@@ -183,7 +183,7 @@ class Control:
             self._changed.notify_all()
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float | None = None) -> None:
-        """Wait until ``condition()`` holds; the time-out starts anew whenever the arm moves on.
+        """Wait until ``condition()`` holds; the time-out restarts whenever the arm moves on.
 
         Args:
             condition: asked after every :meth:`notify`.
@@ -216,13 +216,13 @@ class Control:
             self._changed.notify_all()
 
     def resume(self) -> None:
-        """Let waits be again after :meth:`stop`."""
+        """Allow waits again after :meth:`stop`."""
         with self._changed:
             self._stopping = False
 
 
 class EpisodeControl(Protocol):
-    """How an episode is begun and ended, whatever stands before the camera."""
+    """Starts and ends episodes, real or simulated."""
 
     def reset(self, seed: int) -> str:
         """Put the scene of an episode in place; returns what it is."""
@@ -233,11 +233,11 @@ class EpisodeControl(Protocol):
         ...
 
     def stop(self, outcome: bool | None = None) -> Path:
-        """End the recording; ``outcome``: what a person says of it. Returns the journal's path."""
+        """End the recording; ``outcome``: a person's label of success. Returns the journal's path."""
         ...
 
     def discard(self) -> str:
-        """Throw the recording away; returns what the recorder says."""
+        """Discard the recording; returns the recorder's message."""
         ...
 
 
@@ -269,7 +269,7 @@ class RecordedEpisodes:
         return Path(self._control.set_bool("recorder/end_episode", outcome))
 
     def discard(self) -> str:
-        """Throw the recording away; see :class:`EpisodeControl`."""
+        """Discard the recording; see :class:`EpisodeControl`."""
         return self._control.trigger("recorder/discard_episode")
 
 
@@ -286,7 +286,7 @@ class TwinEpisodes(RecordedEpisodes):
 
 
 class SentSteps:
-    """Counts the control steps that an arm was sent; each lets :meth:`Control.wait_until` wait on."""
+    """Counts the targets sent to an arm; each restarts the time-out of :meth:`Control.wait_until`."""
 
     def __init__(self, node: Node, control: Control) -> None:
         """Listen to ``joint_command_sent``."""

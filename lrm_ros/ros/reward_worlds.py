@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reward node's other way to be asked: about frames of many simulated worlds, all of a moment in one batch.
+"""Queries to the reward node about frames of many simulated worlds, all worlds in one batch.
 
 Frames arrive on ``world_NN/<camera>/image_raw`` and wait. A message on ``~/query`` says which of them to judge:
 its frame_id is what is asked (``first``: begin an episode with this frame, ``step``: judge the next frame of the
@@ -22,8 +22,8 @@ from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.types import Frame
 
-ASKS = ("first", "step", "end")
-_KEPT = 128  # frames of a world that may wait for their query
+QUERY_KINDS = ("first", "step", "end")
+_MAX_WAITING = 128  # frames of a world that may wait for their query
 
 
 class WorldQueries:
@@ -48,7 +48,7 @@ class WorldQueries:
         topics.REWARD_QUERY.owned().subscribe(node, self._on_query)
 
     def forget(self) -> None:
-        """Drop what waits."""
+        """Drop waiting frames and queries."""
         self._queries.clear()
         for name, frames in self._frames.items():
             frames.clear()
@@ -65,7 +65,7 @@ class WorldQueries:
             return
         frames = self._frames[name]
         frames[frame.stamp_ns] = frame
-        if len(frames) > _KEPT:
+        if len(frames) > _MAX_WAITING:
             del frames[next(iter(frames))]
             self._node.diagnostics.count("never asked about")
         self._serve()
@@ -74,12 +74,12 @@ class WorldQueries:
         if not self._node.active:
             return
         unknown = [status.name for status in message.status if status.name not in self._frames]
-        if message.header.frame_id not in ASKS or unknown:
+        if message.header.frame_id not in QUERY_KINDS or unknown:
             self._node.diagnostics.count("rejected")
             self._node.diagnostics.fault(
                 "query",
                 f"query '{message.header.frame_id}' about {', '.join(unknown) or 'known worlds'} not answered: ask one "
-                f"of {', '.join(ASKS)} about worlds below {len(self._frames)} (parameter 'worlds')",
+                f"of {', '.join(QUERY_KINDS)} about worlds below {len(self._frames)} (parameter 'worlds')",
             )
             return
         self._queries.append(message)
@@ -97,7 +97,7 @@ class WorldQueries:
             self._answer(query.header.frame_id, frames, {status.name: status.message for status in query.status})
 
     def _answer(self, ask: str, frames: dict[str, Frame], tasks: dict[str, str]) -> None:
-        """Judge one batch and publish; frames older than the judged ones are let go."""
+        """Judge one batch and publish; frames older than the judged ones are dropped."""
         started = time.perf_counter()
         found: dict[str, Any]
         if ask == "end":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arms of ManiSkill tasks: where the tool is, and the joint targets that bring it to a way-point.
+"""The arms of ManiSkill tasks: forward kinematics of the tool, and joint targets towards a waypoint.
 
 ManiSkill plans with mplib, which crashes with numpy 2; these follow lines by inverse kinematics.
 """
@@ -22,7 +22,7 @@ OPEN, CLOSED = 1.0, 0.0
 
 @dataclass(frozen=True)
 class Waypoint:
-    """Where the tool has to go: between the fingers' pads.
+    """Target pose of the tool, which is between the fingers' pads.
 
     Attributes:
         position: (3,) [m], world frame.
@@ -153,7 +153,7 @@ class SO100Arm:
         """Yield joint targets (6,) [rad].
 
         Raises:
-            Unreachable: the way-point is out of reach.
+            Unreachable: the waypoint is out of reach.
         """
         start, angles = self.now, self._angles
         point = replace(point, yaw=_nearest(point.yaw, start.yaw))
@@ -163,7 +163,7 @@ class SO100Arm:
             yield np.append(self._angles, self.grip[0] + self.now.opening * (self.grip[1] - self.grip[0]))
 
     def _inverse(self, point: Waypoint) -> NDArray[np.float64]:
-        """Return the joints (5,) for a way-point.
+        """Return the joints (5,) for a waypoint.
 
         Raises:
             Unreachable: not even with a tilted gripper.
@@ -193,7 +193,7 @@ def _nearest(yaw: float, present: float) -> float:
 
 
 def _between(start: Waypoint, end: Waypoint, part: float) -> Waypoint:
-    """Return a way-point between two; the gripper moves in the first half."""
+    """Return a waypoint between two; the gripper moves in the first half."""
     return Waypoint(
         start.position + part * (end.position - start.position),
         start.yaw + part * (end.yaw - start.yaw),
@@ -203,7 +203,7 @@ def _between(start: Waypoint, end: Waypoint, part: float) -> Waypoint:
 
 
 def _tool_pose(point: Waypoint) -> Any:
-    """Return the ``sapien.Pose`` of a Panda's tool at a way-point."""
+    """Return the ``sapien.Pose`` of a Panda's tool at a waypoint."""
     import sapien
 
     closing, down = np.array([math.cos(point.yaw), math.sin(point.yaw), 0.0]), np.array([0.0, 0.0, -1.0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripted experts of ManiSkill tasks: way-points of the tool from the simulator's state.
+"""Scripted experts of ManiSkill tasks: waypoints of the tool from the simulator's state.
 
 They look at the state while they are followed: an object that slips in the grip is still put where it belongs.
 """
@@ -25,7 +25,7 @@ def up(height: float) -> NDArray[np.float64]:
 
 def grasp(world: Scene, name: str, miss: NDArray, hover: float, yaw: float) -> Iterator[Waypoint]:
     """Open the fingers above a thing, go down and close them."""
-    at = world.at(name) + miss + up(world.arm.grip_height)
+    at = world.position(name) + miss + up(world.arm.grip_height)
     yield Waypoint(at + up(hover), yaw, OPEN)
     yield Waypoint(at, yaw, OPEN)
     yield Waypoint(at, yaw, OPEN, steps=2)  # the arm lags behind its targets
@@ -34,15 +34,15 @@ def grasp(world: Scene, name: str, miss: NDArray, hover: float, yaw: float) -> I
 
 def pick_cube(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
     """Grasp the cube, carry it to the green ball and stay there."""
-    yaw = world.square_on("cube")
+    yaw = world.grasp_yaw("cube")
     yield from grasp(world, "cube", miss, world.arm.hover, yaw)
-    grip = world.arm.tool - world.at("cube") if world.holds("cube") else np.zeros(3)
-    yield Waypoint(world.at("goal_site") + grip, yaw, CLOSED)
-    grip = world.arm.tool - world.at("cube") if world.holds("cube") else grip
-    yield Waypoint(world.at("goal_site") + grip, yaw, CLOSED, steps=14)
+    grip = world.arm.tool - world.position("cube") if world.is_grasping("cube") else np.zeros(3)
+    yield Waypoint(world.position("goal_site") + grip, yaw, CLOSED)
+    grip = world.arm.tool - world.position("cube") if world.is_grasping("cube") else grip
+    yield Waypoint(world.position("goal_site") + grip, yaw, CLOSED, steps=14)
 
 
-def put(
+def pick_and_place(
     world: Scene, name: str, miss: NDArray, yaw: float, place: Place, turned: Callable[[], float] | None = None
 ) -> Iterator[Waypoint]:
     """Grasp a thing, carry it over a place, lower it, let go and leave upwards.
@@ -58,9 +58,9 @@ def put(
     yield from grasp(world, name, miss, 0.10, yaw)
     yield Waypoint(world.arm.tool + up(0.10), yaw, CLOSED)
     turn = yaw if turned is None else turned()
-    grip = world.arm.tool - world.at(name) if world.holds(name) else np.zeros(3)
+    grip = world.arm.tool - world.position(name) if world.is_grasping(name) else np.zeros(3)
     yield Waypoint(place() + grip + up(0.05), turn, CLOSED)
-    grip = world.arm.tool - world.at(name) if world.holds(name) else grip
+    grip = world.arm.tool - world.position(name) if world.is_grasping(name) else grip
     end = place() + grip
     yield Waypoint(end, turn, CLOSED)
     yield Waypoint(end, turn, CLOSED, steps=2)
@@ -70,20 +70,20 @@ def put(
 
 
 def stack_cube(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
-    """Grasp the first cube, put it on the green one, let go and leave upwards."""
-    yield from put(
+    """Grasp the first cube, pick_and_place it on the green one, let go and leave upwards."""
+    yield from pick_and_place(
         world,
         "cubeA",
         miss,
-        world.square_on("cubeA"),
-        lambda: world.at("cubeB") + up(0.041),
-        lambda: world.square_on("cubeB"),
+        world.grasp_yaw("cubeA"),
+        lambda: world.position("cubeB") + up(0.041),
+        lambda: world.grasp_yaw("cubeB"),
     )
 
 
 def place_sphere(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
     """Grasp the ball, let go of it in the shallow bin and leave upwards."""
-    yield from put(world, "obj", miss, math.pi / 2, lambda: world.at("bin") + up(0.0245))
+    yield from pick_and_place(world, "obj", miss, math.pi / 2, lambda: world.position("bin") + up(0.0245))
 
 
 def push(world: Scene, name: str, goal: str, heading: float, radius: float, miss: NDArray) -> Iterator[Waypoint]:
@@ -101,10 +101,10 @@ def push(world: Scene, name: str, goal: str, heading: float, radius: float, miss
     ahead = np.array([math.cos(heading), math.sin(heading), 0.0])
     across = np.array([-ahead[1], ahead[0], 0.0])
     miss = across * math.copysign(float(np.linalg.norm(miss)), float(miss @ across))
-    yaw, start = heading + math.pi / 2, world.at(name) + miss - 0.07 * ahead
+    yaw, start = heading + math.pi / 2, world.position(name) + miss - 0.07 * ahead
     yield Waypoint(start + up(0.10), yaw, CLOSED)
     yield Waypoint(start, yaw, CLOSED)
-    end = world.at(goal) + miss - (radius - 0.01) * ahead + up(0.02)
+    end = world.position(goal) + miss - (radius - 0.01) * ahead + up(0.02)
     tilt = float(np.clip((end[0] - 0.05) * 3, 0, 0.5))  # far from the base the arm reaches only with a tilted gripper
     yield Waypoint(end, yaw, CLOSED, tilt)
     yield Waypoint(end - 0.05 * ahead + up(0.08), yaw, CLOSED, tilt)
@@ -123,25 +123,25 @@ def pull_cube(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
 def poke_cube(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
     """Grasp the peg at its rear, line it up behind the cube and push the cube with it into the target."""
     yaw, rear = math.pi / 2, np.array([-0.07, 0, 0])
-    grasp = world.at("peg") + rear + miss
+    grasp = world.position("peg") + rear + miss
     yield Waypoint(grasp + up(0.10), yaw, OPEN)
     yield Waypoint(grasp, yaw, OPEN)
     yield Waypoint(grasp, yaw, OPEN, steps=2)
     yield Waypoint(grasp, yaw, CLOSED, steps=5)
-    cube = world.at("cube")
-    grip = world.arm.tool - world.at("peg") if world.holds("peg") else rear
-    lined = np.array([cube[0] - 0.12 - 0.02 - 0.05, cube[1], world.at("peg")[2] + 0.006]) + grip
+    cube = world.position("cube")
+    grip = world.arm.tool - world.position("peg") if world.is_grasping("peg") else rear
+    lined = np.array([cube[0] - 0.12 - 0.02 - 0.05, cube[1], world.position("peg")[2] + 0.006]) + grip
     yield Waypoint(lined, yaw, CLOSED)
-    goal = world.at("goal_region")
+    goal = world.position("goal_region")
     end = np.array([goal[0] - 0.12 - 0.02 - 0.015, lined[1], lined[2]]) + np.array([grip[0], 0, 0])
     yield Waypoint(end, yaw, CLOSED)
     yield Waypoint(end, yaw, CLOSED, steps=8)
 
 
 def lift_peg(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
-    """Grasp the lying peg off its middle, lift it, turn it upright, put it down, let go and leave."""
+    """Grasp the lying peg off its middle, lift it, turn it upright, pick_and_place it down, let go and leave."""
     yaw, off = math.pi / 2, np.array([-0.04, 0, 0])
-    grasp = world.at("peg") + off + miss
+    grasp = world.position("peg") + off + miss
     tilt = 0.3  # the arm cannot turn by a quarter from straight down, but from here to tilted backwards
     back = np.array([-math.sin(tilt), 0, math.cos(tilt)])
     yield Waypoint(grasp + 0.09 * back, yaw, OPEN, tilt)
@@ -151,7 +151,7 @@ def lift_peg(world: Scene, miss: NDArray) -> Iterator[Waypoint]:
     yield Waypoint(np.array([-0.14, grasp[1], 0.24]), yaw, CLOSED, tilt)
     turned = tilt - math.pi / 2
     yield Waypoint(np.array([-0.24, grasp[1], 0.24]), yaw, CLOSED, turned)
-    bottom = world.at("peg")[2] - 0.12
+    bottom = world.position("peg")[2] - 0.12
     down = world.arm.tool - up(bottom - 0.001)
     yield Waypoint(down, yaw, CLOSED, turned)
     yield Waypoint(down, yaw, OPEN, turned, steps=5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What scripted experts and progress may look at in a ManiSkill task: where things are, what the arm holds."""
+"""State of a ManiSkill task for scripted experts and progress: poses of objects, what the arm holds."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Scene(Protocol):
         """Whether the task is done, as ManiSkill says."""
         ...
 
-    def at(self, name: str) -> NDArray[np.float64]:
-        """Return where an actor is (3,) [m]."""
+    def position(self, name: str) -> NDArray[np.float64]:
+        """Return an actor's position (3,) [m]."""
         ...
 
     def rotation(self, name: str) -> NDArray[np.float64]:
-        """Return how an actor is turned."""
+        """Return an actor's rotation (3, 3)."""
         ...
 
-    def holds(self, name: str) -> bool:
+    def is_grasping(self, name: str) -> bool:
         """Return whether the fingers hold an actor."""
         ...
 
-    def square_on(self, name: str) -> float:
+    def grasp_yaw(self, name: str) -> float:
         """Return the direction [rad] in which the fingers close on an actor squarely."""
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ManiSkill tasks that have a scripted expert: words, camera, expert and progress of each."""
+"""The ManiSkill tasks that have a scripted expert: instructions, camera, expert and progress of each."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Task:
     """A ManiSkill task.
 
     Attributes:
-        words: instructions that mean the same, with ``{colour}`` of the painted actor; one is drawn an episode.
-        expert: yields way-points, given an error in where the object is believed to be.
+        instructions: instructions that mean the same, with ``{colour}`` of the painted actor; one is drawn an episode.
+        expert: yields waypoints, given an error in where the object is believed to be.
         progress: how far the state is, in [0, 1].
         eye: where the camera is [m].
         target: what it looks at [m].
@@ -30,7 +30,7 @@ class Task:
         shown: an actor that ManiSkill hides from cameras though the task needs it, if any.
     """
 
-    words: tuple[str, ...]
+    instructions: tuple[str, ...]
     expert: Expert
     progress: Callable[[Scene], float]
     eye: tuple[float, float, float]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One of ManiSkill's own tasks on the CPU: its scripted expert and failures of it, pictures, and the state."""
+"""One of ManiSkill's own tasks on the CPU: its scripted expert and failures of it, images, and the state."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lrm_ros.sim.maniskill.tasks import COLOURS, TASKS
 from lrm_ros.sim.render.coarse import coarsen
 from lrm_ros.sim.twin.world import use_software_vulkan
 
-HOLDING = 0.5  # force on an object from which a finger holds it [N]
-STILL = 0.04  # speed of the tool below which the SO-100 stands still [m/s]
+GRASP_FORCE = 0.5  # force on an object from which a finger holds it [N]
+REST_SPEED = 0.04  # speed of the tool below which the SO-100 stands still [m/s]
 FIELD_OF_VIEW = 0.75  # [rad]
 
 
@@ -68,7 +68,7 @@ class ManiSkillWorld:
             coarsen(link.entity, 0.008)
 
     def reset(self, seed: int) -> None:
-        """Start a new episode; the seed fixes scene, camera, colour, words and noise.
+        """Start a new episode; the seed fixes scene, camera, colour, instruction and noise.
 
         What follows from the same actions may still differ in the last digits (see ``twin.world.World.reset``).
         """
@@ -80,7 +80,7 @@ class ManiSkillWorld:
             self._paint(self.task.painted, COLOURS[colour])
         if self.task.shown:
             getattr(self.task_env, self.task.shown).show_visual()
-        self.instruction = str(rng.choice(self.task.words)).format(colour=colour)
+        self.instruction = str(rng.choice(self.task.instructions)).format(colour=colour)
         self._noise = rng.uniform(0.0, 0.006)
         self._look(np.array(self.task.eye) + rng.uniform(-0.02, 0.02, 3), np.array(self.task.target))
         self._begin()
@@ -89,7 +89,7 @@ class ManiSkillWorld:
         """Take the arm as it stands, and remember where everything is."""
         self._send(self.arm.reset())  # without a step the contacts would still be those of the last episode
         self.arm.reset()
-        self.first = {name: self.at(name) for name in self._actors()} | {"tool": self.arm.tool}
+        self.first = {name: self.position(name) for name in self._actors()} | {"tool": self.arm.tool}
 
     # --- state ---------------------------------------------------------------------------------------------------
 
@@ -98,22 +98,22 @@ class ManiSkillWorld:
 
         return [name for name, value in vars(self.task_env).items() if isinstance(value, Actor)]
 
-    def at(self, name: str) -> NDArray[np.float64]:
-        """Return where an actor is (3,) [m]; the name is the task's attribute, e.g. ``"cube"``."""
+    def position(self, name: str) -> NDArray[np.float64]:
+        """Return an actor's position (3,) [m]; the name is the task's attribute, e.g. ``"cube"``."""
         return np.asarray(getattr(self.task_env, name)._objs[0].pose.p, np.float64)
 
     def rotation(self, name: str) -> NDArray[np.float64]:
         """Return an actor's rotation (3, 3)."""
         return getattr(self.task_env, name)._objs[0].pose.to_transformation_matrix()[:3, :3].astype(np.float64)
 
-    def square_on(self, name: str) -> float:
+    def grasp_yaw(self, name: str) -> float:
         """Return the yaw nearest to the present one at which the fingers close on two faces of a lying box."""
         axis = self.rotation(name)[:, 0]
         quarter = math.pi / 2
         present = self.arm.now.yaw
         return present + (math.atan2(axis[1], axis[0]) - present + quarter / 2) % quarter - quarter / 2
 
-    def holds(self, name: str) -> bool:
+    def is_grasping(self, name: str) -> bool:
         """Whether both fingers press on an actor, with half a newton or more."""
         # ManiSkill's is_grasping asks for more, the direction, and costs as much as three control steps.
         thing, agent = getattr(self.task_env, name)._objs[0], self.task_env.agent
@@ -124,11 +124,11 @@ class ManiSkillWorld:
             if finger in force:
                 impulse = np.sum([point.impulse for point in contact.points], axis=0)
                 force[finger] = force[finger] + impulse * self.task_env.sim_freq
-        return all(np.linalg.norm(newtons) >= HOLDING for newtons in force.values())
+        return all(np.linalg.norm(newtons) >= GRASP_FORCE for newtons in force.values())
 
     @property
     def progress(self) -> float:
-        """How far the state is, in [0, 1]; see the task's function in ``lrm_ros.sim.maniskill.progress``."""
+        """Progress in [0, 1]; see the task's function in ``lrm_ros.sim.maniskill.progress``."""
         return self.task.progress(self)
 
     @property
@@ -139,13 +139,13 @@ class ManiSkillWorld:
         """
         info = self.task_env.evaluate()
         if self.so100:
-            return bool(info["is_obj_placed"][0]) and self._motion < STILL / self.fps
+            return bool(info["is_obj_placed"][0]) and self._motion < REST_SPEED / self.fps
         return bool(info["success"][0])
 
-    # --- picture -------------------------------------------------------------------------------------------------
+    # --- image ---------------------------------------------------------------------------------------------------
 
     def image(self) -> NDArray[np.uint8]:
-        """Render the camera now: (H, W, 3) uint8 RGB."""
+        """Render the camera: (H, W, 3) uint8 RGB."""
         self.task_env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
         sensor = self.task_env._sensors["base_camera"]
         sensor.capture()
@@ -168,11 +168,11 @@ class ManiSkillWorld:
     # --- motion --------------------------------------------------------------------------------------------------
 
     def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
-        """Do the task by the way-points of ``lrm_ros.sim.maniskill.experts``."""
+        """Do the task by the waypoints of ``lrm_ros.sim.maniskill.experts``."""
         for point in self.task.expert(self, miss):
             yield from self._go(point)
 
-    def let_go(self, rng: np.random.Generator) -> Iterator[None]:
+    def release(self, rng: np.random.Generator) -> Iterator[None]:
         """Open the gripper, then leave upwards."""
         now = self.arm.now
         yield from self._go(replace(now, opening=OPEN, steps=4))
@@ -184,7 +184,7 @@ class ManiSkillWorld:
         """Stay, keeping what is held."""
         yield from self._go(replace(self.arm.now, steps=steps))
 
-    def wander(self, rng: np.random.Generator) -> Iterator[None]:
+    def random_motion(self, rng: np.random.Generator) -> Iterator[None]:
         """Move between random points above the table, at last about to the start."""
         (low, high), yaw = self.arm.box, self.arm.now.yaw
         goals = [*rng.uniform(low, high, (int(rng.integers(3, 6)), 3)), self.arm.tool + rng.uniform(-0.03, 0.03, 3)]
@@ -192,7 +192,7 @@ class ManiSkillWorld:
             yield from self._go(Waypoint(goal, yaw + rng.uniform(-0.5, 0.5), float(rng.choice([CLOSED, OPEN]))))
 
     def _go(self, point: Waypoint) -> Iterator[None]:
-        """Move the tool from where it was last sent to a way-point.
+        """Move the tool from where it was last sent to a waypoint.
 
         Raises:
             Unreachable: the arm cannot reach it.

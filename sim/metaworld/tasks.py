@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meta-World's tasks in words, with the distance from which each counts as done."""
+"""Instructions of Meta-World's tasks, with the distance from which each counts as done."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Task:
     """A Meta-World task.
 
     Attributes:
-        words: instructions that mean the same; one is drawn for each episode.
+        instructions: instructions that mean the same; one is drawn for each episode.
         enough: ``info["obj_to_target"]`` from which the task is done (Farama-Foundation/Metaworld:
             metaworld/envs/sawyer_*_v3.py, ``evaluate_state``).
         reach: whether the hand has to reach an object first.
         springs: whether it springs back when the hand stops pressing, so that the policy goes on when the task is done.
     """
 
-    words: tuple[str, ...]
+    instructions: tuple[str, ...]
     enough: float
     reach: bool = True
     springs: bool = False

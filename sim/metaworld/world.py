@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One Meta-World task on the CPU: its scripted policy and failures of it, pictures, and progress from the state."""
+"""One Meta-World task on the CPU: its scripted policy and failures of it, images, and progress from the state."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.sim.behaviour import TOUCHED, closer
+from lrm_ros.sim.behaviour import TOUCH_PROGRESS, approach_progress
 from lrm_ros.sim.metaworld.tasks import TASKS
 
-LONGEST = 180  # control steps the policy has; a tenth more than the slowest needs in 19 of 20 episodes
+MAX_STEPS = 180  # control steps the policy has; a tenth more than the slowest needs in 19 of 20 episodes
 REACHED = 0.05  # distance of the fingers to the object from which they touch it, about [m]
-MOVED = 0.95  # progress just before the task is done
+MOVED_PROGRESS = 0.95  # progress just before the task is done
 
 
 def use_headless_mujoco() -> None:
@@ -69,7 +69,7 @@ class MetaWorldWorld:
         self.fps = 1.0 / self._env.dt
         self.instruction = ""
         self._mujoco = mujoco
-        self._env.model.vis.quality.offsamples = 0  # smooth edges would cost half of a picture's time
+        self._env.model.vis.quality.offsamples = 0  # anti-aliasing would cost half of the rendering time
         self._renderer = mujoco.Renderer(self._env.model, size, size)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
@@ -77,9 +77,9 @@ class MetaWorldWorld:
         atexit.register(_close, weakref.ref(self._renderer))
 
     def reset(self, seed: int) -> None:
-        """Start a new episode; the seed fixes scene, camera and words."""
+        """Start a new episode; the seed fixes scene, camera and instruction."""
         rng = np.random.default_rng([seed, 2])
-        self.instruction = str(rng.choice(self.task.words))
+        self.instruction = str(rng.choice(self.task.instructions))
         self._env.seed(seed)
         self._env.reset()
         self._mujoco.mj_forward(self._env.model, self._env.data)  # some resets leave the sites where they were
@@ -94,7 +94,7 @@ class MetaWorldWorld:
         self._camera.elevation = -32 + rng.uniform(-3, 3)
 
     def image(self) -> NDArray[np.uint8]:
-        """Render the camera now: (H, W, 3) uint8 RGB."""
+        """Render the camera: (H, W, 3) uint8 RGB."""
         self._renderer.update_scene(self._env.data, self._camera)
         return self._renderer.render()
 
@@ -105,7 +105,7 @@ class MetaWorldWorld:
 
     @property
     def progress(self) -> float:
-        """How far the state is, in [0, 1], relative to the start of the episode.
+        """Progress in [0, 1], relative to the start of the episode.
 
         Up to 0.4 for the fingers' way to the object, up to 0.55 more for the object's way to the target
         (``obj_to_target``: of a drawer, button or handle the way it still has to go), 1 when the task is done.
@@ -113,11 +113,11 @@ class MetaWorldWorld:
         if self.done:
             return 1.0
         (hand, left), (hand_start, left_start) = self._distances(), self._start
-        moved = closer(left, left_start, self.task.enough)
+        moved = approach_progress(left, left_start, self.task.enough)
         if not self.task.reach:
-            return MOVED * moved
-        reached = closer(hand, hand_start, REACHED)
-        return TOUCHED * reached + (MOVED - TOUCHED) * moved
+            return MOVED_PROGRESS * moved
+        reached = approach_progress(hand, hand_start, REACHED)
+        return TOUCH_PROGRESS * reached + (MOVED_PROGRESS - TOUCH_PROGRESS) * moved
 
     def _distances(self) -> tuple[float, float]:
         """Distance of the fingers to the object and of the object to its target [m]."""
@@ -133,7 +133,7 @@ class MetaWorldWorld:
 
     def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
         """Follow the scripted policy until the task is done, then stay, or go on pressing what springs back."""
-        left = LONGEST
+        left = MAX_STEPS
         while left > 0:
             left -= 1
             if self.done and not self.task.springs:
@@ -148,7 +148,7 @@ class MetaWorldWorld:
             self._step(action)
             yield
 
-    def let_go(self, rng: np.random.Generator) -> Iterator[None]:
+    def release(self, rng: np.random.Generator) -> Iterator[None]:
         """Open the gripper, then leave upwards."""
         aside = rng.uniform(-0.5, 0.5, 2)
         for step in range(int(rng.integers(36, 60))):
@@ -161,7 +161,7 @@ class MetaWorldWorld:
             self._step(np.array([0.0, 0.0, 0.0, self._effort]))
             yield
 
-    def wander(self, rng: np.random.Generator) -> Iterator[None]:
+    def random_motion(self, rng: np.random.Generator) -> Iterator[None]:
         """Move between random points above the table, at last about to the start."""
         low, high = np.array([-0.3, 0.45, 0.12]), np.array([0.3, 0.85, 0.4])
         goals = [

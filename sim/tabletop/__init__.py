@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawn tasks at a table: every episode another."""
+"""Tabletop tasks with a random scene and task in every episode."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to be done at the table in an episode: drawn things, places, colours and words of five families of tasks.
+"""Random scenes of tabletop tasks: objects, poses, colours and instructions of five families of tasks.
 
 So many tasks in one scene make a reward model read the instruction instead of guessing it from the furniture. Two tasks
 of ManiSkill's are kept out of them, since they are held out (``lrm_ros.training.reward.data.generate.HELD_OUT``): no
@@ -39,7 +39,7 @@ SHAPES = {
 }
 BOX = Shape("box", (0.045, 0.045, 0.035), fixed=True)  # open; half its inner width, and its walls' height
 TARGETS = {"target": 0.10, "small_target": 0.07}  # radii [m]
-PAINTS = {**COLOURS, "green": (0.05, 0.60, 0.10)}
+OBJECT_COLOURS = {**COLOURS, "green": (0.05, 0.60, 0.10)}
 NAMES = {"other_cube": "cube", "other_can": "can"}
 FAMILIES = ("slide", "stack", "beside", "box", "lift")
 PULL = math.radians(130)  # headings beyond it lead towards the robot
@@ -68,7 +68,7 @@ class Scene:
         places: part -> where its middle is at first (3,) [m].
         yaws: part -> its turn about the vertical [rad].
         paints: part -> name of its colour.
-        instruction: the task in words.
+        instruction: language instruction.
     """
 
     family: str
@@ -113,15 +113,15 @@ def draw_scene(family: str, rng: np.random.Generator) -> Scene:
         base = str(rng.choice(bases))
     places = _places(family, thing, base, heading, rng)
     painted = [part for part in places if part in SHAPES or part == "box"]
-    colours = [colour for colour in PAINTS if base != "goal" or colour != "green"]  # one green ball is enough
+    colours = [colour for colour in OBJECT_COLOURS if base != "goal" or colour != "green"]  # one green ball is enough
     paints = dict(zip(painted, map(str, rng.permutation(colours)), strict=False))
 
-    def called(part: str) -> str:
+    def name_of_part(part: str) -> str:
         return f"{paints[part]} {NAMES.get(part, part)}"
 
     where = "forward" if abs(heading) < 0.7 else "back" if abs(heading) > PULL else "left" if heading > 0 else "right"
     instruction = str(rng.choice(WORDS[words])).format(
-        thing=called(thing), base=called(base) if base in paints else "", where=where
+        thing=name_of_part(thing), base=name_of_part(base) if base in paints else "", where=where
     )
     yaws = {part: rng.uniform(-math.pi, math.pi) for part in places}
     if family == "slide":

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.sim.maniskill.arms import CLOSED, Waypoint
-from lrm_ros.sim.maniskill.experts import grasp, push, put, up
-from lrm_ros.sim.maniskill.progress import carried, gap, pushed
+from lrm_ros.sim.maniskill.experts import grasp, pick_and_place, push, up
+from lrm_ros.sim.maniskill.progress import carried, dist, pushed
 from lrm_ros.sim.maniskill.world import ManiSkillWorld
-from lrm_ros.sim.tabletop.scenes import BOX, LIFTED, PAINTS, SHAPES, TARGETS, Scene, draw_scene, height_of
+from lrm_ros.sim.tabletop.scenes import BOX, LIFTED, OBJECT_COLOURS, SHAPES, TARGETS, Scene, draw_scene, height_of
 from lrm_ros.sim.twin.world import use_software_vulkan
 
 BESIDE = 0.065  # distance from the other thing at which it is let go [m]
@@ -52,7 +52,7 @@ class TabletopWorld(ManiSkillWorld):
         for part, place in self.scene.places.items():
             self.task_env.put(part, place, self.scene.yaws[part])
         for part, colour in self.scene.paints.items():
-            self._paint(part, PAINTS[colour])
+            self._paint(part, OBJECT_COLOURS[colour])
         middle = 0.6 * np.mean([place * [1, 1, 0] for place in self.scene.places.values()], axis=0)
         target = middle + rng.uniform([-0.06, -0.04, 0.02], [0.06, 0.04, 0.06])
         self._look(rng.uniform([0.36, 0.10, 0.32], [0.58, 0.46, 0.46]), target)
@@ -64,11 +64,11 @@ class TabletopWorld(ManiSkillWorld):
     def _on_base(self) -> NDArray[np.float64]:
         """Where the thing's middle is when it lies on or in the base."""
         base, rise = self.scene.base, height_of(self.scene.thing)
-        return self.at(base) + up(rise if base == "box" else rise + SHAPES[base].half[2])
+        return self.position(base) + up(rise if base == "box" else rise + SHAPES[base].half[2])
 
     def _beside_base(self) -> NDArray[np.float64]:
         """The nearest place beside the base."""
-        base, thing = self.at(self.scene.base)[:2], self.at(self.scene.thing)[:2]
+        base, thing = self.position(self.scene.base)[:2], self.position(self.scene.thing)[:2]
         way = thing - base
         return np.append(base + way / max(float(np.linalg.norm(way)), 1e-6) * self._gap, height_of(self.scene.thing))
 
@@ -83,17 +83,17 @@ class TabletopWorld(ManiSkillWorld):
     def done(self) -> bool:
         """The task is done: the thing is where it belongs, and let go unless it is to be held."""
         scene = self.scene
-        thing, held = self.at(scene.thing), self.holds(scene.thing)
+        thing, held = self.position(scene.thing), self.is_grasping(scene.thing)
         if scene.family == "slide":
-            return gap(thing[:2], self.at(scene.base)[:2]) < TARGETS[scene.base]
+            return dist(thing[:2], self.position(scene.base)[:2]) < TARGETS[scene.base]
         if scene.family == "lift":
             if scene.base:
-                return held and gap(thing, self.at("goal")) <= GOAL_RADIUS
+                return held and dist(thing, self.position("goal")) <= GOAL_RADIUS
             return held and bool(thing[2] >= height_of(scene.thing) + LIFTED)
         if held:
             return False
         if scene.family == "beside":
-            off = gap(thing[:2], self.at(scene.base)[:2]) - (self._gap - BESIDE)
+            off = dist(thing[:2], self.position(scene.base)[:2]) - (self._gap - BESIDE)
             return NEAR[0] <= off <= NEAR[1] and thing[2] < height_of(scene.thing) + 0.006
         x, y, z = (thing - self._on_base()).tolist()
         if scene.family == "box":
@@ -119,7 +119,7 @@ class TabletopWorld(ManiSkillWorld):
         """Where the thing has to go (3,) [m]."""
         scene = self.scene
         if scene.family == "lift":
-            return self.at("goal") if scene.base else self.first[scene.thing] + up(LIFTED)
+            return self.position("goal") if scene.base else self.first[scene.thing] + up(LIFTED)
         return self._beside_base() if scene.family == "beside" else self._on_base()
 
     # --- motion --------------------------------------------------------------------------------------------------
@@ -134,18 +134,18 @@ class TabletopWorld(ManiSkillWorld):
         if scene.family == "slide":
             yield from push(self, scene.thing, scene.base, scene.heading, TARGETS[scene.base], miss)
             return
-        yaw = self.square_on(scene.thing) if SHAPES[scene.thing].form == "box" else self.arm.now.yaw
+        yaw = self.grasp_yaw(scene.thing) if SHAPES[scene.thing].form == "box" else self.arm.now.yaw
         if scene.family == "lift":
             yield from grasp(self, scene.thing, miss, 0.10, yaw)
-            grip = self.arm.tool - self.at(scene.thing) if self.holds(scene.thing) else np.zeros(3)
+            grip = self.arm.tool - self.position(scene.thing) if self.is_grasping(scene.thing) else np.zeros(3)
             end = (self._goal() if scene.base else self._goal() + up(0.02)) + grip
             yield Waypoint(end, yaw, CLOSED)
             yield Waypoint(end, yaw, CLOSED, steps=14)
             return
         if scene.family == "beside":
             spot = self._beside_base()
-            yield from put(self, scene.thing, miss, yaw, lambda: spot + up(0.002))
+            yield from pick_and_place(self, scene.thing, miss, yaw, lambda: spot + up(0.002))
             return
         square = scene.family == "stack" and SHAPES[scene.base].form == "box" and SHAPES[scene.thing].form == "box"
-        turned = (lambda: self.square_on(scene.base)) if square else None
-        yield from put(self, scene.thing, miss, yaw, lambda: self._on_base() + up(0.002), turned)
+        turned = (lambda: self.grasp_yaw(scene.base)) if square else None
+        yield from pick_and_place(self, scene.thing, miss, yaw, lambda: self._on_base() + up(0.002), turned)

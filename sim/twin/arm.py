@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The twin's arm: what is sent to it makes one control step of its world."""
+"""The twin's arm: each target makes one control step of its world."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ and the labelled training data of the reward model come from here; the self-impr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ KINDS = ("success", "halted", "held", "dropped", "beside", "missed", "pushed", "
 
 @dataclass(frozen=True)
 class Waypoint:
-    """A place to move the gripper to: position [m], pitch [rad], gripper [rad], control steps (0: as speed allows)."""
+    """Pose of the gripper: position [m], pitch [rad], gripper [rad], control steps (0: as speed allows)."""
 
     position: NDArray[np.float64]
     pitch: float
@@ -34,7 +33,7 @@ class Waypoint:
 
 
 def waypoints(world: World, miss: NDArray | None = None, beside: NDArray | None = None) -> list[Waypoint]:
-    """Return the expert's way: hover, descend, close, lift, carry, open, retreat.
+    """Return the expert's waypoints: hover, descend, close, lift, carry, open, retreat.
 
     Args:
         world: a freshly reset world.
@@ -66,7 +65,7 @@ def waypoints(world: World, miss: NDArray | None = None, beside: NDArray | None 
 
 
 def joint_targets(world: World, way: list[Waypoint]) -> NDArray[np.float32]:
-    """Turn waypoints into joint targets (T, 6) [rad], one a control step, from where the arm is now.
+    """Turn waypoints into joint targets (T, 6) [rad], one a control step, from the arm's present state.
 
     Raises:
         Unreachable: a waypoint is out of reach even with a tilted gripper.
@@ -106,7 +105,7 @@ def behaviour_targets(world: World, kind: str, rng: np.random.Generator) -> NDAr
         rng: source of all randomness.
     """
     if kind == "random":
-        return wander(world.state, rng)
+        return random_walk(world.state, rng)
     way = waypoints(
         world,
         _offset(rng, 0.02, 0.08) if kind == "missed" else None,
@@ -149,7 +148,7 @@ def _offset(rng: np.random.Generator, low: float, high: float) -> NDArray[np.flo
     return radius * np.array([math.cos(angle), math.sin(angle)])
 
 
-def wander(start: NDArray, rng: np.random.Generator, steps: int = 50) -> NDArray[np.float32]:
+def random_walk(start: NDArray, rng: np.random.Generator, steps: int = 50) -> NDArray[np.float32]:
     """Return a smooth random walk (T, 6) of all joints [rad] from ``start``, at most ``steps`` long."""
     low = np.array([-0.9, -1.3, -0.8, 0.3, -0.6, -0.9])
     high = np.array([0.9, 0.4, 1.3, 1.7, 0.6, 0.5])
@@ -161,13 +160,3 @@ def wander(start: NDArray, rng: np.random.Generator, steps: int = 50) -> NDArray
         targets += [now + (goal - now) * (i + 1) / count for i in range(count)]
         now = goal
     return np.stack(targets[:steps]).astype(np.float32)
-
-
-def play(world: World, targets: NDArray, noise: float, rng: np.random.Generator) -> Iterator[tuple[NDArray, NDArray]]:
-    """Execute targets with noise on the arm joints; yields (target, sent), each (6,) [rad], after every step.
-
-    The noise is drawn anew each step and not fed back, so the clean targets stay valid labels.
-    """
-    for target in targets:
-        noisy = target + np.append(rng.normal(0, noise, 5), 0.0).astype(np.float32)
-        yield target, world.step(noisy)

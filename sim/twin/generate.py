@@ -20,7 +20,7 @@ from lrm_ros import seeds
 from lrm_ros.files import claim_folder, replacing
 from lrm_ros.programs import exit_code
 from lrm_ros.robot.so100.kinematics import Unreachable
-from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, wander
+from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, random_walk
 from lrm_ros.sim.twin.world import World
 
 SHARD = 100  # episodes a file
@@ -28,10 +28,10 @@ _WEIGHTS = {"success": 4.0, "reversed": 1.5, "beside": 1.5, "held": 1.0, "missed
 
 
 def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str, np.ndarray] | None:
-    """Play one behaviour and return frames with labels, or None if it was out of the arm's reach.
+    """Run one behaviour and return frames with labels, or None if it was out of the arm's reach.
 
     Args:
-        world: the world to play in.
+        world: the simulated world.
         kind: one of ``lrm_ros.sim.twin.expert.KINDS``.
         seed: fixes the scene and the behaviour.
         stride: keep every this-many-th control step.
@@ -42,8 +42,8 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
         targets = behaviour_targets(world, kind, rng)
     except Unreachable:
         return None
-    if rng.uniform() < 0.5:  # what the arm does afterwards must not tell how it went
-        targets = np.concatenate([targets, wander(targets[-1], rng, steps=int(rng.integers(4, 14)))])
+    if rng.uniform() < 0.5:  # the motion afterwards must not be a cue of the outcome
+        targets = np.concatenate([targets, random_walk(targets[-1], rng, steps=int(rng.integers(4, 14)))])
     noise = rng.uniform(0.0, 0.04)
     frames, progress, success, times = [], [], [], []
     phase = int(rng.integers(stride))

@@ -127,7 +127,7 @@ class TwinNode(LrmNode[TwinConfig]):
         self.diagnostics.count("resets")
 
     def _on_demonstrate(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Command what the scripted expert would do from here, in place of a teleoperator; replies with its steps."""
+        """Command the scripted expert's targets from the present state; replies with the number of steps."""
         from lrm_ros.robot.so100.kinematics import Unreachable
         from lrm_ros.sim.twin.expert import expert_targets
 
@@ -189,7 +189,7 @@ class TwinNode(LrmNode[TwinConfig]):
     # -- what is published -------------------------------------------------------------------------------------------
 
     def _publish_step(self, stamp_ns: int, sent: NDArray[np.float32]) -> None:
-        """Publish what the arm was sent at a stamp and what came of it."""
+        """Publish the target sent at a stamp and the state after it."""
         self._arm_topics.publish_sent(stamp_ns, sent)
         self._publish_state()
         self.diagnostics.count("steps")

@@ -39,7 +39,7 @@ PAN_AXIS = (0.0452, 0.0)
 SPAWN_RADIUS = (0.115, 0.24)  # distance of the toy from the arm's pan axis [m]
 SPAWN_ANGLE = (-0.12, 0.95)  # its direction, left of straight ahead [rad]
 AT_REST = 0.03  # [m/s]
-HOLDING = 0.5  # force on the toy from which a jaw holds it [N]
+GRASP_FORCE = 0.5  # force on the toy from which a jaw holds it [N]
 REST_STEPS = 3
 
 
@@ -197,7 +197,7 @@ class PlaceToyInBowlEnv(BaseEnv):
 
     @property
     def instruction(self) -> str:
-        """What the robot is asked to do."""
+        """Language instruction of the episode."""
         return instruction(self._colour, self._animal)
 
     def after_control_step(self) -> None:
@@ -229,7 +229,7 @@ class PlaceToyInBowlEnv(BaseEnv):
             if jaw is not None and jaw.name in force:
                 impulse = np.sum([point.impulse for point in contact.points], axis=0)
                 force[jaw.name] = force[jaw.name] + impulse * self.sim_freq
-        return all(np.linalg.norm(newtons) >= HOLDING for newtons in force.values())
+        return all(np.linalg.norm(newtons) >= GRASP_FORCE for newtons in force.values())
 
     @property
     def progress(self) -> float:
@@ -271,15 +271,15 @@ def _repaint(actor: Any, rgb: tuple[float, float, float]) -> None:
 
 
 def _picture(actor: Any) -> sapien.render.RenderBodyComponent:
-    """Return what is drawn of an actor."""
+    """Return the render component of an actor."""
     return actor._objs[0].find_component_by_type(sapien.render.RenderBodyComponent)
 
 
 def _position(actor: Any) -> np.ndarray:
-    """Return where an actor is (3,) [m], without ManiSkill's tensors, whose making costs more than the physics."""
+    """Return an actor's position (3,) [m], without ManiSkill's tensors, which cost more than the physics."""
     return actor._objs[0].pose.p
 
 
 def _parked(index: int) -> sapien.Pose:
-    """Where a toy that is not in this episode waits: out of sight, weightless, touching nothing."""
+    """Pose of a toy that is not in this episode: out of sight, without gravity and contacts."""
     return sapien.Pose(p=[-1.0 - 0.2 * index, 1.2, 0.5])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The toys of the twin's task: animals, colours, and the task in words."""
+"""The toys of the twin's task: animals, colours, and the language instruction."""
 
 COLOURS = {
     "yellow": (0.95, 0.75, 0.05),
@@ -18,5 +18,5 @@ ANIMALS = {
 
 
 def instruction(colour: str, animal: str) -> str:
-    """Return the task in words."""
+    """Return the language instruction."""
     return f"put the {colour} toy {animal} in the bowl"

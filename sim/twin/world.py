@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated world: joint targets in, joint states and (only when asked) camera frames out.
+"""One simulated world: joint targets in, joint states and (on demand) camera frames out.
 
 Rendering is the expensive part on a CPU, so ``step`` does not render; ``frame`` does. ``succeeded`` is the simulator's
 truth and is for evaluation, reports and the labels of training data only.
@@ -82,7 +82,7 @@ class World:
 
     @property
     def instruction(self) -> str:
-        """The task in words."""
+        """Language instruction of the episode."""
         return self._env.instruction
 
     @property

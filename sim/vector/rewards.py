@@ -183,7 +183,7 @@ class WorldRewards:
             early = first and head == "contrastive"  # nothing to compare with yet, and so nothing for tri
             if isinstance(answer, Unscored) and head != "tri" and not early:
                 who = head if head in VIDEO_HEADS else "the reward model"
-                raise RuntimeError(f"world {stream}: {who} gave no answer: {answer.reason}; mend it and resume the run")
+                raise RuntimeError(f"world {stream}: {who} gave no answer: {answer.reason}; fix it and resume the run")
         return 0.0
 
     def _final_p_done(self, finals: Mapping[int, Observation]) -> list[float]:
@@ -197,7 +197,7 @@ class WorldRewards:
         for stream, answer in answers.items():
             if isinstance(answer, Unscored):
                 raise RuntimeError(
-                    f"world {stream}: the judge gave no answer: {answer.reason}; mend it and resume the run"
+                    f"world {stream}: the judge gave no answer: {answer.reason}; fix it and resume the run"
                 )
         return [answer.value for answer in answers.values() if not isinstance(answer, Unscored)]
 

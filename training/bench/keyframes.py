@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how fast keyframes are taken from video, from opening a file to the finished shard: ``lrm bench keyframes``.
+"""Measure the throughput of keyframes from video, from opening a file to the finished shard: ``lrm bench keyframes``.
 
 The videos are made for it, 256x256, coded as LeRobot does it when vcodec is h264 (libx264, crf 30; GOP 2: lerobot 0.4.4
 datasets/video_utils.py) or by its default libsvtav1, and with longer GOPs; as LeRobot v3 lays them out (all episodes in
@@ -133,8 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=256, help="width and height of the frames [pixels]")
     parser.add_argument("--gop", type=int, nargs="+", default=[2, 12, 250], help="frames between key frames")
     parser.add_argument("--codec", choices=("libx264", "libsvtav1"), default="libx264")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each; the best is told, and the median")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each; the best and the median are reported")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)
     rows = []

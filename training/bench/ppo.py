@@ -69,7 +69,7 @@ def summary(history: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def line_through(worlds: Sequence[int], seconds: Sequence[float]) -> dict[str, float]:
+def linear_fit(worlds: Sequence[int], seconds: Sequence[float]) -> dict[str, float]:
     """Return the least-squares line of seconds over worlds and how much of their variance it explains (R^2)."""
     from scipy.stats import linregress
 
@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--worlds", type=int, nargs="+", default=[4, 8, 16, 32], help="numbers of worlds")
     parser.add_argument("--steps", type=int, default=80, help="control steps of each world in an iteration")
     parser.add_argument("--iterations", type=int, default=4, help="iterations of a run, of which the first is left out")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of in process and through the nodes; 0: neither")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of in process and through the nodes; 0: neither")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     if args.iterations < 2 or min(args.worlds) < 1:
         parser.error("give at least 2 iterations and 1 world")
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.exit(exit_code(error), f"lrm bench ppo: {error}\n")
     if len(set(args.worlds)) > 2:
         seconds = [figures["in_process"][count]["seconds_per_iteration"] for count in args.worlds]
-        figures["line"] = line_through(args.worlds, seconds)
+        figures["line"] = linear_fit(args.worlds, seconds)
         print(
             "{seconds_per_world:.3f} s a world and {constant_s:.2f} s besides; R^2 {r2:.4f}".format(**figures["line"])
         )

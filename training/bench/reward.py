@@ -30,8 +30,8 @@ from lrm_ros.types import Frame, RewardQuery
 _TASK = "put the red toy giraffe in the bowl"
 
 
-def plain_call(model: QwenRewardModel, query: RewardQuery) -> float:
-    """Answer one query with one stock transformers call; the reference for speed and for parity.
+def reference_call(model: QwenRewardModel, query: RewardQuery) -> float:
+    """Answer one query with one plain transformers call; the reference for speed and for parity.
 
     Raises:
         ValueError: a candidate answer has several tokens in this tokenizer, so that one call cannot score it.
@@ -109,7 +109,7 @@ def measure(model: QwenRewardModel, batch: int, size: int, budget_s: float, gene
 
     taken = seconds(all_heads, budget_s)
     rows.append({"head": "all", "readout": "forward", "batch": batch, "ms_per_frame": 1e3 * taken / batch})
-    serial = sum(seconds(partial(plain_call, model, query_about(head, *next(pairs))), budget_s) for head in HEADS)
+    serial = sum(seconds(partial(reference_call, model, query_about(head, *next(pairs))), budget_s) for head in HEADS)
     return {
         "device": model.device,
         "model": model.name,
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch threads on a CPU")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure")
     parser.add_argument("--no-generate", action="store_true", help="skip the generate read-out")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the metrics to this file")
     args = parser.parse_args(argv)
     import torch
 

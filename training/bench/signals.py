@@ -94,8 +94,8 @@ def plan(count: int, seed: int, programs: list[str]) -> list[Start]:
     return starts
 
 
-def play(start: Start, folder: Path, domain: int) -> Start:
-    """Start the program in a ROS domain of its own, send the signals and fill in how it ended.
+def run_once(start: Start, folder: Path, domain: int) -> Start:
+    """Start the program in a ROS domain of its own, send the signals and record how it ended.
 
     To be called in a thread of its own, whose signals are blocked from then on: the programs inherit that.
     """
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
     parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="the load (default 2 a core)")
     parser.add_argument("--only", nargs="+", choices=list(PROGRAMS), metavar="PROGRAM", help=", ".join(PROGRAMS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     if options.starts < 1 or not 1 <= options.at_once <= _DOMAINS:
         parser.error(f"give at least 1 start, and 1 to {_DOMAINS} at once")
@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     ):
 
         def one(start: Start, index: int) -> Start:
-            play(start, Path(folder), 1 + index % _DOMAINS)  # those of a domain see each other's shared memory
+            run_once(start, Path(folder), 1 + index % _DOMAINS)  # those of a domain see each other's shared memory
             with lock:
                 bar.update()
                 if start.fault:

@@ -76,11 +76,11 @@ class _Client:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.said |= {status.name: messages.status_values(status) for status in message.status}
 
-    def figure(self, node: str, name: str) -> int:
+    def value(self, node: str, name: str) -> int:
         """Return a figure of a node's newest diagnostics, 0 without."""
         return int(self.said.get("/" + node, {}).get(name, 0))
 
-    def until(self, predicate: Callable[[], Any], seconds: float, what: str) -> None:
+    def wait_until(self, predicate: Callable[[], Any], seconds: float, what: str) -> None:
         """Spin until something is true.
 
         Raises:
@@ -112,9 +112,9 @@ class _Client:
             RuntimeError: it answered with an error.
         """
         client = self.node.create_client(service_type, name)
-        self.until(client.service_is_ready, 30.0, f"service '{name}'")
+        self.wait_until(client.service_is_ready, 30.0, f"service '{name}'")
         future = client.call_async(request)
-        self.until(future.done, 30.0, f"answer of '{name}'")
+        self.wait_until(future.done, 30.0, f"answer of '{name}'")
         answer = future.result()
         if not answer.success:
             raise RuntimeError(f"service '{name}' failed: {getattr(answer, 'message', 'see the output of the node')}")
@@ -141,8 +141,8 @@ def record(seconds: float, folder: Path, show: tuple[str, ...] | None = ()) -> t
                 client.transition(camera, Transition.TRANSITION_CONFIGURE)
             client.call(Trigger, "recorder/start_episode", Trigger.Request())
             # A volatile publisher sends nothing to a subscription it has not met yet.
-            client.until(
-                lambda: all(client.figure(camera, "subscribers") for camera in cameras),
+            client.wait_until(
+                lambda: all(client.value(camera, "subscribers") for camera in cameras),
                 30.0,
                 "cameras and recorder meeting on the image topics",
             )
@@ -159,11 +159,11 @@ def record(seconds: float, folder: Path, show: tuple[str, ...] | None = ()) -> t
             for camera in cameras:
                 client.transition(camera, Transition.TRANSITION_DEACTIVATE)
             client.said.clear()
-            client.until(
+            client.wait_until(
                 lambda: all("/" + camera in client.said for camera in cameras), 10.0, "the cameras' diagnostics"
             )
             path = Path(client.call(Trigger, "recorder/stop_episode", Trigger.Request()).message)
-            return sum(client.figure(camera, "frames") for camera in cameras), path
+            return sum(client.value(camera, "frames") for camera in cameras), path
     finally:
         client.close()
 
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print; 1 if frames were lost."""
     parser = argparse.ArgumentParser(prog="lrm bench topics", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to record (default 60)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as folder:
         sent, path = record(options.seconds, Path(folder))

@@ -63,7 +63,7 @@ class _Examples:
 
 
 def filler(tokens: int, tokenizer: Any) -> str:
-    """Return a text of so many tokens of the tiny model's tokenizer."""
+    """Return a text of a given number of the tiny model's tokens."""
     text = _WORD * tokens
     if len(tokenizer(text)["input_ids"]) != tokens:
         raise RuntimeError(f"'{_WORD}' is not one token of this tokenizer; choose another filler")
@@ -88,7 +88,7 @@ def measure(
         method: ``"sft"`` (progress, two images) or ``"dpo"`` (contrastive, two images, two answers).
         size: ``"8b"``, ``"4b"``, ``"2b"`` or ``"tiny"``.
         device: ``"cuda"`` or ``"cpu"``.
-        config: hyper-parameters; steps, saving and logging are set here.
+        config: hyperparameters; steps, saving and logging are set here.
         steps: measured steps, after two to warm up.
         height: image height [pixels].
         width: image width [pixels].
@@ -115,7 +115,7 @@ def measure(
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
-        clock = _clock(device)
+        clock = _step_timer(device)
         trainer = make(model, processor, data, None, head, config, Path(folder), device, [clock])
         batch = next(iter(trainer.get_train_dataloader()))
         batch = {key: value.cpu() for key, value in batch.items() if hasattr(value, "cpu")}
@@ -167,12 +167,12 @@ def _fixed_tokens(head: str, processor: Any) -> int:
     return len(processor.tokenizer(text.replace(processor.image_token, ""))["input_ids"])
 
 
-def _clock(device: str) -> Any:
-    """Return the callback that notes when each step begins, and when the last one ended [s]."""
+def _step_timer(device: str) -> Any:
+    """Return the callback that records the start of each step and the end of the last one [s]."""
     import torch
     from transformers import TrainerCallback
 
-    class Clock(TrainerCallback):
+    class StepTimer(TrainerCallback):
         def __init__(self) -> None:
             self.times: list[float] = []
 
@@ -184,7 +184,7 @@ def _clock(device: str) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.note()
 
-    return Clock()
+    return StepTimer()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", choices=(*SIZES, "tiny"), default="8b", help="published size; tiny: the test model")
     parser.add_argument("--method", choices=("sft", "dpo"), action="append", help="default: both")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--config", type=Path, help="hyper-parameters (YAML); default: config/lrm_train.yaml's")
+    parser.add_argument("--config", type=Path, help="hyperparameters (YAML); default: config/lrm_train.yaml's")
     parser.add_argument("--batch-size", type=int, help="examples a step (default: the configuration's)")
     parser.add_argument("--steps", type=int, default=5, help="measured steps, after two to warm up")
     parser.add_argument("--height", type=int, default=480, help="image height [pixels]")
@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--prompt-tokens", type=int, default=200, help="text tokens of the prompt")
     parser.add_argument("--reasoning-tokens", type=int, default=60, help="text tokens before the label")
     parser.add_argument("--peak-tflops", type=float, help="the GPU's dense bfloat16 peak, if it is not in the table")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--json", type=Path, help="write the metrics to this file")
     args = parser.parse_args(argv)
 
     import torch

@@ -29,7 +29,7 @@ from lrm_ros.ros.base import set_transport
 from lrm_ros.types import ActionChunk
 
 CHUNK = 8
-_PATIENCE_S = 300.0  # a first picture may compile shaders on a busy machine
+_TIMEOUT_S = 300.0  # a first picture may compile shaders on a busy machine
 
 
 class _Client:
@@ -55,23 +55,23 @@ class _Client:
         messages.to_frame(message, "front")
         self._image_ns = messages.to_ns(message.header.stamp)
 
-    def _until(self, what: str, predicate) -> None:  # type: ignore[no-untyped-def]
-        deadline = time.monotonic() + _PATIENCE_S
+    def _wait_until(self, what: str, predicate) -> None:  # type: ignore[no-untyped-def]
+        deadline = time.monotonic() + _TIMEOUT_S
         while not predicate():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{what}: not within {_PATIENCE_S:.0f} s; look at the twin's output above")
+                raise TimeoutError(f"{what}: not within {_TIMEOUT_S:.0f} s; look at the twin's output above")
             self._executor.spin_once(timeout_sec=1.0)
 
     def reset(self) -> None:
         """Start an episode and wait for its first observation."""
         client = self._node.create_client(Trigger, "twin/reset")
-        self._until("service 'twin/reset'", client.service_is_ready)
-        self._until("the twin on 'joint_command'", lambda: self._command.get_subscription_count())
-        self._until("images of the twin", lambda: self._node.count_publishers(topics.IMAGE_RAW.of("front").name))
+        self._wait_until("service 'twin/reset'", client.service_is_ready)
+        self._wait_until("the twin on 'joint_command'", lambda: self._command.get_subscription_count())
+        self._wait_until("images of the twin", lambda: self._node.count_publishers(topics.IMAGE_RAW.of("front").name))
         self._states, self._image_ns = {}, -1
         future = client.call_async(Trigger.Request())
-        self._until("answer of 'twin/reset'", future.done)
-        self._until("the first observation", lambda: self._image_ns in self._states)
+        self._wait_until("answer of 'twin/reset'", future.done)
+        self._wait_until("the first observation", lambda: self._image_ns in self._states)
 
     def run(self, steps: int) -> float:
         """Make control steps and return how many a second."""
@@ -84,7 +84,7 @@ class _Client:
             stamp_ns = self._image_ns
             chunk = ActionChunk(stamp_ns, actions.astype(np.float32), self._contract.dt_s)
             self._command.publish(messages.from_chunk(chunk, self._contract.joints))
-            self._until(
+            self._wait_until(
                 "the image after a chunk", lambda ns=stamp_ns: self._image_ns > ns and self._image_ns in self._states
             )
             made += CHUNK
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="lrm bench twin", description=__doc__)
     parser.add_argument("--steps", type=int, default=1000, help="control steps of each measurement (default 1000)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as folder:
         file = Path(folder) / "world.json"

@@ -15,7 +15,7 @@ CHUNK = 8
 
 
 def measure(world: World, steps: int) -> dict[str, float]:
-    """Play the expert, episode after episode, and time everything but its planning.
+    """Run the expert, episode after episode, and time everything but its planning.
 
     Args:
         world: any state.
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m lrm_ros.training.bench.world", description=__doc__)
     parser.add_argument("--steps", type=int, default=1000, help="control steps (default 1000)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     import torch
 

@@ -13,12 +13,12 @@ from lrm_ros.config import RobotContract
 from lrm_ros.contract import check_episode, has_images
 from lrm_ros.types import Episode
 
-STD_FLOOR_RAD = 0.01
-"""Smallest standard deviation used to normalise joints: one that hardly moved in the data must not blow up."""
+MIN_STD_RAD = 0.01
+"""Lower bound of the standard deviation that normalises joints: one that hardly moved in the data must not blow up."""
 
 
 class TrainingData:
-    """Steps of several data sets in flat arrays; draws seeded batches of (observation, action chunk).
+    """Steps of several data sets in flat arrays; samples seeded batches of (observation, action chunk).
 
     A step without an image is never an input, but its action is part of the chunks of the steps before it.
 
@@ -28,7 +28,7 @@ class TrainingData:
         actions: (S, D) float32 [rad].
         inputs: (F,) step index of each input.
         source: (F,) index of the data set of each input.
-        tasks: what the robot is asked to do at each input, F sentences.
+        tasks: language instruction of each input (F).
     """
 
     def __init__(self, datasets: Sequence[Sequence[Episode]], contract: RobotContract, label: str = "action") -> None:
@@ -76,8 +76,8 @@ class TrainingData:
         self._end = np.asarray(end)  # (S,) one past the last step of the same episode
         self.episodes = sum(len(episodes) for episodes in datasets)
 
-    def draw(self, seed: int, step: int, size: int, weights: Sequence[float] | None = None) -> np.ndarray:
-        """Draw the inputs of one batch; depends on its arguments only, so that a resumed training sees the same.
+    def sample_indices(self, seed: int, step: int, size: int, weights: Sequence[float] | None = None) -> np.ndarray:
+        """Sample the inputs of one batch; a function of its arguments, so a resumed training gets the same batches.
 
         Args:
             seed: seed of the run.
@@ -132,7 +132,7 @@ class TrainingData:
             "action": get_feature_stats(self.actions, axis=0, keepdims=False),
         }
         for joint in stats.values():
-            joint["std"] = np.maximum(joint["std"], STD_FLOOR_RAD)
+            joint["std"] = np.maximum(joint["std"], MIN_STD_RAD)
         for name, images in self.images.items():
             # Floats, because LeRobot 0.4 squares what it is given: with uint8 the deviation overflows to 0 (0.6: not).
             sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2).astype(np.float32)
@@ -143,15 +143,15 @@ class TrainingData:
         return stats
 
     def fingerprint(self) -> int:
-        """Return a checksum of everything trained on."""
+        """Return a checksum of the training data."""
         value = 0
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
         return zlib.crc32("\n".join(self.tasks).encode(), value)
 
 
-def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:
-    """Turn the hues of each image at random, so that a policy does not know a toy by its colour.
+def jitter_hues(images: Any, seed: int, step: int, strength: float) -> Any:
+    """Rotate the hue of each image at random: augmentation against policies that know a toy by its colour.
 
     Args:
         images: (B, 3, H, W) float tensor in [0, 1].
@@ -174,8 +174,8 @@ def vary_colours(images: Any, seed: int, step: int, strength: float) -> Any:
     return torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix).float(), images).clamp(0, 1)
 
 
-def blur_states(states: Any, seed: int, step: int, std: float) -> Any:
-    """Add noise to the joint states a policy is trained on, all but the gripper's.
+def add_state_noise(states: Any, seed: int, step: int, std: float) -> Any:
+    """Add Gaussian noise to the joint states of a training batch, all but the gripper's.
 
     In demonstrations the arm's pose already tells where it is going, and a policy that learns to follow it repeats its
     own first mistake; with noise it has to look.

@@ -67,7 +67,7 @@ def record_episode(
 def collect(
     out: str | Path, episodes: int, seed: int = 0, kind: str = "success", disturbance_std: float = 0.02
 ) -> dict[str, Any]:
-    """Record episodes of a scripted behaviour; those already there are left alone.
+    """Record episodes of a scripted behaviour; existing journals are kept.
 
     Args:
         out: folder of the journals, named ``KIND_SEED.mcap``.
@@ -114,12 +114,12 @@ def main(argv: list[str] | None = None) -> int:
     from lrm_ros.sim.twin.expert import KINDS
 
     parser = argparse.ArgumentParser(prog="lrm collect", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", required=True, help="folder of the journals; an interrupted collection goes on")
+    parser.add_argument("--out", required=True, help="folder of the journals; an interrupted collection resumes")
     parser.add_argument("--episodes", type=int, default=20, help="number of start poses")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first start pose; the next are one higher")
-    parser.add_argument("--kind", choices=KINDS, default="success", help="the expert, or one of its ways to fail")
+    parser.add_argument("--kind", choices=KINDS, default="success", help="the expert, or a kind of failure")
     parser.add_argument("--disturbance", type=float, default=0.02, help="noise on the executed targets [rad]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     arguments = parser.parse_args(argv)
     if warning := held_out_warning(arguments.seed, arguments.episodes):
         print(f"warning: {warning}", file=sys.stderr)
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(
         f"{arguments.out}: {figures['recorded']} episodes recorded in {figures['seconds']:.0f} s, "
-        f"{figures['there_before']} there before, {figures['out_of_reach']} start poses out of the expert's reach"
+        f"{figures['there_before']} recorded before, {figures['out_of_reach']} start poses out of the expert's reach"
     )
     return 0
 

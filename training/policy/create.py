@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The LeRobot policy that ``lrm finetune`` trains, new or from a checkpoint, and its learning rate's schedule."""
+"""The LeRobot policy that ``lrm finetune`` trains, new or from a checkpoint, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_or_create(data: TrainingData, settings: FinetuneConfig, source: str | P
         config.optimizer_lr = settings.lr
         if hasattr(config, "optimizer_lr_backbone"):  # ACT's second parameter group
             config.optimizer_lr_backbone = settings.lr
-    if looks_at_moments(config) and list(config.observation_delta_indices) != [0]:
+    if has_time_axis(config) and list(config.observation_delta_indices) != [0]:
         raise ValueError(
             f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, but it is asked"
             " once a chunk and sees one; set its n_obs_steps to 1 (--options '{\"n_obs_steps\": 1}')"
@@ -71,7 +71,7 @@ def load_or_create(data: TrainingData, settings: FinetuneConfig, source: str | P
 
 
 def _options(kind: str, config: type, options: dict[str, Any]) -> dict[str, Any]:
-    """Return values of JSON as a policy's configuration has them: a list is a tuple where a tuple is declared.
+    """Return JSON values in the types of a policy's configuration: a list is a tuple where a tuple is declared.
 
     Raises:
         ValueError: the configuration lacks a field (names the nearest one), or a value is not of its type.
@@ -92,7 +92,7 @@ def _options(kind: str, config: type, options: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def schedule_of(settings: FinetuneConfig, lr: float) -> Any:
+def lr_schedule(settings: FinetuneConfig, lr: float) -> Any:
     """Return LeRobot's schedule configuration."""
     from lerobot.optim.schedulers import CosineDecayWithWarmupSchedulerConfig
 
@@ -101,6 +101,6 @@ def schedule_of(settings: FinetuneConfig, lr: float) -> Any:
     return CosineDecayWithWarmupSchedulerConfig(warmup, settings.steps, peak_lr=lr, decay_lr=last)
 
 
-def looks_at_moments(config: Any) -> bool:
-    """Return whether a policy wants its observations with an axis of time (B, T, ...), as LeRobot gives them to it."""
+def has_time_axis(config: Any) -> bool:
+    """Return whether a policy takes observations with a time axis (B, T, ...), as LeRobot gives them to it."""
     return config.observation_delta_indices is not None

@@ -41,7 +41,7 @@ def kept_by_judge(verdicts: Path) -> dict[str, bool]:
     return dict(pairs)
 
 
-def choose(
+def select_journals(
     paths: Sequence[Path], verdicts: dict[str, bool] | None = None, failures: bool = False
 ) -> tuple[list[Path], dict[str, int]]:
     """Choose the journals for a data set.
@@ -54,7 +54,7 @@ def choose(
     Returns:
         The journals, and how many others were left out for which reason.
     """
-    chosen: list[Path] = []
+    selected: list[Path] = []
     left_out: Counter[str] = Counter()
     for path in paths:
         try:
@@ -72,8 +72,8 @@ def choose(
         elif verdicts is None and info.recovered and info.outcome is None:
             left_out["its recording was cut off and nobody said how it ended"] += 1
         else:
-            chosen.append(path)
-    return chosen, dict(left_out)
+            selected.append(path)
+    return selected, dict(left_out)
 
 
 def make_dataset(
@@ -83,7 +83,7 @@ def make_dataset(
     failures: bool = False,
     storage: str = "image",
 ) -> dict[str, Any]:
-    """Write the data set; see ``choose`` for what is in it.
+    """Write the data set; see ``select_journals`` for what is in it.
 
     Args:
         paths: journals and folders of them.
@@ -101,14 +101,14 @@ def make_dataset(
         ValueError: nothing is left to write; or see ``journals_to_dataset``.
     """
     found = find_journals(paths)
-    chosen, left_out = choose(found, None if verdicts is None else kept_by_judge(verdicts), failures)
-    if not chosen:
+    selected, left_out = select_journals(found, None if verdicts is None else kept_by_judge(verdicts), failures)
+    if not selected:
         why = ", ".join(f"{reason}: {n}" for reason, n in left_out.items())
         raise ValueError(f"none of {len(found)} episodes is left for '{out}' ({why})")
-    with progress_bar(len(chosen), f"write {out.name}", "episode") as bar:
-        journals_to_dataset(chosen, out, storage, lambda n: bar.update(n - bar.n))
+    with progress_bar(len(selected), f"write {out.name}", "episode") as bar:
+        journals_to_dataset(selected, out, storage, lambda n: bar.update(n - bar.n))
     frames = json.loads((out / "meta/info.json").read_text())["total_frames"]
-    return {"episodes": len(chosen), "left_out": left_out, "frames": frames, "folder": str(out)}
+    return {"episodes": len(selected), "left_out": left_out, "frames": frames, "folder": str(out)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,12 +118,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("paths", nargs="+", type=Path, help="journals or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new data set")
-    parser.add_argument("--verdicts", type=Path, metavar="FILE", help="only what the judge kept: 'lrm judge --json'")
-    parser.add_argument("--failures", action="store_true", help="also what a person called a failure")
+    parser.add_argument(
+        "--verdicts", type=Path, metavar="FILE", help="only episodes kept in a file of 'lrm judge --json'"
+    )
+    parser.add_argument("--failures", action="store_true", help="also episodes that a person labelled a failure")
     parser.add_argument(
         "--storage", choices=("image", "video"), default="image", help="PNG (exact) or h264 (smaller, not exact)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     try:
         figures = make_dataset(args.paths, args.out, args.verdicts, args.failures, args.storage)

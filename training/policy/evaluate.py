@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a policy's success in the twin on fixed seeds: ``lrm evaluate``.
+"""Evaluate a policy's success rate in the twin on fixed seeds: ``lrm evaluate``.
 
 Through the nodes as on a robot, or with --worlds in many worlds at once without them. Success is the simulator's truth,
 at any time in the episode. With a second result file the two policies are compared on the seeds they share (exact
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         help="result file (default: CHECKPOINT.evaluation.json); through the nodes resumed if cut short",
     )
     parser.add_argument("--against", type=Path, metavar="FILE", help="result file of another policy to compare with")
-    parser.add_argument("--worlds", type=int, default=0, help="play in so many worlds at once instead of the nodes")
-    parser.add_argument("--noise-std", type=float, default=0.0, help="with --worlds: explored targets, deviation [rad]")
+    parser.add_argument("--worlds", type=int, default=0, help="parallel worlds in this process instead of the nodes")
+    parser.add_argument("--noise-std", type=float, default=0.0, help="with --worlds: exploration noise, std [rad]")
     parser.add_argument("--noise-seed", type=int, default=0, help="with --worlds: seed of that noise")
     args = parser.parse_args(argv)
     if args.json is None:
@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--noise-std needs --worlds: through the nodes the policy plays without noise")
     if args.worlds:
         try:
-            _in_worlds(args)
+            _evaluate_in_worlds(args)
         except (ValueError, FileNotFoundError, RuntimeError) as error:
             print(f"lrm evaluate: {error}", file=sys.stderr)
             return exit_code(error)
-        return _tell(args)
+        return _print_result(args)
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
     settings = {
         "evaluator.checkpoint": args.checkpoint,
@@ -73,10 +73,10 @@ def main(argv: list[str] | None = None) -> int:
         "evaluator.max_steps": args.max_steps,
     }
     code = run_graph(nodes_of("evaluate", settings), INTERRUPTED)
-    return code if code != 0 else _tell(args)
+    return code if code != 0 else _print_result(args)
 
 
-def _in_worlds(args: argparse.Namespace) -> None:
+def _evaluate_in_worlds(args: argparse.Namespace) -> None:
     """Evaluate without the nodes and write the result file."""
     from lrm_ros.progress import progress_bar
     from lrm_ros.training.ppo.play import evaluate_in_worlds
@@ -106,8 +106,8 @@ def _in_worlds(args: argparse.Namespace) -> None:
     write_json(args.json, result, indent=None)
 
 
-def _tell(args: argparse.Namespace) -> int:
-    """Print the result file and the comparison that was asked for."""
+def _print_result(args: argparse.Namespace) -> int:
+    """Print the result, and the comparison of --against."""
     result = json.loads(args.json.read_text())
     figures = proportion(sum(result["success"]), len(result["success"]))
     low, high = figures["ci95"]

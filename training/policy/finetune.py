@@ -24,8 +24,8 @@ from lrm_ros.config_files import add_options, from_options, to_dict
 from lrm_ros.contract import contract_differences, load_contract, save_contract
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
-from lrm_ros.training.policy.batches import TrainingData, blur_states, vary_colours
-from lrm_ros.training.policy.create import load_or_create, looks_at_moments, schedule_of
+from lrm_ros.training.policy.batches import TrainingData, add_state_noise, jitter_hues
+from lrm_ros.training.policy.create import has_time_axis, load_or_create, lr_schedule
 from lrm_ros.types import Episode
 from lrm_ros.versions import training_states
 
@@ -70,10 +70,10 @@ def finetune(
     if out.exists():
         raise ValueError(f"'{out}' exists and is no finished training; remove it or choose another --out")
     part = out.with_name(out.name + ".part")
-    run = _Run(data, contract, config, part)
+    run = _Training(data, contract, config, part)
     started, first = time.perf_counter(), run.step
     while run.step < config.steps:
-        loss = run.advance()
+        loss = run.train_step()
         if progress:
             progress(run.step, config.steps, loss)
         if config.checkpoint_every and run.step % config.checkpoint_every == 0 and run.step < config.steps:
@@ -97,14 +97,14 @@ def finetune(
 
 
 def settings_of(config: FinetuneConfig, data: TrainingData) -> dict[str, Any]:
-    """Return what decides a training's result, as it is kept with it: fields of ``config``, a checksum of the data."""
+    """Return the settings that determine a training's result: fields of ``config``, a checksum of the data."""
     settings = to_dict(config)
     del settings["checkpoint_every"]  # does not change the result
     return {**settings, "data": data.fingerprint()}
 
 
-class _Run:
-    """One training: LeRobot's objects, the step counter, and their way to disk and back."""
+class _Training:
+    """One training: LeRobot's objects and the step counter; saves and restores them."""
 
     def __init__(self, data: TrainingData, contract: RobotContract, settings: FinetuneConfig, part: Path) -> None:
         from accelerate import Accelerator
@@ -117,7 +117,7 @@ class _Run:
         self.data, self.contract, self.settings, self.part = data, contract, settings, part
         self.step, self.losses = 0, []
         set_seed(settings.seed)
-        resume = self._resume_point()
+        resume = self._last_checkpoint()
         source = resume / "pretrained_model" if resume else settings.init
         self.policy, self.preprocessor, self.postprocessor = load_or_create(data, settings, source)
         config = self.policy.config
@@ -127,7 +127,7 @@ class _Run:
             dataset=DatasetConfig(repo_id="local/episodes", video_backend="pyav"),  # unused; default: torchcodec
             policy=config,
             optimizer=optimizer,
-            scheduler=schedule_of(settings, optimizer.lr),
+            scheduler=lr_schedule(settings, optimizer.lr),
             steps=settings.steps,
             batch_size=settings.batch_size,
             seed=settings.seed,
@@ -145,21 +145,21 @@ class _Run:
         self.metrics = MetricsTracker(settings.batch_size, len(data.inputs), data.episodes, meters, self.step)
         self.policy.train()
 
-    def advance(self) -> float:
-        """Do one optimiser step with LeRobot's ``update_policy`` and return the loss."""
+    def train_step(self) -> float:
+        """Do one optimizer step with LeRobot's ``update_policy`` and return the loss."""
         from lerobot.scripts.lerobot_train import update_policy
 
         settings = self.settings
-        indices = self.data.draw(settings.seed, self.step, settings.batch_size, settings.weights)
+        indices = self.data.sample_indices(settings.seed, self.step, settings.batch_size, settings.weights)
         batch = self.data.batch(indices, self.policy.config.action_delta_indices)
         if settings.colour > 0:
             for camera in self.contract.cameras:
                 key = f"observation.images.{camera.name}"
-                batch[key] = vary_colours(batch[key], settings.seed, self.step, settings.colour)
+                batch[key] = jitter_hues(batch[key], settings.seed, self.step, settings.colour)
         if settings.state_noise > 0:
             states = batch["observation.state"]
-            batch["observation.state"] = blur_states(states, settings.seed, self.step, settings.state_noise)
-        if looks_at_moments(self.policy.config):
+            batch["observation.state"] = add_state_noise(states, settings.seed, self.step, settings.state_noise)
+        if has_time_axis(self.policy.config):
             for key in (key for key in batch if key.startswith("observation.")):
                 batch[key] = batch[key][:, None]  # (B, 1, ...)
         batch = self.preprocessor(batch)
@@ -178,7 +178,7 @@ class _Run:
         return loss
 
     def save(self) -> None:
-        """Write a resume point; it appears under its name only when complete, older ones go afterwards."""
+        """Write a checkpoint; it appears under its name only when complete, older ones go afterwards."""
         target = self.part / f"{self.step:08d}"
         temporary = self.part / "writing"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -195,7 +195,7 @@ class _Run:
                 shutil.rmtree(old)
 
     def finish(self, out: Path, figures: dict[str, Any]) -> None:
-        """Move the finished checkpoint to its place and remove the resume points."""
+        """Move the finished checkpoint to its place and remove the checkpoints."""
         temporary = self.part / "finished"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -208,8 +208,8 @@ class _Run:
         os.rename(temporary, out)
         shutil.rmtree(self.part)
 
-    def _resume_point(self) -> Path | None:
-        """Return the newest complete resume point, checked against the settings."""
+    def _last_checkpoint(self) -> Path | None:
+        """Return the newest complete checkpoint, checked against the settings."""
         points = sorted(self.part.glob("[0-9]*"))
         if not points:
             return None
@@ -221,7 +221,7 @@ class _Run:
 def _load(
     datasets: Sequence[str | Path | Sequence[Episode]], contract: RobotContract | None, init: str | Path | None
 ) -> tuple[list[Sequence[Episode]], RobotContract]:
-    """Read the data sets and agree on one contract."""
+    """Read the data sets; all must have the same contract."""
     if not datasets:
         raise ValueError("no data set given; name at least one with --dataset")
     folders = [Path(item) for item in datasets if isinstance(item, str | Path)]
@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder of the new checkpoint; an interrupted run is resumed")
     add_options(parser, FinetuneConfig)
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics to this file")
     arguments = parser.parse_args(argv)
 
     import torch

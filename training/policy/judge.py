@@ -24,13 +24,13 @@ _BATCH = 32  # episodes judged at once
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A journal and what was decided about it.
+class JudgedEpisode:
+    """A journal and its verdict.
 
     Attributes:
         path: the journal.
         verdict: the judge's decision.
-        outcome: what a person said, ``None`` if nobody did.
+        outcome: label of success by a person, ``None`` without one.
     """
 
     path: Path
@@ -58,7 +58,7 @@ def find_journals(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[Judged]:
+def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[JudgedEpisode]:
     """Judge journals by their last frames, many in a batch, in order.
 
     A journal that cannot be read is not kept; its verdict carries the reason.
@@ -79,7 +79,7 @@ def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[Judg
             episodes.append((info.episode_id, info.task, frames))
         verdicts = iter(engine.judge_all(episodes))
         for path in batch:
-            yield Judged(path, refused[path] if path in refused else next(verdicts), outcomes.get(path))
+            yield JudgedEpisode(path, refused[path] if path in refused else next(verdicts), outcomes.get(path))
 
 
 def main(argv: list[str] | None = None) -> int:

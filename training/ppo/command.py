@@ -66,7 +66,7 @@ def row(line: dict[str, Any]) -> str:
     away = "" if line["divergence"] is None else f"from start {line['divergence']:.3f}  "
     return (
         f"{line['iteration'] + 1:4d}  reward/step {line['reward_per_step']:+.4f}  success {rate:>5s}  judge {judged}  "
-        f"kl {line['step_kl']:.4f}  {away}foreseen {line['explained']:+.2f}  "
+        f"kl {line['step_kl']:.4f}  {away}explained {line['explained']:+.2f}  "
         f"{line['steps'] / seconds['all']:.0f} steps/s ({share('worlds')}, {share('reward')}, {share('update')} s)"
     )
 

@@ -22,7 +22,7 @@ from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.ppo.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
 from lrm_ros.training.report.stats import mcnemar, wilson
 from lrm_ros.training.report.text import p_value, percent, span
-from lrm_ros.training.report.trainings import against, gap_closed, pooled
+from lrm_ros.training.report.trainings import compare_with, gap_closed, pooled_rate
 
 ENV = "env"
 ORDER = (ENV, "contrastive", "progress", "completion", "tri", "roboreward", "robometer", "topreward")
@@ -72,12 +72,12 @@ def _successes(found: Outcomes, rewards: Sequence[str]) -> dict[str, Any]:
     base = found[SFT][0]
     top = np.stack(list(found[ENV].values())) if ENV in found else None
     successes: dict[str, Any] = {
-        SFT: pooled(base[None]) | {"p_vs_sft": None, "ci95": list(wilson(int(base.sum()), len(base)))}
+        SFT: pooled_rate(base[None]) | {"p_vs_sft": None, "ci95": list(wilson(int(base.sum()), len(base)))}
     }
     for reward in rewards:
         outcomes = np.stack([found[reward][seed] for seed in sorted(found[reward])])
-        change = against(outcomes, base)
-        successes[reward] = pooled(outcomes) | {
+        change = compare_with(outcomes, base)
+        successes[reward] = pooled_rate(outcomes) | {
             "p_vs_sft": change["p"],
             "difference": change["difference"],
             "difference_ci95": change["ci95"],

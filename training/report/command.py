@@ -17,7 +17,7 @@ from typing import Any
 from lrm_ros.files import write_json, write_text
 from lrm_ros.programs import exit_code
 from lrm_ros.training.report.page import page
-from lrm_ros.training.report.run_folder import ARMS, Collection, Evaluation, Run, read_run
+from lrm_ros.training.report.run_folder import EVALUATIONS, Collection, Evaluation, Run, read_run
 from lrm_ros.training.report.stats import paired, precision_recall, proportion
 from lrm_ros.training.report.text import conclusion, headline, table
 
@@ -39,16 +39,16 @@ def write_report(run: Path) -> dict[str, Any]:
         ValueError: a damaged file of the run; names it and the cure.
     """
     read = read_run(Path(run))
-    report = figures(read)
+    report = report_of(read)
     document = page(read, report)
     write_json(read.path / "report.json", report, allow_nan=False)
     write_text(read.path / "report.html", document)
     return report
 
 
-def figures(run: Run) -> dict[str, Any]:
-    """Return what a run showed as plain data."""
-    successes = {name: _success(run.evaluations.get(name)) for name in ARMS}
+def report_of(run: Run) -> dict[str, Any]:
+    """Return the report of a run as plain data."""
+    successes = {name: _success(run.evaluations.get(name)) for name in EVALUATIONS}
     report: dict[str, Any] = {
         "task": run.task,
         "seed": run.settings.get("seed"),
@@ -85,13 +85,13 @@ def _paired(run: Run, first: str, second: str) -> dict[str, Any] | None:
 
 
 def _judge(collections: Iterable[Collection]) -> dict[str, Any]:
-    """Measure the judge on every attempt of which the simulator's word is known."""
+    """Evaluate the judge on every attempt with the simulator's label."""
     known = [attempt for one in collections for attempt in one.attempts if attempt.success is not None]
     return precision_recall([attempt.keep for attempt in known], [bool(attempt.success) for attempt in known])
 
 
 def _collected(collection: Collection) -> dict[str, Any]:
-    """Count a collection's attempts and measure the judge on them."""
+    """Count a collection's attempts and evaluate the judge on them."""
     return {
         "starts": len({attempt.seed for attempt in collection.attempts}),
         "episodes": len(collection.attempts),
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write the report of a run and print its table."""
     parser = argparse.ArgumentParser(prog="lrm report", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run", type=Path, metavar="RUN_FOLDER", help="folder of the run, e.g. runs/demo")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file, too")
     arguments = parser.parse_args(argv)
     try:
         report = write_report(arguments.run)

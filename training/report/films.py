@@ -35,8 +35,8 @@ class Film:
     problem: str = ""
 
 
-def choose(collections: Sequence[Collection], keep: bool) -> list[tuple[Attempt, str]]:
-    """Choose kept or rejected episodes of the iterations, spread evenly, wrong verdicts among them.
+def select_episodes(collections: Sequence[Collection], keep: bool) -> list[tuple[Attempt, str]]:
+    """Select kept or rejected episodes of the iterations, spread evenly, wrong verdicts among them.
 
     Up to ``WRONG_AT_LEAST`` of the ``STRIPS`` are episodes the judge got wrong, even where a fair draw would hold
     fewer: they are what one wants to see.
@@ -45,8 +45,8 @@ def choose(collections: Sequence[Collection], keep: bool) -> list[tuple[Attempt,
     wrong, right = [pair for pair in every if pair[0].wrong], [pair for pair in every if not pair[0].wrong]
     wrong = _spread(wrong, max(WRONG_AT_LEAST, STRIPS - len(right)))
     right = _spread(right, STRIPS - len(wrong))
-    chosen = {id(pair) for pair in wrong + right}
-    return [pair for pair in every if id(pair) in chosen]
+    selected = {id(pair) for pair in wrong + right}
+    return [pair for pair in every if id(pair) in selected]
 
 
 def _spread(items: list, n: int) -> list:

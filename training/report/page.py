@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from lrm_ros.training.report.films import FRAMES, STRIPS, WRONG_AT_LEAST, Film, choose, film
+from lrm_ros.training.report.films import FRAMES, STRIPS, WRONG_AT_LEAST, Film, film, select_episodes
 from lrm_ros.training.report.plots import loss_curves, outcome_bars, score_histogram, stage_bars, success_bars
 from lrm_ros.training.report.run_folder import Run
 from lrm_ros.training.report.style import STYLE
 from lrm_ros.training.report.text import duration, percent, span
 
-ARM_WORDS = {
+EVALUATION_LABELS = {
     "baseline": ("Before (baseline)", "trained on the demonstrations only (SFT)"),
     "control": ("Control", "the same number of further training steps, on the demonstrations alone"),
     "final": ("After (result)", "trained on with its own episodes that the judge kept"),
@@ -82,14 +82,14 @@ def _missing(sentences: Iterable[str]) -> str:
 def _cards(report: Mapping[str, Any]) -> str:
     """Return the three rates."""
     cards = []
-    for arm, (name, how) in ARM_WORDS.items():
-        part = report[arm]["success"]
+    for evaluation, (name, how) in EVALUATION_LABELS.items():
+        part = report[evaluation]["success"]
         value, count = "&ndash;", "not evaluated"
         if part:
             value = percent(part["rate"])
             count = f"{part['count']} of {part['n']} held-out start poses; 95 % interval {span(part['ci95'])} %"
         cards.append(
-            f'<div class="card {arm}"><div class="what">{name}</div><div class="rate">{value}</div>'
+            f'<div class="card {evaluation}"><div class="what">{name}</div><div class="rate">{value}</div>'
             f'<div class="count">{count}</div><div class="how">{how}</div></div>'
         )
     return f'<div class="cards">{"".join(cards)}</div>'
@@ -103,7 +103,9 @@ def _figure(caption: str, drawing: str) -> str:
 def _comparison(report: Mapping[str, Any]) -> str:
     """Return whether the policy got better."""
     measured = {
-        arm: (ARM_WORDS[arm][0].split()[0], report[arm]["success"]) for arm in ARM_WORDS if report[arm]["success"]
+        evaluation: (EVALUATION_LABELS[evaluation][0].split()[0], report[evaluation]["success"])
+        for evaluation in EVALUATION_LABELS
+        if report[evaluation]["success"]
     }
     if not measured:
         return ""
@@ -189,11 +191,11 @@ def _films(run: Run) -> str:
     camera = cameras[0]["name"] if cameras else "front"
     parts = []
     for keep, title in ((True, "Kept"), (False, "Rejected")):
-        chosen = choose(run.iterations, keep)
+        selected = select_episodes(run.iterations, keep)
         total = sum(attempt.keep == keep for one in run.iterations for attempt in one.attempts)
-        if chosen:
-            strips = "".join(_strip(film(attempt, where, camera)) for attempt, where in chosen)
-            parts.append(f"<h3>{title}: {len(chosen)} of {total}</h3>{strips}")
+        if selected:
+            strips = "".join(_strip(film(attempt, where, camera)) for attempt, where in selected)
+            parts.append(f"<h3>{title}: {len(selected)} of {total}</h3>{strips}")
     if not parts:
         return ""
     return (

@@ -23,7 +23,7 @@ _VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", BASE: "--base", CONTROL: "--control",
     RESULT: "--result", BAD: "--bad", SOFT: "--soft",
 }  # fmt: skip
-ARM_COLOURS = {"baseline": BASE, "control": CONTROL, "final": RESULT}
+EVALUATION_COLOURS = {"baseline": BASE, "control": CONTROL, "final": RESULT}
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -89,13 +89,13 @@ def success_bars(successes: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
     """Draw rates as bars with their intervals.
 
     Args:
-        successes: arm -> (label, success).
+        successes: evaluation -> (label, success).
     """
 
     def draw(axes: Axes) -> None:
-        for row, (arm, (_, part)) in enumerate(successes.items()):
+        for row, (evaluation, (_, part)) in enumerate(successes.items()):
             value, (low, high) = 100 * part["rate"], (100 * bound for bound in part["ci95"])
-            axes.barh(row, value, 0.56, color=ARM_COLOURS[arm])
+            axes.barh(row, value, 0.56, color=EVALUATION_COLOURS[evaluation])
             axes.plot([low, high], [row, row], color=INK, linewidth=1.4)
             axes.plot([low, high], [row, row], "|", color=INK, markersize=9, markeredgewidth=1.4)
             axes.text(high + 1.5, row, percent(part["rate"]), va="center", fontweight="bold")

@@ -19,13 +19,13 @@ from typing import Any
 from lrm_ros.files import read_json, read_lines
 from lrm_ros.record.journal import JournalError, read_info
 
-ARMS = ("baseline", "control", "final")
+EVALUATIONS = ("baseline", "control", "final")
 """The evaluations that make up the result: the policy before, the control, the policy after."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One recorded episode: what the judge said of it and what really happened.
+    """One recorded episode with the judge's verdict and the simulator's label.
 
     Attributes:
         episode_id: name, also the stem of its journal.
@@ -82,7 +82,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a report is made of.
+    """Data of a run's report.
 
     Attributes:
         path: run folder.
@@ -91,7 +91,7 @@ class Run:
         stages: rows of ``stages.jsonl``.
         demonstrations: attempts of the expert.
         iterations: attempts of the policy, one collection an iteration.
-        evaluations: by name (``ARMS`` and further ones).
+        evaluations: by name (``EVALUATIONS`` and further ones).
         losses: label -> loss of every training step.
         missing: sentences on what a complete run would have.
     """
@@ -144,7 +144,11 @@ def read_run(path: Path) -> Run:
         trained = [int(folder.name[-3:]) for folder in folders if (folder / "policy" / "finetune.json").is_file()]
         if there and max(there, key=lambda index: index or 0) not in trained:
             missing.append(f"iteration {max(there, key=lambda index: index or 0)}: its policy is not trained")
-    missing += [f"eval/{arm}.json: the {arm} was not evaluated" for arm in ARMS if arm not in evaluations]
+    missing += [
+        f"eval/{evaluation}.json: the {evaluation} was not evaluated"
+        for evaluation in EVALUATIONS
+        if evaluation not in evaluations
+    ]
     task = _task(demonstrations, iterations, missing)
     losses = _losses(folders)
     return Run(path, config or {}, task, tuple(stages), demonstrations, iterations, evaluations, losses, missing)

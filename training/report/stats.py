@@ -95,7 +95,7 @@ def difference_interval(
 
 
 def paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> dict[str, Any]:
-    """Compare two policies on the seeds both were tried on.
+    """Compare two policies on the seeds of both.
 
     Args:
         first: seed -> success of the one in question.
@@ -127,7 +127,7 @@ def paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> dict[str, A
 
 
 def precision_recall(kept: Iterable[bool], success: Iterable[bool]) -> dict[str, Any]:
-    """Measure a filter against what really happened.
+    """Return precision and recall of a filter.
 
     Args:
         kept: whether the filter kept each episode.

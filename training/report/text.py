@@ -46,13 +46,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def rate(part: Mapping[str, Any]) -> str:
-    """Return a success as ``61.5 % (123 of 200; 95 % interval 54.6 to 68.0)``."""
-    if part["rate"] is None:
-        return "no episode"
-    return f"{percent(part['rate'])} ({part['count']} of {part['n']}; 95 % interval {span(part['ci95'])})"
-
-
 def comparison(pair: Mapping[str, Any], first: str, second: str) -> str:
     """Return one sentence on two policies tried on the same start poses."""
     return (
@@ -68,7 +61,7 @@ def is_better(pair: Mapping[str, Any]) -> bool:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Return the result in one sentence; it claims no more than the figures show."""
+    """Return the result in one sentence; it claims no more than the data show."""
     first, last, control = (report[arm]["success"] for arm in ("baseline", "final", "control"))
     gain, over = report["paired"]["final_vs_baseline"], report["paired"]["final_vs_control"]
     if gain is None:
@@ -91,7 +84,7 @@ def headline(report: Mapping[str, Any]) -> str:
 
 
 def conclusion(report: Mapping[str, Any]) -> list[str]:
-    """Return what the figures say, a sentence each."""
+    """Return the conclusions, a sentence each."""
     pairs = report["paired"]
     names = {
         "final_vs_baseline": ("The result", "the baseline"),
@@ -101,11 +94,11 @@ def conclusion(report: Mapping[str, Any]) -> list[str]:
     sentences = [comparison(pairs[key], *both) for key, both in names.items() if pairs[key]]
     quality = report["judge"]
     if quality["n"]:
-        sentences.append(f"The judge, against the simulator: {judge_words(quality)}.")
+        sentences.append(f"The judge, against the simulator: {judge_sentence(quality)}.")
     return sentences
 
 
-def judge_words(quality: Mapping[str, Any]) -> str:
+def judge_sentence(quality: Mapping[str, Any]) -> str:
     """Return precision and recall with their counts and intervals."""
     words = []
     for name, whole in RATIOS.items():

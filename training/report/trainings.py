@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 10_000
+RESAMPLES = 10_000
 _CHUNK = 500  # bootstrap draws at once
 
 Outcomes = NDArray[np.bool_]
 
 
-def pooled(outcomes: Outcomes) -> dict[str, Any]:
-    """Return the rate over all trainings and poses with its interval.
+def pooled_rate(outcomes: Outcomes) -> dict[str, Any]:
+    """Return the success rate over all trainings and poses with its interval.
 
     Args:
         outcomes: (S, P) success of training s on pose p.
@@ -43,7 +43,7 @@ def pooled(outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def against(outcomes: Outcomes, base: Outcomes) -> dict[str, Any]:
+def compare_with(outcomes: Outcomes, base: Outcomes) -> dict[str, Any]:
     """Compare trainings with one policy on the same poses.
 
     Args:
@@ -52,7 +52,8 @@ def against(outcomes: Outcomes, base: Outcomes) -> dict[str, Any]:
 
     Returns:
         ``{difference, ci95, p}``; p of the two-sided sign-flip test: under equality each pose's mean difference could
-        as well have the other sign. All signs are tried if there are at most ``DRAWS`` ways, else so many drawn ones.
+        as well have the other sign. All signs are tried if there are at most ``RESAMPLES`` ways, else so many random
+        ones.
     """
     from scipy.stats import permutation_test
 
@@ -63,7 +64,7 @@ def against(outcomes: Outcomes, base: Outcomes) -> dict[str, Any]:
     if len(moved) > 1:
         p = permutation_test(
             (moved,), lambda values, axis: np.abs(values.sum(axis)), permutation_type="samples", alternative="greater",
-            n_resamples=DRAWS, batch=_CHUNK, vectorized=True, rng=np.random.default_rng(1),
+            n_resamples=RESAMPLES, batch=_CHUNK, vectorized=True, rng=np.random.default_rng(1),
         ).pvalue  # fmt: skip
     return {"difference": float(change.mean()), "ci95": _interval(_means(change)), "p": float(p)}
 
@@ -96,7 +97,9 @@ def gap_closed(outcomes: Outcomes, base: Outcomes, top: Outcomes) -> dict[str, A
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the means of bootstrap samples over the first axis, the same samples for every call of that length."""
     rng, count = np.random.default_rng(0), len(values)
-    return np.concatenate([values[rng.integers(count, size=(_CHUNK, count))].mean(1) for _ in range(DRAWS // _CHUNK)])
+    return np.concatenate(
+        [values[rng.integers(count, size=(_CHUNK, count))].mean(1) for _ in range(RESAMPLES // _CHUNK)]
+    )
 
 
 def _interval(draws: NDArray[np.float64]) -> list[float]:

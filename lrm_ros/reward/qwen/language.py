@@ -81,7 +81,7 @@ def chunks(rows: list, lengths: list[int]) -> Iterator[list]:
 
 
 def greedy(model: Any, tokens: int) -> Any:
-    """Return the settings for a model's ``generate``: at most so many tokens, always the likeliest.
+    """Return a ``GenerationConfig`` for greedy decoding of at most ``tokens`` tokens.
 
     They are the model's own but for that; asked without settings, transformers 5 builds a configuration of defaults at
     every call to compare with, which takes as long as a small model's answer.
@@ -104,7 +104,7 @@ def _norm(module: Any, values: Any) -> Any:
 
 
 def _rotate(values: Any, cos: Any, sin: Any) -> Any:
-    """Turn pairs of channels (i, i + half) by their position's angle; values (B, H, L, head size)."""
+    """Rotate pairs of channels (i, i + half) by their position's angle; values (B, H, L, head size)."""
     import torch
 
     first, second = values.chunk(2, dim=-1)

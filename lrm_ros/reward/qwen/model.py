@@ -99,10 +99,10 @@ class QwenRewardModel:
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, _Prompt] = OrderedDict()
         self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
-        self._seen: dict[str, _Frames] = {}  # the frames of the newest batch, by whose eyes
-        # Adapters that change the vision tower see frames with their own eyes; all others share one encoding.
+        self._seen: dict[str, _Frames] = {}  # frames of the newest batch by vision tower
+        # An adapter that changes the vision tower has encodings of its own; all others share one ("").
         names = [name for name, _ in self.model.named_parameters()]
-        self._sees = {
+        self._tower_of = {
             adapter: adapter if any(".visual." in name and f".{adapter}." in name for name in names) else ""
             for adapter in set(self.adapters.values())
         }
@@ -189,15 +189,15 @@ class QwenRewardModel:
     def _forward(self, queries: Sequence[RewardQuery]) -> list[float | str]:
         """Return the expectation over the candidate answers of each query."""
         seen: dict[str, _Frames] = {}
-        for eyes in dict.fromkeys(self._eyes(query) for query in queries):
-            group = [query for query in queries if self._eyes(query) == eyes]
+        for tower in dict.fromkeys(self._tower(query) for query in queries):
+            group = [query for query in queries if self._tower(query) == tower]
             if self.adapters:
                 self.model.set_adapter(self.adapters[group[0].head])
-            seen[eyes] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], eyes)
+            seen[tower] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], tower)
         self._seen = seen
         prompts, rows = [], []
         for number, query in enumerate(queries):
-            frames = seen[self._eyes(query)]
+            frames = seen[self._tower(query)]
             places = [frames.index[id(frame)] for frame in HEADS[query.head].images(query)]
             prompt = self._prompt(query, tuple(frames.grids[place] for place in places))
             prompts.append(prompt)
@@ -209,15 +209,15 @@ class QwenRewardModel:
             answers.append(expectation if np.isfinite(expectation) else "the model's probabilities are not finite")
         return answers
 
-    def _eyes(self, query: RewardQuery) -> str:
-        return self._sees[self.adapters[query.head]] if self.adapters else ""
+    def _tower(self, query: RewardQuery) -> str:
+        return self._tower_of[self.adapters[query.head]] if self.adapters else ""
 
-    def _encode(self, frames: list[Frame], eyes: str) -> _Frames:
+    def _encode(self, frames: list[Frame], tower: str) -> _Frames:
         """Run every distinct frame that the last batch did not show through the vision tower, one size together."""
         import torch
 
         visual = self.qwen.model.visual
-        known = self._seen.get(eyes)
+        known = self._seen.get(tower)
         distinct = list({id(frame): frame for frame in frames}.values())
         count = len(distinct)
         grids: list[Any] = [None] * count
@@ -237,10 +237,10 @@ class QwenRewardModel:
             grids[place] = grid
         for grid in dict.fromkeys(grid for grid, _ in images):
             same = [(place, patches) for place, (other, patches) in zip(new, images, strict=True) if other == grid]
-            if (eyes, grid) not in self._positions:
-                self._positions[eyes, grid] = positions_of(visual, grid, self.device)
+            if (tower, grid) not in self._positions:
+                self._positions[tower, grid] = positions_of(visual, grid, self.device)
             batch = torch.stack([patches for _, patches in same]).to(self.device, visual.dtype)
-            tokens, levels, _ = encode(visual, batch, self._positions[eyes, grid])
+            tokens, levels, _ = encode(visual, batch, self._positions[tower, grid])
             for row, (place, _) in enumerate(same):
                 features[place] = tokens[row]
                 for level, values in enumerate(levels):

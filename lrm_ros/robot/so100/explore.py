@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exploration in space, not in joints: the gripper goes a little beside where the policy wants it, then back.
+"""Exploration noise in Cartesian space: the gripper is offset from the policy's target early on, then returns.
 
 A policy that knows a task from few demonstrations mostly fails by reaching beside the object. One offset in the plane
 of the table, the same from the start of the episode until after the grasp, sometimes corrects that; what was executed

@@ -28,12 +28,12 @@ class Jog:
         self._pose: tuple[NDArray[np.float64], float] | None = None  # position [m] and pitch [rad] kept over moves
 
     def start(self, state: NDArray) -> None:
-        """Begin where the arm is, (D,) [rad]."""
+        """Start from the arm's state, (D,) [rad]."""
         self.target = self._last = np.array(state, dtype=np.float32)
         self._pose = None
 
     def stop(self) -> None:
-        """Forget the target: the arm may be moved by others."""
+        """Clear the target: others may move the arm."""
         self.target = None
 
     def command(self) -> NDArray[np.float32]:

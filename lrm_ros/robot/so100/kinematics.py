@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward and inverse kinematics of the SO-100 arm: where the gripper is, and which joints bring it elsewhere.
+"""Forward and inverse kinematics of the SO-100 arm.
 
 The geometry is that of ``so100.urdf`` as shipped with ManiSkill (haosulab/ManiSkill:
 mani_skill/assets/robots/so100/so100.urdf), in the frame ``base_link``: x forward, y left, z up, origin at the
@@ -79,7 +79,7 @@ _BASE = _rotation((0.0, 0.0, math.pi / 2))  # the URDF's arm faces -y; base_link
 
 
 def forward(joints: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the tool centre point is.
+    """Return the position of the tool centre point.
 
     Args:
         joints: (5,) or (6,) joint positions [rad]; a sixth (gripper) is ignored.

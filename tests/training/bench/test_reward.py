@@ -6,7 +6,7 @@ import pytest
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.model import QwenRewardModel
-from lrm_ros.training.bench.reward import main, pairs_of, plain_call, query_about
+from lrm_ros.training.bench.reward import main, pairs_of, query_about, reference_call
 from lrm_ros.types import Reward
 
 
@@ -29,5 +29,5 @@ def test_serial_and_batched_measure_the_same_answers(frame):
         query = query_about(head, *next(pairs))
         (answer,) = model.score([query])
         assert isinstance(answer, Reward)
-        assert answer.value == pytest.approx(plain_call(model, query), abs=2e-5)
+        assert answer.value == pytest.approx(reference_call(model, query), abs=2e-5)
     assert model.score([query_about("progress", *next(pairs))])[0].stamp_ns == 5, "every call brings a new frame"

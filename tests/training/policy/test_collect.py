@@ -31,7 +31,7 @@ def test_a_demonstration_is_a_journal_with_an_image_and_the_sent_action_in_every
 def test_an_interrupted_collection_goes_on_and_leaves_finished_journals_alone(folder, capsys):
     before = (folder / "success_0000007.mcap").stat().st_mtime_ns
     assert main(["--out", str(folder), "--episodes", "1", "--seed", "7"]) == 0
-    assert "1 there before" in capsys.readouterr().out
+    assert "1 recorded before" in capsys.readouterr().out
     assert (folder / "success_0000007.mcap").stat().st_mtime_ns == before
 
 

@@ -16,7 +16,7 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 from lrm_ros.config import CameraSpec, FinetuneConfig, RobotContract
 from lrm_ros.policy import FakePolicy, PolicyRunner
 from lrm_ros.training.policy.batches import TrainingData
-from lrm_ros.training.policy.finetune import _Run, finetune, main
+from lrm_ros.training.policy.finetune import _Training, finetune, main
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {
@@ -141,7 +141,7 @@ def test_lerobots_factory_makes_and_loads_the_policy(checkpoint):
 def test_the_default_policy_is_small():
     from lerobot.configs.types import FeatureType, PolicyFeature
 
-    from lrm_ros.act_small import ActSmallConfig, ActSmallPolicy, count_parameters
+    from lrm_ros.act_small import ActSmallConfig, ActSmallPolicy
 
     config = ActSmallConfig(
         input_features={
@@ -150,7 +150,7 @@ def test_the_default_policy_is_small():
         },
         output_features={"action": PolicyFeature(FeatureType.ACTION, (6,))},
     )
-    assert 0.4e6 < count_parameters(ActSmallPolicy(config)) < 2e6
+    assert 0.4e6 < sum(p.numel() for p in ActSmallPolicy(config).parameters() if p.requires_grad) < 2e6
 
 
 def test_steps_without_an_image_are_no_inputs_but_their_actions_are_in_the_chunks():
@@ -169,11 +169,11 @@ def test_the_wish_can_be_the_label():
 
 def test_data_sets_are_drawn_in_the_shares_asked_for_and_reproducibly():
     data = TrainingData([square_episodes(1), square_episodes(9)], CONTRACT)
-    drawn = np.concatenate([data.source[data.draw(0, step, 32, (3.0, 1.0))] for step in range(100)])
+    drawn = np.concatenate([data.source[data.sample_indices(0, step, 32, (3.0, 1.0))] for step in range(100)])
     assert 0.70 < (drawn == 0).mean() < 0.80
-    np.testing.assert_array_equal(data.draw(1, 5, 8), data.draw(1, 5, 8))
+    np.testing.assert_array_equal(data.sample_indices(1, 5, 8), data.sample_indices(1, 5, 8))
     with pytest.raises(ValueError, match="weights"):
-        data.draw(0, 0, 8, (1.0,))
+        data.sample_indices(0, 0, 8, (1.0,))
 
 
 def test_the_command_line_trains_on_a_data_set_folder_and_writes_its_figures(tmp_path):
@@ -222,7 +222,7 @@ def test_every_figure_of_lerobots_training_step_has_a_meter(tmp_path):
     written = set(re.findall(r"train_metrics\.(\w+) = ", inspect.getsource(update_policy)))
     data = TrainingData([square_episodes(1)], CONTRACT)
     config = FinetuneConfig(steps=10, batch_size=4, warmup=0, options=SMALL)
-    run = _Run(data, CONTRACT, config, tmp_path / "part")
+    run = _Training(data, CONTRACT, config, tmp_path / "part")
     assert {"loss", "grad_norm", "lr", "update_s"} <= written <= set(run.metrics.metrics)
 
 

@@ -19,7 +19,7 @@ from lrm_ros.training.ppo.evaluate import WAYS, RefinedRun, evaluate_all, read_r
 from lrm_ros.training.ppo.report import figures, main, table, write_report
 from lrm_ros.training.ppo.weights import weights_of
 from lrm_ros.training.report.stats import mcnemar
-from lrm_ros.training.report.trainings import against, gap_closed, pooled
+from lrm_ros.training.report.trainings import compare_with, gap_closed, pooled_rate
 
 
 def outcomes(*rates: float, poses: int = 200, seed: int = 0) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_the_sign_flip_test_is_that_over_all_signs():
     change = trained.mean(0) - base
     sums = [abs(np.dot(signs, change)) for signs in product((-1, 1), repeat=len(change))]
     exact = np.mean([value >= abs(change.sum()) - 1e-9 for value in sums])
-    found = against(trained, base)
+    found = compare_with(trained, base)
     assert found["difference"] == pytest.approx(change.mean())
     assert found["p"] == pytest.approx(exact, abs=0.02)
 
@@ -44,26 +44,26 @@ def test_the_sign_flip_test_is_that_over_all_signs():
 def test_with_one_training_the_sign_flip_test_is_mcnemars():
     base, trained = outcomes(0.4, 0.5, poses=60, seed=3)
     exact = mcnemar(int((trained & ~base).sum()), int((base & ~trained).sum()))
-    assert against(trained[None], base)["p"] == pytest.approx(exact, abs=0.02)
+    assert compare_with(trained[None], base)["p"] == pytest.approx(exact, abs=0.02)
 
 
 def test_with_at_most_one_pose_that_differs_nothing_is_shown():
     base = np.array([0, 1, 0, 1], bool)
-    assert against(base[None], base)["p"] == 1.0
-    assert against(np.array([[1, 1, 0, 1]], bool), base)["p"] == 1.0
+    assert compare_with(base[None], base)["p"] == 1.0
+    assert compare_with(np.array([[1, 1, 0, 1]], bool), base)["p"] == 1.0
 
 
 def test_the_interval_of_a_pooled_rate_holds_it_as_often_as_it_says():
     hits = 0
     for seed in range(100):
-        found = pooled(outcomes(0.3, poses=150, seed=seed))
+        found = pooled_rate(outcomes(0.3, poses=150, seed=seed))
         hits += found["ci95"][0] <= 0.3 <= found["ci95"][1]
     assert 88 <= hits <= 100
 
 
 def test_trainings_that_agree_pose_by_pose_are_no_more_evidence_than_one():
     one = outcomes(0.5)
-    alone, thrice = pooled(one), pooled(np.repeat(one, 3, axis=0))
+    alone, thrice = pooled_rate(one), pooled_rate(np.repeat(one, 3, axis=0))
     assert thrice["ci95"] == alone["ci95"] and thrice["n"] == 3 * alone["n"] and thrice["sd"] == 0
 
 
@@ -92,7 +92,7 @@ def test_bootstrap_samples_without_a_gap_do_not_count_in_a_share_of_it():
 
 def test_nothing_to_count_is_an_error():
     with pytest.raises(ValueError, match=r"at least one of each, got shape \(0, 3\)"):
-        pooled(np.zeros((0, 3), bool))
+        pooled_rate(np.zeros((0, 3), bool))
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------

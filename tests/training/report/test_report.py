@@ -15,7 +15,7 @@ import pytest
 from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract
 from lrm_ros.config_files import to_dict
 from lrm_ros.record.journal import JournalWriter
-from lrm_ros.training.report.command import figures, main, write_report
+from lrm_ros.training.report.command import main, report_of, write_report
 from lrm_ros.training.report.run_folder import read_run
 from lrm_ros.training.report.stats import paired, wilson
 from lrm_ros.types import Frame
@@ -189,7 +189,7 @@ def test_the_headline_claims_what_the_tests_bear_out(run: Path, wins, control, s
             (run / "eval" / f"{name}.json").unlink()
         else:
             write_evaluation(run, name, f"iter_001/{name}", solved)
-    assert figures(read_run(run))["headline"].startswith(sentence)
+    assert report_of(read_run(run))["headline"].startswith(sentence)
 
 
 def test_the_terminal_table_has_rates_tests_judge_and_seconds(run: Path, capsys, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_run_with_demonstrations_only_is_reported(run: Path) -> None:
 def test_a_line_cut_off_by_a_kill_is_left_out_and_named(run: Path) -> None:
     with (run / "iter_001" / "verdicts.jsonl").open("a") as file:
         file.write('{"episode_id": "2')
-    report = figures(read_run(run))
+    report = report_of(read_run(run))
     assert report["iterations"][0]["episodes"] == 8
     assert "iter_001/verdicts.jsonl: its last line was cut off and is left out" in report["missing"]
 

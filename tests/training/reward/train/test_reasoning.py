@@ -163,9 +163,7 @@ def test_an_answer_that_cannot_be_used_is_an_error_with_address_and_cure(server,
 
 def test_a_server_that_is_not_there_is_named(server, tmp_path):
     absent = Teacher("http://127.0.0.1:9/v1", "large-vlm", tmp_path, backoff_s=0.0, attempts=2)
-    with pytest.raises(
-        TeacherError, match=r"127\.0\.0\.1:9/v1/chat/completions gave no answer in 2 attempts .*--teacher"
-    ):
+    with pytest.raises(TeacherError, match=r"127\.0\.0\.1:9/v1/chat/completions gave no answer in 2 att.*--teacher"):
         absent(PAIR, 1.0)
 
 

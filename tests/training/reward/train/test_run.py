@@ -173,7 +173,7 @@ def test_a_training_whose_loss_is_not_finite_stops_and_names_the_cure(base, tmp_
     assert not (tmp_path / "completion").exists()
 
 
-def test_validation_examples_are_measured_at_every_resume_point(base, tmp_path):
+def test_validation_examples_are_measured_at_every_checkpoint(base, tmp_path):
     pytest.importorskip("trl")
     config = dataclasses.replace(FAST, max_steps=2, save_steps=2, eval_examples=1)
     data = examples_of("contrastive")

@@ -151,7 +151,7 @@ def test_the_label_head_reads_the_words_of_the_task_in_their_order(shards):
     assert tokenizer.decode((words[0][words[0] > 0] - 1).tolist()) == frames.tasks[int(frames.episode[0])]
     torch.manual_seed(0)
     head = LabelHead(16, 4, len(tokenizer)).eval()
-    torch.nn.init.normal_(head.gain.weight)
+    torch.nn.init.normal_(head.film_scale.weight)
     vectors = torch.randn(1, 4, 16).expand(2, -1, -1)
 
     def said(*tasks: str) -> torch.Tensor:

@@ -33,7 +33,8 @@ class Example:
             current); completion (current,).
         value: the label, one of the head's values.
         source: name of the source of the images.
-        kind: what happens in their episode, or one of ``lrm_ros.training.reward.train.examples.sampling.NEGATIVES``.
+        kind: behaviour in their episode, or the kind of negative: ``"wrong_task"``, ``"reversed_clip"`` or
+            ``"stopped_clip"``.
     """
 
     head: str

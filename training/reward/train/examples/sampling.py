@@ -20,7 +20,6 @@ from lrm_ros.training.reward.data.table import Keyframes
 from lrm_ros.training.reward.train.examples.wrong_task import WrongTask
 
 MIN_GAP = 0.1  # smallest difference of progress in a pair
-NEGATIVES = ("wrong_task", "reversed_clip", "stopped_clip")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class SampledExamples:
         rows: (N, 2) keyframes to show; the first is -1 where there is only one.
         task: (N,) index into the keyframes' tasks.
         value: (N,) labels.
-        kinds: (N,) what happens in the images' episode, or one of ``NEGATIVES``.
+        kinds: (N,) behaviour in the images' episode, or the kind of negative: ``"wrong_task"``, ``"reversed_clip"`` or
+            ``"stopped_clip"``.
     """
 
     rows: NDArray[np.int64]

@@ -69,7 +69,7 @@ def instructions() -> list[str]:
     for room, tasks in (("maniskill", MANISKILL), ("metaworld", METAWORLD)):
         for name, task in tasks.items():
             if f"{room}/{name}" not in HELD_OUT:
-                texts += [words.replace("{colour}", colour) for words in task.words for colour in COLOURS]
+                texts += [text.replace("{colour}", colour) for text in task.instructions for colour in COLOURS]
     for family in FAMILIES:
         texts += [draw_scene(family, np.random.default_rng([seed, 2])).instruction for seed in range(200)]
     return texts
