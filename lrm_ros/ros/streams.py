@@ -31,6 +31,7 @@ QUIET_S, DRAIN_S = 0.03, 1.0
 # What comes so long after the end was sent after it, whatever the clock of its host says [ns].
 LATE_NS = 100_000_000
 
+FIND_S = 3.0  # in lock-step a publisher that was made just now is found within this [s]
 _LOOK_S = 0.25  # between two looks at what does not come,
 _WATCH_S = 0.04  # or this, where something is moved
 _OFFERS_S = 1.0  # between two looks at what the publishers offer
@@ -149,11 +150,10 @@ class Streams:
     def not_ready(self) -> dict[str, str]:
         """Return why no episode can start: what is wrong now, and what does not come.
 
-        In lock-step nothing comes before it is commanded: then each topic must have a publisher, for which this waits a
-        second.
+        In lock-step nothing comes before it is commanded: each topic must have a publisher, for which this waits.
         """
         found = self.faults()
-        deadline, now_s = time.monotonic() + 1.0, self._seconds()
+        deadline, now_s = time.monotonic() + FIND_S, self._seconds()
         if self._realtime and not now_s:
             found[topics.CLOCK.name] = NO_CLOCK
         for name, entry in self._inputs.items():
