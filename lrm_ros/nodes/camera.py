@@ -151,16 +151,18 @@ class CameraNode(LrmNode[CameraConfig]):
         return Source(lambda: next(frames))
 
     def _publish(self, image: NDArray[np.uint8] | None) -> None:
-        """Publish a frame, stamped now."""
+        """Publish a frame, stamped now; none while a simulator's clock has not told the time."""
         if image is None:
             self.diagnostics.count("misses")
             return
         self.diagnostics.recovered("read", f"camera '{self.config.camera}' is readable again")
-        stamp_ns = self.get_clock().now().nanoseconds
+        self._last_frame_s = time.monotonic()
+        if not (stamp_ns := self.get_clock().now().nanoseconds):
+            self.diagnostics.count("unstamped")
+            return
         self._images.publish(messages.from_frame(Frame(stamp_ns, self.config.camera, image)))
         height, width, _ = image.shape
         self._infos.publish(messages.camera_info(self.config.camera, stamp_ns, width, height))
-        self._last_frame_s = time.monotonic()
         self.diagnostics.count("frames")
 
     def _unreadable(self, error: Exception) -> None:

@@ -26,6 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import CameraSpec, RecorderConfig
+from lrm_ros.contract import implausible
 from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter
@@ -48,7 +49,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
         self._streams: Streams | None = None
-        self._steps: Steps | None = None  # of the open episode
+        self._steps = Steps((), 0.0, None)  # of the open episode
         self._task = ""
         self._state_ns = 0  # stamp of the newest joint state
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
@@ -122,6 +123,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _on_chunk(self, kind: str, message: JointTrajectory) -> None:
         chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
+        for action in chunk.actions.tolist():
+            if reason := implausible(action, self.contract):
+                raise ValueError(reason)
         if not chunk.stamp_ns:  # means now, to the arm
             chunk = ActionChunk(self._state_ns, chunk.actions, chunk.dt_s)
         self._put(kind + "s", chunk.stamp_ns, kind, chunk)
@@ -152,22 +156,12 @@ class RecorderNode(LrmNode[RecorderConfig]):
             return
         try:
             self._queue.put((kind, (*values, received_ns)), timeout=0.5)
-            self._note(kind, *values)
+            self._steps.add(kind, *values)
             self.diagnostics.recovered("queue", "the disk keeps up again")
         except queue.Full:
             self._dropped += 1
             self.diagnostics.count("dropped")
             self.diagnostics.fault("queue", f"the disk at '{self.config.folder}' is too slow: messages are being lost")
-
-    def _note(self, kind: str, *values: Any) -> None:
-        """Note the stamp of what a step needs."""
-        assert self._steps is not None
-        if kind == "frame":
-            self._steps.frame(values[0].camera, values[0].stamp_ns)
-        elif kind == "state":
-            self._steps.state(values[0])
-        elif kind == "sent":
-            self._steps.sent(values[0])
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -237,7 +231,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._writer = writer
         for kind, values in self._newest.values():
             self._queue.put((kind, values))
-            self._note(kind, *values)
+            self._steps.add(kind, *values)
         self.diagnostics.recovered("journal", "recording again")
         self._report(writer, "started", writer.path)
         response.success, response.message = True, str(writer.path)
@@ -294,7 +288,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
             )
             return response
         faults = self._faults_of_the_episode()
-        notes = {"dropped": str(self._dropped)} | ({"faults": faults} if faults else {})
+        gaps = ", ".join(f"{topic}: {count}" for topic, count in self._steps.gaps(self.contract.dt_s).items())
+        notes = {"dropped": str(self._dropped), "gaps": gaps} | ({"faults": faults} if faults else {})
         try:
             path = writer.finish(outcome, notes, faulty=bool(faults))
         except OSError as error:
@@ -309,13 +304,13 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self.get_logger().error(response.message)
             self._report(writer, "faulty", path, DiagnosticStatus.ERROR, outcome=said, reason=faults)
             return response
-        self._report(writer, "ended", path, outcome=said)
+        self._report(writer, "ended", path, outcome=said, gaps=gaps)
         response.success, response.message = True, str(path)
         return response
 
     def _faults_of_the_episode(self) -> str:
         """Return what was wrong with the episode that ends, empty if nothing was."""
-        assert self._streams is not None and self._steps is not None
+        assert self._streams is not None
         faults = self._steps.faults() | self._streams.end()
         if self._dropped:
             faults["queue"] = f"{self._dropped} messages were lost: the disk at '{self.config.folder}' is too slow"

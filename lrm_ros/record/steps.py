@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 
 class Steps:
@@ -23,17 +24,27 @@ class Steps:
         self._frames: dict[str, list[int]] = {camera: [] for camera in cameras}
         self._oldest_s, self._frames_oldest_s = oldest_s, frames_oldest_s
 
-    def state(self, stamp_ns: int) -> None:
-        """Note a joint state."""
-        self._states.append(stamp_ns)
+    def add(self, kind: str, *values: Any) -> None:
+        """Note a message, given as the journal's writer gets it; of other kinds than these three nothing is noted.
 
-    def sent(self, stamp_ns: int) -> None:
-        """Note what the arm was sent: a step."""
-        self._sent.append(stamp_ns)
+        Args:
+            kind: ``"state"``, ``"sent"`` (a step) or ``"frame"``.
+            values: the stamp [ns] and more, or the frame.
+        """
+        if kind == "state":
+            self._states.append(values[0])
+        elif kind == "sent":
+            self._sent.append(values[0])
+        elif kind == "frame":
+            self._frames[values[0].camera].append(values[0].stamp_ns)
 
-    def frame(self, camera: str, stamp_ns: int) -> None:
-        """Note a frame."""
-        self._frames[camera].append(stamp_ns)
+    def gaps(self, dt_s: float) -> dict[str, int]:
+        """Return for each topic how many steps have nothing of the control period before them, where some have not."""
+        topics = {"joint_states": self._states}
+        if self._frames_oldest_s is not None:
+            topics |= {f"{camera}/image_raw": stamps for camera, stamps in self._frames.items()}
+        counts = {topic: _without(self._sent, stamps, round(1.5e9 * dt_s)) for topic, stamps in topics.items()}
+        return {topic: count for topic, count in counts.items() if count}
 
     def faults(self) -> dict[str, str]:
         """Return what the episode lacks, one line for each topic; empty if it is whole."""

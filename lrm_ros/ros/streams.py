@@ -26,11 +26,12 @@ from lrm_ros.ros.stamps import CLOCK_NS, OTHER_CLOCK_NS, StampCheck
 from lrm_ros.ros.stream import Stream, compare_clocks
 from lrm_ros.ros.surroundings import NO_CLOCK
 
-# At the end of an episode: nothing has come for so long [s], or this long at most [s].
-QUIET_S, DRAIN_S = 0.03, 1.0
+# At the end of an episode nothing has come for so long [s].
+QUIET_S = 0.03
 # What comes so long after the end was sent after it, whatever the clock of its host says [ns].
-LATE_NS = 100_000_000
+LATE_NS, LATE_LOCKSTEP_NS = 100_000_000, 1_000_000_000
 
+FIND_S = 3.0  # in lock-step a publisher that was made just now is found within this [s]
 _LOOK_S = 0.25  # between two looks at what does not come,
 _WATCH_S = 0.04  # or this, where something is moved
 _OFFERS_S = 1.0  # between two looks at what the publishers offer
@@ -149,11 +150,10 @@ class Streams:
     def not_ready(self) -> dict[str, str]:
         """Return why no episode can start: what is wrong now, and what does not come.
 
-        In lock-step nothing comes before it is commanded: then each topic must have a publisher, for which this waits a
-        second.
+        In lock-step nothing comes before it is commanded: each topic must have a publisher, for which this waits.
         """
         found = self.faults()
-        deadline, now_s = time.monotonic() + 1.0, self._seconds()
+        deadline, now_s = time.monotonic() + FIND_S, self._seconds()
         if self._realtime and not now_s:
             found[topics.CLOCK.name] = NO_CLOCK
         for name, entry in self._inputs.items():
@@ -201,11 +201,11 @@ class Streams:
     def drain(self) -> None:
         """Take what is still on its way, not what is sent from now on: services and topics have no order between them.
 
-        Ends after ``QUIET_S`` without a message sent before the call, or after ``DRAIN_S``.
+        Ends after ``QUIET_S`` without a message sent before the call.
         """
-        asked_ns, begun = time.time_ns(), time.monotonic()
-        last, taking = begun, True
-        while (taking or time.monotonic() - last < QUIET_S) and time.monotonic() - begun < DRAIN_S:
+        asked_ns, last, taking = time.time_ns(), time.monotonic(), True
+        late_ns = asked_ns + (LATE_NS if self._realtime else LATE_LOCKSTEP_NS)
+        while taking or time.monotonic() - last < QUIET_S:
             taking = False
             for entry in list(self._inputs.values()):
                 if (subscription := entry.subscription) is None:
@@ -214,10 +214,10 @@ class Streams:
                     taken = subscription.handle.take_message(subscription.msg_type, False)
                 if taken is None:
                     continue
-                sent_before = taken[1]["source_timestamp"] <= asked_ns
-                # A host whose clock is behind sends everything "before".
-                after = not sent_before or taken[1]["received_timestamp"] > asked_ns + LATE_NS
-                if self._realtime and after:
+                # A host whose clock is behind sends everything "before", but not so that it comes long after.
+                come_ns = taken[1]["received_timestamp"] or time.time_ns()
+                sent_before = taken[1]["source_timestamp"] <= asked_ns and come_ns <= late_ns
+                if self._realtime and not sent_before:
                     continue
                 self._on_message(entry, taken[0])
                 if sent_before:

@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an episode lacks is counted and named."""
 
+import numpy as np
 import pytest
 
 from lrm_ros.record.steps import Steps
+from lrm_ros.types import Frame
 
 DT = 100_000_000
 
 
-def steps(states, sent, frames, oldest_s=0.15, frames_oldest_s=0.5) -> dict[str, str]:
-    found = Steps(["front"], oldest_s, frames_oldest_s)
+def recorded(states, sent, frames, oldest_s=0.15, frames_oldest_s: float | None = 0.5) -> Steps:
+    steps = Steps(["front"], oldest_s, frames_oldest_s)
     for k in states:
-        found.state(round(k * DT))
+        steps.add("state", round(k * DT), np.zeros(6))
     for k in sent:
-        found.sent(round(k * DT))
+        steps.add("sent", round(k * DT), np.zeros(6))
     for k in frames:
-        found.frame("front", round(k * DT))
-    return found.faults()
+        steps.add("frame", Frame(round(k * DT), "front", np.zeros((8, 8, 3), np.uint8)))
+    steps.add("rewards", [], "front")
+    return steps
+
+
+def steps(*inputs, **more) -> dict[str, str]:
+    return recorded(*inputs, **more).faults()
 
 
 def test_a_whole_episode_lacks_nothing():
@@ -44,3 +51,8 @@ def test_what_is_missing_is_named(inputs, topic, says):
 
 def test_frames_are_not_counted_where_they_are_rendered_now_and_then():
     assert not steps(range(1, 21), range(1, 21), [1, 20], frames_oldest_s=None)
+
+
+def test_small_gaps_are_counted():
+    steps = recorded(range(1, 21), range(1, 21), [1, 2, 3, 6, 7, 8, 11, 12, *range(13, 21)])
+    assert not steps.faults() and steps.gaps(0.1) == {"front/image_raw": 2}

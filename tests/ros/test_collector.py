@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from lrm_ros.ros.collector import MARGIN, cut, read_verdicts
+from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.ros.collector import MARGIN, Collector, cut, read_verdicts
+from lrm_ros.ros.control import EpisodeError
 from lrm_ros.types import Episode, Frame, Observation, Step
 
 DT_NS = 100_000_000
@@ -51,3 +53,38 @@ def test_a_damaged_verdict_in_the_middle_is_an_error(tmp_path, damage):
     (tmp_path / "verdicts.jsonl").write_text(damage + "\n" + json.dumps({"episode_id": "1_0"}) + "\n")
     with pytest.raises(json.JSONDecodeError):
         read_verdicts(tmp_path)
+
+
+class Refusing:
+    """The other nodes, whose recorder finds the episode faulty at its end."""
+
+    count = 10
+
+    def reset(self, seed: int) -> str:
+        return f"seed {seed}"
+
+    def start(self, **parameters) -> str:
+        return "recorded"
+
+    def stop(self, outcome: bool | None = None) -> str:
+        raise EpisodeError("recorder/stop_episode: episode '10000_0' is not good: 'joint_states' stopped")
+
+    def discard(self) -> str:
+        raise EpisodeError("recorder/discard_episode: no episode is being recorded")
+
+    def trigger(self, service: str) -> str:
+        return "10"
+
+    def set(self, node: str, values: dict) -> None: ...
+
+    def wait_until(self, *_) -> None: ...
+
+    def restart(self) -> None: ...
+
+
+def test_a_faulty_episode_is_not_judged_and_ends_the_collection_with_its_reason(tmp_path):
+    nodes = Refusing()
+    collector = Collector(nodes, nodes, nodes, RewardConfig(model="fake"), ImproverConfig(model="fake"))
+    with pytest.raises(EpisodeError, match="is not good: 'joint_states' stopped"):
+        collector.demonstrate(tmp_path)
+    assert not read_verdicts(tmp_path)
