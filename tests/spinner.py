@@ -61,14 +61,11 @@ class Spinner:
         return received
 
     def close(self) -> None:
-        """Close the nodes and the context."""
+        """Close the nodes, so that their threads end, and the context, whose 70 MB of memory a thread would keep."""
         import rclpy
-
-        from lrm_ros.ros.base import LrmNode
 
         for node in self.nodes:
             self.executor.remove_node(node)
-            # A node's thread keeps the node, and that its shared memory (70 MB), beyond the process's end.
-            (node.close if isinstance(node, LrmNode) else node.destroy_node)()
+            getattr(node, "close", node.destroy_node)()
         self.executor.shutdown()
         rclpy.try_shutdown()

@@ -92,6 +92,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self._surroundings = Surroundings(self, self.diagnostics)
         self._declared = declared
         self.on_exit: Callable[[int], None] = lambda code: None
+        self._closed = False
         self._permanent = set(self._entities())
 
     def usage(self) -> str:
@@ -291,7 +292,10 @@ class LrmNode(LifecycleNode, Generic[C]):
         self.on_exit(code)
 
     def close(self) -> None:
-        """Shut down from any state, also from a transition that a signal interrupted, and destroy the node."""
+        """Shut down from any state, also from a transition that a signal interrupted, and destroy the node; once."""
+        if self._closed:
+            return
+        self._closed = True
         if self.state_label in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
         elif self.state_label != "finalized":
