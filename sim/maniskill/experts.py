@@ -52,7 +52,7 @@ def pick_and_place(
         name: the thing's actor.
         miss: error in where it is believed to be (3,) [m].
         yaw: direction in which the fingers close on it [rad].
-        place: gives where its centre has to go (3,) [m]; asked anew on the way.
+        place: gives where its centre has to go (3,) [m]; called again on the way.
         turned: gives the direction of the fingers over the place; ``None``: as they grasped.
     """
     yield from grasp(world, name, miss, 0.10, yaw)

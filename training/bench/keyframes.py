@@ -105,7 +105,7 @@ def measure(
         for number in range(rounds + 1):  # the first one loads libraries
             out = top / f"out{number}"
             for path in {video.path for video in videos}:
-                os.utime(path)  # a changed file is indexed anew
+                os.utime(path)  # a changed file is indexed again
             begun, begun_cpu = time.perf_counter(), time.process_time()
             manifest = write_keyframes({"bench": entries(videos)}, out)
             keyframes = manifest["counts"]["bench"]["keyframes"]

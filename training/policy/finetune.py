@@ -29,7 +29,7 @@ from lrm_ros.training.policy.create import has_time_axis, load_or_create, lr_sch
 from lrm_ros.types import Episode
 from lrm_ros.versions import training_states
 
-FIGURES_FILE = "finetune.json"
+METRICS_FILE = "finetune.json"
 
 
 def finetune(
@@ -63,8 +63,8 @@ def finetune(
     data = TrainingData(episodes, contract, config.label)
     settings = settings_of(config, data)
     out = Path(out)
-    if (out / FIGURES_FILE).is_file():
-        figures = json.loads((out / FIGURES_FILE).read_text())
+    if (out / METRICS_FILE).is_file():
+        figures = json.loads((out / METRICS_FILE).read_text())
         _check_settings(figures["settings"], settings, out)
         return figures
     if out.exists():
@@ -204,7 +204,7 @@ class _Training:
         self.preprocessor.save_pretrained(temporary)
         self.postprocessor.save_pretrained(temporary)
         save_contract(self.contract, temporary)
-        (temporary / FIGURES_FILE).write_text(json.dumps(figures))
+        (temporary / METRICS_FILE).write_text(json.dumps(figures))
         os.rename(temporary, out)
         shutil.rmtree(self.part)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrm_ros.files import read_json, write_json
 
-FIGURES_FILE = "training.json"
+METRICS_FILE = "training.json"
 # What may differ when an interrupted training is resumed: it changes no weight.
 _MAY_CHANGE = ("gradient_checkpointing", "save_steps", "logging_steps", "workers", "tensorboard")
 
@@ -71,7 +71,7 @@ def load_finished(final: Path, settings: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: no finished training there, or one with other settings.
     """
-    file = final / FIGURES_FILE
+    file = final / METRICS_FILE
     if not file.is_file():
         raise ValueError(f"'{final}' exists and is no finished training; remove it or choose another --out")
     figures = json.loads(file.read_text())
@@ -104,7 +104,7 @@ def save_adapter(ready: Path, final: Path, part: Path, figures: dict[str, Any]) 
     config_file = ready / "adapter_config.json"
     base = {"base_model_name_or_path": figures["settings"]["base"]}
     config_file.write_text(json.dumps({**json.loads(config_file.read_text()), **base}, indent=2) + "\n")
-    (ready / FIGURES_FILE).write_text(json.dumps(figures, indent=1) + "\n")
+    (ready / METRICS_FILE).write_text(json.dumps(figures, indent=1) + "\n")
     (ready / "README.md").write_text(_model_card(figures))
     logs = part / "logs"
     if logs.is_dir():
@@ -131,6 +131,6 @@ tags: [reward-model, robotics, qwen3_vl, lora]
 A LoRA adapter (r {config["lora_r"]}, alpha {config["lora_alpha"]}{tower}) that answers the {head} prompt of Large
 Reward Models. Trained by `lrm reward train` ({method}, peak learning rate {rate:g}, {figures["steps"]} steps, seed
 {config["seed"]}) on {figures["examples"]} examples ({settings["data"] or "not named"}); reasoning before the label:
-{text}. Training loss {figures["loss_first"]:.4f} at the start, {figures["loss_last"]:.4f} at the end. `{FIGURES_FILE}`
+{text}. Training loss {figures["loss_first"]:.4f} at the start, {figures["loss_last"]:.4f} at the end. `{METRICS_FILE}`
 holds all settings. It was not evaluated here; `lrm reward eval` does.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources ``tabletop/FAMILY``: a scripted Panda and its failures in tasks that are drawn anew for every episode."""
+"""Sources ``tabletop/FAMILY``: a scripted Panda and its failures in tasks sampled for every episode."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class SourceSampler:
 def load_frames(folders: Sequence[Path]) -> Frames:
     """Read the shards that ``sim.twin.generate`` and ``training.reward.data.generate`` wrote.
 
-    Episodes of different folders are different episodes, whatever their numbers.
+    Episodes of different folders are different episodes, even with the same number.
 
     Raises:
         FileNotFoundError: a folder without shards.

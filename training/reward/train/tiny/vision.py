@@ -27,7 +27,7 @@ class Teacher(nn.Module):
     """Four convolutions with stride 2, a feature map of 128 x 6 x 6 for 96 x 96 pixels, and a label head."""
 
     def __init__(self, vocabulary: int) -> None:
-        """Build the network for instructions of so many different tokens."""
+        """Build the network; ``vocabulary`` is the number of instruction tokens."""
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
