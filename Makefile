@@ -13,7 +13,7 @@ CORE := $(addprefix tests/,ros/test_base.py training/policy/test_closed_loop.py 
   reward/test_heads.py record/test_journal.py test_messages.py product/test_packaging.py nodes/test_policy.py \
   training/ppo/test_ppo.py reward/qwen/test_qwen.py nodes/test_reward.py training/report/test_stats.py \
   training/reward/train/test_tiny.py reward/qwen/test_transformers_versions.py sim/twin/test_node.py test_versions.py \
-  nodes/test_camera.py)
+  nodes/test_camera.py nodes/test_camera_device.py)
 
 # The environment brings its own ROS 2; a sourced installation or another environment must not leak into it.
 unexport PYTHONPATH LD_LIBRARY_PATH AMENT_PREFIX_PATH COLCON_PREFIX_PATH CMAKE_PREFIX_PATH ROS_DISTRO
