@@ -45,7 +45,8 @@ class JointStates:
             now_s: when it came, of a clock that does not go back [s].
 
         Returns:
-            (D,) float32 positions in the contract's order [rad], ``None`` while joints are missing that may still come.
+            (D,) float32 positions in the contract's order [rad]; ``None`` after a message of other joints only, and
+            while joints are missing that may still come.
 
         Raises:
             ValueError: a position is not finite or cannot be in radians, or a joint has been missing for too long;
@@ -74,6 +75,8 @@ class JointStates:
                 self._positions[index], self._stamps[index] = value, stamp_ns
         if not (missing := self._missing(stamp_ns)):
             self._incomplete_ns = None
+            if all(value is None for value in values):
+                return None  # of other joints only: nothing new
             return np.array(self._positions, np.float32)
         if self._incomplete_ns is None or stamp_ns < self._incomplete_ns:
             self._incomplete_ns = stamp_ns

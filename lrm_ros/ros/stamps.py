@@ -91,6 +91,8 @@ def clock_words(lag_ns: int, of: str = "this host's clock") -> str:
             f"its stamps are years {side} {of}: one of both is simulated time or was never set; use_sim_time must be "
             "the same in all nodes and a simulator publish /clock, or set the clock of its host"
         )
+    slow = "; or its driver, the network or this node is that slow" if lag_ns > 0 else ""
     return (
-        f"its stamps are {far / 1e9:.1f} s {side} {of}; {SYNCHRONISE}, and use_sim_time must be the same in all nodes"
+        f"its stamps are {far / 1e9:.1f} s {side} {of}; {SYNCHRONISE}, and use_sim_time must be the same in all "
+        f"nodes{slow}"
     )

@@ -40,6 +40,15 @@ def test_three_parts_and_one_joint_in_two_of_them(states):
     np.testing.assert_allclose(states.add(DT, JOINTS[4:], Q[4:], 0.0), Q, atol=1e-6)
 
 
+def test_a_message_of_other_joints_only_is_no_new_state(states):
+    assert states.add(DT, JOINTS, Q, 0.0) is not None
+    assert states.add(DT + 1, ["wheel_left", "wheel_right"], [900.0, -900.0], 0.0) is None
+    assert not states.lacking()
+    with pytest.raises(ValueError, match=r"lacks joint shoulder_pan, .* it has .*wheel_left"):
+        for k in range(2, 20):
+            assert states.add(k * DT, ["wheel_left", "wheel_right"], [900.0, -900.0], 0.0) is None
+
+
 def test_a_part_that_stops_is_named_and_the_old_position_is_not_used(states):
     states.add(DT, JOINTS, Q, 0.0)
     seen = [states.add(k * DT, JOINTS[:5], Q[:5], 0.0) for k in range(2, 7)]
