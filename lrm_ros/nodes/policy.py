@@ -72,11 +72,12 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._load()
         self._begin_episode()
         timeout_s, newest = (config.timeout_s, 1) if config.realtime else (None, None)
+        few = 10 if config.realtime else None  # a state may come in several messages
         streams = Streams(self, config.realtime, timeout_s, "the policy holds: ", self._on_stream)
         self._streams = streams
         # In this order, because the executor takes one message of each in turn: what was sent before what it led to.
         streams.listen(topics.JOINT_COMMAND_SENT, self._on_sent, stamped=False)
-        streams.listen_states(self._on_state, self.contract.control_hz, newest)
+        streams.listen_states(self._on_state, self.contract.control_hz, few)
         for camera in self.contract.cameras:
             # A camera may be slower than the arm's control: it must not stop.
             hz = 1 / config.timeout_s

@@ -68,7 +68,7 @@ class Slow:
         self.asked += 1
         assert self.go.wait(30)
         if self.error is not None:
-            raise self.error
+            raise type(self.error)(*self.error.args)  # a new one: its traceback keeps the node
         return ActionChunk(observation.stamp_ns, np.tile(observation.state + 1, (20, 1)), 0.1)
 
     def reset(self) -> None:
@@ -190,6 +190,17 @@ def test_the_arm_is_told_to_stay_whatever_happens_and_whatever_is_known_of_it(sp
     cause(spin, node, robot)
     spin.until(lambda: len(robot.commands) == 2)
     assert is_hold(robot.commands[1], target), robot.commands[1]
+
+
+def test_a_state_in_parts_that_come_at_once_is_whole(spin, probe):
+    node, robot = start(spin, probe)
+    for k in range(1, 20):
+        robot.stamp_ns += DT_NS
+        for part in (slice(0, 5), slice(5, 6)):
+            message = messages.from_state(robot.stamp_ns, CONTRACT.joints[part], np.full(6, k / 100)[part])
+            robot.states.publish(message)
+    spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
+    assert not node._streams.faults()
 
 
 def test_inputs_that_stop_make_it_hold_with_the_cause_and_good_ones_make_it_act_again(spin, probe):
