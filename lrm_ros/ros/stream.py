@@ -57,7 +57,7 @@ class Stream:
         self.parts: dict[str, StampCheck] = {}
         self.good = 0
         self.good_s: float | None = None
-        self.stamp_ns = 0
+        self.stamp_ns = self._good_ns = 0
         self.foreign = self.watched = False
         self.happened = ""
         self.lacking: Callable[[], str] = lambda: ""
@@ -88,16 +88,21 @@ class Stream:
 
     def usable(self, now_s: float) -> None:
         """Count a usable message."""
-        if self.watched and self.hz and self.good_s is not None and now_s - self.good_s > self.timeout_s:
-            self.happened = self.happened or f"'{self.name}' had no usable message for {now_s - self.good_s:.1f} s"
+        if self.watched and self.hz and self.good_s is not None:
+            paused_s = now_s - self.good_s
+            if self.stamp_ns and self._good_ns:  # what was only late is not missing
+                paused_s = min(paused_s, (self.stamp_ns - self._good_ns) / 1e9)
+            if paused_s > self.timeout_s:
+                self.happened = self.happened or f"'{self.name}' had no usable message for {paused_s:.1f} s"
         self.good += 1
-        self.good_s, self._unanswered_s = now_s, None
+        self.good_s, self._good_ns, self._unanswered_s = now_s, self.stamp_ns, None
         if self._problems:
             self.clear("content", "stopped")
 
     def restart(self) -> None:
         """Know again of no usable message, and of no pause."""
         self.good_s = self._unanswered_s = None
+        self._good_ns = 0
         self._seen.clear()
         self.clear("stopped", "rate")
 

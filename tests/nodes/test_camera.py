@@ -6,9 +6,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from builtin_interfaces.msg import Time
 from rclpy.lifecycle import TransitionCallbackReturn
+<<<<<<< HEAD
 from rosgraph_msgs.msg import Clock
+=======
+from rclpy.parameter import Parameter
+>>>>>>> streams
 from sensor_msgs.msg import CameraInfo, Image
 
 from lrm_ros.messages import to_frame, to_ns
@@ -45,19 +48,6 @@ def test_synthetic_frames_arrive_in_order_stamped_and_with_their_info(spin, prob
     assert stamps == sorted(stamps) and infos[0].header.stamp == images[0].header.stamp
     assert images[0].header.frame_id == "wrist_optical_frame" and (infos[0].width, infos[0].height) == (64, 48)
     assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    _stop(spin, node)
-
-
-def test_no_frame_is_published_before_the_simulators_clock_tells_the_time(spin, probe):
-    images = spin.collect(probe, Image, "front/image_raw", IMAGE)
-    node = spin.start(CameraNode(source="synthetic", use_sim_time=True, **SIZE))
-    spin.until(lambda: "use_sim_time" in node.diagnostics.faults)
-    assert node.diagnostics.total("unstamped") and not images
-    assert "nothing publishes /clock" in node.diagnostics.faults["use_sim_time"]
-    clock = probe.create_publisher(Clock, "/clock", 10)
-    probe.create_timer(0.02, lambda: clock.publish(Clock(clock=Time(sec=7))))
-    spin.until(lambda: images and not node.diagnostics.faults)
-    assert {to_ns(image.header.stamp) for image in images} == {7_000_000_000}
     _stop(spin, node)
 
 
