@@ -6,9 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from builtin_interfaces.msg import Time
 from rclpy.lifecycle import TransitionCallbackReturn
-from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from lrm_ros.messages import to_frame, to_ns
@@ -45,69 +43,6 @@ def test_synthetic_frames_arrive_in_order_stamped_and_with_their_info(spin, prob
     assert stamps == sorted(stamps) and infos[0].header.stamp == images[0].header.stamp
     assert images[0].header.frame_id == "wrist_optical_frame" and (infos[0].width, infos[0].height) == (64, 48)
     assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    _stop(spin, node)
-
-
-SPDX-License-Identifier: Apache-2.0
-"""The camera node: real pictures from every kind of source, and an error with a cure when there are none."""
-
-from __future__ import annotations
-
-import cv2
-import numpy as np
-import pytest
-from builtin_interfaces.msg import Time
-from rclpy.lifecycle import TransitionCallbackReturn
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
-
-from lrm_ros.messages import to_frame, to_ns
-from lrm_ros.nodes.camera import CameraNode, read_counter, synthetic, write_counter
-from lrm_ros.topics import IMAGE
-
-SIZE = {"width": 64, "height": 48, "rate_hz": 50.0}
-
-
-def _stop(spin, node) -> None:
-    node.close()
-    spin.nodes.remove(node)
-
-
-@pytest.mark.parametrize("number", [0, 1, 12345, 2**24 - 1])
-def test_the_number_in_a_synthetic_frame_survives_jpeg(number):
-    image = next(synthetic(640, 480))
-    write_counter(image, number)
-    ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])
-    assert ok and read_counter(cv2.imdecode(data, cv2.IMREAD_COLOR)) == number
-
-
-def test_synthetic_frames_arrive_in_order_stamped_and_with_their_info(spin, probe):
-    node = spin.add(CameraNode(source="synthetic", camera="wrist", **SIZE))
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    images = spin.collect(probe, Image, "wrist/image_raw", IMAGE)
-    infos = spin.collect(probe, CameraInfo, "wrist/camera_info", IMAGE)
-    spin.until(lambda: probe.count_publishers("/wrist/image_raw") and node.count_subscribers("/wrist/image_raw"))
-    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    spin.until(lambda: len(images) >= 10 and len(infos) >= 10)
-    numbers = [read_counter(to_frame(image, "wrist").image) for image in images]
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    stamps = [to_ns(image.header.stamp) for image in images]
-    assert stamps == sorted(stamps) and infos[0].header.stamp == images[0].header.stamp
-    assert images[0].header.frame_id == "wrist_optical_frame" and (infos[0].width, infos[0].height) == (64, 48)
-    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    _stop(spin, node)
-
-
-def test_no_frame_is_published_before_the_simulators_clock_tells_the_time(spin, probe):
-    images = spin.collect(probe, Image, "front/image_raw", IMAGE)
-    node = spin.start(CameraNode(source="synthetic", use_sim_time=True, **SIZE))
-    spin.until(lambda: "use_sim_time" in node.diagnostics.faults)
-    assert node.diagnostics.total("unstamped") and not images
-    assert "nothing publishes /clock" in node.diagnostics.faults["use_sim_time"]
-    clock = probe.create_publisher(Clock, "/clock", 10)
-    probe.create_timer(0.02, lambda: clock.publish(Clock(clock=Time(sec=7))))
-    spin.until(lambda: images and not node.diagnostics.faults)
-    assert {to_ns(image.header.stamp) for image in images} == {7_000_000_000}
     _stop(spin, node)
 
 
