@@ -23,12 +23,16 @@ class Policy(Protocol):
         """Return the targets to execute after an observation, before the next one is looked at."""
         ...
 
-    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+    def predict(
+        self, observation: Observation, delay_steps: int = 0, running: tuple[int, int] | None = None
+    ) -> ActionChunk:
         """Return all targets predicted after an observation, while the arm goes on with the chunk before.
 
         Args:
             observation: what is seen.
             delay_steps: control steps that pass until the answer is there.
+            running: of the chunk that is executed: the stamp of the observation which it answers, and how much later
+                its actions are due [ns]; ``None``: the arm stands.
         """
         ...
 
@@ -165,7 +169,9 @@ class PolicyRunner:
         whole = self._predict(observation, {})
         return ActionChunk(whole.stamp_ns, whole.actions[: self.execute_steps], whole.dt_s)
 
-    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+    def predict(
+        self, observation: Observation, delay_steps: int = 0, running: tuple[int, int] | None = None
+    ) -> ActionChunk:
         """Predict a chunk and return all of it, (chunk_size, D) targets.
 
         SmolVLA, pi0 and pi0.5 continue the chunk before by real-time chunking (Black et al. 2025, arXiv 2506.07339, as
@@ -177,8 +183,8 @@ class PolicyRunner:
         if not self._continues():
             return self._predict(observation, {})
         before = None
-        if self._raw is not None:
-            begin = round((observation.stamp_ns - self._raw[0]) / 1e9 / self._contract.dt_s)
+        if self._raw is not None and running is not None and self._raw[0] == running[0]:
+            begin = round((observation.stamp_ns - sum(running)) / 1e9 / self._contract.dt_s)
             left = self._raw[1][0, max(begin, 0) :]  # (T, D) not executed yet
             before = left if len(left) else None
         return self._predict(observation, {"inference_delay": delay_steps, "prev_chunk_left_over": before})
@@ -260,7 +266,9 @@ class FakePolicy:
         """Return the observed state ``execute_steps`` times."""
         return ActionChunk(observation.stamp_ns, np.tile(observation.state, (self.execute_steps, 1)), self._dt_s)
 
-    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+    def predict(
+        self, observation: Observation, delay_steps: int = 0, running: tuple[int, int] | None = None
+    ) -> ActionChunk:
         """Return the observed state for twice as long and what the delay needs."""
         chunk = self.act(observation)
         steps = 2 * (self.execute_steps + delay_steps)

@@ -159,20 +159,21 @@ def later(seen: Observation, steps: int) -> Observation:
     return Observation(seen.stamp_ns + steps * 100_000_000, seen.frames, seen.state + np.float32(0.5), seen.task)
 
 
-@pytest.mark.parametrize("delay", [1, 3])
-def test_smolvla_continues_the_chunk_before_where_it_is_executed_meanwhile(smolvla, delay):
+@pytest.mark.parametrize(("delay", "waited"), [(1, 0), (3, 0), (3, 6)])
+def test_smolvla_continues_the_chunk_before_where_it_is_executed_meanwhile(smolvla, delay, waited):
     import torch
 
     runner = PolicyRunner(smolvla, CONTRACT)
     torch.manual_seed(0)
     before = runner.predict(observation()).actions
     begun = 4
-    seen = later(observation(), begun)
+    seen = later(observation(), begun + waited)
+    raw = runner._raw
     torch.manual_seed(1)
-    continued = runner.predict(seen, delay).actions
-    runner.reset()
+    continued = runner.predict(seen, delay, (0, waited * 100_000_000)).actions
+    runner._raw = raw
     torch.manual_seed(1)
-    fresh = runner.predict(seen, delay).actions
+    fresh = runner.predict(seen, delay, None).actions  # the arm was told to hold meanwhile
     left = before[begun:]
     gap = np.abs(continued[: len(left)] - left).max(1)
     apart = np.abs(fresh[: len(left)] - left).max(1)
@@ -186,10 +187,10 @@ def test_a_chunk_that_is_over_is_not_continued_and_other_policies_continue_none(
     runner.predict(observation())
     seen = later(observation(), 50)
     torch.manual_seed(1)
-    late = runner.predict(seen, 2).actions
+    late = runner.predict(seen, 2, (0, 0)).actions
     runner.reset()
     torch.manual_seed(1)
-    np.testing.assert_array_equal(late, runner.predict(seen, 2).actions)
+    np.testing.assert_array_equal(late, runner.predict(seen, 2, None).actions)
     small = PolicyRunner(small_policy, CONTRACT)
     one = small.predict(observation()).actions
     np.testing.assert_array_equal(small.predict(observation(), 3).actions, one)

@@ -62,6 +62,7 @@ class Predictor:
         self.timing = ChunkTiming(node.contract.dt_s, node.config.execute_steps)
         self.newest_ns = 0
         self.exploration = Exploration()
+        self._running: tuple[int, int] | None = None  # what the newest chunk answers, and how much later it is due [ns]
         self._worker: Worker[_Job] | None = None
         self._next: Callable[[], None] | None = None
         if node.config.realtime:
@@ -119,7 +120,8 @@ class Predictor:
         node, timing = self._node, self.timing
         if job.renew:
             job.policy.reset()
-        whole = job.policy.predict(job.observation, timing.delay_steps)
+        running = self._running if self._arm.asked is not None else None
+        whole = job.policy.predict(job.observation, timing.delay_steps, running)
         taken_s = time.monotonic() - job.begun_s
         node.diagnostics.latency("act", taken_s)
         timing.took(taken_s)
@@ -128,11 +130,13 @@ class Predictor:
         else:
             node.diagnostics.recovered("speed", "predictions are fast enough again")
         actions = whole.actions[: timing.steps(len(whole.actions))]
-        chunk = ActionChunk(whole.stamp_ns + self._stood_ns(whole.stamp_ns), actions, whole.dt_s)
+        later_ns = self._stood_ns(whole.stamp_ns)
+        chunk = ActionChunk(whole.stamp_ns + later_ns, actions, whole.dt_s)
         if self.newest_ns >= chunk.stamp_ns + round(1e9 * len(chunk.actions) * chunk.dt_s):
             node.diagnostics.count("late")  # the time of all its actions has passed
         else:
-            self._ask(chunk, job.holds)
+            if self._ask(chunk, job.holds):
+                self._running = (whole.stamp_ns, later_ns)
             age_ns = node.get_clock().now().nanoseconds - whole.stamp_ns
             node.diagnostics.latency("observation_to_command", age_ns / 1e9)
         if self._next is not None:
@@ -149,14 +153,16 @@ class Predictor:
             end_ns = max(end_ns, running.stamp_ns + round(1e9 * len(running.actions) * running.dt_s))
         return max(0, self.newest_ns - end_ns)
 
-    def _ask(self, chunk: ActionChunk, holds: int) -> None:
-        """Publish the policy's wish and ask the arm for it, with exploration."""
+    def _ask(self, chunk: ActionChunk, holds: int) -> bool:
+        """Publish the policy's wish and ask the arm for it, with exploration; returns whether that came in time."""
         node = self._node
         node.diagnostics.recovered("policy", "the policy acts again")
         asked = self.exploration.moved(chunk, node.config)
         wish = messages.from_chunk(chunk, node.contract.joints)
-        if self._arm.ask(asked, holds, lambda: self._wish.publish(wish)):
-            node.diagnostics.count("chunks")
+        if not self._arm.ask(asked, holds, lambda: self._wish.publish(wish)):
+            return False
+        node.diagnostics.count("chunks")
+        return True
 
     def _failed(self, error: BaseException) -> None:
         self._held(one_line(error))

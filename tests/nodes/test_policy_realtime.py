@@ -62,10 +62,12 @@ class Slow:
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.asked, self.resets = error, 0, 0
+        self.running: tuple[int, int] | None = None  # what it was told of the chunk that is executed
         self.go = threading.Event()
 
-    def predict(self, observation, delay_steps=0) -> ActionChunk:
+    def predict(self, observation, delay_steps=0, running=None) -> ActionChunk:
         self.asked += 1
+        self.running = running
         assert self.go.wait(30)
         if self.error is not None:
             raise type(self.error)(*self.error.args)  # a new one: its traceback keeps the node
@@ -260,7 +262,11 @@ def test_an_arm_that_stood_while_its_first_chunk_was_predicted_gets_all_of_it(sp
     spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
     slow.go.set()
     spin.until(lambda: robot.commands)
-    assert stamps(robot.commands)[0] == robot.stamp_ns
+    assert stamps(robot.commands)[0] == robot.stamp_ns and slow.running is None
+    first_ns = robot.stamp_ns - 6 * DT_NS
+    robot.observe(8)
+    spin.until(lambda: slow.asked == 2)
+    assert slow.running == (first_ns, 6 * DT_NS)
 
 
 def test_an_arm_that_stood_at_the_end_of_a_chunk_skips_only_what_it_moved_meanwhile(spin, probe):

@@ -47,7 +47,9 @@ class Sweep:
         """Return eight steps."""
         return self.predict(observation)
 
-    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+    def predict(
+        self, observation: Observation, delay_steps: int = 0, running: tuple[int, int] | None = None
+    ) -> ActionChunk:
         """Return eight steps and what the delay needs.
 
         Raises:

@@ -46,10 +46,12 @@ class Slow:
         time.sleep(self._sleep_s)
         return self._policy.act(observation)
 
-    def predict(self, observation: Observation, delay_steps: int = 0) -> ActionChunk:
+    def predict(
+        self, observation: Observation, delay_steps: int = 0, running: tuple[int, int] | None = None
+    ) -> ActionChunk:
         """Sleep and predict."""
         time.sleep(self._sleep_s)
-        return self._policy.predict(observation, delay_steps)
+        return self._policy.predict(observation, delay_steps, running)
 
     def reset(self) -> None:
         """Forget the episode."""
