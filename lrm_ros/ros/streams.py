@@ -86,7 +86,7 @@ class Streams:
         self._counted_s, self._has_clock = float("-inf"), False
         # A simulated clock moves in steps.
         self._tolerance_ns = CLOCK_NS + (round(1e9 * node.contract.dt_s) if self._simulated else 0)
-        self._start_s, self._looked_s = self._seconds(), time.monotonic()
+        self._start_s, self._looked_s, self._held_up = self._seconds(), time.monotonic(), False
         self._offered_s = self._compared_s = self._looked_s
         # Wall time: a stopped simulation clock must not hide anything.
         node.create_timer(self._look_s, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -274,7 +274,8 @@ class Streams:
                 self._find_publishers(entry)
             entry.stream.forgive(steady_s)
         # A node that was held up itself has messages waiting; time that is not known says nothing.
-        if not self._realtime or not now_s or steady_s - before_s > 2 * _LOOK_S:
+        self._held_up = steady_s - before_s > 1.5 * _LOOK_S and not self._held_up
+        if not self._realtime or not now_s or self._held_up:
             return
         for entry in self._inputs.values():
             if entry.cause:
