@@ -126,13 +126,9 @@ def realtime(sleep_s: float, checkpoint: str, seeds: range, max_steps: int, log:
     pauses = Pauses(RobotContract().dt_s)
     node = SlowPolicyNode(sleep_s, checkpoint=checkpoint, realtime=True, timeout_s=2.0)
     watch = rclpy.create_node("bench_realtime")
-    steps_before = [0]
 
-    def on_truth(message: DiagnosticStatus) -> None:
-        steps = int(messages.status_values(message)["steps"])
-        if steps < steps_before[0]:
-            pauses.reset()
-        steps_before[0] = steps
+    def on_evaluation(_: DiagnosticStatus) -> None:
+        pauses.reset()  # an episode has ended; the next one is begun at once
 
     def on_sent(message: JointTrajectory) -> None:
         pauses.sent(messages.to_ns(message.header.stamp))
@@ -143,7 +139,7 @@ def realtime(sleep_s: float, checkpoint: str, seeds: range, max_steps: int, log:
 
     topics.JOINT_COMMAND.subscribe(watch, on_command)
     topics.JOINT_COMMAND_SENT.subscribe(watch, on_sent)
-    topics.TRUTH.subscribe(watch, on_truth)
+    topics.EVALUATION.subscribe(watch, on_evaluation)
     executor = make_executor(watch.get_logger())
     executor.add_node(node)
     executor.add_node(watch)

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,6 @@ from lifecycle_msgs.srv import ChangeState
 from numpy.typing import NDArray
 from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -56,8 +55,9 @@ class Robot:
         self.held_s = self.moved_s = 0.0
         self._frozen_ns = 0
         self._server = ArmServer(self, self.contract)
-        self._states = self.node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
-        self._images = self.node.create_publisher(Image, "front/image_raw", qos_profile_sensor_data)
+        # As drivers publish: best effort.
+        self._states = replace(topics.JOINT_STATES, qos=topics.NEWEST).publisher(self.node)
+        self._images = replace(topics.IMAGE_RAW.of("front"), qos=topics.NEWEST).publisher(self.node)
         self._sent = topics.JOINT_COMMAND_SENT.publisher(self.node)
         topics.JOINT_COMMAND.subscribe(self.node, self._on_command)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
