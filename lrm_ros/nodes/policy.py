@@ -18,15 +18,14 @@ from lrm_ros import messages, topics
 from lrm_ros.chunk_timing import ChunkTiming
 from lrm_ros.config import CameraSpec, PolicyConfig
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
-from lrm_ros.ros.arm_client import ArmClient
+from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.predictor import Predictor, one_line
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import Frame, Observation
 
-_DELIVER_S = 0.2  # a node that ends waits so long for the arm to have the hold [s]
-_PREDICTION_S = 2.0  # and for a prediction that is being made [s]
+_PREDICTION_S = 2.0  # a prediction that is being made is waited for so long [s]
 
 
 class PolicyNode(LrmNode[PolicyConfig]):
@@ -107,7 +106,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
     def deactivate(self) -> None:
         """Hold; in real time the arm has been told when this returns."""
         self._running = False
-        self._hold(deliver_s=_DELIVER_S)
+        self._hold(deliver_s=DELIVER_S)
 
     def cleanup(self) -> None:
         """Free the policy and forget what was seen."""

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import TeleopConfig
@@ -21,6 +22,7 @@ from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.joint_states import JointStates
 from lrm_ros.robot.so100.jog import Jog
 from lrm_ros.robot.so100.kinematics import Unreachable
+from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
 from lrm_ros.ros.program import run
@@ -72,7 +74,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._jog = Jog(self.contract)
         keys = zip(_JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
-        self._commands = topics.JOINT_COMMAND.publisher(self)
+        self._arm = ArmClient(self)
+        topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
         self._joint_states = JointStates(self.contract)
         # Only as it is offered: commands are stamped as the joint state is, whatever its clock.
         Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)
@@ -92,13 +95,13 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._say(self._help())
 
     def deactivate(self) -> None:
-        """Give the terminal back; the arm holds."""
+        """Let the arm hold and give the terminal back."""
+        self._stop_moving(DELIVER_S)
         if self._control is not None:
             self._control.stop()
         if self._worker is not None:
             self._worker.join()
             self._worker = None
-        self._jog.stop()
         self._give_back()
 
     def cleanup(self) -> None:
@@ -126,10 +129,24 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._arrived_s = time.monotonic()
         self.diagnostics.recovered("joint_states", "joint_states are good again", tell=self._say)
 
-    def _lose(self, reason: str) -> None:
-        """Stop commanding: where the arm is is not known any more."""
-        self._state = None
+    def _on_sent(self, message: JointTrajectory) -> None:
+        try:
+            self._arm.on_sent(message)
+        except ValueError as error:
+            self.diagnostics.fault("joint_command_sent", f"cannot follow the arm: {error}")
+            return
+        self.diagnostics.recovered("joint_command_sent", "joint_command_sent is good again")
+
+    def _stop_moving(self, deliver_s: float = 0.0) -> None:
+        """Let the arm hold, if it was moved by this node."""
         self._jog.stop()
+        if self._arm.asked is not None:
+            self._arm.hold(deliver_s)
+
+    def _lose(self, reason: str) -> None:
+        """Hold: where the arm is is not known any more."""
+        self._state = None
+        self._stop_moving()
         self.diagnostics.fault("joint_states", reason, tell=self._say)
 
     def _on_episode(self, message: DiagnosticStatus) -> None:
@@ -157,7 +174,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
             return
         if self._jog.target is not None and self._state is not None:
             chunk = ActionChunk(self._state[0], self._jog.command()[None], self.contract.dt_s)
-            self._commands.publish(messages.from_chunk(chunk, self.contract.joints))
+            self._arm.ask(chunk, self._arm.holds)
             self.diagnostics.count("commands")
         terminal.status(self._status())
 

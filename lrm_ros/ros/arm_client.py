@@ -21,6 +21,8 @@ from lrm_ros import messages, topics
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.types import ActionChunk
 
+DELIVER_S = 0.2  # a node that ends waits so long until the arm has the hold [s]
+
 
 class ArmClient:
     """Publishes ``joint_command`` for a node and follows ``joint_command_sent``.

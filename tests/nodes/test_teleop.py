@@ -27,6 +27,7 @@ from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.so100.kinematics import approach, forward
 from lrm_ros.ros.diagnostics import SETTLED_S
 from lrm_ros.topics import EVENTS, STREAM
+from lrm_ros.types import ActionChunk
 
 CONTRACT = RobotContract()
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], np.float32)
@@ -178,6 +179,23 @@ def test_joint_states_that_stop_stop_the_commands_and_the_next_key_starts_from_t
     desk.hears("joint_states are good again")
     assert desk.press("1")[0] == pytest.approx(0.15, abs=1e-5)
     assert "joint_states" not in desk.node.diagnostics.faults
+
+
+@pytest.mark.parametrize("end", ["deactivate", "states stop"])
+def test_an_arm_that_was_jogged_is_told_to_hold_where_it_was_sent(desk, probe, end):
+    sent = probe.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
+    desk.arm_at(REST)
+    desk.press("1")
+    target = REST + np.float32(0.02)  # it is still on its way
+    desk.spin.until(sent.get_subscription_count)
+    sent.publish(messages.from_chunk(ActionChunk(5_000_000_000, target[None], 0.1), CONTRACT.joints))
+    desk.spin.until(lambda: desk.node._arm.sent is not None)
+    if end == "deactivate":
+        desk.node.trigger_deactivate()
+    else:
+        desk.node._arrived_s -= 100.0  # instead of waiting
+    desk.spin.until(lambda: messages.to_ns(desk.commands[-1].header.stamp) == 0)
+    assert np.allclose(desk.commands[-1].points[0].positions, target)
 
 
 def test_without_a_recorder_an_episode_key_names_what_is_missing(desk):
