@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import typing
 from typing import Any
@@ -84,14 +85,29 @@ def _wrong(node: str, name: str, value: Any, wanted: str, example: Any) -> str:
 
 
 def ros_value(value: Any) -> str:
-    """Return a parameter value as ROS parses it on a command line."""
+    """Return a parameter value as ROS parses it on a command line; text comes back as it is, whatever it is."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
         return "[" + ", ".join(ros_value(item) for item in value) + "]"
-    if value == "":
-        return "''"
-    return str(value)
+    if not isinstance(value, str):
+        return str(value)
+    if re.fullmatch(r"[A-Za-z/._-][\w/.+-]*( [\w/.+-]+)*", value, re.ASCII) and _means(value):
+        return value
+    return json.dumps(value, ensure_ascii=False) if value else "''"
+
+
+def _means(word: str) -> bool:
+    """Return whether ROS takes a word for the text that it is."""
+    try:
+        return parsed_value(word) == word
+    except ValueError:
+        return False
+
+
+def is_text(cls: type[Any], extra: typing.Mapping[str, Any], name: str) -> bool:
+    """Return whether a node's parameter is text; arguments as for :func:`to_parameter`."""
+    return isinstance(extra[name], str) if name in extra else typing.get_type_hints(cls)[name] is str
 
 
 def parsed_value(word: str) -> Any:
@@ -113,7 +129,7 @@ def parsed_value(word: str) -> Any:
         if len({type(value) for value in values}) > 1:
             raise ValueError(f"list {word} is of several types, which ROS refuses; write e.g. [1.0, 0.5]")
         return values
-    raise ValueError(f"ROS cannot read value {word!r}; put text into quotes of its own: \"'TEXT'\"")
+    raise ValueError(f"ROS cannot read value {word!r}: it is no number, no true or false, and no list of one of them")
 
 
 def _scalar(node: Any) -> bool | int | float | str:

@@ -90,7 +90,7 @@ def test_every_number_of_a_node_has_a_range_around_its_default(kind):
             with pytest.raises(ValueError, match=f"{field.name}: must be {re.escape(allowed)}"):
                 from_dict(config, {field.name: value})
             with pytest.raises(ValueError, match=f"node 'it': parameter '{field.name}' must be .*{re.escape(allowed)}"):
-                KINDS[kind].check("it", field.name, str(value))
+                KINDS[kind].read("it", field.name, str(value))
 
 
 def test_a_number_out_of_its_range_in_a_file_names_file_key_value_and_range(tmp_path):

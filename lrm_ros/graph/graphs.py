@@ -28,6 +28,7 @@ from lrm_ros.parameters import (
     BUILT_IN,
     EPISODE_PARAMETERS,
     NODE_PARAMETERS,
+    is_text,
     parsed_value,
     ros_value,
     to_parameter,
@@ -49,13 +50,13 @@ class Kind:
     config: type
     extra: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
-    def check(self, node: str, name: str, value: Any) -> None:
-        """Refuse what a node of this kind would refuse, in the same words.
+    def read(self, node: str, name: str, value: Any) -> Any:
+        """Return a parameter's value; what a node of this kind would refuse is refused in the same words.
 
         Args:
             node: its name.
             name: of a parameter.
-            value: a word of a command line, or the value itself.
+            value: a word of a command line, or the value itself. Text is taken as it is.
 
         Raises:
             ValueError: no such parameter, or a value of the wrong type.
@@ -64,11 +65,14 @@ class Kind:
         known = {*beside, *(f.name for f in dataclasses.fields(self.config))}
         if name not in known | BUILT_IN.keys():
             raise ValueError(unknown_parameter(node, name, known))
-        try:
-            parsed = parsed_value(ros_value(value))
-        except ValueError as error:
-            raise ValueError(f"node '{node}': parameter '{name}': {error}") from error
-        to_parameter(self.config, {**beside, **BUILT_IN}, node, name, parsed)
+        extra, parsed = {**beside, **BUILT_IN}, value
+        if isinstance(value, str) and not is_text(self.config, extra, name):
+            try:
+                parsed = parsed_value(value)
+            except ValueError as error:
+                raise ValueError(f"node '{node}': parameter '{name}': {error}") from error
+        to_parameter(self.config, extra, node, name, parsed)
+        return parsed
 
 
 # By the name of the ``ros2 run`` executable.
@@ -196,8 +200,7 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
             cure = f"did you mean '{near[0]}'?" if near else f"parameters: {', '.join(known)}"
             raise ValueError(f"no node of graph '{graph}' has a parameter '{parameter}'; {cure}")
         for node in chosen:
-            kinds[node].check(node, parameter, value)
-            nodes[node][parameter] = value
+            nodes[node][parameter] = kinds[node].read(node, parameter, value)
     return [dataclasses.replace(node, parameters=nodes[node.name], namespace=namespace) for node in GRAPHS[graph]]
 
 

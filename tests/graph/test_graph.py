@@ -58,7 +58,7 @@ def test_every_parameter_in_the_list_exists_in_its_node(name):
 
 def test_an_argument_goes_to_every_node_that_has_the_parameter():
     nodes = {node.name: node for node in nodes_of("self_improve", {"seed": "3", "policy.checkpoint": "a/b"})}
-    assert [name for name in nodes if nodes[name].parameters.get("seed") == "3"] == ["twin", "policy", "improver"]
+    assert [name for name in nodes if nodes[name].parameters.get("seed") == 3] == ["twin", "policy", "improver"]
     assert nodes["policy"].parameters["checkpoint"] == "a/b"
     assert "-p" in nodes["twin"].command() and "realtime:=false" in nodes["twin"].command()
 
@@ -73,7 +73,7 @@ def test_an_argument_goes_to_every_node_that_has_the_parameter():
         ({"seed": "three"}, "node 'twin': parameter 'seed' must be int, got 'three'; set it like the default: seed:=0"),
         ({"use_sim_time": "perhaps"}, "parameter 'use_sim_time' must be bool, got 'perhaps'"),
         ({"reward.weights": "[1.0, 2]"}, "of several types"),
-        ({"run": "a: b"}, "node 'improver': parameter 'run': ROS cannot read value 'a: b'"),
+        ({"episodes": "a: b"}, "parameter 'episodes': ROS cannot read value 'a: b'"),
         ({"ns": "left arm"}, "ns:=left arm: a namespace has letters"),
         ({"namespace": "/1st"}, "namespace:=/1st: a namespace has letters"),
     ],
@@ -93,16 +93,17 @@ def test_parameters_of_every_type_pass():
     values = {"recorder.source": "expert", "recorder.task_text": "'7'", "twin.autostart": False, "contract": ""}
     values |= {"disturbance_std": 1, "learning_rate": "1e-4", "use_sim_time": "true", "reward.weights": "[1, 0, 0]"}
     nodes = {node.name: node.parameters for node in nodes_of("self_improve", values)}
-    assert nodes["recorder"]["source"] == "expert" and nodes["improver"]["learning_rate"] == "1e-4"
-    assert all(parameters["use_sim_time"] == "true" for parameters in nodes.values())
+    assert nodes["recorder"]["source"] == "expert" and nodes["improver"]["learning_rate"] == 1e-4
+    assert nodes["recorder"]["task_text"] == "'7'" and nodes["reward"]["weights"] == [1, 0, 0]
+    assert all(parameters["use_sim_time"] is True for parameters in nodes.values())
 
 
 def test_a_node_has_a_name_and_a_kind(monkeypatch):
     pair = (NodeSpec("left_camera", "camera", {"camera": "left"}), NodeSpec("right_camera", "camera"))
     monkeypatch.setitem(GRAPHS, "pair", pair)
     left, right = nodes_of("pair", {"right_camera.camera": "right", "left_camera.width": "48", "height": "32"})
-    assert left.parameters == {"camera": "left", "width": "48", "height": "32"}
-    assert right.parameters == {"camera": "right", "height": "32"}
+    assert left.parameters == {"camera": "left", "width": 48, "height": 32}
+    assert right.parameters == {"camera": "right", "height": 32}
     assert "__node:=left_camera" in left.command() and "lrm_ros.nodes.camera" in left.command()
     with pytest.raises(ValueError, match="no node 'camera'; its nodes: left_camera, right_camera"):
         nodes_of("pair", {"camera.width": "48"})
@@ -184,6 +185,27 @@ def test_words_are_read_as_ros_reads_them(word):
 
 def test_values_are_written_as_ros_parses_them():
     assert [ros_value(v) for v in (True, 2, 0.5, (1.0, 2.0), "")] == ["true", "2", "0.5", "[1.0, 2.0]", "''"]
+
+
+_TEXTS = """2024|1e5|007|on|null|run: 2|my run #2|räum 1|it's|[a]|~|2024-05-01|*x|- a|Put: the cube|a, b|'x'|"x"|b\\c
+true|&a|!b|%c|@d|`e`|{f}|g: | h|i |.inf|0x1||run|runs/x.y-z|?|<<|喂|a: b: c|#|--ros-args|-p|=|>|a\tb""".replace(
+    "\n", "|"
+).split("|")
+
+
+@pytest.mark.parametrize("text", _TEXTS)
+def test_text_reaches_a_node_as_it_is(text):
+    import rclpy
+
+    (recorder,) = (node for node in nodes_of("teleop", {"recorder.folder": text}) if node.name == "recorder")
+    context = rclpy.Context()
+    context.init(recorder.command()[3:])
+    node = rclpy.create_node("recorder", context=context, automatically_declare_parameters_from_overrides=True)
+    try:
+        assert node.get_parameter("folder").value == text
+    finally:
+        node.destroy_node()
+        context.shutdown()
 
 
 def test_a_running_graph_stops_and_leaves_no_process(tmp_path):
