@@ -7,6 +7,8 @@ import difflib
 import importlib
 import sys
 
+from lrm_ros import __version__
+from lrm_ros.completion import completion
 from lrm_ros.programs import interrupted
 
 # command -> (module with main(argv), what it does)
@@ -65,7 +67,15 @@ def usage() -> str:
     """Return the list of commands."""
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  lrm {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-    return f"usage: lrm COMMAND [OPTIONS]; lrm COMMAND --help says more\n\n{rows}"
+    more = "lrm --version; lrm completion bash|zsh: completes commands and options in that shell"
+    return f"usage: lrm COMMAND [OPTIONS]; lrm COMMAND --help says more\n\n{rows}\n\n{more}"
+
+
+def _group(name: str) -> str:
+    """Return the list of commands of which ``name`` is the first word, empty if there are none."""
+    return "\n".join(
+        f"  lrm {command}  {text}" for command, (_, text) in COMMANDS.items() if command.startswith(f"{name} ")
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,6 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
+    if words[0] == "--version":
+        print(f"lrm_ros {__version__}")
+        return 0
+    if words[0] == "completion":
+        return completion(words[1:], COMMANDS)
     for length in (2, 1):
         name = " ".join(words[:length])
         if name in COMMANDS and len(words) >= length:
@@ -81,6 +96,9 @@ def main(argv: list[str] | None = None) -> int:
                 return int(importlib.import_module(COMMANDS[name][0]).main(words[length:]) or 0)
             except KeyboardInterrupt:
                 return interrupted(f"lrm {name}")
+    if (group := _group(words[0])) and words[1:] in ([], ["-h"], ["--help"]):
+        print(f"usage: lrm {words[0]} COMMAND [OPTIONS]; lrm {words[0]} COMMAND --help says more\n\n{group}")
+        return 0 if words[1:] else 2
     near = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, 1) or difflib.get_close_matches(
         words[0], [*COMMANDS, *(name.split()[0] for name in COMMANDS)], 1
     )

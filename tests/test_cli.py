@@ -7,7 +7,7 @@ import importlib.util
 
 import pytest
 
-from lrm_ros import cli
+from lrm_ros import __version__, cli
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -38,3 +38,17 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr("lrm_ros.training.policy.finetune.main", interrupted)
     assert cli.main(["finetune"]) == 130
     assert capsys.readouterr().err == "\nlrm finetune: interrupted\n"
+
+
+def test_it_tells_its_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lrm_ros {__version__}\n"
+
+
+@pytest.mark.parametrize("group", ["reward", "bench"])
+def test_a_group_of_commands_lists_them(group, capsys):
+    assert cli.main([group, "--help"]) == 0
+    listed = capsys.readouterr().out
+    own = [name for name in cli.COMMANDS if name.startswith(f"{group} ")]
+    assert len(own) > 3 and all(f"lrm {name} " in listed for name in own)
+    assert "lrm doctor" not in listed and cli.main([group]) == 2

@@ -271,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="also write all output to FILE")
     parser.add_argument("--print", action="store_true", help="only print the commands of the nodes")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # options before, between and after key:=value
     try:
         nodes = nodes_of(options.graph, parse_arguments(options.arguments))
     except ValueError as error:
