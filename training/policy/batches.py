@@ -124,7 +124,11 @@ class TrainingData:
         return batch
 
     def statistics(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return normalisation statistics computed by LeRobot's own code, with a floor on the joints' deviation."""
+        """Return normalisation statistics computed by LeRobot's own code.
+
+        A joint that hardly moves has a floor for each normalisation mode (deviation, range, quantiles): its noise of
+        a thousandth of a radian would become an input of hundreds, and an output that is off by as much moves it.
+        """
         from lerobot.datasets.compute_stats import get_feature_stats, sample_indices
 
         stats = {
@@ -133,6 +137,10 @@ class TrainingData:
         }
         for joint in stats.values():
             joint["std"] = np.maximum(joint["std"], MIN_STD_RAD)
+            for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):
+                if low in joint:
+                    short = np.maximum(2 * MIN_STD_RAD - (joint[high] - joint[low]), 0) / 2
+                    joint[low], joint[high] = joint[low] - short, joint[high] + short
         for name, images in self.images.items():
             # Floats, because LeRobot 0.4 squares what it is given: with uint8 the deviation overflows to 0 (0.6: not).
             sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2).astype(np.float32)
