@@ -28,7 +28,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from lrm_ros import messages, topics
 from lrm_ros.commit import source_commit
-from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig
+from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig, RobotContract
 from lrm_ros.config_files import option_words, to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
@@ -107,11 +107,14 @@ class ImproverNode(LrmNode[ImproverConfig]):
         now = {"improver": to_dict(self.config), "contract": to_dict(self.contract)}
         if path.exists():
             before = read_json(path, "use another run folder (run:=...), or delete this one")
+            # A setting that the run did not know yet had its default's meaning.
+            unknown = {"improver": to_dict(ImproverConfig()), "contract": to_dict(RobotContract())}
             for part, values in now.items():
                 for key, value in values.items():
-                    if before[part].get(key) != value:
+                    was = (unknown[part] | before.get(part, {}))[key]
+                    if was != value:
                         raise ValueError(
-                            f"run '{self._run}' was started with {key}={before[part].get(key)!r}, now it is {value!r}; "
+                            f"run '{self._run}' was started with {key}={was!r}, now it is {value!r}; "
                             "use another run folder (run:=...), delete this one, or set the old value"
                         )
             return

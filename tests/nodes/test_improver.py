@@ -65,6 +65,21 @@ def test_exploration_with_an_arm_it_does_not_know_is_refused_before_anything_run
     assert "explore_std to 0" in node.diagnostics.faults["configure"] and not (tmp_path / "run").exists()
 
 
+def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default_only(spin, tmp_path):
+    node = spin.add(ImproverNode(run=str(tmp_path)))
+    node._run = tmp_path
+    node._remember_config()
+    kept = json.loads((tmp_path / "config.json").read_text())
+    del kept["improver"]["judge_frames"]
+    kept["improver"]["was_there_once"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+    node._remember_config()
+    other = spin.add(ImproverNode(run=str(tmp_path), judge_frames=7))
+    other._run = tmp_path
+    with pytest.raises(ValueError, match="was started with judge_frames=4, now it is 7"):
+        other._remember_config()
+
+
 def test_a_run_of_other_settings_or_with_a_damaged_record_is_refused(spin, tmp_path):
     node = spin.add(ImproverNode(run=str(tmp_path)))
     node._run = tmp_path

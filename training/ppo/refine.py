@@ -281,7 +281,13 @@ class Refinement:
         path = self.folder / STATE
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=False)
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise ValueError(
+                f"'{path}' is damaged, or holds other things than a refinement writes ({type(error).__name__}); "
+                "choose another --run, or delete the folder"
+            ) from error
         mine = to_dict(self.config)
         its = to_dict(from_dict(RefineConfig, state["config"], str(path)))  # settings it did not know: the defaults
         may_change = {"iterations", "processes", "ray", "device", "run", "tensorboard"}

@@ -2,6 +2,7 @@
 """Refinement by PPO: a killed run that ends as if nothing had happened, what is refused, what people are told."""
 
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -103,6 +104,25 @@ def test_a_killed_run_goes_on_to_the_same_curve_and_the_same_policy(small_policy
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"belongs to another configuration: worlds 2 there, 3 now"):
         Refinement(replace(config(small_policy, tmp_path / "cut"), worlds=3))
+    state, mark = tmp_path / "cut" / "state.pt", tmp_path / "ran"
+    whole_state = state.read_bytes()
+    state.write_bytes(pickle.dumps(Runs(mark)))
+    with pytest.raises(ValueError, match=r"state\.pt' is damaged, or holds other things .*choose another --run"):
+        Refinement(config(small_policy, tmp_path / "cut"))
+    assert not mark.exists()
+    state.write_bytes(whole_state[: len(whole_state) // 2])
+    with pytest.raises(ValueError, match=r"state\.pt' is damaged"):
+        Refinement(config(small_policy, tmp_path / "cut"))
+
+
+class Runs:
+    """What a pickle can do: run a program when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
 
 
 def test_a_kill_between_the_state_and_the_words_is_mended_and_other_weights_are_refused(small_policy, tmp_path):
