@@ -18,6 +18,8 @@ RATE_S = 2.0
 START_S = 3.0
 # A wrong stamp is forgiven when there was none for so long [s].
 FORGIVEN_S = 2.0
+# An answer may be looked at so long before its cause: of several topics, what waits is taken topic by topic [s].
+TOGETHER_S = 0.1
 
 _KINDS = ("stamp", "content", "offer", "clock", "stopped", "rate")  # of two problems the first is told
 
@@ -153,7 +155,8 @@ class Stream:
 
     def look_after(self, cause: Stream, now_s: float) -> None:
         """Say that it does not follow what it should follow."""
-        if self._unanswered_s is None and cause.good_s is not None and cause.good_s > (self.good_s or 0.0):
+        answered_s = float("-inf") if self.good_s is None else self.good_s + TOGETHER_S
+        if self._unanswered_s is None and cause.good_s is not None and cause.good_s > answered_s:
             self._unanswered_s = now_s
         if self._unanswered_s is not None and now_s - self._unanswered_s > self.timeout_s:
             self.set(

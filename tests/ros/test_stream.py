@@ -11,7 +11,7 @@ DT_NS = 100_000_000
 
 
 def stream(watched: bool = True) -> Stream:
-    made = Stream("joint_states", 10.0, 0.1, lambda name, line: None)
+    made = Stream("joint_states", 10.0, 0.1, lambda name, line, new: None)
     made.watched = watched
     return made
 
@@ -32,3 +32,13 @@ def test_a_pause_spoils_no_episode_that_is_not_running():
     found.usable(0.0)
     found.usable(9.0)
     assert not found.happened
+
+
+@pytest.mark.parametrize(("answer_s", "missing"), [(0.98, False), (1.02, False), (0.8, True)])
+def test_an_answer_that_is_looked_at_just_before_its_cause_is_one(answer_s, missing):
+    cause, answer = stream(), stream()
+    answer.usable(answer_s)
+    cause.usable(1.0)
+    for now_s in (1.1, 1.4, 1.7):
+        answer.look_after(cause, now_s)
+    assert bool(answer.line) == missing
