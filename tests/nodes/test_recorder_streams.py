@@ -200,4 +200,5 @@ class Endless:
     def take_message(self, *_) -> tuple[JointState, dict[str, int]]:
         self.taken += 1
         now_ns = time.time_ns()
-        return self._message(), {"source_timestamp": now_ns - 3600 * S, "received_timestamp": now_ns}
+        times = {"source_timestamp": now_ns - 3600 * S, "received_timestamp": now_ns}
+        return self._message(), times | {"publication_sequence_number": self.taken}
