@@ -12,8 +12,10 @@ from lrm_ros.ros.stamps import StampCheck, clock_words
 STOPPED_S = 0.5
 # Streams of a clock that is not this host's, the simulator's, may pause for so long: a simulator is slow at times [s].
 SIMULATED_STOPPED_S = 2.0
-# The rate is that of the last so many seconds, and too low below half of what is needed [s].
+# The rate is that of the last so many seconds [s], and too low below half of what is needed: by more than it can be
+# measured, for half is what a camera of 15 Hz has with an arm of 30 Hz.
 RATE_S = 2.0
+LOW = 0.45
 # So long after the start it is no fault yet that a stream has not come [s].
 START_S = 3.0
 # A wrong stamp is forgiven when there was none for so long [s].
@@ -144,7 +146,7 @@ class Stream:
             return
         # By its stamps: a simulator that is slower than real time keeps its rate.
         hz = (self.good - good) / (self.stamp_ns - stamp_ns) * 1e9
-        if hz >= self.hz / 2:
+        if hz >= LOW * self.hz:
             self.clear("rate")
             return
         self.set(
