@@ -152,9 +152,9 @@ class Predictor:
     def _ask(self, chunk: ActionChunk, holds: int) -> None:
         """Publish the policy's wish and ask the arm for it, with exploration."""
         node = self._node
-        node.diagnostics.recovered("policy", "the policy acts again")
-        asked = self.exploration.moved(chunk, node.config)
         wish = messages.from_chunk(chunk, node.contract.joints)
+        asked = self.exploration.moved(chunk, node.config)
+        node.diagnostics.recovered("policy", "the policy acts again")
         if self._arm.ask(asked, holds, lambda: self._wish.publish(wish)):
             node.diagnostics.count("chunks")
 
