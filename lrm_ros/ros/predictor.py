@@ -107,9 +107,18 @@ class Predictor:
         except Exception as error:
             self._failed(error)
 
-    def _lock_step(self, job: _Job) -> None:
-        if job.renew:
+    def _begin(self, job: _Job) -> None:
+        """Reset the policy if an episode begins; what it raises leaves that to the next prediction."""
+        if not job.renew:
+            return
+        try:
             job.policy.reset()
+        except BaseException:
+            self._renew = True
+            raise
+
+    def _lock_step(self, job: _Job) -> None:
+        self._begin(job)
         chunk = job.policy.act(job.observation)
         self._node.diagnostics.latency("act", time.monotonic() - job.begun_s)
         self._ask(chunk, job.holds)
@@ -117,8 +126,7 @@ class Predictor:
     def _realtime(self, job: _Job) -> None:
         """Predict in the thread; the arm has gone on meanwhile."""
         node, timing = self._node, self.timing
-        if job.renew:
-            job.policy.reset()
+        self._begin(job)
         whole = job.policy.predict(job.observation, timing.delay_steps)
         taken_s = time.monotonic() - job.begun_s
         node.diagnostics.latency("act", taken_s)
