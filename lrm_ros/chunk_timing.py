@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 # Before the end of the executed part, beyond what a prediction takes: the state of the last step, and its jitter.
 MARGIN_STEPS = 1.5
+# Images come a little earlier or later than their period says.
+JITTER = 1.2
 
 
 class ChunkTiming:
@@ -70,3 +73,33 @@ class ChunkTiming:
             f"{predicted * self._dt_s:.2f} s: the arm waits between chunks; it needs {self.needed_steps} steps, "
             "a faster device or a smaller policy"
         )
+
+
+class ImageTimes:
+    """Whether the newest images of all cameras are so young that a better moment will not come.
+
+    Younger than half a control period: an image follows its joint state. Cameras that are triggered each by itself are
+    seldom all that young: at the best moment the oldest of n images of one rate is up to (n - 1) / n of their period old.
+    """
+
+    def __init__(self, cameras: Sequence[str], dt_s: float) -> None:
+        """Know no image of these cameras yet; ``dt_s``: control period [s]."""
+        self._dt_s = dt_s
+        self._came_s: dict[str, deque[float]] = {camera: deque(maxlen=3) for camera in cameras}
+
+    def came(self, camera: str, now_s: float) -> None:
+        """Note that an image has come; ``now_s``: steady time [s]."""
+        self._came_s[camera].append(now_s)
+
+    def young(self, now_s: float) -> bool:
+        """Return whether every camera has an image that is young enough; ``now_s``: steady time [s]."""
+        if not all(self._came_s.values()):
+            return False
+        share = 1 - 1 / len(self._came_s) if self._came_s else 0.0
+        limit_s = max(self._dt_s / 2, JITTER * share * max(map(_period_s, self._came_s.values()), default=0.0))
+        return all(now_s - came_s[-1] < limit_s for came_s in self._came_s.values())
+
+
+def _period_s(came_s: Sequence[float]) -> float:
+    """Return the shorter of the last two intervals [s], so that one pause makes no slow camera; 0: not known."""
+    return min((after - before for before, after in zip(list(came_s), list(came_s)[1:], strict=False)), default=0.0)

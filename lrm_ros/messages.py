@@ -179,7 +179,16 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
 
 
 def from_chunk(chunk: ActionChunk, joints: Sequence[str]) -> JointTrajectory:
-    """Return an action chunk as a trajectory; point k is due (k + 1) control periods after the header's stamp."""
+    """Return an action chunk as a trajectory; point k is due (k + 1) control periods after the header's stamp.
+
+    Raises:
+        ValueError: its actions are not for these joints.
+    """
+    if chunk.actions.shape[1] != len(joints):
+        raise ValueError(
+            f"actions of {chunk.actions.shape[1]} joints for the {len(joints)} of the robot contract: "
+            f"{', '.join(joints)}; use a policy of this robot"
+        )
     return JointTrajectory(
         header=Header(stamp=to_time(chunk.stamp_ns)),
         joint_names=list(joints),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrm_ros.chunk_timing import ChunkTiming
+from lrm_ros.chunk_timing import ChunkTiming, ImageTimes
 from lrm_ros.config import RobotContract
 from lrm_ros.robot.arm import ArmServer
 from lrm_ros.types import ActionChunk
@@ -96,3 +96,29 @@ def test_a_chunk_that_is_shorter_than_two_predictions_is_named_with_both_times()
     text = timing.shortage(12)
     assert "0.90 s" in text and "1.20 s" in text and "needs 20 steps" in text
     assert timing.shortage(20) == ""
+
+
+@pytest.mark.parametrize("phases", [(0.0,), (0.0, 0.5), (0.0, 0.3), (0.0, 1 / 3, 2 / 3), (0.0, 0.25, 0.5, 0.75)])
+@pytest.mark.parametrize("period_s", [1 / 30, 0.1, 0.2])
+def test_cameras_that_are_triggered_each_by_itself_have_a_moment_in_every_period(phases, period_s):
+    images = ImageTimes([str(k) for k in range(len(phases))], 0.02)
+    arrivals = sorted(((k + phase) * period_s, str(n)) for n, phase in enumerate(phases) for k in range(10))
+    moments = []
+    for now_s, camera in arrivals:
+        images.came(camera, now_s)
+        if images.young(now_s):
+            moments.append(int(now_s / period_s + 1e-6))
+    assert set(range(2, 10)) <= set(moments)
+
+
+def test_an_image_is_old_after_half_a_control_period_or_when_its_camera_paused():
+    images = ImageTimes(["front", "wrist"], 0.1)
+    assert not images.young(0.0)
+    for k in range(10):
+        for camera in ("front", "wrist"):
+            images.came(camera, k / 30)
+    assert images.young(0.3 + 0.049) and not images.young(0.3 + 0.051)
+    images.came("front", 0.7)
+    assert not images.young(0.7)  # of "wrist" none for 0.4 s
+    images.came("wrist", 0.75)
+    assert images.young(0.75 - 0.01) and not images.young(0.81)

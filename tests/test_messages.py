@@ -85,6 +85,11 @@ def test_a_missing_joint_or_a_nan_is_named():
         messages.to_state(messages.from_state(7, JOINTS, [1.0, float("nan"), 2.0]), JOINTS)
 
 
+def test_a_chunk_for_other_joints_is_never_sent():
+    with pytest.raises(ValueError, match=r"actions of 2 joints for the 3 of the robot contract: .*use a policy"):
+        messages.from_chunk(ActionChunk(9, np.zeros((4, 2), np.float32), 0.1), JOINTS)
+
+
 def test_an_action_chunk_survives_the_round_trip_in_any_joint_order():
     chunk = ActionChunk(9, np.arange(12, dtype=np.float32).reshape(4, 3), 0.1)
     message = messages.from_chunk(chunk, JOINTS)

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
-from lrm_ros.chunk_timing import ChunkTiming
+from lrm_ros.chunk_timing import ChunkTiming, ImageTimes
 from lrm_ros.config import CameraSpec, PolicyConfig
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
@@ -33,8 +33,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     Real time: a thread predicts, so that a slow policy starves nothing. The next chunk is begun so early that it is
     there before the executed part of the running one ends (``lrm_ros.chunk_timing``); the arm skips the actions whose
-    time has passed meanwhile. It looks at images younger than half a control period. When an input stops or cannot be
-    used, the policy raises anything, a policy is loaded, or the node is deactivated or ends, the arm is told to hold
+    time has passed meanwhile. It looks at images that are young (``ImageTimes``). When an input stops or cannot be used,
+    the policy raises anything, a policy is loaded, or the node is deactivated or ends, the arm is told to hold
     the last target it was sent (``lrm_ros.ros.arm_client``). It acts again when everything is good again.
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that
@@ -57,7 +57,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._task = ""
         self._frames: dict[str, Frame] = {}
         self._state: tuple[int, NDArray[np.float32]] | None = None
-        self._arrived: dict[str, float] = {}  # steady time of each camera's newest image [s]
+        self._images = ImageTimes((), 0.0)
         self._running = False
         self._begun = False  # an episode has begun: lock-step acts in none before ~/reset
         self._fresh_start = False  # the next observation acted on must begin an episode
@@ -66,6 +66,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         """Load the policy and subscribe."""
         config = self.config
         self._dt_ns = round(1e9 * self.contract.dt_s)
+        self._images = self._no_images()
         self._arm = ArmClient(self)
         self._predictor = Predictor(self, self._arm, self._on_policy_failed)
         self._load()
@@ -100,8 +101,11 @@ class PolicyNode(LrmNode[PolicyConfig]):
     def _start_anew(self) -> None:
         """Forget what was seen: it may be old (real time)."""
         assert self._streams is not None
-        self._state, self._frames, self._arrived = None, {}, {}
+        self._state, self._frames, self._images = None, {}, self._no_images()
         self._streams.restart()
+
+    def _no_images(self) -> ImageTimes:
+        return ImageTimes([camera.name for camera in self.contract.cameras], self.contract.dt_s)
 
     def deactivate(self) -> None:
         """Hold; in real time the arm has been told when this returns."""
@@ -136,7 +140,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _on_image(self, camera: CameraSpec, message: Image) -> None:
         self._frames[camera.name] = messages.to_frame(message, camera.name)
-        self._arrived[camera.name] = time.monotonic()
+        self._images.came(camera.name, time.monotonic())
         self._consider()
 
     def _on_stream(self, good: bool) -> None:
@@ -202,10 +206,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         chunk = self._arm.asked
         if chunk is not None and stamp_ns < self._predictor.timing.due_ns(chunk.stamp_ns):
             return None
-        now = time.monotonic()
-        # The twin's image follows its joint state; a faster camera's last one is taken as it is.
-        ready = all(now - self._arrived[name] < self.contract.dt_s / 2 for name in names)
-        if not ready:
+        if not self._images.young(time.monotonic()):
             return None
         return Observation(stamp_ns, {name: self._frames[name] for name in names}, state, self._task)
 

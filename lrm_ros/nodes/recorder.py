@@ -50,7 +50,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
         self._streams: Streams | None = None
         self._steps = Steps((), 0.0, None)  # of the open episode
-        self._task = ""
+        self._task = self._other_task = ""
         self._state_ns = 0  # stamp of the newest joint state
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._writer: JournalWriter | None = None
@@ -139,6 +139,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
+        writer = self._writer
+        if writer is not None and message.data != writer.task and not self.get_parameter("task_text").value:
+            self._other_task = f"the task became '{message.data}' in the middle of an episode of '{writer.task}'"
 
     def _keep(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
         """Queue a message, and remember it as the newest: an episode starts with what was seen just before."""
@@ -221,7 +224,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
             response.success, response.message = False, str(error)
             self.get_logger().error(f"no episode started: {error}")
             return response
-        self._failure, self._dropped, self._started_s = "", 0, time.monotonic()
+        self._failure, self._other_task, self._dropped, self._started_s = "", "", 0, time.monotonic()
         realtime, dt_s = self.config.realtime, self.contract.dt_s
         oldest_s = max(STOPPED_S, 3 * dt_s) if realtime else 1.5 * dt_s
         # In lock-step every control step has its state, but a frame only if one was asked for.
@@ -314,6 +317,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         faults = self._steps.faults() | self._streams.end()
         if self._dropped:
             faults["queue"] = f"{self._dropped} messages were lost: the disk at '{self.config.folder}' is too slow"
+        if self._other_task:
+            faults["task"] = f"{self._other_task}; end an episode before another task is given"
         return "; ".join(faults.values())
 
     def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

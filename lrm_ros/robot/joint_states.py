@@ -49,18 +49,27 @@ class JointStates:
             while joints are missing that may still come.
 
         Raises:
-            ValueError: a position is not finite or cannot be in radians, or a joint has been missing for too long;
-                names the joint and the cure.
+            ValueError: a joint has no position or two, or one that is not finite or cannot be in radians, or has been
+                missing for too long; names the joint and the cure.
         """
         form = tuple(names)
         columns = self._forms.get(form)
         if columns is None:
             if len(self._forms) >= _FORMS:
                 self._forms.clear()
-            columns = [names.index(joint) if joint in form else None for joint in self._joints]
+            if twice := [joint for joint in self._joints if form.count(joint) > 1]:
+                raise ValueError(
+                    f"joint_states has joint {', '.join(twice)} more than once in a message; its driver must name each "
+                    "joint once"
+                )
+            columns = [form.index(joint) if joint in form else None for joint in self._joints]
             self._forms[form] = columns
-        if len(positions) != len(form):
-            raise ValueError(f"joint_states has {len(positions)} positions for {len(form)} names")
+        ours = not form or any(column is not None for column in columns)
+        if len(positions) != len(form) and ours:  # a joint that is not the contract's may have no position
+            raise ValueError(
+                f"joint_states has {len(positions)} positions for {len(form)} names; its driver must publish the "
+                "position of each joint that it names"
+            )
         values = [None if column is None else positions[column] for column in columns]
         bad = [
             f"{joint} = {value}"

@@ -108,9 +108,18 @@ class Predictor:
         except Exception as error:
             self._failed(error)
 
-    def _lock_step(self, job: _Job) -> None:
-        if job.renew:
+    def _begin(self, job: _Job) -> None:
+        """Reset the policy if an episode begins; what it raises leaves that to the next prediction."""
+        if not job.renew:
+            return
+        try:
             job.policy.reset()
+        except BaseException:
+            self._renew = True
+            raise
+
+    def _lock_step(self, job: _Job) -> None:
+        self._begin(job)
         chunk = job.policy.act(job.observation)
         self._node.diagnostics.latency("act", time.monotonic() - job.begun_s)
         self._ask(chunk, job.holds)
@@ -118,8 +127,7 @@ class Predictor:
     def _realtime(self, job: _Job) -> None:
         """Predict in the thread; the arm has gone on meanwhile."""
         node, timing = self._node, self.timing
-        if job.renew:
-            job.policy.reset()
+        self._begin(job)
         running = self._running if self._arm.asked is not None else None
         whole = job.policy.predict(job.observation, timing.delay_steps, running)
         taken_s = time.monotonic() - job.begun_s
@@ -156,9 +164,9 @@ class Predictor:
     def _ask(self, chunk: ActionChunk, holds: int) -> bool:
         """Publish the policy's wish and ask the arm for it, with exploration; returns whether that came in time."""
         node = self._node
-        node.diagnostics.recovered("policy", "the policy acts again")
-        asked = self.exploration.moved(chunk, node.config)
         wish = messages.from_chunk(chunk, node.contract.joints)
+        asked = self.exploration.moved(chunk, node.config)
+        node.diagnostics.recovered("policy", "the policy acts again")
         if not self._arm.ask(asked, holds, lambda: self._wish.publish(wish)):
             return False
         node.diagnostics.count("chunks")

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stamps of one stream of messages: not 0, not standing still, not going back, of this host's clock."""
+"""The stamps of one stream of messages: not 0, not standing still, not going back, of this host's clock.
+
+And the numbers that their publisher gives them, by which two publishers of the same are found.
+"""
 
 from __future__ import annotations
+
+from collections import deque
 
 # Differences between a stamp and this host's clock that are the time on the way, not another clock [ns].
 CLOCK_NS = 250_000_000
@@ -11,6 +16,8 @@ OTHER_CLOCK_NS = 10_000_000_000
 OVERTAKEN_NS = 100_000_000
 # So many messages in a row with one stamp: it stands still.
 STILL = 4
+# Numbers go back once when a node is started again, so often in so long [s] when another one publishes the same.
+BACK, BACK_S = 3, 2.0
 _WINDOW_NS = 1_000_000_000  # the smallest lag is that of the last one to two seconds
 _YEAR_NS = 365 * 86_400 * 1_000_000_000
 
@@ -31,11 +38,27 @@ class StampCheck:
         self._same = 1
         self._window = 0
         self._lags: tuple[int | None, int | None] = (None, None)  # of the window before and of this one
+        self._number = 0
+        self._back_s: deque[float] = deque(maxlen=BACK)  # when numbers went back
 
     @property
     def lag_ns(self) -> int | None:
         """See the class."""
         return min((lag for lag in self._lags if lag is not None), default=None)
+
+    def several(self, number: int | None, now_s: float) -> bool:
+        """Return whether more than one publisher sends this.
+
+        Args:
+            number: of the next message among those of its publisher; ``None``: the middleware does not number.
+            now_s: steady time [s].
+        """
+        if number is None:
+            return False
+        if number <= self._number:
+            self._back_s.append(now_s)
+        self._number = number
+        return len(self._back_s) == BACK and now_s - self._back_s[0] < BACK_S
 
     def check(self, stamp_ns: int, now_ns: int, ahead_ns: int | None, may_go_back: bool = False) -> str:
         """Return what is wrong with the next stamp, empty if nothing is.

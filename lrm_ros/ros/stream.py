@@ -12,12 +12,16 @@ from lrm_ros.ros.stamps import StampCheck, clock_words
 STOPPED_S = 0.5
 # Streams of a clock that is not this host's, the simulator's, may pause for so long: a simulator is slow at times [s].
 SIMULATED_STOPPED_S = 2.0
-# The rate is that of the last so many seconds, and too low below half of what is needed [s].
+# The rate is that of the last so many seconds [s], and too low below half of what is needed: by more than it can be
+# measured, for half is what a camera of 15 Hz has with an arm of 30 Hz.
 RATE_S = 2.0
+LOW = 0.45
 # So long after the start it is no fault yet that a stream has not come [s].
 START_S = 3.0
 # A wrong stamp is forgiven when there was none for so long [s].
 FORGIVEN_S = 2.0
+# An answer may be looked at so long before its cause: of several topics, what waits is taken topic by topic [s].
+TOGETHER_S = 0.1
 
 _KINDS = ("stamp", "content", "offer", "clock", "stopped", "rate")  # of two problems the first is told
 
@@ -142,7 +146,7 @@ class Stream:
             return
         # By its stamps: a simulator that is slower than real time keeps its rate.
         hz = (self.good - good) / (self.stamp_ns - stamp_ns) * 1e9
-        if hz >= self.hz / 2:
+        if hz >= LOW * self.hz:
             self.clear("rate")
             return
         self.set(
@@ -153,7 +157,8 @@ class Stream:
 
     def look_after(self, cause: Stream, now_s: float) -> None:
         """Say that it does not follow what it should follow."""
-        if self._unanswered_s is None and cause.good_s is not None and cause.good_s > (self.good_s or 0.0):
+        answered_s = float("-inf") if self.good_s is None else self.good_s + TOGETHER_S
+        if self._unanswered_s is None and cause.good_s is not None and cause.good_s > answered_s:
             self._unanswered_s = now_s
         if self._unanswered_s is not None and now_s - self._unanswered_s > self.timeout_s:
             self.set(

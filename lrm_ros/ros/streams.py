@@ -219,7 +219,7 @@ class Streams:
                 sent_before = taken[1]["source_timestamp"] <= asked_ns and come_ns <= late_ns
                 if self._realtime and not sent_before:
                     continue
-                self._on_message(entry, taken[0])
+                self._on_message(entry, *taken)
                 if sent_before:
                     taking, last = True, time.monotonic()
             if not taking:
@@ -233,11 +233,11 @@ class Streams:
         if entry.subscription is None:
             self._subscribe(entry)
 
-    def _on_message(self, entry: _Input, message: Any) -> None:
-        """Check one message and hand it over."""
+    def _on_message(self, entry: _Input, message: Any, info: Any) -> None:
+        """Check one message and hand it over; ``info``: what the middleware says of it."""
         stream = entry.stream
         try:
-            if entry.stamped and (reason := self._stamp_fault(entry, message)):
+            if entry.stamped and (reason := self._stamp_fault(entry, message, info["publication_sequence_number"])):
                 self._node.diagnostics.count("rejected")
                 stream.bad_stamp(reason, time.monotonic())
             elif entry.take(message):
@@ -246,13 +246,16 @@ class Streams:
             self._node.diagnostics.count("rejected")
             stream.set("content", str(error))
 
-    def _stamp_fault(self, entry: _Input, message: Any) -> str:
-        """Return what is wrong with the stamp of a message, empty if nothing is."""
+    def _stamp_fault(self, entry: _Input, message: Any, number: int | None) -> str:
+        """Return what is wrong with the stamp of a message and its publisher's number, empty if nothing is."""
         stream, stamp_ns, now_ns = entry.stream, messages.to_ns(message.header.stamp), self._now_ns()
         part = message.name[0] if entry.topic.message_type is JointState and message.name else ""
-        check = stream.parts.get(part)
-        if check is None:
+        if (check := stream.parts.get(part)) is None:
             check = stream.parts[part] = StampCheck()
+        if check.several(number, time.monotonic()):
+            return (
+                f"{part or 'it'} comes from more than one publisher ({', '.join(stream.publishers)}); stop the others"
+            )
         compared = self._realtime and now_ns > 0
         if compared and stamp_ns > 0:
             stream.foreign = abs(now_ns - stamp_ns) > OTHER_CLOCK_NS and self._other_clock()
@@ -313,7 +316,7 @@ class Streams:
         if entry.subscription is not None:
             self._node.destroy_subscription(entry.subscription)
         entry.subscription = entry.topic.subscribe_as_offered(
-            self._node, lambda message: self._on_message(entry, message), entry.reliable, entry.depth
+            self._node, lambda message, info: self._on_message(entry, message, info), entry.reliable, entry.depth
         )
 
     def _tell(self, name: str, line: str, new: bool) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -313,6 +314,17 @@ def test_a_new_episode_drops_what_was_being_predicted_and_resets_the_policy_befo
     robot.observe()
     spin.until(lambda: len(robot.commands) == 2)
     assert old_ns not in stamps(robot.commands) and slow.resets == 1
+
+
+def test_a_reset_that_fails_is_tried_again(spin, probe):
+    node, robot = moving(spin, probe)
+    outcomes = iter([RuntimeError("no memory"), None])
+    node._predictor.policy = Mock(wraps=node._predictor.policy, **{"reset.side_effect": outcomes})
+    assert spin.call(probe, Trigger, "policy/reset").success
+    for held in (2, 3):  # a hold, then a chunk
+        robot.observe(8)
+        spin.until(lambda held=held: len(robot.commands) >= held)
+    assert is_hold(robot.commands[1]) and next(outcomes, "none") == "none"
 
 
 def test_a_reload_waits_for_no_prediction_that_never_ends_and_says_so(spin, probe, monkeypatch):

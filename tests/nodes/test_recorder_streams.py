@@ -12,9 +12,10 @@ import pytest
 from drivers import BEST_EFFORT, RELIABLE, Driver  # type: ignore[import-not-found]
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from lrm_ros import messages
+from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.record.journal import read_info, read_journal
@@ -27,9 +28,9 @@ S = 1_000_000_000
 class Desk:
     """A recorder, a caller and the drivers in front of it."""
 
-    def __init__(self, spin, probe, folder: Path, **parameters) -> None:
+    def __init__(self, spin, probe, folder: Path, task_text: str = "put it there") -> None:
         self.spin, self.probe, self.folder = spin, probe, folder
-        self.node = spin.start(RecorderNode(folder=str(folder), min_free_mb=1, task_text="put it there", **parameters))
+        self.node = spin.start(RecorderNode(folder=str(folder), min_free_mb=1, task_text=task_text))
 
     def driver(self, qos=RELIABLE) -> Driver:
         self.driving = Driver(self.probe, qos, size=96, sends=True)
@@ -149,6 +150,22 @@ def test_an_episode_in_which_nothing_was_sent_is_not_good_and_a_second_one_keeps
     assert sorted(p.name for p in desk.folder.iterdir()) == ["e1.mcap.faulty", "e1_2.mcap.faulty"]
 
 
+@pytest.mark.parametrize("own_text", [True, False])
+def test_another_task_in_the_middle_spoils_an_episode_that_has_no_text_of_its_own(desk, spin, probe, own_text):
+    desk.driver()
+    desk.more("actions", 3)
+    task = topics.TASK.publisher(probe)
+    if not own_text:
+        desk.node.set_parameters([Parameter("task_text", value="")])
+    for text in ("put it there", "put it there", "give it to me"):
+        task.publish(String(data=text))
+        spin.until(lambda text=text: desk.node._task == text)
+        assert desk.node._writer is not None or desk.start().success
+    ended = desk.end()
+    assert ended.success == own_text, ended.message
+    assert own_text or "became 'give it to me' in the middle of an episode of 'put it there'" in ended.message
+
+
 def test_joint_states_in_parts_and_with_more_joints_are_recorded(desk, probe):
     driver = desk.driver()
     driver.every["joint_states"] = 0
@@ -200,4 +217,5 @@ class Endless:
     def take_message(self, *_) -> tuple[JointState, dict[str, int]]:
         self.taken += 1
         now_ns = time.time_ns()
-        return self._message(), {"source_timestamp": now_ns - 3600 * S, "received_timestamp": now_ns}
+        times = {"source_timestamp": now_ns - 3600 * S, "received_timestamp": now_ns}
+        return self._message(), times | {"publication_sequence_number": self.taken}

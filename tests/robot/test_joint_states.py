@@ -87,9 +87,16 @@ def test_it_is_not_forgiven_because_all_joints_pass_zero_but_after_some_time(sta
         (JOINTS, [0.0, float("nan"), 0.0, 0.0, 0.0, 0.0], "shoulder_lift = nan; check the arm's encoders"),
         (JOINTS, [0.0, float("inf"), 0.0, 0.0, 0.0, 0.0], "shoulder_lift = inf"),
         (JOINTS, [0.0] * 5, "5 positions for 6 names"),
-        (JOINTS, [], "0 positions for 6 names"),
+        (JOINTS, [], "0 positions for 6 names; its driver must publish the position of each joint"),
+        ([], [0.0] * 6, "6 positions for 0 names"),
+        ([*JOINTS, JOINTS[0]], [*Q, 0.9], "joint shoulder_pan more than once in a message"),
     ],
 )
 def test_numbers_that_cannot_be_used_are_named(states, names, positions, says):
     with pytest.raises(ValueError, match=says):
         states.add(DT, names, positions, 0.0)
+
+
+def test_joints_that_are_not_the_contracts_may_have_no_position(states):
+    assert states.add(DT, ["wheel_left", "wheel_right"], [], 0.0) is None
+    np.testing.assert_allclose(states.add(DT, JOINTS, Q, 0.0), Q, atol=1e-6)

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lrm_ros.ros.stamps import CLOCK_NS, StampCheck, clock_words
+from lrm_ros.ros.stamps import BACK_S, CLOCK_NS, StampCheck, clock_words
 
 S = 1_000_000_000
 NOW = 1_795_000_000 * S
@@ -79,3 +79,23 @@ def test_late_messages_are_not_refused_but_the_least_lag_tells_of_a_clock():
 )
 def test_the_words_name_side_and_cure(lag_ns, says):
     assert says in clock_words(lag_ns) and "use_sim_time" in clock_words(lag_ns)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        (range(1, 20), False),
+        ([7, 8, 9, 1, 2, 3, 4], False),  # started again
+        ([7, 1, 8, 2, 9, 3, 10], True),
+        ([1, 1, 2, 2, 3, 3], True),
+        ([None] * 20, False),
+    ],
+)
+def test_two_publishers_of_the_same_are_found_by_their_numbers(numbers, says):
+    check = StampCheck()
+    assert [check.several(number, k / 10) for k, number in enumerate(numbers)][-1] == says
+
+
+def test_a_publisher_that_is_started_again_now_and_then_is_one():
+    check = StampCheck()
+    assert not any(check.several(1, k * BACK_S) for k in range(10))

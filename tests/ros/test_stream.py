@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from lrm_ros.ros.stream import Stream
@@ -11,7 +12,7 @@ DT_NS = 100_000_000
 
 
 def stream(watched: bool = True) -> Stream:
-    made = Stream("joint_states", 10.0, 0.1, lambda name, line: None)
+    made = Stream("joint_states", 10.0, 0.1, lambda name, line, new: None)
     made.watched = watched
     return made
 
@@ -32,3 +33,28 @@ def test_a_pause_spoils_no_episode_that_is_not_running():
     found.usable(0.0)
     found.usable(9.0)
     assert not found.happened
+
+
+@pytest.mark.parametrize(("answer_s", "missing"), [(0.98, False), (1.02, False), (0.8, True)])
+def test_an_answer_that_is_looked_at_just_before_its_cause_is_one(answer_s, missing):
+    cause, answer = stream(), stream()
+    answer.usable(answer_s)
+    cause.usable(1.0)
+    for now_s in (1.1, 1.4, 1.7):
+        answer.look_after(cause, now_s)
+    assert bool(answer.line) == missing
+
+
+@pytest.mark.parametrize(("hz", "slow"), [(10.0, False), (5.0, False), (4.0, True)])
+def test_half_the_rate_is_enough_whenever_it_is_looked_at(hz, slow):
+    found, draws = stream(), np.random.default_rng(0)
+    times = np.sort(np.concatenate([np.arange(0, 60, 1 / hz), np.arange(0.0, 60, 0.25) + 1e-3]))
+    arrivals, lines = set(np.arange(0, 60, 1 / hz)), set()
+    for now_s in times:
+        if now_s in arrivals:
+            found.stamp_ns = round((now_s + draws.uniform(1.0, 1.02)) * 1e9)
+            found.usable(float(now_s))
+        else:
+            found.look(float(now_s), 0.0)
+            lines.add(found.line)
+    assert (lines > {""}) == slow

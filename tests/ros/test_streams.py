@@ -22,6 +22,7 @@ from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
 S = 1_000_000_000
+TWO = {"front/image_raw", "joint_states"}
 
 
 class Ear:
@@ -130,6 +131,15 @@ def test_a_stream_that_stops_is_named_until_it_comes_again(spin, driver, ear, to
     assert "stopped" in ear.streams.end()[topic], "the episode has a hole"
     ear.streams.begin()
     assert not ear.streams.end()
+
+
+def test_two_publishers_of_the_same_are_named_until_there_is_one(spin, driver, ear):
+    other = spin.add(LrmNode("leftover", RecorderConfig, {}))
+    second = Driver(other)
+    spin.until(lambda: all("more than one publisher (leftover, " in ear.fault(topic) for topic in TWO), what="fault")
+    assert ear.streams.not_ready().keys() >= TWO
+    other.destroy_timer(second.timer)
+    spin.until(lambda: not ear.streams.faults())
 
 
 def test_a_stream_whose_node_is_gone_says_so(spin, probe, driver, ear):
