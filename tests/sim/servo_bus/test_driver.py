@@ -17,7 +17,7 @@ from lrm_ros.sim.servo_bus.server import Server
 
 pytestmark = needs_driver
 
-RANGES = {name: (500, 3500) for name in JOINTS}
+RANGES = dict.fromkeys(JOINTS, (500, 3500))
 
 
 def follower(server: Server, name: str, folder: Path):
