@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from lrm_ros.sim.servo_bus.server import Server
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 PATIENCE = 30.0  # s, after which a condition that does not come is a failure
+TIME_OUT = 0.4  # s, of the driver for an answer
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -48,8 +51,20 @@ def without_driver() -> str:
 needs_driver = pytest.mark.skipif(bool(without_driver()), reason=without_driver())
 
 
+def patient(bus: Any) -> Any:
+    """Make a driver wait longer than its 50 ms: here it computes in one process with the servos, and waits busily."""
+    brief = bus.port_handler.setPacketTimeout
+
+    def longer(length: int) -> None:
+        brief(length)
+        bus.port_handler.packet_timeout = TIME_OUT * 1000
+
+    bus.port_handler.setPacketTimeout = longer
+    return bus
+
+
 @contextlib.contextmanager
-def driver(port: str, degrees: bool = True) -> Iterator[object]:
+def driver(port: str) -> Iterator[Any]:
     """LeRobot's bus of an SO-101, not connected; closed at the end."""
     from lerobot.motors import Motor, MotorCalibration, MotorNormMode
     from lerobot.motors.feetech import FeetechMotorsBus
@@ -57,10 +72,13 @@ def driver(port: str, degrees: bool = True) -> Iterator[object]:
     modes = [MotorNormMode.DEGREES] * 5 + [MotorNormMode.RANGE_0_100]
     motors = {name: Motor(i, "sts3215", mode) for i, (name, mode) in enumerate(zip(JOINTS, modes, strict=True), 1)}
     calibration = {name: MotorCalibration(i, 0, 0, 0, 4095) for i, name in enumerate(JOINTS, 1)}
-    bus = FeetechMotorsBus(port, motors, calibration)
+    bus = patient(FeetechMotorsBus(port, motors, calibration))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
     try:
         yield bus
     finally:
+        sys.setswitchinterval(interval)
         if bus.is_connected:
             bus.port_handler.is_using = False
             with contextlib.suppress(Exception):  # a test may have pulled the port out

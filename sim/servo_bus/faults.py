@@ -44,7 +44,7 @@ class Wire:
 
     Attributes:
         faults: those that strike now; they strike in this order.
-        struck: how many answers were struck so far.
+        struck: how many times a fault has struck.
     """
 
     def __init__(self, seed: int = 0) -> None:

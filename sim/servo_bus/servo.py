@@ -122,6 +122,7 @@ class Servo:
             if (self._goal() - self._present()) * self._overloaded_by < 0:  # away from what it pressed against
                 self._latched &= ~protocol.OVERLOAD
                 self._overloaded_by = 0.0
+                self._target = None  # from where it is, not from where it wanted to be
         self._show(0.0)
 
     # ---- the motor ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from servo_buses import JOINTS, arms, driver, needs_driver, wait_until  # type: ignore[import-not-found]
+from servo_buses import JOINTS, arms, driver, needs_driver, patient, wait_until  # type: ignore[import-not-found]
 
 from lrm_ros.sim.servo_bus import protocol
 from lrm_ros.sim.servo_bus.registers import BAUD_RATES
@@ -29,7 +29,9 @@ def follower(server: Server, name: str, folder: Path):
         for i, (joint, (low, high)) in enumerate(RANGES.items(), 1)
     }
     (folder / f"{name}.json").write_text(json.dumps(calibration))
-    return SO101Follower(SO101FollowerConfig(port=server.ports[name].path, id=name, calibration_dir=folder))
+    robot = SO101Follower(SO101FollowerConfig(port=server.ports[name].path, id=name, calibration_dir=folder))
+    patient(robot.bus)
+    return robot
 
 
 def test_the_robot_connects_moves_and_goes_limp(tmp_path):
@@ -149,7 +151,7 @@ def test_new_servos_get_their_ids_one_by_one():
             assert bus.broadcast_ping() == {1: 777, 6: 777}
 
 
-def test_the_bus_moves_while_it_is_read_and_sees_each_instruction():
+def test_the_joints_move_while_they_are_read():
     with arms("follower") as server, driver(server.ports["follower"].path) as bus:
         bus.connect()
         bus.write("Goal_Velocity", "wrist_roll", 200)
@@ -161,6 +163,17 @@ def test_the_bus_moves_while_it_is_read_and_sees_each_instruction():
             seen.append(bus.read("Present_Position", "wrist_roll", normalize=False))
         assert seen == sorted(seen)
         assert len(set(seen)) > 20, "on its way, not at once"
+
+
+def test_connecting_and_going_asks_what_the_driver_is_known_to_ask():
+    with arms("follower") as server, driver(server.ports["follower"].path) as bus:
+        seen = server.buses["follower"].seen
+        bus.connect()
+        bus.configure_motors()
+        bus.disconnect()
         with server.lock:
-            kinds = {packet.instruction for packet in server.buses["follower"].seen}
-        assert kinds == {protocol.PING, protocol.READ, protocol.WRITE}
+            first = [(packet.instruction, packet.parameters[:1]) for packet in seen if packet.id == 1]
+        asked = [(protocol.PING, b"")] + [(protocol.READ, bytes([at])) for at in (3, 0, 1)]
+        configured = [(protocol.WRITE, bytes([at])) for at in (7, 85, 41)] + [(protocol.READ, bytes([18]))]
+        gone = [(protocol.WRITE, bytes([at])) for at in (40, 55)]
+        assert first == asked + configured + gone
