@@ -116,6 +116,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "lrm_ros.sim.maniskill",
             "lrm_ros.sim.metaworld",
             "lrm_ros.sim.render",
+            "lrm_ros.sim.servo_bus",
             "lrm_ros.sim.tabletop",
             "lrm_ros.sim.twin",
             "lrm_ros.sim.vector",
