@@ -79,7 +79,7 @@ class ImageTimes:
     """Whether the newest images of all cameras are so young that a better moment will not come.
 
     Younger than half a control period: an image follows its joint state. Cameras that are triggered each by itself are
-    seldom all that young: at the best moment the oldest of n images of one rate is up to (n - 1) / n of their period old.
+    seldom all that young: at the best moment the oldest of n images of one rate is up to (n - 1) / n of a period old.
     """
 
     def __init__(self, cameras: Sequence[str], dt_s: float) -> None:

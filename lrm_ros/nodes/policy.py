@@ -206,9 +206,12 @@ class PolicyNode(LrmNode[PolicyConfig]):
         chunk = self._arm.asked
         if chunk is not None and stamp_ns < self._predictor.timing.due_ns(chunk.stamp_ns):
             return None
-        if not self._images.young(time.monotonic()):
+        frames = {name: self._frames[name] for name in names}
+        # Of about the state's time; or as young as they get, where a camera's stamps are later than its exposures.
+        of_now = all(stamp_ns - frame.stamp_ns < self._dt_ns / 2 for frame in frames.values())
+        if not of_now and not self._images.young(time.monotonic()):
             return None
-        return Observation(stamp_ns, {name: self._frames[name] for name in names}, state, self._task)
+        return Observation(stamp_ns, frames, state, self._task)
 
     def _sent_after(self, ns: float) -> bool:
         """Return whether the arm's newest sent command is younger than ``ns``."""
