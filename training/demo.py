@@ -18,6 +18,7 @@ from pathlib import Path
 from lrm_ros.environment import import_fault
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
+from lrm_ros.options import whole
 from lrm_ros.programs import INTERRUPTED
 from lrm_ros.seeds import QUICK_DEMO
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="smaller numbers, same code: under five minutes")
     parser.add_argument("--fresh", action="store_true", help="delete an earlier run first")
     parser.add_argument("--run", type=Path, help="run folder (default runs/demo, with --quick runs/demo_quick)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0), default=0)
     args = parser.parse_args(argv)
     run = args.run or Path("runs/demo_quick" if args.quick else "runs/demo")
     if wrong := import_fault():

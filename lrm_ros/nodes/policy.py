@@ -33,8 +33,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     Real time: a thread predicts, so that a slow policy starves nothing. The next chunk is begun so early that it is
     there before the executed part of the running one ends (``lrm_ros.chunk_timing``); the arm skips the actions whose
-    time has passed meanwhile. It looks at images that are young (``ImageTimes``). When an input stops or cannot be used,
-    the policy raises anything, a policy is loaded, or the node is deactivated or ends, the arm is told to hold
+    time has passed meanwhile. It looks at images that are young (``ImageTimes``). When an input stops or cannot be
+    used, the policy raises anything, a policy is loaded, or the node is deactivated or ends, the arm is told to hold
     the last target it was sent (``lrm_ros.ros.arm_client``). It acts again when everything is good again.
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that

@@ -18,6 +18,7 @@ import numpy as np
 
 from lrm_ros import seeds
 from lrm_ros.files import claim_folder, replacing
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, random_walk
@@ -104,11 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     """Command line: ``python -m lrm_ros.sim.twin.generate --out DIR --episodes N``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--episodes", type=int, default=1500)
+    parser.add_argument("--episodes", type=whole(1), default=1500)
     parser.add_argument(
-        "--seed", type=int, default=seeds.GENERATED.first, help="of the first episode (default %(default)s)"
+        "--seed", type=whole(0), default=seeds.GENERATED.first, help="of the first episode (default %(default)s)"
     )
-    parser.add_argument("--stride", type=int, default=2, help="keep every N-th control step")
+    parser.add_argument("--stride", type=whole(1), default=2, help="keep every N-th control step")
     args = parser.parse_args(argv)
     if warning := seeds.held_out_warning(args.seed, args.episodes):
         print(f"warning: {warning}", file=sys.stderr)

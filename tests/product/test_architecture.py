@@ -75,6 +75,7 @@ UPSTREAM: dict[str, set[str]] = {
     "nodes": CORE | {"ros"},
     "graph": {"types", "config", "parameters", "environment", "programs"},
     "completion": set(),
+    "options": set(),
     "cli": {"programs", "completion"},
 }
 LONGEST = 350  # lines of a file

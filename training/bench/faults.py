@@ -25,6 +25,7 @@ import numpy as np
 
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.policy import PolicyNode
+from lrm_ros.options import whole
 from lrm_ros.progress import progress_bar
 from lrm_ros.ros.program import run
 from lrm_ros.ros.stamps import STILL
@@ -180,8 +181,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lrm bench faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--times", type=int, default=20, help="how often each fault happens (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--times", type=whole(1), default=20, help="how often each fault happens (default 20)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the moments")
     parser.add_argument("--only", nargs="+", choices=[*MESSAGES, *CALLS, *SIGNALS, "SIGKILL"], metavar="FAULT")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the policy node's output to FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.options import whole
 from lrm_ros.training.reward.data.keyframes import write_keyframes
 from lrm_ros.training.reward.data.shards import read_rows
 from lrm_ros.training.reward.data.sources.episode import Entry, SourceEpisode
@@ -128,12 +129,14 @@ def measure(
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm bench keyframes``."""
     parser = argparse.ArgumentParser(prog="lrm bench keyframes", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--episodes", type=int, default=20, help="episodes of each kind of video")
-    parser.add_argument("--frames", type=int, default=100, help="frames an episode, 30 a second")
-    parser.add_argument("--size", type=int, default=256, help="width and height of the frames [pixels]")
-    parser.add_argument("--gop", type=int, nargs="+", default=[2, 12, 250], help="frames between key frames")
+    parser.add_argument("--episodes", type=whole(1), default=20, help="episodes of each kind of video")
+    parser.add_argument("--frames", type=whole(1), default=100, help="frames an episode, 30 a second")
+    parser.add_argument("--size", type=whole(1), default=256, help="width and height of the frames [pixels]")
+    parser.add_argument("--gop", type=whole(1), nargs="+", default=[2, 12, 250], help="frames between key frames")
     parser.add_argument("--codec", choices=("libx264", "libsvtav1"), default="libx264")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each; the best and the median are reported")
+    parser.add_argument(
+        "--rounds", type=whole(1), default=5, help="rounds of each; the best and the median are reported"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.files import read_lines
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 
 STAGES = ("worlds", "reward", "update")
@@ -87,10 +88,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", required=True, help="folder of the policy to refine; it is not changed")
     parser.add_argument("--config", default="config/ppo_twin.yaml", help="YAML file of settings")
     parser.add_argument("--reward", default="tri", help="which reward (default: tri)")
-    parser.add_argument("--worlds", type=int, nargs="+", default=[4, 8, 16, 32], help="numbers of worlds")
-    parser.add_argument("--steps", type=int, default=80, help="control steps of each world in an iteration")
-    parser.add_argument("--iterations", type=int, default=4, help="iterations of a run, of which the first is left out")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of in process and through the nodes; 0: neither")
+    parser.add_argument("--worlds", type=whole(1), nargs="+", default=[4, 8, 16, 32], help="numbers of worlds")
+    parser.add_argument("--steps", type=whole(1), default=80, help="control steps of each world in an iteration")
+    parser.add_argument(
+        "--iterations", type=whole(1), default=4, help="iterations of a run, of which the first is left out"
+    )
+    parser.add_argument(
+        "--rounds", type=whole(0), default=2, help="rounds of in process and through the nodes; 0: neither"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     if args.iterations < 2 or min(args.worlds) < 1:

@@ -27,6 +27,7 @@ from lrm_ros.config import EvaluatorConfig, RobotContract
 from lrm_ros.graph.graphs import NodeSpec, nodes_of
 from lrm_ros.graph.runner import Graph
 from lrm_ros.nodes.policy import PolicyNode
+from lrm_ros.options import number, whole
 from lrm_ros.policy import Policy
 from lrm_ros.ros.base import set_transport
 from lrm_ros.ros.executor import make_executor
@@ -213,10 +214,12 @@ def main(argv: list[str] | None = None) -> int:
         prog="lrm bench realtime", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", required=True, metavar="FOLDER", help="policy, e.g. runs/demo/iter_002/policy")
-    parser.add_argument("--sleep-ms", type=float, nargs="+", default=[0, 50, 200, 600], help="default 0 50 200 600")
-    parser.add_argument("--episodes", type=int, default=60, help="start poses, one episode each (default 60)")
-    parser.add_argument("--first-seed", type=int, default=EvaluatorConfig.first_seed, help="of the start poses")
-    parser.add_argument("--max-steps", type=int, default=EvaluatorConfig.max_steps, help="control steps an episode")
+    parser.add_argument("--sleep-ms", type=number(), nargs="+", default=[0, 50, 200, 600], help="default 0 50 200 600")
+    parser.add_argument("--episodes", type=whole(1), default=60, help="start poses, one episode each (default 60)")
+    parser.add_argument("--first-seed", type=whole(0), default=EvaluatorConfig.first_seed, help="of the start poses")
+    parser.add_argument(
+        "--max-steps", type=whole(1), default=EvaluatorConfig.max_steps, help="control steps an episode"
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the nodes' output to FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)

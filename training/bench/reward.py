@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.options import number, whole
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, find_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
@@ -124,10 +125,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lrm bench reward", description=__doc__)
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch", type=int, default=32, help="frames in a batch")
-    parser.add_argument("--size", type=int, default=96, help="width and height of the frames [pixels]")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads on a CPU")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each figure")
+    parser.add_argument("--batch", type=whole(1), default=32, help="frames in a batch")
+    parser.add_argument("--size", type=whole(1), default=96, help="width and height of the frames [pixels]")
+    parser.add_argument("--threads", type=whole(1), default=1, help="torch threads on a CPU")
+    parser.add_argument("--seconds", type=number(above=True), default=2.0, help="time for each figure")
     parser.add_argument("--no-generate", action="store_true", help="skip the generate read-out")
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
     args = parser.parse_args(argv)

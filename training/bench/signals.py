@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lrm_ros.options import whole
 from lrm_ros.programs import ASK_TO_STOP
 from lrm_ros.progress import progress_bar
 
@@ -185,9 +186,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="lrm bench signals", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--starts", type=int, default=500, help="how many starts and stops (default 500)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
-    parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="the load (default 2 a core)")
+    parser.add_argument("--starts", type=whole(1), default=500, help="how many starts and stops (default 500)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the moments and signals")
+    parser.add_argument(
+        "--at-once", type=whole(1), default=2 * (os.cpu_count() or 1), help="the load (default 2 a core)"
+    )
     parser.add_argument("--only", nargs="+", choices=list(PROGRAMS), metavar="PROGRAM", help=", ".join(PROGRAMS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)

@@ -30,6 +30,7 @@ from lrm_ros.config_files import to_dict
 from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
 from lrm_ros.nodes.camera import read_counter
+from lrm_ros.options import number
 from lrm_ros.record import journal
 from lrm_ros.ros.base import set_transport
 from lrm_ros.types import ActionChunk
@@ -182,7 +183,7 @@ def received(path: Path) -> tuple[int, list[float]]:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; 1 if frames were lost."""
     parser = argparse.ArgumentParser(prog="lrm bench topics", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to record (default 60)")
+    parser.add_argument("--seconds", type=number(above=True), default=60.0, help="how long to record (default 60)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as folder:

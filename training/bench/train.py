@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config_files import load_yaml
+from lrm_ros.options import number, whole
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.bench.flops import peak_tflops, step_flops
 from lrm_ros.training.reward.train.config import LrmTrainConfig
@@ -194,13 +195,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--method", choices=("sft", "dpo"), action="append", help="default: both")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--config", type=Path, help="hyperparameters (YAML); default: config/lrm_train.yaml's")
-    parser.add_argument("--batch-size", type=int, help="examples a step (default: the configuration's)")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps, after two to warm up")
-    parser.add_argument("--height", type=int, default=480, help="image height [pixels]")
-    parser.add_argument("--width", type=int, default=640, help="image width [pixels]")
-    parser.add_argument("--prompt-tokens", type=int, default=200, help="text tokens of the prompt")
-    parser.add_argument("--reasoning-tokens", type=int, default=60, help="text tokens before the label")
-    parser.add_argument("--peak-tflops", type=float, help="the GPU's dense bfloat16 peak, if it is not in the table")
+    parser.add_argument("--batch-size", type=whole(1), help="examples a step (default: the configuration's)")
+    parser.add_argument("--steps", type=whole(1), default=5, help="measured steps, after two to warm up")
+    parser.add_argument("--height", type=whole(1), default=480, help="image height [pixels]")
+    parser.add_argument("--width", type=whole(1), default=640, help="image width [pixels]")
+    parser.add_argument("--prompt-tokens", type=whole(0), default=200, help="text tokens of the prompt")
+    parser.add_argument("--reasoning-tokens", type=whole(0), default=60, help="text tokens before the label")
+    parser.add_argument(
+        "--peak-tflops", type=number(above=True), help="the GPU's dense bfloat16 peak, if it is not in the table"
+    )
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
     args = parser.parse_args(argv)
 

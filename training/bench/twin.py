@@ -25,6 +25,7 @@ from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
 from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
+from lrm_ros.options import whole
 from lrm_ros.ros.base import set_transport
 from lrm_ros.types import ActionChunk
 
@@ -113,7 +114,7 @@ def through_nodes(steps: int, log: Path | None = None) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="lrm bench twin", description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000, help="control steps of each measurement (default 1000)")
+    parser.add_argument("--steps", type=whole(1), default=1000, help="control steps of each measurement (default 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as folder:

@@ -8,6 +8,7 @@ import json
 import time
 from pathlib import Path
 
+from lrm_ros.options import whole
 from lrm_ros.sim.twin.expert import expert_targets
 from lrm_ros.sim.twin.world import World
 
@@ -49,7 +50,7 @@ def measure(world: World, steps: int) -> dict[str, float]:
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m lrm_ros.training.bench.world", description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000, help="control steps (default 1000)")
+    parser.add_argument("--steps", type=whole(1), default=1000, help="control steps (default 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     options = parser.parse_args(argv)
     import torch

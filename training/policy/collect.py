@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.options import number, whole
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.seeds import held_out_warning
@@ -115,10 +116,12 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="lrm collect", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, help="folder of the journals; an interrupted collection resumes")
-    parser.add_argument("--episodes", type=int, default=20, help="number of start poses")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first start pose; the next are one higher")
+    parser.add_argument("--episodes", type=whole(1), default=20, help="number of start poses")
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, help="seed of the first start pose; the next are one higher"
+    )
     parser.add_argument("--kind", choices=KINDS, default="success", help="the expert, or a kind of failure")
-    parser.add_argument("--disturbance", type=float, default=0.02, help="noise on the executed targets [rad]")
+    parser.add_argument("--disturbance", type=number(), default=0.02, help="noise on the executed targets [rad]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     arguments = parser.parse_args(argv)
     if warning := held_out_warning(arguments.seed, arguments.episodes):

@@ -19,6 +19,7 @@ from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.files import write_json
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
+from lrm_ros.options import number, whole
 from lrm_ros.programs import INTERRUPTED, exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import paired, proportion
@@ -29,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     defaults = EvaluatorConfig()
     parser = argparse.ArgumentParser(prog="lrm evaluate", description="Measure a policy in the twin on fixed seeds.")
     parser.add_argument("checkpoint", help="folder of the policy")
-    parser.add_argument("--episodes", type=int, default=defaults.episodes)
+    parser.add_argument("--episodes", type=whole(1), default=defaults.episodes)
     parser.add_argument(
-        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+        "--first-seed", type=whole(0), default=0, help=f"keep those from {HELD_OUT.first} on for final results"
     )
-    parser.add_argument("--max-steps", type=int, default=defaults.max_steps, help="control steps an episode")
+    parser.add_argument("--max-steps", type=whole(1), default=defaults.max_steps, help="control steps an episode")
     parser.add_argument(
         "--execute-steps",
-        type=int,
+        type=whole(1),
         default=PolicyConfig.execute_steps,
         help="actions executed of every chunk, as the policy was refined with (default %(default)s)",
     )
@@ -46,9 +47,11 @@ def main(argv: list[str] | None = None) -> int:
         help="result file (default: CHECKPOINT.evaluation.json); through the nodes resumed if cut short",
     )
     parser.add_argument("--against", type=Path, metavar="FILE", help="result file of another policy to compare with")
-    parser.add_argument("--worlds", type=int, default=0, help="parallel worlds in this process instead of the nodes")
-    parser.add_argument("--noise-std", type=float, default=0.0, help="with --worlds: exploration noise, std [rad]")
-    parser.add_argument("--noise-seed", type=int, default=0, help="with --worlds: seed of that noise")
+    parser.add_argument(
+        "--worlds", type=whole(0), default=0, help="parallel worlds in this process instead of the nodes"
+    )
+    parser.add_argument("--noise-std", type=number(), default=0.0, help="with --worlds: exploration noise, std [rad]")
+    parser.add_argument("--noise-seed", type=whole(0), default=0, help="with --worlds: seed of that noise")
     args = parser.parse_args(argv)
     if args.json is None:
         folder = Path(args.checkpoint)

@@ -22,6 +22,7 @@ import numpy as np
 from lrm_ros.config import FinetuneConfig, RobotContract
 from lrm_ros.config_files import add_options, from_options, to_dict
 from lrm_ros.contract import contract_differences, load_contract, save_contract
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.training.policy.batches import TrainingData, add_state_noise, jitter_hues
@@ -259,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", action="append", required=True, help="LeRobotDataset folder; may be repeated")
     parser.add_argument("--out", required=True, help="folder of the new checkpoint; an interrupted run is resumed")
     add_options(parser, FinetuneConfig)
-    parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
+    parser.add_argument("--threads", type=whole(1), help="torch threads (default: torch's)")
     parser.add_argument("--json", metavar="FILE", help="write the metrics to this file")
     arguments = parser.parse_args(argv)
 

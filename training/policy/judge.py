@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrm_ros.config import RewardConfig
+from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.record.journal import JournalError, last_frames, read_info
 from lrm_ros.reward.engine import RewardEngine
@@ -89,8 +90,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="journals or folders of them")
     parser.add_argument("--model", default=default.model, help="'tiny', a folder or a Hugging Face name")
     parser.add_argument("--camera", default=default.camera, help="camera whose frames are judged")
-    parser.add_argument("--frames", type=int, default=default.judge_frames, help="how many last frames are judged")
-    parser.add_argument("--threshold", type=float, default=default.judge_threshold, help="keep from this mean p(done)")
+    parser.add_argument("--frames", type=whole(1), default=default.judge_frames, help="how many last frames are judged")
+    parser.add_argument(
+        "--threshold", type=number(), default=default.judge_threshold, help="keep from this mean p(done)"
+    )
     parser.add_argument("--readout", default=default.readout, choices=("forward", "generate"))
     parser.add_argument("--device", default=default.device)
     parser.add_argument("--json", type=Path, help="write the verdicts to this file")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lrm_ros.config import PolicyConfig, RefineConfig
 from lrm_ros.config_files import from_dict, load_yaml, to_dict
 from lrm_ros.files import read_lines
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.sim.vector.rewards import REWARDS
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, e.g. worlds=24 or ppo.lr=1e-5"
     )
-    parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
+    parser.add_argument("--threads", type=whole(1), help="torch threads (default: torch's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the history here")
     args = parser.parse_args(argv)
     try:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.files import write_json, write_text
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.ppo.evaluate import SFT, WAYS, RefinedRun, evaluate_all, read_runs
@@ -145,12 +146,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="finished run folders of 'lrm ppo' from one policy")
     parser.add_argument("--out", required=True, type=Path, help="folder of the report and of what was measured")
-    parser.add_argument("--episodes", type=int, default=320, help="start poses (default 320)")
+    parser.add_argument("--episodes", type=whole(1), default=320, help="start poses (default 320)")
     parser.add_argument(
-        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+        "--first-seed", type=whole(0), default=0, help=f"keep those from {HELD_OUT.first} on for final results"
     )
-    parser.add_argument("--worlds", type=int, default=16, help="simulated worlds at once")
-    parser.add_argument("--max-steps", type=int, default=60, help="control steps an episode")
+    parser.add_argument("--worlds", type=whole(1), default=16, help="simulated worlds at once")
+    parser.add_argument("--max-steps", type=whole(1), default=60, help="control steps an episode")
     args = parser.parse_args(argv)
     if args.episodes < 1:
         parser.error(f"--episodes must be at least 1, got {args.episodes}")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros import seeds
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.training.reward.data.keyframes import write_keyframes
 from lrm_ros.training.reward.data.sources.episode import Entry
@@ -187,17 +188,19 @@ def main(argv: list[str] | None = None) -> int:
         "--robomimic", action="append", default=[], nargs=2, metavar=("PATH", "TASK"), help="robomimic's HDF5, its task"
     )
     for simulator in SIMULATORS:
-        parser.add_argument(f"--{simulator}", type=int, default=0, metavar="N", help="generate N episodes of each task")
+        parser.add_argument(
+            f"--{simulator}", type=whole(0), default=0, metavar="N", help="generate N episodes of each task"
+        )
     parser.add_argument("--zero-shot", action="store_true", help="use the simulators' held-out tasks instead")
-    parser.add_argument("--per-source", type=int, metavar="N", help="maximum number of episodes of each source")
+    parser.add_argument("--per-source", type=whole(1), metavar="N", help="maximum number of episodes of each source")
     parser.add_argument(
         "--shuffle",
-        type=int,
+        type=whole(1),
         default=1000,
         metavar="N",
         help="shuffle buffer in episodes; 1: the source's order",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle and the simulators' start poses")
+    parser.add_argument("--seed", type=whole(0), default=0, help="seed of the shuffle and the simulators' start poses")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the manifest and the throughput to this file")
     args = parser.parse_args(argv)
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "json", "per_source")}

@@ -20,6 +20,7 @@ import numpy as np
 
 from lrm_ros import seeds
 from lrm_ros.files import claim_folder, replacing
+from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.sim.behaviour import KINDS as BEHAVIOURS
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
@@ -147,11 +148,13 @@ def main(argv: list[str] | None = None) -> int:
         help="a source, several times for several; 'train': all but those held out, 'others': these without the twin, "
         f"'tabletop': its families, 'zero-shot': those held out. Sources: {', '.join(SOURCES)}",
     )
-    parser.add_argument("--episodes", type=int, default=80, help="of each source")
+    parser.add_argument("--episodes", type=whole(1), default=80, help="of each source")
     parser.add_argument(
-        "--seed", type=int, default=seeds.GENERATED.first, help="first of each source (default %(default)s)"
+        "--seed", type=whole(0), default=seeds.GENERATED.first, help="first of each source (default %(default)s)"
     )
-    parser.add_argument("--keep", type=float, default=1.0, help="share of the frames to keep; the twin keeps all")
+    parser.add_argument(
+        "--keep", type=number(above=True), default=1.0, help="share of the frames to keep; the twin keeps all"
+    )
     parser.add_argument("--kind", default="", help=f"behaviour of all episodes but the twin's: {', '.join(BEHAVIOURS)}")
     args = parser.parse_args(argv)
     if warning := seeds.held_out_warning(args.seed, args.episodes):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.training.reward.eval.eval_set import (
     EvalSet,
@@ -198,8 +199,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--readout", choices=("forward", "generate"), default="forward")
     parser.add_argument("--initial", action="store_true", help="show the first frame, too, in progress queries")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the pairs and of the random weights")
-    parser.add_argument("--rounds", type=int, default=1000, help="bootstrap rounds")
+    parser.add_argument("--seed", type=whole(0), default=0, help="seed of the pairs and of the random weights")
+    parser.add_argument("--rounds", type=whole(1), default=1000, help="bootstrap rounds")
     parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
 

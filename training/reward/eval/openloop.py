@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.files import write_json, write_text
+from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import proportion
@@ -175,24 +176,24 @@ def main(argv: list[str] | None = None) -> int:
         "--modes", nargs="+", choices=(*MODES, *VIDEO_HEADS), default=list(MODES),
         help=f"default: {' '.join(MODES)}; any other is asked alone, with its own weights as --model",
     )  # fmt: skip
-    parser.add_argument("--interval", type=int, default=1, help="score every K-th frame; official numbers: 1")
+    parser.add_argument("--interval", type=whole(1), default=1, help="score every K-th frame; official numbers: 1")
     parser.add_argument(
         "--answers", choices=ANSWERS, default="mean",
         help="mean: expectation of the answer (default); nearest: the answer next to it; written: text, as upstream's",
     )  # fmt: skip
-    parser.add_argument("--episodes", type=int, default=80, help="start poses (default 80, as in the paper)")
+    parser.add_argument("--episodes", type=whole(1), default=80, help="start poses (default 80, as in the paper)")
     parser.add_argument(
-        "--first-seed", type=int, default=0, help=f"keep those from {HELD_OUT.first} on for final results"
+        "--first-seed", type=whole(0), default=0, help=f"keep those from {HELD_OUT.first} on for final results"
     )
-    parser.add_argument("--max-steps", type=int, default=60, help="control steps of every episode")
-    parser.add_argument("--worlds", type=int, default=8, help="simulated worlds at once")
-    parser.add_argument("--processes", type=int, help="worker processes of the worlds; default: one a core")
+    parser.add_argument("--max-steps", type=whole(1), default=60, help="control steps of every episode")
+    parser.add_argument("--worlds", type=whole(1), default=8, help="simulated worlds at once")
+    parser.add_argument("--processes", type=whole(1), help="worker processes of the worlds; default: one a core")
     parser.add_argument(
-        "--noise-std", type=float, default=0.0, help="standard deviation of the exploration noise [rad]"
+        "--noise-std", type=number(), default=0.0, help="standard deviation of the exploration noise [rad]"
     )
-    parser.add_argument("--noise-seed", type=int, default=0, help="seed of that noise")
-    parser.add_argument("--rounds", type=int, default=1000, help="bootstrap rounds")
-    parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
+    parser.add_argument("--noise-seed", type=whole(0), default=0, help="seed of that noise")
+    parser.add_argument("--rounds", type=whole(1), default=1000, help="bootstrap rounds")
+    parser.add_argument("--threads", type=whole(1), help="torch threads (default: torch's)")
     args = parser.parse_args(argv)
     if args.policy and not args.out:
         parser.error("--policy needs --out, a folder for the recordings")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.config_files import from_dict, load_yaml, to_dict
+from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.train.config import REASONINGS, LrmTrainConfig
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--teacher-model", default="", help="name of the vision-language model there")
     parser.add_argument("--teacher-cache", type=Path, help="folder of the teacher's texts (default: OUT/teacher)")
     parser.add_argument("--teacher-key-variable", default="", help="environment variable that holds the server's key")
-    parser.add_argument("--teacher-requests", type=int, default=8, help="requests at the same time")
+    parser.add_argument("--teacher-requests", type=whole(1), default=8, help="requests at the same time")
     parser.add_argument("--reasoning-only", action="store_true", help="ask the teacher for every text, then stop")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs into OUT/HEAD/logs")

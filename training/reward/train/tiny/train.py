@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrm_ros.commit import source_commit
+from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.folder import load_processor, qwen_config, save_processor
@@ -272,8 +273,10 @@ def main(argv: list[str] | None = None) -> int:
         help="shards by lrm_ros.sim.twin.generate or lrm_ros.training.reward.data.generate; more than once for more",
     )
     parser.add_argument("--out", type=Path, required=True, help=f"folder for the model; the shipped one: {TINY_FOLDER}")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps; 0.02 for a quick trial")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--scale", type=number(above=True), default=1.0, help="factor on all training steps; 0.02 for a quick trial"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--start", type=Path, metavar="MODEL", help="continue from this tiny model: the last step only")
     parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
