@@ -40,7 +40,9 @@ def test_what_is_not_judged_is_a_fault_with_the_reason_but_not_the_first_frame_o
     node = spin.start(RewardNode(model="fake", mode="contrastive", interval=1, realtime=realtime))
     says = lambda: node.diagnostics.faults.get("answers", "")  # noqa: E731
     spin.until(images.get_subscription_count)
-    for step, reason in enumerate(("", "no reward: no task yet; publish it on 'task'", "", "no reward: CUDA error", "")):
+    for step, reason in enumerate(
+        ("", "no reward: no task yet; publish it on 'task'", "", "no reward: CUDA error", "")
+    ):
         if step == 2:
             topics.TASK.publisher(probe).publish(String(data="put it there"))
             spin.until(lambda: node._task)
