@@ -117,7 +117,11 @@ class RewardConfig:
         "completion", "contrastive, progress, completion, tri, or roboreward, robometer, topreward (their own model)"
     )
     camera: str = _fix("front", "camera whose frames are judged")
-    readout: str = _opt("forward", "'forward' (one pass, probabilities of the answers) or 'generate'")
+    readout: str = _opt(
+        "forward",
+        "'forward' (one pass, probabilities of the answers) or 'generate'",
+        choices=("forward", "generate"),
+    )
     interval: int = _opt(10, "judge every K-th frame and hold the value in between (paper eq. 8)", *COUNT)
     scale: float = _opt(1.0, "factor on the published reward (paper eq. 8)", -1e6, 1e6)
     weights: tuple[float, ...] = _opt((1 / 3, 1 / 3, 1 / 3), "tri: weights of contrastive, progress, completion")
@@ -234,7 +238,7 @@ class RecorderConfig:
     """The recorder node."""
 
     folder: str = _opt("runs/recordings/episodes", "where journals are written")
-    image_format: str = _opt("jpeg", "'jpeg', 'png' (lossless) or 'raw'")
+    image_format: str = _opt("jpeg", "'jpeg', 'png' (lossless) or 'raw'", choices=("jpeg", "png", "raw"))
     jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100", 1, 100)
     min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]", 0, 10**12)
     realtime: bool = _fix(True, "inputs must keep coming; false: in lock-step with the twin, like its own 'realtime'")

@@ -36,7 +36,10 @@ def option(default: Any, help: str, low: float | None = None, high: float | None
 
 
 def out_of_range(field: dataclasses.Field[Any], value: Any) -> str:
-    """Return what a value must be if it is out of its field's range, e.g. ``from 0 to 1``; else nothing."""
+    """Return what a value must be if it is out of its field's range or choices, e.g. ``from 0 to 1``; else nothing."""
+    choices = field.metadata.get("choices")
+    if choices and value not in choices:
+        return f"of {', '.join(map(repr, choices))}"
     limits = field.metadata.get("range")
     if limits is None or value is None or limits[0] <= value <= limits[1]:
         return ""

@@ -260,7 +260,10 @@ class RecorderNode(LrmNode[RecorderConfig]):
         if faults := self._streams.not_ready():
             raise ValueError("; ".join(faults.values()))
         folder = Path(self.config.folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"folder '{folder}' cannot be made: {error.strerror}; set parameter 'folder'") from error
         free_mb = shutil.disk_usage(folder).free // 1_000_000
         if free_mb < self.config.min_free_mb:
             raise OSError(

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RewardConfig
-from lrm_ros.reward.engine import Held, RewardEngine, check_config
+from lrm_ros.reward.engine import FIRST_FRAME, Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
@@ -25,6 +25,7 @@ from lrm_ros.ros.streams import Streams
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward
 
 END_S = 1.0  # an inference has so long to end at cleanup, and once more at the next configure [s]
+STOPPED_S = 3.0  # in real time a camera has stopped after so long [s]
 
 
 class RewardNode(LrmNode[RewardConfig]):
@@ -89,8 +90,8 @@ class RewardNode(LrmNode[RewardConfig]):
         self._reward = topics.REWARD.publisher(self)
         if self.config.realtime:
             self._live = LiveRewards(self, self._engine, self._publish)
-        self._streams = Streams(self, self.config.realtime)
-        self._streams.listen(topics.IMAGE_RAW.of(self.config.camera), self._on_image, stamped=False)
+        self._streams = Streams(self, self.config.realtime, STOPPED_S)
+        self._streams.listen(topics.IMAGE_RAW.of(self.config.camera), self._on_image, 1 / STOPPED_S, stamped=False)
         self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task)]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
@@ -154,8 +155,12 @@ class RewardNode(LrmNode[RewardConfig]):
         if not held.fresh:
             return
         self.diagnostics.count("judged")
-        failed = [f"{answer.head}: {answer.reason}" for answer in answers if not isinstance(answer, Reward)]
-        self.diagnostics.count("unscored", len(failed))
+        reasons = [answer.reason for answer in answers if not isinstance(answer, Reward)]
+        self.diagnostics.count("unscored", len(reasons))
+        if wrong := [reason for reason in reasons if FIRST_FRAME not in reason]:
+            self.diagnostics.fault("answers", f"no reward: {wrong[0]}")
+        else:
+            self.diagnostics.recovered("answers", "frames are judged again")
         scored = [answer.latency_s for answer in answers if isinstance(answer, Reward)]
         if scored:
             self.diagnostics.latency("model", max(scored))

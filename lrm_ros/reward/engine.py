@@ -31,6 +31,8 @@ from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import MODES, RewardModel
 from lrm_ros.types import HEADS, VIDEO_HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
 
+FIRST_FRAME = "no earlier frame in this episode yet"  # why the contrastive head cannot judge an episode's first frame
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -159,7 +161,7 @@ class RewardEngine:
         """Return a head's query about a frame, or the reason why there is none yet."""
         if head == "contrastive":
             if window.previous is None:
-                return Unscored(frame.stamp_ns, head, "no earlier frame in this episode yet")
+                return Unscored(frame.stamp_ns, head, FIRST_FRAME)
             images: tuple[Frame, ...] = (window.previous, frame)
         elif head in VIDEO_HEADS:
             images = tuple(window.judged)

@@ -220,13 +220,16 @@ class LrmNode(LifecycleNode, Generic[C]):
         service.callback = answer
 
     def _guarded(self, what: str, hook: Callable[[], None]) -> bool:
-        """Run a hook; log an exception with its traceback (rclpy swallows it). Returns whether it went well."""
+        """Run a hook; log what it raises (rclpy swallows that). Returns whether it went well."""
         try:
             hook()
         except Exception as error:
-            # rclpy drops the exception of a transition; people need the message and developers the traceback.
+            # People need the message, developers the traceback, of what is not written for people at once.
             self.diagnostics.fault(what, f"{what} failed: {error}", tell=lambda _: None)
-            self.get_logger().error(f"{what} failed: {error}\n{traceback.format_exc()}")
+            for_people = isinstance(error, ValueError | OSError)
+            self.get_logger().error(f"{what} failed: {error}" + ("" if for_people else f"\n{traceback.format_exc()}"))
+            if for_people:
+                self.get_logger().debug(traceback.format_exc())
             return False
         self.diagnostics.recovered(what, f"{what} works again")
         return True

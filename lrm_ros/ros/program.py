@@ -151,7 +151,12 @@ def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _S
     node: LrmNode[Any] | None = None
     try:
         # rclpy's own handlers would close the context before a node can finish its episode or hold its arm.
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        except RuntimeError as error:  # rcl's; of what C file it is nobody needs to know
+            reason = " ".join(str(error).split()).split(", at /")[0]
+            print(f"error: ROS does not start: {reason}; correct the --ros-args or ROS_LOG_DIR", flush=True)
+            return 2
         try:
             if stop.asked:
                 return 0

@@ -17,7 +17,7 @@ OVERTAKEN_NS = 100_000_000
 # So many messages in a row with one stamp: it stands still.
 STILL = 4
 # Numbers go back once when a node is started again, so often in so long [s] when another one publishes the same.
-BACK, BACK_S = 3, 2.0
+BACK, BACK_S = 4, 2.0
 _WINDOW_NS = 1_000_000_000  # the smallest lag is that of the last one to two seconds
 _YEAR_NS = 365 * 86_400 * 1_000_000_000
 

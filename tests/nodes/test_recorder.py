@@ -139,6 +139,18 @@ def test_a_nearly_full_disk_refuses_the_start(spin, probe, arm, recorder):
     assert not answer.success and "min_free_mb" in answer.message
 
 
+def test_a_folder_that_cannot_be_made_refuses_the_start_with_the_cure(spin, probe, arm, recorder, tmp_path):
+    (tmp_path / "file").touch()
+    recorder.set_parameters([Parameter("folder", value=str(tmp_path / "file" / "episodes"))])
+    answer = spin.call(probe, Trigger, "recorder/start_episode")
+    assert not answer.success and "cannot be made: Not a directory; set parameter 'folder'" in answer.message
+
+
+def test_an_image_format_that_there_is_not_is_refused_at_once(recorder):
+    (result,) = recorder.set_parameters([Parameter("image_format", value="gif")])
+    assert not result.successful and "'image_format' must be str of 'jpeg', 'png', 'raw', got 'gif'" in result.reason
+
+
 def test_a_disk_that_fills_up_ends_the_episode_and_keeps_the_finished_ones(spin, probe, arm, recorder, tmp_path):
     events = spin.collect(probe, messages.DiagnosticStatus, "episode", EVENTS)
     _name(recorder, "good")

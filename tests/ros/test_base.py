@@ -304,6 +304,7 @@ raise SystemExit(run(Program, sys.argv))
     ("body", "arguments", "code", "says"),
     [
         ("self.create_timer(0.01, lambda: self.exit(5))", [], 5, ""),
+        ("raise ValueError('no device; plug it in')", [], 1, "configure failed: no device; plug it in\n"),
         ("raise RuntimeError('no device; plug it in')", [], 1, "configure failed: no device; plug it in\nTraceback"),
         (
             "raise RuntimeError('help configures nothing')",
@@ -312,12 +313,8 @@ raise SystemExit(run(Program, sys.argv))
             "gain                 an extra parameter (1.5)",
         ),
         ("pass", ["-p", "rate_hs:=3.0"], 2, "did you mean 'rate_hz'"),
-        (
-            "pass",
-            ["-p", "rate_hz:=0.0"],
-            2,
-            "error: node 'example': parameter 'rate_hz' must be float from 0.1 to 1000.0",
-        ),
+        ("pass", ["-p", "rate_hz:=0.0"], 2, "node 'example': parameter 'rate_hz' must be float from 0.1 to 1000.0"),
+        ("pass", ["-r", "foo"], 2, "error: ROS does not start: failed to initialize rcl: Couldn't parse remap rule"),
         ("self.create_timer(0.01, lambda: 1 / 0)", [], 1, "ZeroDivisionError"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", [], 0, ""),
     ],
@@ -325,8 +322,9 @@ raise SystemExit(run(Program, sys.argv))
 def test_the_exit_code_of_a_program_tells_how_it_ended(body, arguments, code, says):
     words = [sys.executable, "-c", _PROGRAM.format(body=body), "--ros-args", *arguments]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert says in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert done.returncode == code and says in said, said
+    assert ("Traceback" in said) == ("RuntimeError('no" in body or "1 / 0" in body)
 
 
 def _assigned(path: Path) -> set[str]:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from lrm_ros.ros.stamps import BACK_S, CLOCK_NS, StampCheck, clock_words
+from lrm_ros.ros.stamps import CLOCK_NS, StampCheck, clock_words
 
 S = 1_000_000_000
 NOW = 1_795_000_000 * S
@@ -86,8 +86,8 @@ def test_the_words_name_side_and_cure(lag_ns, says):
     [
         (range(1, 20), False),
         ([7, 8, 9, 1, 2, 3, 4], False),  # started again
-        ([7, 1, 8, 2, 9, 3, 10], True),
-        ([1, 1, 2, 2, 3, 3], True),
+        ([7, 1, 8, 2, 9, 3, 10, 4], True),
+        ([1, 1, 2, 2, 3, 3, 4, 4], True),
         ([None] * 20, False),
     ],
 )
@@ -98,4 +98,4 @@ def test_two_publishers_of_the_same_are_found_by_their_numbers(numbers, says):
 
 def test_a_publisher_that_is_started_again_now_and_then_is_one():
     check = StampCheck()
-    assert not any(check.several(1, k * BACK_S) for k in range(10))
+    assert not any(check.several(1, k * 0.9) for k in range(10))
