@@ -14,6 +14,7 @@ from servo_buses import JOINTS, arms, driver, needs_driver, patient, wait_until 
 from lrm_ros.sim.servo_bus import protocol
 from lrm_ros.sim.servo_bus.registers import BAUD_RATES
 from lrm_ros.sim.servo_bus.server import Server
+from lrm_ros.versions import at_least
 
 pytestmark = needs_driver
 
@@ -174,6 +175,8 @@ def test_connecting_and_going_asks_what_the_driver_is_known_to_ask():
         with server.lock:
             first = [(packet.instruction, packet.parameters[:1]) for packet in seen if packet.id == 1]
         asked = [(protocol.PING, b"")] + [(protocol.READ, bytes([at])) for at in (3, 0, 1)]
-        configured = [(protocol.WRITE, bytes([at])) for at in (7, 85, 41)] + [(protocol.READ, bytes([18]))]
+        configured = [(protocol.WRITE, bytes([at])) for at in (7, 85, 41)]
+        if at_least("lerobot", 0, 6):
+            configured += [(protocol.READ, bytes([18]))]  # Phase
         gone = [(protocol.WRITE, bytes([at])) for at in (40, 55)]
         assert first == asked + configured + gone

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeRobot's own programs, unchanged, against the emulated bus: each is started and answered as a person does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from servo_buses import JOINTS, needs_driver, wait_until  # type: ignore[import-not-found]
+from terminals import Terminal  # type: ignore[import-not-found]
+
+from lrm_ros.sim.servo_bus import protocol
+from lrm_ros.sim.servo_bus.arm import Arm
+from lrm_ros.sim.servo_bus.bus import Bus
+from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
+from lrm_ros.sim.servo_bus.server import Server
+
+pytestmark = [needs_driver, pytest.mark.slow]
+
+
+def weightless() -> Bus:
+    """An arm that stays where a hand has put it."""
+    return Bus(Arm(SimpleJoints([dataclasses.replace(joint, weight=0.0, rest=0.0) for joint in SO101])))
+
+
+def program(name: str, *arguments: str, home: Path) -> Terminal:
+    """One of LeRobot's programs; it writes below ``home`` only and asks nobody on the network."""
+    env = {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    return Terminal([sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *arguments], env)
+
+
+def sync_reads(server: Server, name: str) -> int:
+    with server.lock:
+        return sum(packet.instruction == protocol.SYNC_READ for packet in server.buses[name].seen)
+
+
+def by_hand(server: Server, name: str, joint: str, angle: float) -> int:
+    """Put a joint somewhere and wait until the program has read it; returns where that is in steps."""
+    bus = server.buses[name]
+    with server.lock:
+        bus.arm.joints.place(joint, angle)
+        bus.arm.step(0.0)  # felt at once
+        seen = sum(packet.instruction == protocol.SYNC_READ for packet in bus.seen)
+    wait_until(lambda: sync_reads(server, name) >= seen + 2, f"read '{joint}'")
+    return bus.arm.servos[JOINTS.index(joint)].memory["Present_Position"]
+
+
+def test_calibrate(tmp_path):
+    with Server({"arm": weightless()}) as server:
+        memories = [servo.memory for servo in server.buses["arm"].arm.servos]
+        with server.lock:
+            for joint, angle in zip(JOINTS, (0.1, -0.2, 0.3, -0.4, 0.5, 0.6), strict=True):
+                server.buses["arm"].arm.joints.place(joint, angle)
+        options = [f"--robot.port={server.ports['arm'].path}", "--robot.id=mine", f"--robot.calibration_dir={tmp_path}"]
+        with program("calibrate", "--robot.type=so101_follower", *options, home=tmp_path) as terminal:
+            terminal.expect("to the middle of its range of motion and press ENTER")
+            terminal.type("\n")
+            terminal.expect("Recording positions. Press ENTER to stop")
+            found = {}
+            for joint in SO101:
+                if joint.name != "wrist_roll":
+                    found[joint.name] = [by_hand(server, "arm", joint.name, at) for at in (joint.low, joint.high)]
+            terminal.type("\n")
+            terminal.expect("Calibration saved to")
+            assert terminal.ended() == 0, terminal.said[-2000:]
+        saved = json.loads((tmp_path / "mine.json").read_text())
+        assert saved["elbow_flex"]["homing_offset"] == round(2048 + 0.3 * 4096 / 6.283185307) - 2047
+        for joint, memory in zip(JOINTS, memories, strict=True):
+            ends = found.get(joint, [0, 4095])
+            assert [saved[joint]["range_min"], saved[joint]["range_max"]] == ends
+            memory.power_on()
+            kept = [memory[name] for name in ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")]
+            assert kept == [saved[joint]["homing_offset"], *ends], "in the EEPROM"
+
+
+def test_setup_motors(tmp_path):
+    with Server({"arm": weightless()}) as server:
+        arm = server.buses["arm"].arm
+        with server.lock:
+            arm.factory()
+        options = ["--robot.type=so101_follower", f"--robot.port={server.ports['arm'].path}"]
+        with program("setup_motors", *options, home=tmp_path) as terminal:
+            for number in range(6, 0, -1):
+                terminal.expect(f"to the '{JOINTS[number - 1]}' motor only and press enter.")
+                with server.lock:
+                    for i, servo in enumerate(arm.servos, 1):
+                        servo.connected = i == number
+                terminal.type("\n")
+                terminal.expect(f"motor id set to {number}")
+            assert terminal.ended() == 0, terminal.said[-2000:]
+        assert [servo.id for servo in arm.servos] == [1, 2, 3, 4, 5, 6]
+
+
+def calibrated(server: Server, folder: Path) -> None:
+    """Give each arm a calibration file that agrees with its servos."""
+    for name, bus in server.buses.items():
+        saved = {}
+        for i, (joint, servo) in enumerate(zip(JOINTS, bus.arm.servos, strict=True), 1):
+            servo.memory.save("Min_Position_Limit", 800)
+            servo.memory.save("Max_Position_Limit", 3300)
+            saved[joint] = {"id": i, "drive_mode": 0, "homing_offset": 0, "range_min": 800, "range_max": 3300}
+        (folder / f"{name}.json").write_text(json.dumps(saved))
+
+
+def arm_options(server: Server, kind: str, name: str, folder: Path) -> list[str]:
+    word = "robot" if kind == "follower" else "teleop"
+    given = {"type": f"so101_{kind}", "port": server.ports[name].path, "id": name, "calibration_dir": folder}
+    return [f"--{word}.{key}={value}" for key, value in given.items()]
+
+
+def test_teleoperate(tmp_path):
+    with Server({"follower": weightless(), "leader": weightless()}) as server:
+        calibrated(server, tmp_path)
+        options = [
+            *arm_options(server, "follower", "follower", tmp_path),
+            *arm_options(server, "leader", "leader", tmp_path),
+        ]
+        with program("teleoperate", *options, home=tmp_path) as terminal:
+            terminal.expect("Teleop loop time")
+            followers = server.buses["follower"].arm.servos
+            for at in (0.6, -0.4):
+                goals = [by_hand(server, "leader", joint, at) for joint in JOINTS[:5]]
+                wait_until(
+                    lambda goals=goals: all(
+                        abs(servo.memory["Present_Position"] - goal) < 6
+                        for servo, goal in zip(followers, goals, strict=False)
+                    ),
+                    "where the leader is",
+                )
+            terminal.interrupt()
+            assert terminal.ended() == 0, terminal.said[-2000:]
+        assert not any(servo.memory["Torque_Enable"] for servo in followers)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="LeRobot looks for ports in /dev, where only root may make one")
+def test_find_port(tmp_path):
+    link = f"/dev/ttyLRM{os.getpid()}"
+    with Server({"arm": weightless()}, {"arm": link}) as server, program("find_port", home=tmp_path) as terminal:
+        terminal.expect("Remove the USB cable from your MotorsBus and press Enter when done.")
+        server.unplug("arm")
+        terminal.type("\n")
+        terminal.expect(f"The port of this MotorsBus is '{link}'")
+        assert terminal.ended() == 0
+    assert not os.path.lexists(link)
