@@ -305,6 +305,7 @@ raise SystemExit(run(Program, sys.argv))
     [
         ("self.create_timer(0.01, lambda: self.exit(5))", [], 5, ""),
         ("raise RuntimeError('no device; plug it in')", [], 1, "configure failed: no device; plug it in\nTraceback"),
+        ("raise FileNotFoundError('no model; give one')", [], 2, "configure failed: no model; give one\n"),
         (
             "raise RuntimeError('help configures nothing')",
             ["--", "--help"],
@@ -327,6 +328,7 @@ def test_the_exit_code_of_a_program_tells_how_it_ended(body, arguments, code, sa
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert says in done.stdout + done.stderr
+    assert ("Traceback" in done.stdout + done.stderr) == (code == 1)
 
 
 def _assigned(path: Path) -> set[str]:
