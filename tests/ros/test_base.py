@@ -326,9 +326,8 @@ raise SystemExit(run(Program, sys.argv))
 def test_the_exit_code_of_a_program_tells_how_it_ended(body, arguments, code, says):
     words = [sys.executable, "-c", _PROGRAM.format(body=body), "--ros-args", *arguments]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert says in done.stdout + done.stderr
-    assert ("Traceback" in done.stdout + done.stderr) == (code == 1)
+    output = done.stdout + done.stderr
+    assert done.returncode == code and says in output and ("Traceback" in output) == (code == 1), output
 
 
 def _assigned(path: Path) -> set[str]:

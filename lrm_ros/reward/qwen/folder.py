@@ -268,10 +268,12 @@ def _check_images(images: Any, folder: Path, cure: str) -> None:
         least, most = images.size["shortest_edge"], images.size["longest_edge"]
         if not 0 < least <= most or least > _MOST_PIXELS:
             raise ValueError(f"size is {dict(images.size)}")
-        height, width = smart_resize(96, 128, images.patch_size * images.merge_size, least, most)
+        height, width = smart_resize(96, 96, images.patch_size * images.merge_size, least, most)
         picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         ((grid, patches),) = patches_of(images, [picture])
         own = images(images=[picture], return_tensors="pt")
+        if not bool(patches.isfinite().all()):
+            raise ValueError(f"image_std is {images.image_std}")
         same = list(grid) == own["image_grid_thw"][0].tolist() and torch.allclose(
             patches, own["pixel_values"], atol=1e-4
         )

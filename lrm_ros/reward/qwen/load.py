@@ -118,7 +118,10 @@ def _check_layout(folder: Path, heads: dict[str, Path]) -> None:
             raise ValueError(
                 f"'{folder}' holds an adapter for every head and another for '{head}'; move one of them elsewhere"
             )
-    if heads and any(folder.glob("model*.safetensors")) and folder.resolve() != _base_folder(heads).resolve():
+    whole = bool(heads) and any(folder.glob("model*.safetensors"))
+    if single and whole:
+        raise ValueError(f"'{folder}' holds a whole model and an adapter; move one of them to a folder of its own")
+    if whole and folder.resolve() != _base_folder(heads).resolve():
         raise ValueError(
             f"'{folder}' holds a whole model and adapters on another, '{_base_folder(heads)}'; move one elsewhere"
         )
@@ -136,6 +139,10 @@ def check_folder(folder: Path) -> None:
         raise FileNotFoundError(
             f"'{folder}' is no model folder: neither config.json nor {{{','.join(_ORDER)}}}/adapter_config.json in it; "
             "download one with 'hf download Qwen/Qwen3-VL-8B-Instruct --local-dir FOLDER' on a machine with network"
+        )
+    if (folder / CONFIG).is_file():  # transformers would attach it
+        raise ValueError(
+            f"'{folder}' holds an adapter beside the whole model that others were trained on; move it elsewhere"
         )
     settings = read_json(config_file)
     kind = settings.get("model_type")

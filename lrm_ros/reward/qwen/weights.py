@@ -116,8 +116,8 @@ def stored(folder: Path) -> dict[str, Stored]:
     missing = [name for name, file in files.items() if not file.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"'{index}' names {files[missing[0]]}, which is not there ({len(missing)} of {len(files)} files are missing); "
-            f"the download is incomplete: {again(folder)}"
+            f"'{index}' names {files[missing[0]]}, which is not there ({len(missing)} of {len(files)} files are "
+            f"missing); the download is incomplete: {again(folder)}"
         )
     found = {name: header(file) for name, file in files.items()}
     for key, name in places.items():
