@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.models import MODES, RewardModel, find_model
-from lrm_ros.types import VIDEO_HEADS
+from lrm_ros.types import HEADS, VIDEO_HEADS
 
 # The weights that the authors of each video head published. TOPReward has none of its own: it reads a stock model.
 PUBLISHED = {
@@ -31,8 +31,7 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
 
     Raises:
         FileNotFoundError: the folder, the cached name, or files in it are missing; says how to get them.
-        ValueError: an unknown mode, a video head without a name, or a folder that holds something else.
-        RuntimeError: adapter weights that would have no effect.
+        ValueError: an unknown mode, a video head without a name, a folder that holds something else, or half a model.
     """
     if mode not in MODES:
         raise ValueError(f"reward mode '{mode}' is unknown; choose one of {', '.join(MODES)}")
@@ -41,7 +40,16 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
     if mode not in VIDEO_HEADS:
         from lrm_ros.reward.qwen.model import QwenRewardModel
 
-        return QwenRewardModel(find_model(name), name=name, device=device)
+        model = QwenRewardModel(find_model(name), name=name, device=device)
+        lacks = [
+            head for head in (HEADS if mode == "tri" else (mode,)) if model.adapters and head not in model.adapters
+        ]
+        if lacks:
+            raise ValueError(
+                f"model '{name}' has no adapter for head '{lacks[0]}', which mode '{mode}' asks, only for "
+                f"{', '.join(model.adapters)}; add '{lacks[0]}/' or choose another mode"
+            )
+        return model
     if not name:
         raise ValueError(
             f"baseline '{mode}' needs weights: a folder, or a Hugging Face name in the local cache such as "

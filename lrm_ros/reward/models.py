@@ -46,7 +46,7 @@ def find_model(name: str) -> Path:
     if name == "tiny":
         return TINY_FOLDER
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(

@@ -24,7 +24,6 @@ that pool a frame's tokens instead of reading ``<|prog_token|>``, and lerobot's 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +33,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.models import find_model
-from lrm_ros.reward.qwen.folder import has_processor, has_robometer_heads, load_processor, qwen_config
+from lrm_ros.reward.qwen.folder import check_processor, has_processor, has_robometer_heads, load_processor, qwen_config
 from lrm_ros.reward.qwen.load import find_adapters
-from lrm_ros.reward.video import check_weights, readings, resized, rewards, torch_device, weight_files
+from lrm_ros.reward.qwen.weights import Stored, load_checked, read_json, stored
+from lrm_ros.reward.video import readings, resized, rewards, torch_device
 from lrm_ros.reward.video_heads import PROGRESS_TOKEN, VIDEO_HEADS
 from lrm_ros.types import Reward, RewardQuery, Unscored
 
@@ -78,25 +78,20 @@ class Robometer:
             ValueError: another kind of checkpoint, or weights that are missing, unexpected or of another vocabulary.
         """
         import torch
-        from transformers import Qwen3VLForConditionalGeneration
 
         if activation not in ("gelu", "silu"):
             raise ValueError(f"activation '{activation}' is unknown; choose gelu or silu")
         settings = _settings(folder)
-        files = weight_files(folder)
+        files = stored(folder)
         if not any(key.startswith("progress_head.") for key in files):
             raise ValueError(_no_robometer(folder, "a Qwen3-VL without progress_head.*, e.g. an LRM"))
         self.name, self.head = name or folder.name, VIDEO_HEADS["robometer"]
         self.processor = _processor(folder, settings.get("base_model_id") or BASE)
         device = torch_device(device)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        qwen = Qwen3VLForConditionalGeneration.from_pretrained(folder, config=qwen_config(folder), dtype=dtype)
-        heads = {f"{head}.{layer}" for head in HEADS for layer in _LAYERS}
-        check_weights(
-            folder,
-            {key for key in qwen.state_dict() if key != "lm_head.weight"} | heads | {"frame_pool_attn.weight"},
-            {"lm_head.weight"},  # no text is written
-        )
+        config = qwen_config(folder)
+        qwen = load_checked(folder, config, dtype, _head_shapes(files, config.text_config.hidden_size))
+        check_processor(self.processor, config, folder)
         self._token = _check_vocabulary(folder, self.processor.tokenizer, qwen.get_input_embeddings().num_embeddings)
         self.qwen = qwen.model.to(device).eval()
         self.progress_head = _head(files, "progress_head", activation).to(device, dtype).eval()
@@ -165,7 +160,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             f"'{folder}' has no config.json; on a machine with network run 'hf download robometer/Robometer-4B "
             f"--local-dir {folder}'"
         )
-    kind = json.loads(config_file.read_text()).get("model_type")
+    kind = read_json(config_file).get("model_type")
     if kind != "qwen3_vl":
         raise ValueError(f"'{config_file}' describes a '{kind}' model; Robometer's own file describes a 'qwen3_vl'")
     path = folder / "config.yaml"
@@ -216,7 +211,20 @@ def _check_vocabulary(folder: Path, tokenizer: Any, rows: int) -> int:
     return found[-1]
 
 
-def _head(files: dict[str, Path], head: str, activation: str) -> Any:
+def _head_shapes(files: dict[str, Stored], size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the heads' weights on hidden states of a size; progress has as many values as it has."""
+    final = files.get("progress_head.4.weight")
+    found: dict[str, tuple[int, ...]] = {"frame_pool_attn.weight": (1, size)}
+    for head in HEADS:
+        out = final.shape[0] if head == "progress_head" and final is not None and final.shape else 1
+        for layer, shape in zip(
+            _LAYERS, ((size // 2, size), *[(size // 2,)] * 3, (out, size // 2), (out,)), strict=True
+        ):
+            found[f"{head}.{layer}"] = shape
+    return found
+
+
+def _head(files: dict[str, Stored], head: str, activation: str) -> Any:
     """Return a head with its weights; their shapes give its sizes."""
     from safetensors import safe_open
     from torch import nn
@@ -224,7 +232,7 @@ def _head(files: dict[str, Path], head: str, activation: str) -> Any:
     weights = {}
     for layer in _LAYERS:
         key = f"{head}.{layer}"
-        with safe_open(files[key], framework="pt") as file:
+        with safe_open(files[key].file, framework="pt") as file:
             weights[layer] = file.get_tensor(key)
     (middle, size), (out, _) = weights["0.weight"].shape, weights["4.weight"].shape
     between = nn.GELU() if activation == "gelu" else nn.SiLU()

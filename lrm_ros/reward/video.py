@@ -8,7 +8,6 @@ value that is not finite) is Unscored with the reason, where upstream's server r
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import Head
 from lrm_ros.reward.models import READOUTS, other_head
+from lrm_ros.reward.qwen.folder import check_template
 from lrm_ros.reward.qwen.load import find_adapters, load_qwen
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
@@ -136,14 +136,13 @@ def load_video_model(folder: Path, device: str) -> tuple[Any, Any]:
             "use an LRM with mode completion, progress, contrastive or tri"
         )
     model, processor, _ = load_qwen(folder, torch_device(device))
-    tied = model.lm_head.weight is model.get_input_embeddings().weight  # and then not written twice
-    check_weights(folder, set(model.state_dict()), {"lm_head.weight"} if tied else set())
     videos = processor.video_processor
     if videos.temporal_patch_size != videos.merge_size:
         raise ValueError(
             f"'{folder}': a token of a video spans {videos.temporal_patch_size} frames, but Qwen3-VL's processor "
             f"writes a time for every {videos.merge_size}; the shipped 'tiny' sees single images only"
         )
+    check_template(processor, "video", folder, "copy chat_template.* from the model's download into it")
     processor.tokenizer.padding_side = "left"
     return model, processor
 
@@ -205,37 +204,3 @@ def torch_device(device: str) -> str:
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def weight_files(folder: Path) -> dict[str, Path]:
-    """Return the file of each tensor of a checkpoint.
-
-    Raises:
-        FileNotFoundError: no weights, or a file of the index is missing.
-    """
-    from safetensors import safe_open
-
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        with safe_open(whole, framework="pt") as file:
-            return dict.fromkeys(file.keys(), whole)
-    if not index.is_file():
-        raise FileNotFoundError(
-            f"'{folder}' has neither model.safetensors nor its index; the download is incomplete: run "
-            f"'hf download NAME --local-dir {folder}' again on a machine with network"
-        )
-    files = {key: folder / name for key, name in json.loads(index.read_text())["weight_map"].items()}
-    missing = sorted({str(path) for path in files.values() if not path.is_file()})
-    if missing:
-        raise FileNotFoundError(f"'{index}' names {missing[0]}, which is not there; the download is incomplete")
-    return files
-
-
-def check_weights(folder: Path, wanted: set[str], optional: set[str]) -> None:
-    """Raise ValueError unless a checkpoint holds exactly the tensors a model has; ``optional`` ones may lack."""
-    found = set(weight_files(folder))
-    missing, unknown = sorted(wanted - optional - found), sorted(found - wanted - optional)
-    if missing or unknown:
-        parts = [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-                 for what, keys in (("missing", missing), ("unexpected", unknown)) if keys]  # fmt: skip
-        raise ValueError(f"the weights in '{folder}' are not those of this model: {' and '.join(parts)}")

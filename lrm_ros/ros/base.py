@@ -29,6 +29,7 @@ from lrm_ros.parameters import (
     to_parameter,
     unknown_parameter,
 )
+from lrm_ros.programs import exit_code
 from lrm_ros.ros.diagnostics import Diagnostics
 from lrm_ros.ros.surroundings import Surroundings
 from lrm_ros.ros.transport import set_transport, share_file
@@ -92,6 +93,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self._surroundings = Surroundings(self, self.diagnostics)
         self._declared = declared
         self.on_exit: Callable[[int], None] = lambda code: None
+        self.fault_code = 1  # of a program whose last transition failed
         self._closed = False
         self._permanent = set(self._entities())
 
@@ -220,15 +222,18 @@ class LrmNode(LifecycleNode, Generic[C]):
         service.callback = answer
 
     def _guarded(self, what: str, hook: Callable[[], None]) -> bool:
-        """Run a hook; log what it raises (rclpy swallows that). Returns whether it went well."""
+        """Run a hook; log an exception (rclpy swallows it). Returns whether it went well.
+
+        What the user gave (a wrong file, folder or value) is one line; anything else comes with its traceback.
+        """
         try:
             hook()
         except Exception as error:
-            # People need the message, developers the traceback, of what is not written for people at once.
             self.diagnostics.fault(what, f"{what} failed: {error}", tell=lambda _: None)
-            for_people = isinstance(error, ValueError | OSError)
-            self.get_logger().error(f"{what} failed: {error}" + ("" if for_people else f"\n{traceback.format_exc()}"))
-            if for_people:
+            self.fault_code = exit_code(error)
+            told = "" if self.fault_code == 2 else f"\n{traceback.format_exc()}"
+            self.get_logger().error(f"{what} failed: {error}{told}")
+            if not told:
                 self.get_logger().debug(traceback.format_exc())
             return False
         self.diagnostics.recovered(what, f"{what} works again")

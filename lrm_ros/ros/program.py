@@ -129,7 +129,7 @@ def run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None = None) ->
 
     Returns:
         Never; the process's exit code is 0 after ``--help``, a clean stop, or what the node gave to ``exit``; 1 if
-        configuring or activating failed, or after an exception; 2 for a wrong parameter or environment.
+        configuring or activating failed, or after an exception; 2 for a wrong parameter, file or environment.
     """
     stop = _Stop()
     try:
@@ -172,7 +172,7 @@ def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _S
                     if stop.asked:
                         return 0  # type: ignore[unreachable]  # a signal handler sets it
                     if step() != TransitionCallbackReturn.SUCCESS:
-                        return 0 if stop.asked else 1
+                        return 0 if stop.asked else node.fault_code
         finally:
             stop.started()
         spin_until(executor, stop.future)

@@ -7,30 +7,35 @@ Three layouts are understood::
     FOLDER/{contrastive,progress,completion}/adapter_config.json, ...     one adapter a head (USC-PSI-Lab/LRM-models)
     FOLDER/adapter_config.json, adapter_model.safetensors                 one adapter for every head
 
-The adapters' order and the zero check follow upstream (Large-Reward-Models:vlm_reward/vlm_reward_server.py,
-load_vlm_multi_adapter): with a ``device_map`` PEFT leaves lora_B at zero without a word, so the base is loaded on the
-CPU and moved afterwards; ``progress`` comes first because it saves the vision tower as a whole module.
+Half a model is refused (``lrm_ros.reward.qwen.weights``, ``lrm_ros.reward.qwen.adapters``), never judged with.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import find_model, not_an_lrm
-from lrm_ros.reward.qwen.folder import has_processor, has_robometer_heads, load_processor, qwen_config
+from lrm_ros.reward.qwen.adapters import CONFIG, SHARED, attach, read_adapter
+from lrm_ros.reward.qwen.folder import (
+    check_processor,
+    differing_processors,
+    has_processor,
+    has_robometer_heads,
+    load_processor,
+    qwen_config,
+)
+from lrm_ros.reward.qwen.weights import again, load_checked, read_json
 
 _ORDER = ("progress", "contrastive", "completion")
-SHARED = "shared"
 
 
 def find_adapters(folder: Path) -> dict[str, Path]:
     """Return the adapter folder of each head, empty for a whole model."""
-    if (folder / "adapter_config.json").is_file():
+    if (folder / CONFIG).is_file():
         return dict.fromkeys(HEADS, folder)
-    return {head: folder / head for head in _ORDER if (folder / head / "adapter_config.json").is_file()}
+    return {head: folder / head for head in _ORDER if (folder / head / CONFIG).is_file()}
 
 
 def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
@@ -46,101 +51,134 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
 
     Raises:
         FileNotFoundError: files are missing.
-        ValueError: not a Qwen3-VL, or the weights of a Robometer.
-        RuntimeError: an adapter whose weights were not applied.
+        ValueError: not a Qwen3-VL, the weights of a Robometer, half a model or adapter, or a processor that is not the
+            model's; one line with folder, example and cure.
     """
     import torch
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    adapters = find_adapters(folder)
-    if not adapters:
-        model, processor_folder = _load_whole(folder, dtype), folder
-        names: dict[str, str] = {}
-    else:
-        base_folder = _base_folder(next(iter(adapters.values())))
-        model, names = _attach(_load_whole(base_folder, dtype), adapters)
-        own = next(iter(adapters.values()))
-        processor_folder = own if has_processor(own) else base_folder
+    heads = find_adapters(folder)
+    _check_layout(folder, heads)
+    if not heads:
+        check_folder(folder)
+        config = qwen_config(folder)
+        processor = _processor(folder, config)
+        model = load_checked(folder, config, dtype)
+        return model.to(device).eval(), processor, {}
+    base_folder = _base_folder(heads)
+    check_folder(base_folder)
+    shared = len(set(heads.values())) == 1 and len(heads) == len(HEADS)
+    names = dict.fromkeys(heads, SHARED) if shared else {head: head for head in heads}
+    folders = {names[head]: path for head, path in heads.items()}
+    adapters = [read_adapter(name, path, len(folders) == 1) for name, path in folders.items()]
+    config = qwen_config(base_folder)
+    processor = _shared_processor(base_folder, list(folders.values()), config)
+    base = load_checked(base_folder, config, dtype)
+    return attach(base, adapters).to(device).eval(), processor, names
+
+
+def _shared_processor(base: Path, adapters: list[Path], config: Any) -> Any:
+    """Return the processor beside the first adapter, the base model's without one; the other adapters' must agree."""
+    place = adapters[0] if has_processor(adapters[0]) else base
+    processor = _processor(place, config)
+    for path in adapters[1:]:
+        differs = differing_processors(processor, _processor(path, config)) if has_processor(path) else ""
+        if differs:
+            raise ValueError(
+                f"'{path}' and '{place}' hold processors that differ in {differs}, but all heads share one; remove the "
+                "files of the one that the adapters were not trained with"
+            )
+    return processor
+
+
+def _processor(folder: Path, config: Any) -> Any:
+    """Return the processor of a folder after a check that it is the model's."""
     try:
-        processor = load_processor(processor_folder)
+        processor = load_processor(folder)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"'{processor_folder}' has no usable processor ({error}); copy tokenizer*.json, *processor_config.json "
+            f"'{folder}' has no usable processor ({error}); copy tokenizer*.json, *processor_config.json "
             "and chat_template.* from the model's download into it"
         ) from error
-    return model.to(device).eval(), processor, names
+    check_processor(processor, config, folder)
+    return processor
 
 
-def _load_whole(folder: Path, dtype: Any) -> Any:
-    from transformers import Qwen3VLForConditionalGeneration
+def _check_layout(folder: Path, heads: dict[str, Path]) -> None:
+    """Raise ValueError for weights that would be passed over: of a head without settings, or of a second layout."""
+    single = (folder / CONFIG).is_file()
+    for head in _ORDER:
+        weights = sorted((folder / head).glob("adapter_model.*"))
+        if weights and head not in heads:
+            raise ValueError(
+                f"'{weights[0]}' has no adapter_config.json beside it, so head '{head}' would have no adapter; "
+                f"{again(folder)}"
+            )
+        if single and weights:
+            raise ValueError(
+                f"'{folder}' holds an adapter for every head and another for '{head}'; move one of them elsewhere"
+            )
+    whole = bool(heads) and any(folder.glob("model*.safetensors"))
+    if single and whole:
+        raise ValueError(f"'{folder}' holds a whole model and an adapter; move one of them to a folder of its own")
+    if whole and folder.resolve() != _base_folder(heads).resolve():
+        raise ValueError(
+            f"'{folder}' holds a whole model and adapters on another, '{_base_folder(heads)}'; move one elsewhere"
+        )
 
+
+def check_folder(folder: Path) -> None:
+    """Check what kind of model a folder of a whole one holds; reads no weights.
+
+    Raises:
+        FileNotFoundError: no config.json, or no weights.
+        ValueError: another kind of model.
+    """
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise FileNotFoundError(
             f"'{folder}' is no model folder: neither config.json nor {{{','.join(_ORDER)}}}/adapter_config.json in it; "
             "download one with 'hf download Qwen/Qwen3-VL-8B-Instruct --local-dir FOLDER' on a machine with network"
         )
-    kind = json.loads(config_file.read_text()).get("model_type")
+    if (folder / CONFIG).is_file():  # transformers would attach it
+        raise ValueError(
+            f"'{folder}' holds an adapter beside the whole model that others were trained on; move it elsewhere"
+        )
+    settings = read_json(config_file)
+    kind = settings.get("model_type")
     if kind != "qwen3_vl":
         raise ValueError(f"'{config_file}' describes a '{kind}' model; the reward heads need a 'qwen3_vl'")
-    if not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(
-            f"'{folder}' has a config.json but no *.safetensors weights; the download is incomplete: run "
-            f"'hf download NAME --local-dir {folder}' again on a machine with network"
+    if settings.get("quantization_config"):
+        raise ValueError(
+            f"'{config_file}' has a quantization_config; quantised weights are not supported: give the model in "
+            "bfloat16, float16 or float32"
         )
-    _refuse_robometer(folder)
-    return Qwen3VLForConditionalGeneration.from_pretrained(folder, config=qwen_config(folder), dtype=dtype)
-
-
-def _refuse_robometer(folder: Path) -> None:
-    """Raise ValueError for weights of a Robometer; transformers would load them without its heads and only warn."""
+    if (folder / "generation_config.json").is_file():
+        read_json(folder / "generation_config.json")
     if has_robometer_heads(folder):
         raise not_an_lrm(str(folder), "the weights of a Robometer (progress_head.*)", "robometer")
 
 
-def _base_folder(adapter: Path) -> Path:
-    """Return the folder of the model an adapter was trained on."""
-    base = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
+def _base_folder(heads: dict[str, Path]) -> Path:
+    """Return the folder of the model that the adapters were trained on."""
+    first, base = "", ""
+    for adapter in dict.fromkeys(heads.values()):
+        name = read_json(adapter / CONFIG).get("base_model_name_or_path")
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"'{adapter / CONFIG}': base_model_name_or_path is {name!r}; write the name or folder of the model "
+                "that the adapter was trained on, such as 'Qwen/Qwen3-VL-8B-Instruct'"
+            )
+        if base and Path(name).name != Path(base).name:
+            raise ValueError(
+                f"the adapters '{first}' and '{adapter}' were trained on different models, '{base}' and '{name}' "
+                "(base_model_name_or_path in adapter_config.json); all heads share one: write the same if it is"
+            )
+        first, base = first or str(adapter), base or name
     try:
         return find_model(base)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"the adapter '{adapter}' was trained on '{base}', which is not here: {error}; or set "
+            f"the adapter '{first}' was trained on '{base}', which is not here: {error}; or set "
             "'base_model_name_or_path' in its adapter_config.json to the base model's folder"
         ) from None
-
-
-def _attach(base: Any, adapters: dict[str, Path]) -> tuple[Any, dict[str, str]]:
-    """Attach every adapter to the base model and check that each has an effect."""
-    from peft import PeftConfig, PeftModel
-
-    shared = len(set(adapters.values())) == 1 and len(adapters) == len(HEADS)
-    names = dict.fromkeys(adapters, SHARED) if shared else {head: head for head in adapters}
-    folders = {names[head]: path for head, path in adapters.items()}
-    model: Any = None
-    for name, path in folders.items():
-        _refuse_robometer(path)
-        if not any((path / file).is_file() for file in ("adapter_model.safetensors", "adapter_model.bin")):
-            raise FileNotFoundError(
-                f"'{path}' has an adapter_config.json but no adapter_model.safetensors; on a machine with network run "
-                f"'hf download USC-PSI-Lab/LRM-models --local-dir {path.parent}'"
-            )
-        if model is None:
-            config = PeftConfig.from_pretrained(str(path))
-            if "visual" in (getattr(config, "modules_to_save", None) or []):
-                # The published progress adapter lists `visual` and the `merger` inside it; PEFT cannot wrap both, and
-                # `visual` holds the merger's weights.
-                config.modules_to_save = ["visual"]
-            model = PeftModel.from_pretrained(
-                base, str(path), adapter_name=name, is_trainable=False, config=config, torch_device="cpu"
-            )
-        else:
-            model.load_adapter(str(path), adapter_name=name, is_trainable=False, torch_device="cpu")
-    for name, path in folders.items():
-        weights = [p for key, p in model.named_parameters() if f"lora_B.{name}." in key]
-        if not any(bool(p.any()) for p in weights):
-            raise RuntimeError(
-                f"adapter '{name}' from '{path}' has an all-zero lora_B: its weights were not applied and the plain "
-                "base model would answer; check that the adapter fits this base model and is not untrained"
-            )
-    return model, names

@@ -86,7 +86,6 @@ class QwenRewardModel:
             FileNotFoundError: files are missing.
             ValueError: not a Qwen3-VL, or the weights of a Robometer or RoboReward. RoboReward is a whole Qwen3-VL and
                 is known only by its Hugging Face name, not in a folder.
-            RuntimeError: an adapter whose weights were not applied.
         """
         import torch
 
