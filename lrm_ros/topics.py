@@ -111,13 +111,13 @@ class Topic:
         return node.create_subscription(self.message_type, self.name, callback, self.qos if qos is None else qos)
 
     def subscribe_as_offered(
-        self, node: Node, callback: Callable[[Any], Any], reliable: bool, depth: int
+        self, node: Node, callback: Callable[..., Any], reliable: bool, depth: int
     ) -> Subscription:
         """Return a new subscription of ``node`` that does not warn of publishers it cannot hear.
 
         Args:
             node: whose executor calls.
-            callback: called with each message.
+            callback: called with each message, and with its info if it takes two arguments.
             reliable: hear reliable publishers only, of which nothing is lost; false: hear all.
             depth: so many messages wait.
         """

@@ -26,14 +26,11 @@ from lrm_ros.ros.stamps import CLOCK_NS, OTHER_CLOCK_NS, StampCheck
 from lrm_ros.ros.stream import Stream, compare_clocks
 from lrm_ros.ros.surroundings import NO_CLOCK
 
-# At the end of an episode nothing has come for so long [s].
-QUIET_S = 0.03
+QUIET_S = 0.03  # at the end of an episode nothing has come for so long [s]
 # What comes so long after the end was sent after it, whatever the clock of its host says [ns].
 LATE_NS, LATE_LOCKSTEP_NS = 100_000_000, 1_000_000_000
-
 FIND_S = 3.0  # in lock-step a publisher that was made just now is found within this [s]
-_LOOK_S = 0.25  # between two looks at what does not come,
-_WATCH_S = 0.04  # or this, where something is moved
+_LOOK_S, _WATCH_S = 0.25, 0.04  # between two looks at what does not come, and where something is moved
 _OFFERS_S = 1.0  # between two looks at what the publishers offer
 
 

@@ -112,7 +112,7 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
     """Simulate some episodes and write them to a file."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "progress", "success", "episode", "kind")}
     tasks, counts = [], Counter[str]()
-    for number, entry in entries:
+    for index, entry in entries:
         try:
             episode = entry.open()
         except BadEpisode as reason:
@@ -124,9 +124,9 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
         columns["frames"].append(np.stack(list(episode.frames())))
         columns["progress"].append(episode.progress)
         columns["success"].append(episode.done.astype(np.uint8))
-        columns["episode"].append(np.full(count, number, np.int32))
+        columns["episode"].append(np.full(count, index, np.int32))
         columns["kind"].append(np.full(count, KINDS.index(episode.kind), np.int8))
-        info = {"episode": number, "task": episode.task, "kind": episode.kind, "source": entry.source}
+        info = {"episode": index, "task": episode.task, "kind": episode.kind, "source": entry.source}
         tasks.append(json.dumps(info | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
         counts.update({episode.kind: 1, "frames": count})
     if tasks:
