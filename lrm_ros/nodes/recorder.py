@@ -252,7 +252,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         if self._writer is not None:
             raise ValueError(f"episode '{self._writer.episode_id}' is being recorded; end or discard it first")
         task = self.get_parameter("task_text").value or self._task
-        if not task:
+        if not task.strip():
             raise ValueError(
                 "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
             )

@@ -161,6 +161,7 @@ def test_another_task_in_the_middle_spoils_an_episode_that_has_no_text_of_its_ow
         task.publish(String(data=text))
         spin.until(lambda text=text: desk.node._task == text)
         assert desk.node._writer is not None or desk.start().success
+    desk.more("actions", 2)
     ended = desk.end()
     assert ended.success == own_text, ended.message
     assert own_text or "became 'give it to me' in the middle of an episode of 'put it there'" in ended.message

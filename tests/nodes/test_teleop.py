@@ -271,7 +271,7 @@ def test_the_terminal_is_put_back_however_the_program_ends(person, code, end, ex
 def test_without_a_terminal_the_program_says_what_to_do():
     process = program(None)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "ssh -t" in output
 
 

@@ -142,7 +142,7 @@ def test_a_node_that_ends_gives_back_the_shared_memory_of_dds(module):
     assert not [path for path in memory if path.exists()]
 
 
-def test_teleoperation_without_a_terminal_says_so_and_ends_with_1():
+def test_teleoperation_without_a_terminal_says_so_and_ends_with_2():
     done = subprocess.run(
         [sys.executable, "-m", "lrm_ros.nodes.teleop"],
         cwd=ROOT,
@@ -153,7 +153,7 @@ def test_teleoperation_without_a_terminal_says_so_and_ends_with_1():
         check=False,
         start_new_session=True,
     )
-    assert done.returncode == 1 and "there is no terminal to read keys from" in done.stdout + done.stderr
+    assert done.returncode == 2 and "there is no terminal to read keys from" in done.stdout + done.stderr
 
 
 def test_the_exit_code_tells_what_the_user_gave_from_what_went_wrong():

@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=whole(1), default=32, help="frames in a batch")
     parser.add_argument("--size", type=whole(1), default=96, help="width and height of the frames [pixels]")
     parser.add_argument("--threads", type=whole(1), default=1, help="torch threads on a CPU")
-    parser.add_argument("--seconds", type=number(above=True), default=2.0, help="time for each figure")
+    parser.add_argument("--seconds", type=number(), default=2.0, help="time for each figure")
     parser.add_argument("--no-generate", action="store_true", help="skip the generate read-out")
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
     args = parser.parse_args(argv)

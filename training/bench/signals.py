@@ -4,7 +4,7 @@
 Each gets one to three signals, SIGINT or SIGTERM, the later ones within a second of the one before; a graph gets some
 as a terminal sends them, to its whole group. Bad is an exit code other than 0, a traceback, a process or shared memory
 of DDS that is left, or an end later than 8 s after the first signal. Teleoperation has no terminal here: until a signal
-comes it may end with code 1 and say so. Programs start as ``lrm up`` starts them: a signal before their handlers stand
+comes it may end with code 2 and say so. Programs start as ``lrm up`` starts them: a signal before their handlers stand
 waits for them.
 """
 
@@ -141,7 +141,7 @@ def run_once(start: Start, folder: Path, domain: int) -> Start:
             start.fault = f"left {len(left)} processes"
         elif kept := sorted(path.name for path in memory if path.exists()):
             start.fault = f"left shared memory: {', '.join(kept)}"
-        elif not asked and not (start.code == 1 and no_terminal):
+        elif not asked and not (start.code == 2 and no_terminal):
             start.fault = f"exit code {start.code}"
         elif asked and "Traceback" in start.output and not no_terminal:
             start.fault = "a traceback"

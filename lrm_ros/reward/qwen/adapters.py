@@ -112,6 +112,9 @@ def _config(settings: dict[str, Any], file: Path, alone: bool) -> Any:
             "into it, else merge the adapter into its base with PEFT's merge_and_unload and give the whole model"
         )
     known = set(peft.LoraConfig.__dataclass_fields__)
+    for key in ("r", "lora_alpha", "target_modules"):
+        if settings.get(key) is None:
+            raise ValueError(f"'{file}' has no {key}, which PEFT writes; download or copy it again")
     for key, what in _REFUSED.items():
         if settings.get(key):
             raise ValueError(

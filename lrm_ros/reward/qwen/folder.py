@@ -83,6 +83,9 @@ def qwen_config(folder: Path) -> Any:
     text = settings.get("text_config")
     if not isinstance(text, dict):
         raise ValueError(f"'{file}': text_config is {text!r}, not a dictionary; download or copy the file again")
+    vision = settings.get("vision_config")
+    if not isinstance(vision, dict):
+        raise ValueError(f"'{file}': vision_config is {vision!r}, not a dictionary; download or copy the file again")
     rope = rope_of(text, file)
     tied = bool(
         settings.get("tie_word_embeddings") or text.get("tie_word_embeddings")

@@ -2,6 +2,7 @@
 """Every weight of a folder is used and every module of the model filled, or a line says what is wrong and the cure."""
 
 import json
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -141,6 +142,13 @@ def test_settings_that_cannot_be_read_are_refused(whole, name, text):
     assert len(line) < 700
 
 
+@pytest.mark.parametrize("part", [None, [], "x", 7])
+@pytest.mark.parametrize("name", ["text_config", "vision_config"])
+def test_a_configuration_without_a_part_is_refused(whole, name, part):
+    edit(whole / "config.json", **{name: part})
+    refusal(whole, rf"{name} is {re.escape(repr(part))}, not a dictionary; download or copy the file again")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -239,3 +247,28 @@ def test_a_header_that_is_damaged_anywhere_is_refused_or_read_whole(whole):
         else:
             assert len(found) <= len(names)
     assert refused > 75
+
+
+def test_settings_that_are_changed_anywhere_end_in_one_line_or_a_model(whole):
+    rng = np.random.default_rng(0)
+    values = [None, True, -1, 0, 7, 1.5, float("nan"), 10**12, "x", [], ["q"], {}, {"a": 1}]
+    refused = 0
+    for number in range(90):
+        file = whole / ("config.json", "preprocessor_config.json", "tokenizer_config.json")[number % 3]
+        before = file.read_text()
+        changed = json.loads(before)
+        part = changed
+        while True:
+            key = list(part)[int(rng.integers(len(part)))]
+            if not isinstance(part[key], dict) or not part[key] or rng.random() < 0.2:
+                break
+            part = part[key]
+        part[key] = values[int(rng.integers(len(values)))]
+        file.write_text(json.dumps(changed))
+        try:
+            load_model(str(whole), "cpu")
+        except (ValueError, FileNotFoundError) as error:
+            refused += 1
+            assert "\n" not in str(error)
+        file.write_text(before)
+    assert 30 < refused < 90

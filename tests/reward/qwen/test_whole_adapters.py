@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import TINY_FOLDER
+from lrm_ros.reward.qwen.adapters import attach, read_adapter
+from lrm_ros.reward.qwen.folder import qwen_config
 from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.reward.qwen.weights import load_checked
 from lrm_ros.training.policy import judge
 from lrm_ros.types import Frame, Reward, RewardQuery
 
@@ -72,6 +75,20 @@ def test_an_adapter_that_is_not_whole_is_refused_alone_and_as_one_of_three(adapt
         assert refusal(folder, message).startswith(f"adapter '{head}' in '{folder / head}'")
 
 
+@pytest.mark.parametrize("base", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("own", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_adapter_is_whole_in_whatever_type_it_and_its_base_are(tmp_path, base, own):
+    folders = {head: write(tmp_path / head, modules_to_save=["visual"]) for head in ("progress", "completion")}
+    for folder in folders.values():
+        rewrite(folder / ADAPTER, lambda t: {name: value.to(own) for name, value in t.items()})
+    model = load_checked(TINY_FOLDER, qwen_config(TINY_FOLDER), base)
+    attach(model, [read_adapter(head, folder, alone=False) for head, folder in folders.items()])
+    rewrite(folders["completion"] / ADAPTER, without("layers.1"))
+    model = load_checked(TINY_FOLDER, qwen_config(TINY_FOLDER), base)
+    with pytest.raises(ValueError, match="weights that its modules have in the model are missing"):
+        attach(model, [read_adapter(head, folder, alone=False) for head, folder in folders.items()])
+
+
 def test_an_adapter_for_another_size_is_refused(adapter):
     rewrite(adapter / ADAPTER, lambda t: {name: torch.ones(9, 9) for name in t})
     refusal(adapter, "20 of its 20 weights are of another shape")
@@ -104,6 +121,7 @@ def test_weights_of_an_adapter_in_a_pickle_are_read_or_refused(adapter):
         ({"target_modules": 7}, "PEFT cannot use the settings|cannot be attached to its base model"),
         ({"r": "many"}, "PEFT cannot use the settings|cannot be attached to its base model"),
         ({"r": 8}, "of its 20 weights are of another shape"),
+        ({"lora_alpha": None}, "adapter_config.json' has no lora_alpha, which PEFT writes; download or copy it again"),
         ({"lora_alpha": 0}, "lora_alpha 0 with r 4 scales its weights by 0"),
         ({"modules_to_save": ["lm_head"]}, "lacks the weight .*lm_head|1 of the 21 weights .* are missing"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path is None; write the name or folder of the model"),

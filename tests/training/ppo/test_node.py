@@ -99,7 +99,7 @@ def test_a_refiner_that_was_deactivated_goes_on_to_the_same_bit_when_it_is_activ
 def test_a_graph_that_cannot_refine_says_why_and_ends(tmp_path):
     command = [sys.executable, "-m", "lrm_ros.graph.runner", "sim_refine", f"checkpoint:={tmp_path / 'none'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"folder '{tmp_path / 'none'}' does not exist" in done.stdout and "node 'refiner' died" in done.stderr
 
 

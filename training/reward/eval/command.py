@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--initial", action="store_true", help="show the first frame, too, in progress queries")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of the pairs and of the random weights")
-    parser.add_argument("--rounds", type=whole(1), default=1000, help="bootstrap rounds")
+    parser.add_argument("--rounds", type=whole(0), default=1000, help="bootstrap rounds")
     parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
 

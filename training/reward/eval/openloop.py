@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         "--noise-std", type=number(), default=0.0, help="standard deviation of the exploration noise [rad]"
     )
     parser.add_argument("--noise-seed", type=whole(0), default=0, help="seed of that noise")
-    parser.add_argument("--rounds", type=whole(1), default=1000, help="bootstrap rounds")
+    parser.add_argument("--rounds", type=whole(0), default=1000, help="bootstrap rounds")
     parser.add_argument("--threads", type=whole(1), help="torch threads (default: torch's)")
     args = parser.parse_args(argv)
     if args.policy and not args.out:

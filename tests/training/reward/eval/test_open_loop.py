@@ -242,7 +242,7 @@ def test_what_the_command_cannot_do_it_says(small_policy, tmp_path, capsys):
     assert "--policy needs --out" in error("--policy", str(small_policy))
     assert "give NAME=FOLDER" in error("--policy", str(small_policy), "--policy", str(small_policy), *out)
     assert "does not exist" in error("--scores", str(tmp_path / "none.json"))
-    assert "different seeds, got 0" in error("--policy", str(small_policy), "--episodes", "0", *out)
+    assert "give a whole number from 1 on" in error("--policy", str(small_policy), "--episodes", "0", *out)
     assert (
         policy_name(f"a={small_policy}") == ("a", small_policy)
         and policy_name(str(small_policy))[0] == small_policy.parent.name
