@@ -22,7 +22,9 @@ NODES=(
     tests/nodes/test_lifecycle.py
     tests/test_messages.py
     tests/nodes/test_policy.py
+    tests/nodes/test_policy_realtime.py
     tests/nodes/test_recorder.py
+    tests/ros/test_streams.py
     tests/nodes/test_reward.py
     tests/nodes/test_teleop.py
     tests/training/bench/test_topics.py
@@ -38,6 +40,7 @@ HEAVY=(
     tests/nodes/test_teleop.py::test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard
     tests/nodes/test_improver.py::test_the_words_of_a_training_are_the_loops_settings
     tests/nodes/test_improver.py::test_a_run_of_other_settings_or_with_a_damaged_record_is_refused
+    tests/nodes/test_improver.py::test_a_run_from_before_a_setting_was_there_goes_on_with_its_default_only
 )
 HEAVY_FILES=(tests/sim/twin/test_node.py tests/training/ppo/test_node.py)
 
