@@ -39,7 +39,6 @@ _GROUP = """\
             fi
             case "$two" in {pattern}) command="$one $two" ;; esac
             ;;"""
-GRAPHS = ("self_improve", "sim_refine", "teleop")
 
 
 def completion(words: Collection[str], commands: Collection[str]) -> int:
@@ -49,6 +48,8 @@ def completion(words: Collection[str], commands: Collection[str]) -> int:
         words: name of the shell.
         commands: of ``lrm``, of one or two words each.
     """
+    from lrm_ros.graph.graphs import GRAPHS
+
     shell = " ".join(words)
     if shell not in ("bash", "zsh"):
         print(f"error: lrm completion '{shell}': give bash or zsh", file=sys.stderr)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences, load_contract
+from lrm_ros.errors import one_line
 from lrm_ros.types import ActionChunk, Frame, Observation
 from lrm_ros.versions import load_policy_config
 
@@ -80,31 +81,27 @@ class PolicyRunner:
             )
         self._contract, self._checkpoint = contract, checkpoint
         self._raw: tuple[int, Any] | None = None  # of the newest chunk: stamp and (1, K, D) normalised actions
-        with self._told("does not load"):
-            self._load(folder, execute_steps, device)
+        self._load(folder, execute_steps, device)
         with self._told("cannot act on an observation of this robot"):
             self._try()
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Turn whatever a library raises into a ValueError of one line that names the checkpoint.
+        """Turn whatever a library raises into one line that names the checkpoint.
 
         Raises:
-            ValueError: in place of whatever is raised; those that name the checkpoint stay as they are.
+            ValueError: in place of it.
         """
-        name = f"policy checkpoint '{self._checkpoint}'"
         try:
             yield
         except Exception as error:
-            ours = (name, f"policy '{self._checkpoint}'", f"'{Path(self._checkpoint)}")
-            if isinstance(error, ValueError) and str(error).startswith(ours):
-                raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            reason = reason if len(reason) <= 300 else reason[:300] + "..."
-            raise ValueError(f"{name} {what}: {reason}; copy it again, or train it with this LeRobot") from error
+            raise ValueError(
+                f"policy checkpoint '{self._checkpoint}' {what}: {one_line(error)}; copy it again, or train it with "
+                "this LeRobot"
+            ) from error
 
     def _load(self, folder: Path, execute_steps: int | None, device: str) -> None:
-        """Load configuration, weights and processors; raises whatever LeRobot does, and ValueError."""
+        """Load configuration, weights and processors; raises ValueError if they do not fit or do not load."""
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
         from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
@@ -129,12 +126,13 @@ class PolicyRunner:
                 f"{name} looks at the last {config.n_obs_steps} control steps; it is asked once a chunk and sees one:"
                 " train it with n_obs_steps = 1"
             )
-        self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
-        self.policy.eval()
         override = {"device_processor": {"device": device}}
-        self.preprocess, self.postprocess = make_pre_post_processors(
-            config, pretrained_path=str(folder), preprocessor_overrides=override
-        )
+        with self._told("does not load"):
+            self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
+            self.policy.eval()
+            self.preprocess, self.postprocess = make_pre_post_processors(
+                config, pretrained_path=str(folder), preprocessor_overrides=override
+            )
 
     def _try(self) -> None:
         """Act once on a made-up observation: what does not fit is found before an arm moves, and the first is slow."""

@@ -31,6 +31,11 @@ def _qos(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -
     )
 
 
+def _quiet() -> SubscriptionEventCallbacks:
+    """Return events without rclpy's warning of publishers that a subscription cannot hear."""
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
 # Reliable and deep on both sides: in lock-step nothing may be lost, and a recorder must see every frame.
 IMAGE = _qos(128)  # twice the steps of a lock-step command that fills an episode
 STREAM = _qos(1000)  # joint states, commands, rewards
@@ -106,9 +111,12 @@ class Topic:
             callback: called with each message.
             qos: another than the topic's, or the depth of one.
         """
+        events = None
         if qos is None and self.qos is LATCHED:
             node.create_subscription(self.message_type, self.name, callback, _qos(LATCHED.depth))
-        return node.create_subscription(self.message_type, self.name, callback, self.qos if qos is None else qos)
+            events = _quiet()  # what this one cannot hear the other one does
+        wanted = self.qos if qos is None else qos
+        return node.create_subscription(self.message_type, self.name, callback, wanted, event_callbacks=events)
 
     def subscribe_as_offered(
         self, node: Node, callback: Callable[..., Any], reliable: bool, depth: int
@@ -124,8 +132,7 @@ class Topic:
         qos = _qos(depth)
         if not reliable:
             qos.reliability = ReliabilityPolicy.BEST_EFFORT
-        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
-        return node.create_subscription(self.message_type, self.name, callback, qos, event_callbacks=quiet)
+        return node.create_subscription(self.message_type, self.name, callback, qos, event_callbacks=_quiet())
 
 
 IMAGE_RAW = Topic("<camera>/image_raw", Image, IMAGE, "stamped, optical frame")

@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.errors import one_line
+
 
 def at_least(package: str, *numbers: int) -> bool:
     """Return whether an installed package has this version or a later one, e.g. ``at_least("lerobot", 0, 6)``."""
@@ -64,7 +66,12 @@ def load_policy_config(folder: str | Path) -> Any:
         harmless, value = ADDED_FIELDS.get(name, ()), values.pop(name)
         if harmless is not None and value not in harmless:
             raise ValueError(f"'{path}' sets {name} = {value!r}, which this LeRobot does not know; {cure}")
-    config = draccus.decode(known[kind], values)
+    try:
+        config = draccus.decode(known[kind], values)
+    except Exception as error:  # draccus raises any
+        raise ValueError(
+            f"'{path}' has a setting that this LeRobot does not take ({one_line(error)}); {cure}"
+        ) from error
     if hasattr(config, "pretrained_backbone_weights"):
         config.pretrained_backbone_weights = None
     return config

@@ -17,10 +17,11 @@ from trajectory_msgs.msg import JointTrajectory
 from lrm_ros import messages, topics
 from lrm_ros.chunk_timing import ChunkTiming, ImageTimes
 from lrm_ros.config import CameraSpec, PolicyConfig
+from lrm_ros.errors import one_line
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
-from lrm_ros.ros.predictor import Predictor, one_line
+from lrm_ros.ros.predictor import Predictor
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import Frame, Observation
@@ -51,6 +52,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
     def __init__(self, **overrides: Any) -> None:
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("policy", PolicyConfig, overrides)
+        self._predicted = self.create_guard_condition(self._consider)
         self._arm: ArmClient | None = None
         self._predictor: Predictor | None = None
         self._streams: Streams | None = None
@@ -68,7 +70,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._dt_ns = round(1e9 * self.contract.dt_s)
         self._images = self._no_images()
         self._arm = ArmClient(self)
-        self._predictor = Predictor(self, self._arm, self._on_policy_failed)
+        self._predictor = Predictor(self, self._arm, self._on_policy_failed, self._predicted.trigger)
         self._load()
         self._begin_episode()
         timeout_s, newest = (config.timeout_s, 1) if config.realtime else (None, None)
@@ -78,16 +80,12 @@ class PolicyNode(LrmNode[PolicyConfig]):
         # In this order, because the executor takes one message of each in turn: what was sent before what it led to.
         streams.listen(topics.JOINT_COMMAND_SENT, self._on_sent, stamped=False)
         streams.listen_states(self._on_state, self.contract.control_hz, few)
+        hz = 1 / config.timeout_s  # a camera may be slower than the arm's control, but must not stop
         for camera in self.contract.cameras:
-            # A camera may be slower than the arm's control: it must not stop.
-            hz = 1 / config.timeout_s
             streams.listen(topics.IMAGE_RAW.of(camera.name), partial(self._on_image, camera), hz, depth=newest)
         topics.TASK.subscribe(self, self._on_task)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/reload", self._on_reload)
-        if config.realtime:
-            predicted = self.create_guard_condition(self._consider)
-            self._predictor.then(predicted.trigger)
 
     def activate(self) -> None:
         """Run; in lock-step wait for ``~/reset``."""
@@ -165,7 +163,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         if not self._running or not (self._begun or realtime) or predictor is None or predictor.busy:
             return
         assert self._arm is not None and self._streams is not None
-        if self._streams.faults():
+        if not self._streams.good:
             return
         observation = self._fresh_observation() if realtime else self._next_observation()
         if observation is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lrm_ros import messages, topics
 from lrm_ros.chunk_timing import ChunkTiming
 from lrm_ros.config import PolicyConfig
+from lrm_ros.errors import one_line
 from lrm_ros.policy import Policy
 from lrm_ros.robot.so100.explore import Exploration
 from lrm_ros.ros.arm_client import ArmClient
@@ -47,15 +48,18 @@ class Predictor:
         exploration: what is added to what the policy wants.
     """
 
-    def __init__(self, node: LrmNode[PolicyConfig], arm: ArmClient, held: Callable[[str], None]) -> None:
+    def __init__(
+        self, node: LrmNode[PolicyConfig], arm: ArmClient, held: Callable[[str], None], done: Callable[[], None]
+    ) -> None:
         """Create the publisher of the policy's wish, in real time the thread, too.
 
         Args:
             node: for its parameters and diagnostics.
             arm: who is asked.
             held: called with the reason when the policy has raised anything, in the thread that predicts; holds.
+            done: called there after each prediction in real time: the next one may be due.
         """
-        self._node, self._arm, self._held = node, arm, held
+        self._node, self._arm, self._held, self._done = node, arm, held, done
         self._wish = topics.WISH.publisher(node)
         self._renew = False
         self.policy: Policy | None = None
@@ -64,13 +68,8 @@ class Predictor:
         self.exploration = Exploration()
         self._running: tuple[int, int] | None = None  # what the newest chunk answers, and how much later it is due [ns]
         self._worker: Worker[_Job] | None = None
-        self._next: Callable[[], None] | None = None
         if node.config.realtime:
             self._worker = Worker("policy", self._realtime, self._failed)
-
-    def then(self, look: Callable[[], None]) -> None:
-        """Have the node look at its inputs again after each prediction: the next one may be due."""
-        self._next = look
 
     @property
     def busy(self) -> bool:
@@ -147,8 +146,7 @@ class Predictor:
                 self._running = (whole.stamp_ns, later_ns)
             age_ns = node.get_clock().now().nanoseconds - whole.stamp_ns
             node.diagnostics.latency("observation_to_command", age_ns / 1e9)
-        if self._next is not None:
-            self._next()
+        self._done()
 
     def _stood_ns(self, stamp_ns: int) -> int:
         """Return how long the arm has stood since an observation [ns]: so much later each action is due.
@@ -174,9 +172,3 @@ class Predictor:
 
     def _failed(self, error: BaseException) -> None:
         self._held(one_line(error))
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an exception says, in one line; with its type, unless it is of those that are written for people."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import ReliabilityPolicy
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.robot.joint_states import JointStates
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.input import Input
 from lrm_ros.ros.stamps import CLOCK_NS, OTHER_CLOCK_NS, StampCheck
 from lrm_ros.ros.stream import Stream, compare_clocks
 from lrm_ros.ros.surroundings import NO_CLOCK
@@ -32,20 +30,6 @@ LATE_NS, LATE_LOCKSTEP_NS = 100_000_000, 1_000_000_000
 FIND_S = 3.0  # in lock-step a publisher that was made just now is found within this [s]
 _LOOK_S, _WATCH_S = 0.25, 0.04  # between two looks at what does not come, and where something is moved
 _OFFERS_S = 1.0  # between two looks at what the publishers offer
-
-
-@dataclass
-class _Input:
-    """A subscription and its stream."""
-
-    topic: topics.Topic
-    take: Callable[[Any], bool]  # hands a message over; returns whether it was complete
-    stream: Stream
-    stamped: bool
-    cause: str
-    depth: int
-    subscription: Subscription[Any] | None = None
-    reliable: bool = True
 
 
 class Streams:
@@ -77,7 +61,7 @@ class Streams:
         self._timeout_s, self._consequence, self._changed = timeout_s, consequence, changed
         self._bad: set[str] = set()  # streams of which a problem was told
         self._look_s = _LOOK_S if timeout_s is None else min(timeout_s / 10, _WATCH_S)
-        self._inputs: dict[str, _Input] = {}
+        self._inputs: dict[str, Input] = {}
         self._watching = False
         self._simulated = bool(node.get_parameter("use_sim_time").value)
         self._counted_s, self._has_clock = float("-inf"), False
@@ -113,7 +97,7 @@ class Streams:
             return True
 
         stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell, self._timeout_s)
-        self._add(_Input(topic, take, stream, stamped, cause.name if cause else "", depth or topic.qos.depth))
+        self._add(topic, take, stream, depth, stamped, cause.name if cause else "")
 
     def listen_states(
         self, callback: Callable[[int, NDArray[np.float32]], Any], hz: float = 0.0, depth: int | None = None
@@ -138,7 +122,12 @@ class Streams:
         topic = topics.JOINT_STATES
         stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell, self._timeout_s)
         stream.lacking = states.lacking
-        self._add(_Input(topic, take, stream, True, "", depth or topic.qos.depth))
+        self._add(topic, take, stream, depth)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong now."""
+        return not self._bad
 
     def faults(self) -> dict[str, str]:
         """Return what is wrong now, one line for each topic that is not good."""
@@ -154,12 +143,12 @@ class Streams:
         if self._realtime and not now_s:
             found[topics.CLOCK.name] = NO_CLOCK
         for name, entry in self._inputs.items():
-            stream, subscription = entry.stream, entry.subscription
-            if not stream.hz or name in found or subscription is None:
+            stream = entry.stream
+            if not stream.hz or name in found:
                 continue
-            while not self._realtime and not subscription.get_publisher_count() and time.monotonic() < deadline:
+            while not self._realtime and not entry.subscription.get_publisher_count() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            self._find_publishers(entry)
+            entry.adapt()
             if stream.silent_s(now_s) > stream.timeout_s if self._realtime else not stream.publishers:
                 found[name] = stream.silence(now_s)
         return found
@@ -183,10 +172,8 @@ class Streams:
     def restart(self) -> None:
         """After a break: drop what has waited, for it is old, and give every stream its time to come again."""
         for entry in self._inputs.values():
-            if (subscription := entry.subscription) is not None:
-                with subscription.handle:
-                    while subscription.handle.take_message(subscription.msg_type, False) is not None:
-                        pass
+            while entry.take_waiting() is not None:
+                pass
             entry.stream.restart()
         self._start_s = self._seconds()
 
@@ -205,11 +192,7 @@ class Streams:
         while taking or time.monotonic() - last < QUIET_S:
             taking = False
             for entry in list(self._inputs.values()):
-                if (subscription := entry.subscription) is None:
-                    continue
-                with subscription.handle:
-                    taken = subscription.handle.take_message(subscription.msg_type, False)
-                if taken is None:
+                if (taken := entry.take_waiting()) is None:
                     continue
                 # A host whose clock is behind sends everything "before", but not so that it comes long after.
                 come_ns = taken[1]["received_timestamp"] or time.time_ns()
@@ -224,13 +207,20 @@ class Streams:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    def _add(self, entry: _Input) -> None:
-        self._inputs[entry.topic.name] = entry
-        self._find_publishers(entry)
-        if entry.subscription is None:
-            self._subscribe(entry)
+    def _add(
+        self,
+        topic: topics.Topic,
+        take: Callable[[Any], bool],
+        stream: Stream,
+        depth: int | None,
+        stamped: bool = True,
+        cause: str = "",
+    ) -> None:
+        entry = Input(self._node, topic, take, stream, self._realtime, depth or topic.qos.depth, stamped, cause)
+        self._inputs[topic.name] = entry
+        entry.subscribe(self._on_message)
 
-    def _on_message(self, entry: _Input, message: Any, info: Any) -> None:
+    def _on_message(self, entry: Input, message: Any, info: Any) -> None:
         """Check one message and hand it over; ``info``: what the middleware says of it."""
         stream = entry.stream
         try:
@@ -243,7 +233,7 @@ class Streams:
             self._node.diagnostics.count("rejected")
             stream.set("content", str(error))
 
-    def _stamp_fault(self, entry: _Input, message: Any, number: int | None) -> str:
+    def _stamp_fault(self, entry: Input, message: Any, number: int | None) -> str:
         """Return what is wrong with the stamp of a message and its publisher's number, empty if nothing is."""
         stream, stamp_ns, now_ns = entry.stream, messages.to_ns(message.header.stamp), self._now_ns()
         part = message.name[0] if entry.topic.message_type is JointState and message.name else ""
@@ -271,7 +261,7 @@ class Streams:
         self._offered_s = steady_s if offers else self._offered_s
         for entry in self._inputs.values():
             if offers:
-                self._find_publishers(entry)
+                entry.adapt()
             entry.stream.forgive(steady_s)
         # A node that was held up itself has messages waiting; time that is not known says nothing.
         self._held_up = steady_s - before_s > 1.5 * _LOOK_S and not self._held_up
@@ -287,34 +277,6 @@ class Streams:
             streams = [entry.stream for entry in self._inputs.values() if entry.stamped]
             dt_ns = round(1e9 * self._node.contract.dt_s)
             compare_clocks(streams, topics.JOINT_STATES.name, now_s, self._tolerance_ns, dt_ns)
-
-    def _find_publishers(self, entry: _Input) -> None:
-        """Subscribe anew if the publishers offer something else."""
-        name, stream = entry.topic.name, entry.stream
-        found = self._node.get_publishers_info_by_topic(entry.topic.name)
-        # The name of a node is known a moment after its topics.
-        stream.publishers = sorted({i.node_name if not i.node_name.startswith("_NODE_") else "a node" for i in found})
-        best_effort = [i.node_name for i in found if i.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT]
-        if self._realtime:
-            if found and entry.reliable == bool(best_effort):
-                entry.reliable = not best_effort
-                self._subscribe(entry)
-        elif best_effort:
-            stream.set(
-                "offer",
-                f"'{name}' is published best effort by {', '.join(best_effort)}; in lock-step nothing may be lost: let "
-                "it publish reliably, or run this node with realtime:=true",
-            )
-        else:
-            stream.clear("offer")
-
-    def _subscribe(self, entry: _Input) -> None:
-        """Make the subscription, or another one in its place."""
-        if entry.subscription is not None:
-            self._node.destroy_subscription(entry.subscription)
-        entry.subscription = entry.topic.subscribe_as_offered(
-            self._node, lambda message, info: self._on_message(entry, message, info), entry.reliable, entry.depth
-        )
 
     def _tell(self, name: str, line: str, new: bool) -> None:
         """Report a stream's problem, or that it has none."""

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.errors import one_line
 from lrm_ros.reward.models import not_an_lrm
 from lrm_ros.reward.qwen.folder import has_robometer_heads
-from lrm_ros.reward.qwen.weights import header, quiet, read_json, refuse_pointer, said
+from lrm_ros.reward.qwen.weights import header, quiet, read_json, refuse_pointer
 
 SHARED = "shared"
 CONFIG = "adapter_config.json"
@@ -148,7 +149,7 @@ def _config(settings: dict[str, Any], file: Path, alone: bool) -> Any:
     try:
         return peft.LoraConfig.from_peft_type(**{key: value for key, value in settings.items() if key in known})
     except Exception as error:  # PEFT raises any
-        raise ValueError(f"'{file}': PEFT cannot use the settings ({said(error)}); copy the file again") from error
+        raise ValueError(f"'{file}': PEFT cannot use the settings ({one_line(error)}); copy the file again") from error
 
 
 def attach(base: Any, adapters: list[Adapter]) -> Any:
@@ -184,7 +185,7 @@ def attach(base: Any, adapters: list[Adapter]) -> Any:
         except KeyError as error:
             raise ValueError(f"{adapter} lacks the weight {error}, {_CURE}") from error
         except Exception as error:  # PEFT and torch raise any
-            raise ValueError(f"{adapter} cannot be attached to its base model ({said(error)}), {_CURE}") from error
+            raise ValueError(f"{adapter} cannot be attached to its base model ({one_line(error)}), {_CURE}") from error
     for adapter in adapters:
         _check_whole(model, adapter, stored[adapter.name], alone=len(adapters) == 1)
         if len(adapters) > 1:
@@ -210,7 +211,7 @@ def _weights(adapter: Adapter) -> dict[str, Any]:
     try:
         found = torch.load(adapter.file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is cut off or not of weights alone
-        raise ValueError(f"'{adapter.file}' holds no whole weights ({said(error)}); download it again") from error
+        raise ValueError(f"'{adapter.file}' holds no whole weights ({one_line(error)}); download it again") from error
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ValueError(f"'{adapter.file}' holds something else than weights; download or copy it again")
     return found

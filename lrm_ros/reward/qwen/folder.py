@@ -10,8 +10,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.errors import one_line
 from lrm_ros.reward.qwen.vision import patches_of
-from lrm_ros.reward.qwen.weights import header, quiet, read_json, refuse_pointer, said, stored
+from lrm_ros.reward.qwen.weights import header, quiet, read_json, refuse_pointer, stored
 from lrm_ros.versions import processor_options, rope_settings
 
 _MROPE = (24, 20, 20)  # both versions' default sections
@@ -97,7 +98,7 @@ def qwen_config(folder: Path) -> Any:
     except Exception as error:  # transformers raises any
         raise ValueError(
             f"'{file}': transformers cannot use the settings, those of rotary positions are {rope} "
-            f"({said(error)}); write those that the model was trained with"
+            f"({one_line(error)}); write those that the model was trained with"
         ) from error
     size, sections = config.text_config.head_dim, rope.get("mrope_section", _MROPE)
     whole = isinstance(sections, list | tuple) and all(isinstance(section, int) for section in sections)
@@ -194,7 +195,7 @@ def load_processor(folder: Path) -> Any:
                 **processor_options(_json(folder, "tokenizer_config.json")),
             )
     except Exception as error:  # the tokenizers raise a plain Exception
-        raise ValueError(f"'{folder}': transformers cannot read the processor ({said(error)})") from error
+        raise ValueError(f"'{folder}': transformers cannot read the processor ({one_line(error)})") from error
     if type(processor).__name__ != "Qwen3VLProcessor":
         raise ValueError(
             f"'{folder}' holds a {type(processor).__name__}, not a Qwen3VLProcessor (its processor_config.json or "
@@ -252,7 +253,7 @@ def check_template(processor: Any, kind: str, folder: Path, cure: str) -> None:
             for prompt in (True, False)
         )
     except Exception as error:  # templates raise any; without one it is a ValueError
-        raise ValueError(f"the chat template in '{folder}' cannot be used ({said(error)}); {cure}") from error
+        raise ValueError(f"the chat template in '{folder}' cannot be used ({one_line(error)}); {cure}") from error
     token = processor.image_token if kind == "image" else processor.video_token
     if asked.count(token) != 1 or question not in asked or len(asked) <= len(plain):
         raise ValueError(
@@ -281,7 +282,7 @@ def _check_images(images: Any, folder: Path, cure: str) -> None:
             patches, own["pixel_values"], atol=1e-4
         )
     except Exception as error:
-        raise ValueError(f"the image settings in '{folder}' cannot be used ({said(error)}); {cure}") from error
+        raise ValueError(f"the image settings in '{folder}' cannot be used ({one_line(error)}); {cure}") from error
     if not same:
         raise ValueError(
             f"the image settings in '{folder}' are not Qwen3-VL's: rescaling, normalisation or conversion to RGB is "

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.errors import one_line
+
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -29,11 +31,6 @@ class Stored:
 
     file: Path
     shape: tuple[int, ...]
-
-
-def said(error: Exception) -> str:
-    """Return an error of a library in one line of at most 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def again(folder: Path) -> str:
@@ -62,7 +59,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"'{file}' is not JSON or cut off ({said(error)}); download or copy it again") from None
+        raise ValueError(f"'{file}' is not JSON or cut off ({one_line(error)}); download or copy it again") from None
     if not isinstance(found, dict):
         raise ValueError(f"'{file}' holds a {type(found).__name__}, not a dictionary; download or copy it again")
     return found
@@ -93,7 +90,7 @@ def header(file: Path) -> dict[str, Stored]:
                         "model in bfloat16, float16 or float32"
                     )
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"'{file}' holds no whole weights ({said(error)}); download or copy it again") from None
+        raise ValueError(f"'{file}' holds no whole weights ({one_line(error)}); download or copy it again") from None
     return found
 
 
@@ -212,7 +209,7 @@ def shapes_of(config: Any, file: Path, most: int) -> dict[str, tuple[int, ...]]:
             model = Qwen3VLForConditionalGeneration(config)
     except Exception as error:  # torch and transformers raise any
         raise ValueError(
-            f"'{file}': no model can be made of the settings ({said(error)}); download or copy it again"
+            f"'{file}': no model can be made of the settings ({one_line(error)}); download or copy it again"
         ) from error
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
@@ -242,7 +239,7 @@ def load_checked(folder: Path, config: Any, dtype: Any, more: Mapping[str, tuple
                 folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
             )
     except Exception as error:
-        raise ValueError(f"'{folder}': transformers cannot load it ({said(error)}); {again(folder)}") from error
+        raise ValueError(f"'{folder}': transformers cannot load it ({one_line(error)}); {again(folder)}") from error
     # The names are the same, so the library has a rule of its own for them if it left one out.
     left = (set(info["missing_keys"]) - silent) | (set(info["unexpected_keys"]) - set(more or {}))
     if left or info["mismatched_keys"]:

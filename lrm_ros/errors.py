@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exception says, for people: one line of a message, a log or the answer of a service."""
+
+from __future__ import annotations
+
+_LONGEST = 600  # characters; libraries put whole tensors into their messages
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, in one line; with its type, unless that is one which is written for people."""
+    text = " ".join(str(error).split())
+    if not text or not isinstance(error, ValueError | OSError):
+        text = f"{type(error).__name__}: {text}"
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
