@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -22,7 +23,7 @@ from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_live import LiveRewards
 from lrm_ros.ros.reward_worlds import WorldQueries
 from lrm_ros.ros.streams import Streams
-from lrm_ros.types import VIDEO_HEADS, Frame, Reward
+from lrm_ros.types import VIDEO_HEADS, Frame, Reward, Unscored
 
 END_S = 1.0  # an inference has so long to end at cleanup, and once more at the next configure [s]
 STOPPED_S = 3.0  # in real time a camera has stopped after so long [s]
@@ -146,14 +147,17 @@ class RewardNode(LrmNode[RewardConfig]):
         self._publish(held, self.config)
 
     def _publish(self, held: Held, config: RewardConfig) -> None:
+        """Count the answers, then publish them: who hears a reward finds it in the diagnostics."""
         answers = list(held.answers.values())
+        if held.fresh:
+            self._count(answers)
         self._reward.publish(messages.from_rewards(answers, config.camera, held=not held.fresh))
         for answer in answers:
             if isinstance(answer, Reward):
                 value = held.signal if answer.head == config.mode and held.signal is not None else answer.value
                 self._plot(answer.head).publish(Float32(data=value))
-        if not held.fresh:
-            return
+
+    def _count(self, answers: Sequence[Reward | Unscored]) -> None:
         self.diagnostics.count("judged")
         reasons = [answer.reason for answer in answers if not isinstance(answer, Reward)]
         self.diagnostics.count("unscored", len(reasons))
