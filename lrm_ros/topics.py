@@ -98,9 +98,7 @@ class Topic:
         """Return a new publisher of ``node``."""
         return node.create_publisher(self.message_type, self.name, self.qos)
 
-    def subscribe(
-        self, node: Node, callback: Callable[[Any], Any], qos: QoSProfile | int | None = None
-    ) -> Subscription:
+    def subscribe(self, node: Node, callback: Callable[..., Any], qos: QoSProfile | int | None = None) -> Subscription:
         """Return a new subscription of ``node``.
 
         A latched topic gets a second one, for publishers that do not latch (``ros2 topic pub``): the node owns it, and
@@ -108,7 +106,7 @@ class Topic:
 
         Args:
             node: whose executor calls.
-            callback: called with each message.
+            callback: called with each message, and with its info if it takes two arguments.
             qos: another than the topic's, or the depth of one.
         """
         events = None
