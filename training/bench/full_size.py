@@ -194,7 +194,8 @@ def measure(
         height: of the images [pixels].
         width: of the images [pixels].
         batches: queries in a call.
-        budget_s: time for each figure [s]; at least five calls (two that generate) are timed.
+        budget_s: time for each figure [s]; at least five calls are timed (three of over 32
+            queries, one that generates).
         generate_tokens: tokens of the one-by-one generation; 0: nothing is generated.
         peak: the device's rate in bfloat16 [TFLOP/s].
     """
@@ -242,24 +243,25 @@ def measure(
     def score(heads: Sequence[str], readout: str) -> Callable[[], object]:
         return lambda: model.score(asked(heads), readout)
 
-    for count in batches:
-        for head in HEADS:
-            add("batched", [head] * count, count, "forward", score([head] * count, "forward"))
-        if count >= len(HEADS):
-            mixed = list(itertools.islice(itertools.cycle(HEADS), count))
-            frames = -(-count // len(HEADS))  # each goes through the tower of progress and that of the other two
-            add("batched", mixed, 2 * frames, "forward", score(mixed, "forward"))
     for head in HEADS:
         shown = prompts.visual[head] // min(prompts.visual.values())
         add("serial", [head], shown, "forward", partial(_serial, model, asked, head))
     if generate_tokens:
         for head in HEADS:
             call = partial(_serial_text, model, asked, head, generate_tokens)
-            add("serial", [head], 0, f"generate {generate_tokens}", call, 2)
+            add("serial", [head], 0, f"generate {generate_tokens}", call, 1)
         length = HEADS["completion"].max_new_tokens
         for count in sorted({min(batches), min(32, max(batches))}):
             heads = ["completion"] * count
-            add("batched", heads, 0, f"generate {length}", score(heads, "generate"), 2)
+            add("batched", heads, 0, f"generate {length}", score(heads, "generate"), 1)
+    for count in sorted(batches):
+        least = 5 if count <= 32 else 3
+        for head in HEADS:
+            add("batched", [head] * count, count, "forward", score([head] * count, "forward"), least)
+        if count >= len(HEADS):
+            mixed = list(itertools.islice(itertools.cycle(HEADS), count))
+            frames = -(-count // len(HEADS))  # each goes through the tower of progress and that of the other two
+            add("batched", mixed, 2 * frames, "forward", score(mixed, "forward"), least)
     return {"rows": rows, "stages_ms_per_image": stages(model, images[: min(32, max(batches))], budget_s)}
 
 

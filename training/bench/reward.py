@@ -124,17 +124,17 @@ def measure_size(args: argparse.Namespace, height: int, width: int) -> dict:
         + ", ".join(f"{head} {prompts.text[head]} + {prompts.visual[head]}" for head in HEADS),
         flush=True,
     )
+    found = {}
+    if args.parity:  # first: it needs the least memory
+        found["parity"] = parity.compare(model, parity.queries_of(prompts.tasks, args.parity, height, width))
+        print("batched against serial:", json.dumps(found["parity"]), flush=True)
     counts = sorted(set(args.batch or (1, 8, 32, 96)))
     tokens = 0 if args.no_generate else args.generate_tokens
-    figures = full_size.measure(model, prompts, height, width, counts, args.seconds, tokens, peak)
+    figures = found | full_size.measure(model, prompts, height, width, counts, args.seconds, tokens, peak)
     figures |= {"size": args.size, "adapters": args.adapters, "device": name, "peak_tflops": peak}
     figures |= {"image_size": [height, width], "text_tokens": prompts.text, "visual_tokens": prompts.visual}
     figures["parameters"] = sum(parameter.numel() for parameter in model.model.parameters())
     print("ms an image before the language model:", figures["stages_ms_per_image"])
-    if args.parity:
-        queries = parity.queries_of(prompts.tasks, args.parity, height, width)
-        figures["parity"] = parity.compare(model, queries)
-        print("batched against serial:", json.dumps(figures["parity"]))
     return figures
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 
 import pytest
+import torch
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
@@ -64,8 +65,6 @@ def test_a_size_is_refused_without_a_gpu_unless_it_is_asked_for(monkeypatch):
 
 
 def test_a_built_model_has_three_adapters_that_change_its_answers():
-    import torch
-
     model = full_size.build("test", "cpu")
     names = dict(model.model.named_parameters())
     assert {value.dtype for name, value in names.items() if ".lora_" in name} == {torch.float32}
@@ -122,3 +121,15 @@ def test_parity_is_told_by_head_and_a_query_without_an_answer_is_an_error():
     other = QwenRewardModel(TINY_FOLDER, device="cpu")
     other.qwen.lm_head.weight.data[:, ::2] *= -1
     assert parity.compare(model, queries, other)["progress"]["batched_against_float32"]["max_difference"] > 1e-3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["tiny", "test"])
+def test_on_a_gpu_batches_answer_as_single_calls_do(name):
+    model = QwenRewardModel(TINY_FOLDER, device="cuda") if name == "tiny" else full_size.build("test", "cuda")
+    queries = parity.queries_of(dict.fromkeys(HEADS, TASK), 48, 256, 256)
+    for found in parity.compare(model, queries).values():
+        assert found["batched_against_serial"]["max_difference"] < 0.1
+        assert found["batched_against_serial"]["mean_difference"] < 0.01
+    written = model.score(queries[:3], "generate")
+    assert [answer.head for answer in written] == list(HEADS)
