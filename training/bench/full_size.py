@@ -262,7 +262,18 @@ def measure(
             mixed = list(itertools.islice(itertools.cycle(HEADS), count))
             frames = -(-count // len(HEADS))  # each goes through the tower of progress and that of the other two
             add("batched", mixed, 2 * frames, "forward", score(mixed, "forward"), least)
-    return {"rows": rows, "stages_ms_per_image": stages(model, images[: min(32, max(batches))], budget_s)}
+    return {
+        "rows": rows,
+        "against_serial": {head: _gains([row for row in rows if row["head"] == head]) for head in HEADS},
+        "stages_ms_per_image": stages(model, images[: min(32, max(batches))], budget_s),
+    }
+
+
+def _gains(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return how many times as many queries a second one head answers in its best batch as one by one, by read-out."""
+    rates = {(row["way"], row["readout"].split()[0]): row["queries_per_s"] for row in rows if row["way"] == "serial"}
+    best = max(row["queries_per_s"] for row in rows if row["way"] == "batched" and row["readout"] == "forward")
+    return {readout: best / rate for (_, readout), rate in rates.items()}
 
 
 def _serial(model: QwenRewardModel, asked: Callable[[Sequence[str]], list[RewardQuery]], head: str) -> None:

@@ -134,7 +134,8 @@ def measure_size(args: argparse.Namespace, height: int, width: int) -> dict:
     figures |= {"size": args.size, "adapters": args.adapters, "device": name, "peak_tflops": peak}
     figures |= {"image_size": [height, width], "text_tokens": prompts.text, "visual_tokens": prompts.visual}
     figures["parameters"] = sum(parameter.numel() for parameter in model.model.parameters())
-    print("ms an image before the language model:", figures["stages_ms_per_image"])
+    print("ms an image before the language model:", json.dumps(figures["stages_ms_per_image"]))
+    print("best batch, forward, against one by one (times as fast):", json.dumps(figures["against_serial"]))
     return figures
 
 

@@ -53,9 +53,19 @@ def test_the_bench_writes_every_figure_of_a_size(tmp_path, capsys):
         assert row["queries_per_s"] == pytest.approx(1e3 * row["batch"] / row["ms_p50"])
         if row["readout"] == "forward":
             assert row["mfu"] == pytest.approx(row["tflop_per_query"] * row["queries_per_s"] / 0.1)
+    for head, found in figures["against_serial"].items():
+        forward, written = (_rate(figures, "serial", head, readout) for readout in ("forward", "generate 4"))
+        best = max(_rate(figures, "batched", head, "forward", count) for count in (1, 3))
+        assert (found["forward"], found["generate"]) == pytest.approx((best / forward, best / written))
     assert all(value > 0 for value in figures["stages_ms_per_image"].values())
     assert {name: found["queries"] for name, found in figures["parity"].items()} == dict.fromkeys(HEADS, 2)
     assert "tokens of a query (text + visual): contrastive " in capsys.readouterr().out
+
+
+def _rate(figures: dict, way: str, head: str, readout: str, batch: int = 1) -> float:
+    asked = (way, head, readout, batch)
+    (row,) = (r for r in figures["rows"] if (r["way"], r["head"], r["readout"], r["batch"]) == asked)
+    return row["queries_per_s"]
 
 
 def test_a_size_is_refused_without_a_gpu_unless_it_is_asked_for(monkeypatch):
@@ -123,6 +133,7 @@ def test_parity_is_told_by_head_and_a_query_without_an_answer_is_an_error():
     assert parity.compare(model, queries, other)["progress"]["batched_against_float32"]["max_difference"] > 1e-3
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["tiny", "test"])
 def test_on_a_gpu_batches_answer_as_single_calls_do(name):
