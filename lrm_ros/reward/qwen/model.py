@@ -74,13 +74,16 @@ class _Prompt:
 class QwenRewardModel:
     """Reward heads on a Qwen3VLForConditionalGeneration, with or without LoRA adapters."""
 
-    def __init__(self, folder: Path, name: str = "", device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, name: str = "", device: str = "auto", built: tuple[Any, Any, dict[str, str]] | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             folder: a whole model or adapters (``lrm_ros.reward.qwen.load``).
             name: name written into every answer; the folder's name if empty.
             device: torch device; ``auto`` takes the GPU when there is one.
+            built: what ``load_qwen`` would return, made elsewhere on ``device``; nothing is loaded then.
 
         Raises:
             FileNotFoundError: files are missing.
@@ -93,7 +96,7 @@ class QwenRewardModel:
             raise not_an_lrm(name, "the weights of a RoboReward", "roboreward")
         self.name = name or folder.name
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.model, self.processor, self.adapters = load_qwen(folder, self.device)
+        self.model, self.processor, self.adapters = built or load_qwen(folder, self.device)
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, _Prompt] = OrderedDict()
