@@ -6,7 +6,8 @@ range: Homing_Offset is chosen so that Present_Position is 2047 there. Then the 
 and the greatest position become the limits, but wrist_roll's are 0 and 4095. Degrees count from the middle of the two
 limits (``MotorsBus._normalize``), the gripper's 0 to 100 from the lower to the upper one. Its kinematics feed those
 degrees to the published URDF as they are (lerobot/model/kinematics.py): a degree is a degree of the URDF, with the same
-sign, from the middle of the URDF's range.
+sign, from the middle of the URDF's range. That is the URDF's zero but for wrist_roll: 0 degrees are 0.049 rad there, if
+it was put to its middle exactly.
 """
 
 from __future__ import annotations

@@ -9,8 +9,13 @@ from lrm_ros.sim.servo_bus.faults import Fault
 from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
 from lrm_ros.sim.servo_bus.server import Server
 from lrm_ros.sim.servo_bus.servo import Servo
+from lrm_ros.sim.servo_bus.twin import outcome, set_scene
+
+SCENE_WORDS = ("scene", "outcome", "help")  # no arm can have these names
 
 HELP = """\
+scene SEED                    the twin's toy and bowl where a seed says, its arm placed at rest; says what to do
+outcome                       the simulator's truth now: success or failure
 ARM silent [COUNT]            the next COUNT answers are gone; all of them without COUNT
 ARM late SECONDS [COUNT]      they come so much later
 ARM lost [COUNT]              each lacks a byte
@@ -41,6 +46,12 @@ def execute(server: Server, line: str) -> str:
         return ""
     if words == ["help"]:
         return HELP
+    if words[0] == "scene":
+        if len(words) != 2 or not words[1].isdecimal():
+            raise ValueError(f"'{line.strip()}' has no seed; a scene needs one, 0 or more")
+        return set_scene(server, int(words[1]))
+    if words[0] == "outcome":
+        return "success" if outcome(server) else "failure"
     if words[0] not in server.buses:
         raise ValueError(f"no arm '{words[0]}'; there are {', '.join(server.buses)} ('help' lists the commands)")
     if len(words) < 2:

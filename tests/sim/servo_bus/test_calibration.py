@@ -15,13 +15,13 @@ from lrm_ros.sim.servo_bus.calibration import HOME, calibration, preset, so101, 
 from lrm_ros.sim.servo_bus.joints import SO101
 from lrm_ros.sim.servo_bus.server import Server
 
-# Of the published URDF, TheRobotStudio/SO-ARM100: Simulation/SO101/so101_new_calib.urdf.
+# Of the published URDF, TheRobotStudio/SO-ARM100: Simulation/SO101/so101_new_calib.urdf at commit 385e8d7.
 LIMITS = {
     "shoulder_pan": (-1.91986, 1.91986),
     "shoulder_lift": (-1.74533, 1.74533),
     "elbow_flex": (-1.69, 1.69),
     "wrist_flex": (-1.65806, 1.65806),
-    "wrist_roll": (-2.79253, 2.79253),
+    "wrist_roll": (-2.74385, 2.84121),
     "gripper": (-0.174533, 1.74533),
 }
 
@@ -87,6 +87,7 @@ def test_the_driver_connects_without_a_question_and_reads_degrees_of_the_urdf(tm
                 seen = robot.get_observation()
                 with server.lock:
                     angles = [state.position for state in bus.arm.joints.states()]
+                angles[4] -= sum(LIMITS["wrist_roll"]) / 2
                 wanted = [math.degrees(angle) for angle in angles[:5]] + [100 * (angles[5] - low) / (high - low)]
                 pairs = zip(JOINTS, wanted, strict=True)
                 near = all(abs(seen[f"{joint}.pos"]) < 4 for joint in JOINTS)
