@@ -7,11 +7,15 @@ import time
 
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 from servo_buses import wait_until  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraConfig
+from lrm_ros.messages import to_frame
+from lrm_ros.nodes.camera import CameraNode
 from lrm_ros.robot.devices.camera import open_source
 from lrm_ros.sim.servo_bus import fifo
+from lrm_ros.topics import IMAGE
 
 
 def chart(width: int, height: int, shade: int = 0) -> np.ndarray:
@@ -97,3 +101,19 @@ def test_what_is_no_pipe_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="is no named pipe; give another folder for the cameras"):
         fifo.make(tmp_path / "front")
     assert (tmp_path / "front").read_text() == "mine"
+
+
+def test_the_camera_node_delivers_from_a_pipe_and_again_after_its_writer_came_back(spin, probe, tmp_path):
+    first = Scene(tmp_path / "front", 64, 48)
+    first.show(60)
+    node = spin.start(CameraNode(source=str(first.path), width=64, height=48, rate_hz=30.0))
+    images = spin.collect(probe, Image, "front/image_raw", IMAGE)
+    spin.until(lambda: len(images) >= 3)
+    assert abs(int(to_frame(images[-1], "front").image[24, 37, 0]) - 60) <= 3
+    first.writer.close()
+    second = Scene(first.path, 64, 48)
+    second.show(220)
+    spin.until(lambda: to_frame(images[-1], "front").image[24, 37, 0] > 200)
+    node.close()
+    spin.nodes.remove(node)
+    second.writer.close()

@@ -3,38 +3,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from lerobot_programs import arm_options, program, weightless  # type: ignore[import-not-found]
 from servo_buses import JOINTS, needs_driver, wait_until  # type: ignore[import-not-found]
-from terminals import Terminal  # type: ignore[import-not-found]
 
 from lrm_ros.sim.servo_bus import protocol
-from lrm_ros.sim.servo_bus.arm import Arm
-from lrm_ros.sim.servo_bus.bus import Bus
 from lrm_ros.sim.servo_bus.calibration import MOUNTINGS, calibration
-from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
+from lrm_ros.sim.servo_bus.joints import SO101
 from lrm_ros.sim.servo_bus.server import Server
-from lrm_ros.sim.servo_bus.units import Mounting
 
 pytestmark = [needs_driver, pytest.mark.slow]
-
-
-def weightless(mountings: Sequence[Mounting] = (Mounting(),) * 6) -> Bus:
-    """An arm that stays where a hand has put it."""
-    joints = SimpleJoints([dataclasses.replace(joint, weight=0.0, rest=0.0) for joint in SO101])
-    return Bus(Arm(joints, mountings))
-
-
-def program(name: str, *arguments: str, home: Path) -> Terminal:
-    """One of LeRobot's programs; it writes below ``home`` only and asks nobody on the network."""
-    env = {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return Terminal([sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *arguments], env)
 
 
 def sync_reads(server: Server, name: str) -> int:
@@ -119,12 +102,6 @@ def calibrated(server: Server, folder: Path) -> None:
             servo.memory.save("Max_Position_Limit", 3300)
             saved[joint] = {"id": i, "drive_mode": 0, "homing_offset": 0, "range_min": 800, "range_max": 3300}
         (folder / f"{name}.json").write_text(json.dumps(saved))
-
-
-def arm_options(server: Server, kind: str, name: str, folder: Path) -> list[str]:
-    word = "robot" if kind == "follower" else "teleop"
-    given = {"type": f"so101_{kind}", "port": server.ports[name].path, "id": name, "calibration_dir": folder}
-    return [f"--{word}.{key}={value}" for key, value in given.items()]
 
 
 def test_teleoperate(tmp_path):
