@@ -22,7 +22,7 @@ from lrm_ros.sim.servo_bus import protocol
 from lrm_ros.sim.servo_bus.bus import Bus
 from lrm_ros.sim.servo_bus.calibration import calibration, preset, write
 from lrm_ros.sim.servo_bus.commands import execute
-from lrm_ros.sim.servo_bus.joints import Drive
+from lrm_ros.sim.servo_bus.joints import SO101, Drive
 from lrm_ros.sim.servo_bus.protocol import Packet, encode
 from lrm_ros.sim.servo_bus.server import Server
 from lrm_ros.sim.servo_bus.twin import FULL_GAIN, TwinJoints, outcome, set_scene, so100
@@ -142,6 +142,60 @@ def test_the_experts_episodes_succeed_through_the_servos(server, joints):
     assert execute(server, "outcome") == "success"
     set_scene(server, 0)
     assert not outcome(server)
+
+
+def test_a_grip_that_lasts_is_an_overload_to_the_servo_and_still_holds_the_toy(server, joints):
+    gripper = server.buses["twin"].arm.servos[5].memory
+    gripper["Overload_Torque"] = 25  # as LeRobot does
+    set_scene(server, 1)
+    targets = expert_targets(joints.world)
+    closed = int(np.flatnonzero(targets[:, 5] < -0.9)[3])
+    for target in targets[: closed + 1]:
+        go(server, target)
+    assert (gripper["Present_Load"], gripper["Status"]) == (-1000, 0)
+    for _ in range(25):
+        go(server, targets[closed])
+    assert (gripper["Present_Load"], gripper["Status"]) == (-200, protocol.OVERLOAD)
+    assert joints.world.task_env.grasped
+    for target in [*targets[closed + 1 :], *targets[-1:].repeat(5, 0)]:
+        go(server, target)
+    assert outcome(server) and gripper["Status"] == 0, "released, the overload is over"
+
+
+# xyz [m], rpy [rad] of each joint in its parent; all turn about z. TheRobotStudio/SO-ARM100:
+# Simulation/SO101/so101_new_calib.urdf at commit 385e8d7.
+SO101_ORIGINS = (
+    ((0.0388353, 0.0, 0.0624), (math.pi, 0.0, -math.pi)),
+    ((-0.0303992, -0.0182778, -0.0542), (-math.pi / 2, -math.pi / 2, 0.0)),
+    ((-0.11257, -0.028, 0.0), (0.0, 0.0, math.pi / 2)),
+    ((-0.1349, 0.0052, 0.0), (0.0, 0.0, -math.pi / 2)),
+    ((0.0, -0.0611, 0.0181), (math.pi / 2, 0.0486795, math.pi)),
+    ((0.0202, 0.0188, -0.0234), (math.pi / 2, 0.0, 0.0)),
+)
+
+
+def test_in_the_middle_of_its_ranges_the_published_so101_stands_as_the_twin_at_zero(joints):
+    from transforms3d.euler import euler2mat
+
+    middles = [(joint.low + joint.high) / 2 for joint in SO101[:5]] + [0.0]
+    place, turn = np.zeros(3), np.eye(3)
+    so101 = []
+    for (xyz, rpy), angle in zip(SO101_ORIGINS, middles, strict=True):
+        place, turn = place + turn @ xyz, turn @ euler2mat(*rpy)
+        so101.append((place, turn[:, 2]))
+        turn = turn @ euler2mat(0, 0, angle)
+    robot = joints.world.task_env.agent.robot._objs[0]
+    robot.set_qpos(np.zeros(6, np.float32))
+    twin = []
+    for joint in robot.active_joints:  # SAPIEN's joints turn about their x
+        pose = joint.child_link.entity_pose * joint.pose_in_child
+        matrix = pose.to_transformation_matrix()
+        twin.append((matrix[:3, 3], matrix[:3, 0]))
+    for (at, axis), (other_at, other_axis), name in zip(so101, twin, JOINTS, strict=True):
+        np.testing.assert_allclose(axis, other_axis, atol=2e-3, err_msg=name)
+        if name in ("elbow_flex", "wrist_flex", "wrist_roll"):  # seen from shoulder_lift, without its sideways offset
+            there, here = (at - so101[1][0])[[0, 2]], (other_at - twin[1][0])[[0, 2]]
+            np.testing.assert_allclose(there, here, atol=2e-3, err_msg=name)
 
 
 def test_the_file_for_an_arm_node_is_the_so100s_contract():
