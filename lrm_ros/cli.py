@@ -50,6 +50,10 @@ COMMANDS = {
         "lrm_ros.training.bench.ppo",
         "measure an iteration of refinement, stage by stage",
     ),
+    "bench envelope": (
+        "lrm_ros.training.bench.envelope",
+        "send adversarial wishes through a real arm's envelope and its emulated servos",
+    ),
     "bench faults": ("lrm_ros.training.bench.faults", "measure how soon an arm in motion holds after each fault"),
     "bench realtime": (
         "lrm_ros.training.bench.realtime",
