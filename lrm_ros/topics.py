@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float32, Int64MultiArray, String
+from std_msgs.msg import Bool, Float32, Int64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 
@@ -150,6 +150,10 @@ JOINT_COMMAND_SENT = Topic(
     STREAM,
     "what the arm got after limits: one point a control step, stamped when it was sent",
 )
+ESTOP = Topic(
+    "estop", Bool, LATCHED, "true from anyone stops the arm; false never releases it, its node's `~/release` does"
+)
+STOPPED = Topic("stopped", Bool, LATCHED, "whether the arm is stopped, said by its node alone")
 WISH = Topic("policy/wish", JointTrajectory, STREAM, "what the policy wanted before exploration")
 TASK = Topic("task", String, LATCHED, "latched")
 REWARD = Topic(
