@@ -15,6 +15,7 @@ from lrm_ros.programs import interrupted
 COMMANDS = {
     "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to fix what is missing"),
     "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop"),
+    "estop": ("lrm_ros.ros.estop_command", "stop every arm now, or release one (--release)"),
     "collect": ("lrm_ros.training.policy.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("lrm_ros.training.policy.judge", "judge recorded episodes by the completion head"),
     "dataset": ("lrm_ros.training.policy.dataset", "turn recorded episodes into a LeRobotDataset"),

@@ -15,6 +15,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from lrm_ros import topics
+from lrm_ros.errors import one_line
 from lrm_ros.ros.base import LrmNode
 
 RELEASE = "when it is safe, release it: lrm estop --release"
@@ -36,11 +37,12 @@ class EStop:
 
         Args:
             node: of the arm.
-            hold: makes the arm hold, called at once, once for each stop; must cope with an arm that is not there.
+            hold: makes the arm hold, called at once, in the callback; raises if it may not. Without an arm: nothing.
             resume: called at a release: older commands mean nothing now.
         """
         self._node, self._hold, self._resume = node, hold, resume
         self.latched, self.reason = False, ""
+        self._trouble = ""  # why the arm may not hold
         self._stopped = topics.STOPPED.publisher(node)
         topics.ESTOP.subscribe(node, self._on_estop)
         topics.ESTOP.subscribe_as_offered(node, self._on_estop, reliable=False, depth=1)  # best effort, too
@@ -50,23 +52,32 @@ class EStop:
 
     def refusal(self) -> str:
         """Return why no command is executed, empty if none is refused."""
-        return f"the arm is stopped by {self.reason}; {RELEASE}" if self.latched else ""
+        if not self.latched:
+            return ""
+        may_move = f", but may not hold: {self._trouble}" if self._trouble else ""
+        return f"the arm is stopped by {self.reason}{may_move}; {RELEASE}"
 
-    def stop(self, reason: str) -> None:
-        """Stop the arm.
+    def stop(self, reason: str) -> bool:
+        """Stop the arm; returns whether it holds.
+
+        One that could not be told to hold is refused commands all the same, and told again by the next stop.
 
         Args:
             reason: who or what, for people: "the arm is stopped by REASON".
         """
-        if self.latched:
-            return
-        self.latched, self.reason = True, reason
+        if self.latched and not self._trouble:
+            return True
+        if not self.latched:
+            self.latched, self.reason = True, reason
+            self._node.diagnostics.count("estops")
         try:
             self._hold()
-        finally:  # an arm that could not be told to hold is refused commands all the same
-            self._stopped.publish(Bool(data=True))
-            self._node.diagnostics.count("estops")
-            self._node.diagnostics.fault("estop", self.refusal())
+            self._trouble = ""
+        except Exception as error:
+            self._trouble = one_line(error)
+        self._stopped.publish(Bool(data=True))
+        self._node.diagnostics.fault("estop", self.refusal())
+        return not self._trouble
 
     def release(self) -> None:
         """Take commands again; nothing moves before a new one comes.
@@ -76,7 +87,7 @@ class EStop:
         if not self.latched:
             return
         self._resume()
-        self.latched, self.reason = False, ""
+        self.latched, self.reason, self._trouble = False, "", ""
         self._stopped.publish(Bool(data=False))
         self._node.diagnostics.recovered("estop", "the e-stop was released")
 
@@ -85,13 +96,8 @@ class EStop:
             self.stop("topic 'estop'")
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = True
-        try:
-            self.stop(f"service '{self._node.get_name()}/estop'")
-            response.message = f"stopped by {self.reason}"
-        except Exception as error:  # whoever asked must read that nothing is certain
-            response.success, response.message = False, f"commands are refused, but the arm may not hold: {error}"
-            self._node.get_logger().error(response.message)
+        response.success = self.stop(f"service '{self._node.get_name()}/estop'")
+        response.message = f"stopped by {self.reason}" if response.success else self.refusal()
         return response
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -99,7 +105,7 @@ class EStop:
         try:
             self.release()
         except Exception as error:  # it stays stopped
-            response.success, response.message = False, f"the arm stays stopped: {error}"
+            response.success, response.message = False, f"the arm stays stopped: {one_line(error)}"
             self._node.get_logger().error(response.message)
             return response
         response.success, response.message = True, "released" if was else "it was not stopped"

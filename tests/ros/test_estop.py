@@ -106,9 +106,14 @@ def test_it_is_stopped_in_every_state_and_through_a_cleanup(spin, probe, arm) ->
 
 def test_an_arm_that_cannot_hold_or_resume_is_not_said_to(spin, probe, arm) -> None:
     arm.trouble = ConnectionError("no answer from id 3")
-    assert calls(spin, probe, "estop") == (False, "commands are refused, but the arm may not hold: no answer from id 3")
-    assert arm.estop.latched and arm.estop.refusal()
+    stopped_by(spin, probe)
+    spin.until(lambda: arm.holds >= 1)
+    done, why = calls(spin, probe, "estop")
+    assert not done and why.startswith("the arm is stopped by topic 'estop', but may not hold: ")
+    assert "no answer from id 3" in why and arm.diagnostics.faults["estop"] == why
+    assert arm.estop.latched and arm.holds >= 2, "it is told again"
     assert calls(spin, probe, "release") == (False, "the arm stays stopped: no answer from id 3")
     assert arm.estop.latched
     arm.trouble = None
+    assert calls(spin, probe, "estop")[0]
     assert calls(spin, probe, "release") == (True, "released")
