@@ -156,6 +156,7 @@ ESTOP = Topic(
 STOPPED = Topic("stopped", Bool, LATCHED, "whether the arm is stopped, said by its node alone")
 WISH = Topic("policy/wish", JointTrajectory, STREAM, "what the policy wanted before exploration")
 TASK = Topic("task", String, LATCHED, "latched")
+ROBOT_DESCRIPTION = Topic("robot_description", String, LATCHED, "the arm's URDF")
 REWARD = Topic(
     "reward", DiagnosticArray, STREAM, "header of the judged frame; one status a head: OK, ERROR (why) or STALE"
 )
@@ -174,3 +175,14 @@ REWARD_QUERY = Topic("reward/query", DiagnosticArray, STREAM, "lock-step: which 
 DDS_CHECK = Topic("dds_check", Image, IMAGE, "`lrm doctor` only: whether images pass between two processes")
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STATUS, "rates, drops, latency and faults of each node")
 CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time; with `ns:=arm1` it is `/arm1/clock`")
+
+
+def frames() -> tuple[Topic, Topic]:
+    """Return the topics of the frames that move and of those that do not, where there is a package of their messages.
+
+    Raises:
+        ImportError: tf2_msgs is not installed.
+    """
+    from tf2_msgs.msg import TFMessage
+
+    return Topic("/tf", TFMessage, STREAM, "frames that move"), Topic("/tf_static", TFMessage, LATCHED, "other frames")

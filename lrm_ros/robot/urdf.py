@@ -217,17 +217,22 @@ class Urdf:
         """
         pose = np.eye(4)
         for joint in self.chain(link):
-            step = np.eye(4)
-            step[:3, 3], step[:3, :3] = joint.xyz, rotation(joint.rpy)
-            if joint.kind != "fixed":
-                position = positions[self._moving(joint, positions)]
-                if joint.turns:
-                    still, sine, cosine = turning(joint.rpy, joint.axis)
-                    step[:3, :3] = still + math.sin(position) * sine + math.cos(position) * cosine
-                else:
-                    step[:3, 3] += step[:3, :3] @ (np.array(joint.axis) * position)
-            pose = pose @ step
+            pose = pose @ self.step(joint, positions)
         return pose
+
+    def step(self, joint: UrdfJoint, positions: Mapping[str, float]) -> NDArray[np.float64]:
+        """Return the (4, 4) pose of a joint's child in its parent; raises as :meth:`pose`."""
+        step = np.eye(4)
+        step[:3, 3], step[:3, :3] = joint.xyz, rotation(joint.rpy)
+        if joint.kind == "fixed":
+            return step
+        position = positions[self._moving(joint, positions)]
+        if joint.turns:
+            still, sine, cosine = turning(joint.rpy, joint.axis)
+            step[:3, :3] = still + math.sin(position) * sine + math.cos(position) * cosine
+        else:
+            step[:3, 3] += step[:3, :3] @ (np.array(joint.axis) * position)
+        return step
 
     def _moving(self, joint: UrdfJoint, known: Mapping[str, float] | Sequence[str]) -> str:
         if joint.name in self._mimics:

@@ -67,11 +67,9 @@ class Caller:
 
     def say_stop(self, namespace: str) -> None:
         """Publish on topic ``estop`` of a namespace, once; it is offered to who joins for as long as this runs."""
-        name = f"{namespace}/{topics.ESTOP.name}"
-        if name not in self._topics:
-            kind, qos = topics.ESTOP.message_type, topics.ESTOP.qos
-            self._topics[name] = self._node.create_publisher(kind, name, qos)
-            self._topics[name].publish(Bool(data=True))
+        if namespace not in self._topics:
+            self._topics[namespace] = topics.ESTOP.under(namespace).publisher(self._node)
+            self._topics[namespace].publish(Bool(data=True))
 
     def call(self, service: str) -> Future[Trigger.Response]:
         """Call a service; the answer comes while this waits."""
