@@ -32,6 +32,7 @@ from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.program import run
 from lrm_ros.ros.stream import STOPPED_S
 from lrm_ros.ros.streams import Streams
@@ -50,7 +51,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
         super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
         self._streams: Streams | None = None
         self._steps = Steps((), 0.0, None)  # of the open episode
-        self._task = self._other_task = ""
+        self._task = ""
+        self._spoilt: dict[str, str] = {}  # what happened in the open episode that must not
+        self._arm = StopWatch(self, lambda _: self._spoilt.update(estop="the arm was stopped by its e-stop"))
         self._state_ns = 0  # stamp of the newest joint state
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._writer: JournalWriter | None = None
@@ -141,7 +144,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._task = message.data
         writer = self._writer
         if writer is not None and message.data != writer.task and not self.get_parameter("task_text").value:
-            self._other_task = f"the task became '{message.data}' in the middle of an episode of '{writer.task}'"
+            changed = f"the task became '{message.data}' in the middle of an episode of '{writer.task}'"
+            self._spoilt["task"] = f"{changed}; end an episode before another task is given"
 
     def _keep(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
         """Queue a message, and remember it as the newest: an episode starts with what was seen just before."""
@@ -224,7 +228,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
             response.success, response.message = False, str(error)
             self.get_logger().error(f"no episode started: {error}")
             return response
-        self._failure, self._other_task, self._dropped, self._started_s = "", "", 0, time.monotonic()
+        self._failure, self._spoilt, self._dropped, self._started_s = "", {}, 0, time.monotonic()
         realtime, dt_s = self.config.realtime, self.contract.dt_s
         oldest_s = max(STOPPED_S, 3 * dt_s) if realtime else 1.5 * dt_s
         # In lock-step every control step has its state, but a frame only if one was asked for.
@@ -251,6 +255,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
             raise ValueError("the recorder is not active; activate it first")
         if self._writer is not None:
             raise ValueError(f"episode '{self._writer.episode_id}' is being recorded; end or discard it first")
+        if self._arm.stopped:
+            raise ValueError(f"the arm is stopped; {RELEASE}")
         task = self.get_parameter("task_text").value or self._task
         if not task.strip():
             raise ValueError(
@@ -270,14 +276,10 @@ class RecorderNode(LrmNode[RecorderConfig]):
                 f"only {free_mb} MB free at '{folder}', parameter min_free_mb is {self.config.min_free_mb}; "
                 "delete old recordings or set parameter 'folder' to another disk"
             )
-        name = (
-            self.get_parameter("episode_id").value or time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
-        )
-        source = str(self.get_parameter("source").value)
-        config = self.config
-        return JournalWriter(
-            folder / f"{name}.mcap", task, self.contract, source, config.image_format, config.jpeg_quality
-        )
+        now = time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
+        path = folder / f"{self.get_parameter('episode_id').value or now}.mcap"
+        source, config = str(self.get_parameter("source").value), self.config
+        return JournalWriter(path, task, self.contract, source, config.image_format, config.jpeg_quality)
 
     def _on_end(self, outcome: bool | None, response: Any) -> Any:
         """Finish the journal; the reply's message is its path, without success what was wrong and where it is."""
@@ -317,11 +319,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
     def _faults_of_the_episode(self) -> str:
         """Return what was wrong with the episode that ends, empty if nothing was."""
         assert self._streams is not None
-        faults = self._steps.faults() | self._streams.end()
+        faults = self._steps.faults() | self._streams.end() | self._spoilt
         if self._dropped:
             faults["queue"] = f"{self._dropped} messages were lost: the disk at '{self.config.folder}' is too slow"
-        if self._other_task:
-            faults["task"] = f"{self._other_task}; end an episode before another task is given"
         return "; ".join(faults.values())
 
     def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -35,6 +35,7 @@ class ArmTopics:
         server: ArmServer,
         now_ns: Callable[[], int],
         take: Callable[[ActionChunk], None],
+        refusal: Callable[[], str] = lambda: "",
     ) -> None:
         """Create the publishers.
 
@@ -43,8 +44,10 @@ class ArmTopics:
             server: in front of the arm.
             now_ns: time of the arm's clock [ns].
             take: called with each command that is to be executed.
+            refusal: says why no command is executed now (e-stop); empty: commands are.
         """
         self._node, self._server, self._now_ns, self._take = node, server, now_ns, take
+        self._refusal = refusal
         self._states = topics.JOINT_STATES.publisher(node)
         self._sent = topics.JOINT_COMMAND_SENT.publisher(node)
         self._number = 0  # of the newest command among those of its publisher
@@ -60,6 +63,8 @@ class ArmTopics:
             node.diagnostics.count("ignored")
             return
         try:
+            if reason := self._refusal():
+                raise ValueError(reason)
             self._check_one_commands(info["publication_sequence_number"])
             chunk = messages.to_chunk(message, node.contract.joints, node.contract.dt_s)
             accepted = self._server.accept(chunk, self._now_ns())

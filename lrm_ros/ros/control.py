@@ -19,10 +19,12 @@ from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import topics
+from lrm_ros.ros.estop import RELEASE
 
 # From each state one transition nearer to a node that takes new parameters.
 _DOWN = {State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_DEACTIVATE,
@@ -75,6 +77,7 @@ class Control:
         self._changed = threading.Condition()
         self._stopping = False
         self._moves = 0
+        self._fault = ""  # why nothing will move
 
     # -- services ----------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,11 @@ class Control:
             self._moves += moved
             self._changed.notify_all()
 
+    def fault(self, reason: str) -> None:
+        """Make every :meth:`wait_until` fail for a reason, now and until it is called with an empty one."""
+        self._fault = reason
+        self.notify()
+
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float | None = None) -> None:
         """Wait until ``condition()`` holds; the time-out restarts whenever the arm moves on.
 
@@ -191,7 +199,7 @@ class Control:
             timeout_s: how long nothing may move [s]; default: the control's.
 
         Raises:
-            EpisodeError: nothing moved for that long.
+            EpisodeError: nothing moved for that long, or will (:meth:`fault`).
             Stopped: see :meth:`stop`.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
@@ -200,6 +208,8 @@ class Control:
             while not condition():
                 if self._stopping:
                     raise Stopped
+                if self._fault:
+                    raise EpisodeError(f"{self._fault}; nothing is waited for: {what}")
                 if moves != self._moves:
                     deadline, moves = time.monotonic() + timeout_s, self._moves
                 if time.monotonic() >= deadline:
@@ -286,17 +296,21 @@ class TwinEpisodes(RecordedEpisodes):
 
 
 class SentSteps:
-    """Counts the targets sent to an arm; each restarts the time-out of :meth:`Control.wait_until`."""
+    """Counts the targets sent to an arm: each restarts the time-out of a wait, an e-stop ends it with an error."""
 
     def __init__(self, node: Node, control: Control) -> None:
         """Listen to ``joint_command_sent``."""
         self.count, self._control, self._lock = 0, control, threading.Lock()
         topics.JOINT_COMMAND_SENT.subscribe(node, self._on_sent)
+        topics.STOPPED.subscribe(node, self._on_stopped)
 
     def restart(self) -> None:
         """Count from 0 again."""
         with self._lock:
             self.count = 0
+
+    def _on_stopped(self, message: Bool) -> None:
+        self._control.fault(f"the arm is stopped; {RELEASE}" if message.data else "")
 
     def _on_sent(self, _: JointTrajectory) -> None:
         with self._lock:

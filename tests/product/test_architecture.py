@@ -48,7 +48,7 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
-CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing"}
+CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": {"errors"},
