@@ -59,6 +59,7 @@ class LeRobotArm:
         self.servos: Servos | None = None
         self.unsure = False
         self._robot: Any = None
+        self._lost = ""  # why the port was closed
         affine = np.array([joint.affine for joint in config.joints], np.float64)  # (D, 2)
         self._scale, self._offset = affine[:, 0], affine[:, 1]
         self._keys = [f"{joint}.pos" for joint in contract.joints]
@@ -86,7 +87,7 @@ class LeRobotArm:
             self._prepare(robot, bus)
         with self._lines(robot):
             robot.connect(calibrate=False)
-        self._robot = robot
+        self._robot, self._lost = robot, ""
         if self.servos is not None:
             self.servos.remember()
         self.unsure = False
@@ -138,17 +139,16 @@ class LeRobotArm:
         except ValueError:
             raise
         except (OSError, RuntimeError, termios.error) as error:
-            bus = getattr(robot, "bus", None)
             with contextlib.suppress(Exception):
-                bus.port_handler.closePort()
-            cure = "check cable and power, and that no other program has the port"
+                robot.bus.port_handler.closePort()
             raise ValueError(
-                f"no connection with the arm at '{self._config.port}': {one_line(error)}; {cure}"
+                f"no connection with the arm at '{self._config.port}': {one_line(error)}; check cable and power, and "
+                "that no other program has the port"
             ) from error
 
     @property
     def connected(self) -> bool:
-        """Whether it was connected and not closed; a port that is gone is found by the next call."""
+        """Whether it was connected and not closed since; a port that is gone is closed by the next call."""
         return self._robot is not None
 
     def reconnect(self) -> None:
@@ -254,15 +254,20 @@ class LeRobotArm:
     def _port(self) -> Iterator[None]:
         """Raise PortLost for whatever says that the port is gone."""
         if self._robot is None:
-            raise PortLost(f"serial port '{self._config.port}' is closed")
+            raise PortLost(self._lost or f"serial port '{self._config.port}' is closed")
         try:
             yield
         except (ConnectionError, PortLost):
             raise
         except (OSError, termios.error) as error:
-            raise PortLost(
-                f"serial port '{self._config.port}' is gone ({one_line(error)}); plug the arm in, then call reset"
-            ) from error
+            self._lost = (
+                f"serial port '{self._config.port}' is gone ({one_line(error)}); plug the arm in, then call service "
+                "~/reset"
+            )
+            self._robot = None
+            if self.servos is not None:
+                self.servos.close()
+            raise PortLost(self._lost) from error
 
 
 def make_robot(config: ArmConfig) -> Any:

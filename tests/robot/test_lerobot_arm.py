@@ -351,7 +351,7 @@ def test_error_bits_come_with_every_state(arm, servos):
 def test_unplugged_it_is_named_and_it_comes_back_under_its_name_only(arm, server, tmp_path):
     server.unplug("follower")
     for call in (arm.read, lambda: arm.send(np.zeros(6, np.float32)), arm.checked):
-        with pytest.raises(PortLost, match=r"is gone .*plug the arm in, then call reset"):
+        with pytest.raises(PortLost, match=r"is gone .*plug the arm in, then call service"):
             call()
     with pytest.raises(ValueError, match="does not exist"):
         arm.reconnect()
