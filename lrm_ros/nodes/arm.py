@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class ArmNode(LrmNode[ArmNodeConfig]):
         self._arm = arm = LeRobotArm(self._section, self.contract)
         arm.connect()
         loop = self._loop = BusLoop(arm, self.contract, lambda: self.config, self)
-        self._topics = ArmTopics(self, loop.server, lambda: self.get_clock().now().nanoseconds, self._take)
+        self._topics = ArmTopics(self, loop.server, time.time_ns, self._take)
         self._topics.listen()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/torque_off", self._on_torque_off)
@@ -95,18 +96,24 @@ class ArmNode(LrmNode[ArmNodeConfig]):
             return
         try:
             if loop is not None and loop.torque:
-                if self._section.rest:
-                    loop.torque_off(self._section)
-                    loop.wait_rested(REST_S)
-                if loop.torque:
-                    self.get_logger().warning(
-                        "the arm is left with its torque on and holds; give section 'arm' of the contract's file a "
-                        "resting pose, or switch its power off"
-                    )
+                self._rest(loop)
         finally:
             if loop is not None:
                 loop.stop()
             arm.close()
+
+    def _rest(self, loop: BusLoop) -> None:
+        """Go to the resting pose and switch the torque off, if that can be done; else the arm holds, and says so."""
+        why = "section 'arm' of the contract's file has no resting pose"
+        if self._section.rest and not loop.fault:
+            try:
+                loop.torque_off(self._section)
+                if loop.wait_rested(REST_S):
+                    return
+                why = f"its resting pose was not reached within {REST_S:g} s"
+            except (ValueError, OSError) as error:
+                why = one_line(error)
+        self.get_logger().warning(f"the arm is left with its torque on and holds: {loop.fault or why}")
 
     # -- commands and services -----------------------------------------------------------------------------------------
 
@@ -146,6 +153,10 @@ class ArmNode(LrmNode[ArmNodeConfig]):
         if self.active:
             self._topics.publish_sent(stamp_ns, target)
             self.diagnostics.count("steps")
+
+    def on_command(self, seconds: float) -> None:
+        """Note how long a command took through this node."""
+        self.diagnostics.latency("command", seconds)
 
     def on_health(self, health: Health) -> None:
         """Show how the servos are."""

@@ -160,11 +160,15 @@ class ArmServer:
         self._held = target
         return bool(np.abs(sent - np.clip(target, self._contract.lower, self._contract.upper)).max() < 1e-4)
 
+    def drop(self) -> None:
+        """Forget the command; what was sent last is what :meth:`step` and :meth:`track` send from now on."""
+        self._chunk, self._held = None, self.sent
+
     def hold(self, measured: bool = False) -> NDArray[np.float32]:
         """Forget the command and send the arm to stay; cannot be a no-op. Returns what was sent (D,) [rad].
 
         Args:
             measured: where the arm is (overload, collision), not where it was last sent.
         """
-        self._chunk = None
+        self.drop()
         return self.send(self._arm.read()[1] if measured else self.sent)

@@ -41,6 +41,9 @@ class Listener(Protocol):
     def on_sent(self, stamp_ns: int, target: NDArray[np.float32]) -> None:
         """The target (D,) [rad] that the arm had at a control step."""
 
+    def on_command(self, seconds: float) -> None:
+        """A command has waited so long for its first target to be sent."""
+
     def on_health(self, health: Health) -> None:
         """The servos were asked how they are."""
 
@@ -81,6 +84,7 @@ class BusLoop:
         self.fault, self.torque, self.active = "", True, False
         self._cycles_a_step = max(1, math.ceil(config().rate_hz * contract.dt_s - 1e-6))
         self._command: ActionChunk | None = None
+        self._command_s = 0.0  # when it came
         self._approach = True  # the next command is the first one
         self._approach_s: float | None = None  # since when it is approached
         self._rest: NDArray[np.float32] | None = None
@@ -120,7 +124,7 @@ class BusLoop:
         """Make an accepted command the one that is followed, at once. Returns whether commands are followed now."""
         if not self.active or not self.torque or self.fault or self._rest is not None:
             return False
-        self._command = command
+        self._command, self._command_s = command, time.perf_counter()
         self._thread.wake()
         return True
 
@@ -188,7 +192,8 @@ class BusLoop:
             self.server.follow(command)
             if self._approach and self._approach_s is None:
                 self._approach_s = time.monotonic()
-            self._send()
+            if self._send():
+                self._listener.on_command(time.perf_counter() - self._command_s)
 
     def _step(self) -> None:
         """Read, send, look after the servos."""
@@ -197,6 +202,7 @@ class BusLoop:
         stamp_ns, position = self._arm.read()
         if self._arm.unsure and self.torque and (lost := self._arm.checked()):
             self._lose_power(lost)
+        self._judge()
         self._state_s, self._position = time.monotonic(), position
         if self._silent:
             self._silent = False
@@ -208,12 +214,10 @@ class BusLoop:
         if sent and control_step != self._control_step:
             self._control_step = control_step
             self._listener.on_sent(sent, self.server.sent)
+        self._take()
         servos = self._arm.servos
         if servos is None:
             return
-        if servos.errors != self._errors:
-            self._errors = dict(servos.errors)
-            self._judge()
         if self._thread.cycle % POLL_EVERY == 0:
             lost = self._arm.poll()
             if lost and self.torque:
@@ -243,6 +247,7 @@ class BusLoop:
 
     def _hold(self) -> None:
         self._command = self._rest = None
+        self.server.drop()
         if self.torque and not self._silent and self._arm.connected and not self._arm.unsure:
             self.server.hold()
 
@@ -288,12 +293,18 @@ class BusLoop:
     def _latch(self, message: str, limp: bool = False) -> None:
         """Do not move until a person says so."""
         self._command = self._rest = None
+        self.server.drop()
         self.torque = self.torque and not limp
         if not self.fault:
             self.fault = message
             self._listener.on_fault("arm", message)
 
     def _lose_power(self, lost: str) -> None:
+        """Send nothing more; a servo that has switched its torque off itself says so with its next answer."""
+        self._arm.read()
+        self._judge()
+        if not self.torque:
+            return
         self._latch(
             f"the servos have lost power ({lost}); nothing is sent, for the next goal would switch the torque on: look "
             f"at the power supply, {CURE}",
@@ -311,7 +322,11 @@ class BusLoop:
             )
 
     def _judge(self) -> None:
-        """Act on the servos' error bits; overload of a gripper, which holds something, is only told."""
+        """Act on changes of the servos' error bits; overload of a gripper, which holds something, is only told."""
+        servos = self._arm.servos
+        if servos is None or servos.errors == self._errors:
+            return
+        self._errors = dict(servos.errors)
         for joint, bits in self._errors.items():
             if bits:
                 names = error_names(bits)

@@ -21,6 +21,7 @@ LIMP = 4 | 8 | 2  # of them those that take a servo's torque
 TIMED_OUT_S = 0.03
 # So long they are waited for [s]; after a damaged answer, which is no late one, so long for those behind it.
 LATE_S, DAMAGED_S = 0.1, 0.005
+ASLEEP_S = 0.005  # one of the driver's attempts at reading sleeps so long at most [s]
 _CORRUPT = -7  # scservo_sdk.COMM_RX_CORRUPT
 _LENGTH = 3  # where a packet has the number of its bytes that follow
 _FENCES = 5  # attempts at finding the input in step again
@@ -152,31 +153,37 @@ class Servos:
         return dict(self.in_step(lambda: self._bus.sync_read(name, normalize=False)))
 
     def remember(self) -> None:
-        """Note what a loss of power would take away, right after the driver has set it."""
+        """Note what a loss of power would take away, right after the driver has connected and set it."""
+        # The driver asks for bytes in a busy loop; asleep until they are there it takes no CPU, and is woken at once.
+        self._bus.port_handler.ser.timeout = ASLEEP_S
         self._acceleration = self.registers("Acceleration")
         for name in self._felt:
             self._feel(name)
 
     def poll(self) -> str:
-        """Read one more register; returns what a loss of power has left, empty if there was none.
+        """Read one more register of all servos; returns what a loss of power has left, empty if there was none."""
+        turn, self._turn = self._turn, self._turn + 1
+        if turn % 3 == 0:
+            return self._limp()
+        if turn % 3 == 1:
+            return self._unset()
+        self._feel(tuple(self._felt)[turn // 3 % len(self._felt)])
+        return ""
+
+    def power_lost(self) -> str:
+        """Say which servos have lost their torque or what the driver had set, empty if none has.
 
         A servo whose power was gone has torque off, or its Acceleration at zero if a goal has switched it on again.
         """
-        lost = ""
-        if self._turn % 2 == 0:
-            lost = self.power_lost()
-        else:
-            self._feel(tuple(self._felt)[self._turn // 2 % len(self._felt)])
-        self._turn += 1
-        return lost
+        return self._limp() or self._unset()
 
-    def power_lost(self) -> str:
-        """Say which servos have lost their torque or what the driver had set, empty if none has."""
-        limp = [name for name, on in self.registers("Torque_Enable").items() if on != 1]
-        accelerations = self.registers("Acceleration")
-        other = [name for name in self._names if accelerations[name] != self._acceleration[name] and name not in limp]
-        found = [f"torque off at {', '.join(limp)}"] * bool(limp)
-        return "; ".join(found + [f"settings lost at {', '.join(other)}"] * bool(other))
+    def _limp(self) -> str:
+        off = [name for name, on in self.registers("Torque_Enable").items() if on != 1]
+        return f"torque off at {', '.join(off)}" if off else ""
+
+    def _unset(self) -> str:
+        other = [name for name, value in self.registers("Acceleration").items() if value != self._acceleration[name]]
+        return f"settings lost at {', '.join(other)}" if other else ""
 
     def _feel(self, name: str) -> None:
         scale = {"Present_Load": 1e-3, "Present_Voltage": 0.1, "Present_Temperature": 1.0}[name]

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 from servo_buses import JOINTS, TIME_OUT, needs_driver, wait_until  # type: ignore[import-not-found]
-from so101 import CONTRACT, FILE, angles, calibrate, follower, patiently, settings  # type: ignore[import-not-found]
+from so101 import CONTRACT, angles, calibrate, follower, patiently, settings  # type: ignore[import-not-found]
 
-from lrm_ros.config_arm import ArmConfig, JointUnits, load_arm
+from lrm_ros.config_arm import ArmConfig
 from lrm_ros.robot.feetech import error_names
 from lrm_ros.robot.lerobot_arm import LeRobotArm, PortLost, make_robot
 from lrm_ros.sim.servo_bus import protocol
@@ -67,49 +67,6 @@ def refused(config, contract=CONTRACT) -> str:
     text = str(info.value)
     assert "\n" not in text, "one line"
     return text
-
-
-# -- units ---------------------------------------------------------------------------------------------------------
-
-
-def test_degrees_and_ranges_are_angles():
-    assert JointUnits("a").affine == (np.pi / 180, 0.0)
-    assert JointUnits("a", sign=-1.0, zero=0.5).affine == (-np.pi / 180, 0.5)
-    scale, offset = JointUnits("a", "range_0_100", lower=-0.2, upper=1.8).affine
-    assert [scale * value + offset for value in (0, 100)] == pytest.approx([-0.2, 1.8])
-    scale, offset = JointUnits("a", "range_m100_100", lower=1.0, upper=-1.0).affine
-    assert [scale * value + offset for value in (-100, 0, 100)] == pytest.approx([1.0, 0.0, -1.0])
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"sign": 2.0}, "sign is 2; give 1 or -1"),
-        ({"units": "range_0_100"}, "range_0_100 needs lower and upper"),
-        ({"units": "range_0_100", "lower": 1.0, "upper": 1.0}, "two angles"),
-    ],
-)
-def test_units_that_say_nothing_are_refused(given, says):
-    with pytest.raises(ValueError, match=says):
-        JointUnits("a", **given)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda text: text[: text.index("arm:")], "there is no section 'arm'"),
-        (lambda text: text.replace("{name: wrist_roll, units", "{name: wrist, units"), "arm.joints are shoulder_pan"),
-        (lambda text: text.replace("units: range_0_100", "units: percent"), "must be of 'degrees'"),
-        (lambda text: text.replace("rest: []", "rest: [0, 0]"), "rest has 2 angles, there are 6"),
-        (lambda text: text.replace("rest: []", "rest: [0, -3, 0, 0, 0, 0]"), "shoulder_lift = -3 rad is outside"),
-        (lambda text: text.replace("  port:", "  ports:"), "did you mean 'port'"),
-    ],
-)
-def test_a_section_that_does_not_fit_says_so(tmp_path, change, says):
-    path = tmp_path / "contract.yaml"
-    path.write_text(change(FILE.read_text()))
-    with pytest.raises(ValueError, match=says):
-        load_arm(path, CONTRACT)
 
 
 @needs_driver
@@ -313,7 +270,7 @@ def test_silence_raises_and_is_over_when_it_is_over(arm, server, wire):
 
 @needs_driver
 def test_a_brown_out_is_found_also_when_a_goal_has_switched_the_torque_on_again(arm, server, servos):
-    assert [arm.poll() for _ in range(8)] == [""] * 8
+    assert [arm.poll() for _ in range(9)] == [""] * 9
     with server.lock:
         server.buses["follower"].arm.brown_out(0.01)
     wait_until(lambda: server.buses["follower"].arm.powered, "powered again")
@@ -322,7 +279,7 @@ def test_a_brown_out_is_found_also_when_a_goal_has_switched_the_torque_on_again(
     arm.send(arm.read()[1])
     wait_until(lambda: servos[0].memory["Torque_Enable"] == 1, "on by itself")
     assert arm.checked() == f"settings lost at {', '.join(JOINTS)}"
-    assert "settings lost" in arm.poll() + arm.poll()
+    assert "settings lost" in arm.poll() + arm.poll() + arm.poll()
     arm.reconnect()
     assert arm.checked() == ""
 
@@ -332,7 +289,7 @@ def test_the_servos_say_how_they_are(arm, server, servos):
     with server.lock:
         servos[1].forced_temperature = 60.0
         server.buses["follower"].arm.supply = 7.0
-    wait_until(lambda: [arm.poll() for _ in range(6)] and arm.servos.health.celsius["shoulder_lift"] == 60, "felt")
+    wait_until(lambda: [arm.poll() for _ in range(9)] and arm.servos.health.celsius["shoulder_lift"] == 60, "felt")
     health = arm.servos.health
     assert health.volts["gripper"] == pytest.approx(7.0, abs=0.2)
     assert set(health.load) == set(JOINTS) and all(abs(load) < 1 for load in health.load.values())
