@@ -55,6 +55,10 @@ COMMANDS = {
         "lrm_ros.training.bench.envelope",
         "send adversarial wishes through a real arm's envelope and its emulated servos",
     ),
+    "bench arm": (
+        "lrm_ros.training.bench.arm",
+        "measure the arm node before an emulated arm: command to the bus, joint states",
+    ),
     "bench faults": ("lrm_ros.training.bench.faults", "measure how soon an arm in motion holds after each fault"),
     "bench realtime": (
         "lrm_ros.training.bench.realtime",
