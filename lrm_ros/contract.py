@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lrm_ros.config import RobotContract
+from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_files import from_dict, to_dict
-from lrm_ros.types import Episode, Step
+from lrm_ros.types import Episode, Frame, Step
 
 CONTRACT_FILE = "contract.json"
 
@@ -68,6 +68,16 @@ def contract_differences(found: RobotContract, wanted: RobotContract) -> list[st
         if (a.width, a.height) != (b.width, b.height):
             differences.append(f"camera '{name}' of {a.width}x{a.height} instead of {b.width}x{b.height} pixels")
     return differences
+
+
+def check_size(frame: Frame, camera: CameraSpec) -> None:
+    """Raise ValueError for a frame of another size than the contract's camera has, with the cure."""
+    height, width = frame.image.shape[:2]
+    if (height, width) != (camera.height, camera.width):
+        raise ValueError(
+            f"camera '{camera.name}' delivers {width}x{height}, the robot contract says {camera.width}x"
+            f"{camera.height}; set the camera's width and height or correct the contract file"
+        )
 
 
 def implausible(values: Iterable[float | None], contract: RobotContract) -> str:

@@ -32,7 +32,7 @@ from lrm_ros.contract import (
     load_contract,
     save_contract,
 )
-from lrm_ros.types import Episode, Frame, Observation, Reward, Step
+from lrm_ros.types import Episode, Frame, Observation, Step, Unscored
 from lrm_ros.versions import create_dataset, make_scalars
 
 EPISODES_FILE = "episodes.json"
@@ -85,7 +85,8 @@ def write_dataset(
         contract: robot contract of all episodes.
         storage: ``"image"`` (PNG in parquet: exact, 3 KB for a 96x96 frame of the twin, and faster to write) or
             ``"video"`` (h264: 0.8 KB, but only 33 dB, and a small red toy loses its colour first).
-        reward_head: write this head's answers as ``next.reward``; every step must have one.
+        reward_head: write this head's answers as ``next.reward``, NaN for Unscored; every step must have one. The last
+            one is about the episode's final frame.
         judged: write ``next.success``; every episode must have an outcome. ``None``: if they all have one, for which
             all of them are held in memory.
         progress: called with the number of episodes written.
@@ -121,11 +122,13 @@ def write_dataset(
     )
     about = []
     moments: dict[str, list[NDArray[np.float64]]] = {}
+    rewards: list[float] = []
     for episode in episodes:
         for row in _rows(episode, contract, reward_head, judged):
             for key in (key for key in row if key.startswith("observation.images.")):
                 pixels = row[key].reshape(-1, 3) / 255.0  # (H W, 3)
                 moments.setdefault(key, []).append(np.stack([pixels.mean(axis=0), (pixels**2).mean(axis=0)]))
+            rewards.extend(row.get("next.reward", ()))
             dataset.add_frame(row)
         make_scalars(dataset, ("next.reward", "next.success"))
         with _quiet_bars():
@@ -137,7 +140,7 @@ def write_dataset(
         raise ValueError(f"no episodes for data set '{root}'")
     dataset.finalize()
     shutil.rmtree(writing / "images", ignore_errors=True)  # LeRobot's own temporary files
-    _fix_image_statistics(writing / "meta/stats.json", moments)
+    _fix_statistics(writing / "meta/stats.json", moments, rewards)
     save_contract(contract, writing)
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
     os.rename(writing, root)
@@ -158,16 +161,26 @@ def _quiet_bars() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _fix_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
+def _fix_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]], rewards: list[float]) -> None:
     """Write the exact mean and deviation of the images, the same whichever LeRobot wrote the data set.
 
     LeRobot 0.4.4 squares uint8 numbers, overflows and writes a deviation of nearly 0; 0.6.1 estimates it from samples.
+    One NaN among the rewards would make all their figures NaN: these are of the others.
     """
     stats = json.loads(path.read_text())
     for key, pairs in moments.items():
         mean, square = np.mean(pairs, axis=0)  # (3,), (3,)
         stats[key]["mean"] = mean.reshape(3, 1, 1).tolist()
         stats[key]["std"] = np.sqrt(np.maximum(square - mean**2, 0)).reshape(3, 1, 1).tolist()
+    scored = np.asarray(rewards)[np.isfinite(rewards)]
+    if 0 < len(scored) < len(rewards):
+        for name in stats["next.reward"]:
+            if name == "count":
+                stats["next.reward"][name] = [len(scored)]
+            elif name in ("min", "max", "mean", "std"):
+                stats["next.reward"][name] = [float(getattr(scored, name)())]
+            else:  # q01 to q99
+                stats["next.reward"][name] = [float(np.quantile(scored, int(name[1:]) / 100))]
     path.write_text(json.dumps(stats, indent=4))
 
 
@@ -209,16 +222,39 @@ def _rows(episode: Episode, contract: RobotContract, reward_head: str | None, ju
         row["task"] = episode.task
         last = index == len(episode.steps) - 1
         if reward_head is not None:
-            answer = episode.steps[index if last else index + 1].rewards.get(reward_head)
-            if not isinstance(answer, Reward):
-                raise ValueError(
-                    f"episode '{episode.episode_id}', step {index} has no answer of head '{reward_head}' ({answer});"
-                    " leave the episode out, score it again, or write the data set without rewards"
-                )
-            row["next.reward"] = np.array([answer.value], np.float32)
+            row["next.reward"] = np.array([_next_reward(episode, index, reward_head)], np.float32)
         if judged:
             row["next.success"] = np.array([last and episode.outcome is True])
         yield row
+
+
+def _next_reward(episode: Episode, index: int, head: str) -> float:
+    """Return the reward of what followed a step; NaN if that is Unscored.
+
+    What followed the last step is the final frame: an answer about an earlier one is none.
+
+    Raises:
+        ValueError: nobody asked this head.
+    """
+    last = index == len(episode.steps) - 1
+    if last and episode.final is not None:
+        answer = episode.final_rewards.get(head)
+    else:
+        answer = episode.steps[index if last else index + 1].rewards.get(head)
+    if answer is None:
+        raise ValueError(
+            f"episode '{episode.episode_id}', step {index} has no answer of head '{head}'; leave the episode out, "
+            "score it again, or write the data set without rewards"
+        )
+    if isinstance(answer, Unscored) or (last and answer.stamp_ns not in _last_frames(episode)):
+        return float("nan")
+    return answer.value
+
+
+def _last_frames(episode: Episode) -> set[int]:
+    """Return the stamps of each camera's last frame [ns]."""
+    observations = [step.observation for step in episode.steps] + ([episode.final] if episode.final else [])
+    return set({name: frame.stamp_ns for seen in observations for name, frame in seen.frames.items()}.values())
 
 
 def load_into_ram(root: str | Path) -> list[Episode]:

@@ -200,7 +200,9 @@ def cut(episode: Episode, done_ns: int) -> Episode:
     stamps = [step.observation.stamp_ns for step in episode.steps]
     last = int(np.searchsorted(stamps, done_ns, side="right")) + MARGIN
     kept: Sequence[Any] = episode.steps[:last]
-    return replace(episode, steps=kept, final=episode.final if last >= len(stamps) else None)
+    if last >= len(stamps):
+        return replace(episode, steps=kept)
+    return replace(episode, steps=kept, final=None, final_rewards={})
 
 
 def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
