@@ -14,6 +14,7 @@ from lrm_ros.config_files import from_dict, to_dict
 from lrm_ros.types import Episode, Frame, Step
 
 CONTRACT_FILE = "contract.json"
+OLDEST_S = 0.5
 
 
 def save_contract(contract: RobotContract, folder: str | Path) -> Path:
@@ -97,11 +98,16 @@ def implausible(values: Iterable[float | None], contract: RobotContract) -> str:
     return ""
 
 
+def oldest_s(contract: RobotContract) -> float:
+    """Return how old the newest joint state and frame of a step may be [s]; the recorder and data sets hold to it."""
+    return max(OLDEST_S, 3 * contract.dt_s)
+
+
 def has_images(step: Step, contract: RobotContract) -> bool:
-    """Return whether a step has an image of every camera that is younger than one control period."""
-    oldest = step.observation.stamp_ns - round(1e9 / contract.control_hz)
+    """Return whether a step has an image of every camera that is not older than :func:`oldest_s`."""
+    oldest = step.observation.stamp_ns - round(1e9 * oldest_s(contract))
     frames = step.observation.frames
-    return all(camera.name in frames and frames[camera.name].stamp_ns > oldest for camera in contract.cameras)
+    return all(camera.name in frames and frames[camera.name].stamp_ns >= oldest for camera in contract.cameras)
 
 
 def check_episode(episode: Episode, contract: RobotContract) -> None:

@@ -25,7 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import CameraSpec, RecorderConfig
-from lrm_ros.contract import check_size, implausible
+from lrm_ros.contract import check_size, implausible, oldest_s
 from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter, make_folder
@@ -33,7 +33,6 @@ from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values
 from lrm_ros.ros.program import run
-from lrm_ros.ros.stream import STOPPED_S
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
@@ -225,11 +224,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self.get_logger().error(f"no episode started: {error}")
             return response
         self._failure, self._other_task, self._dropped, self._started_s = "", "", 0, time.monotonic()
-        realtime, dt_s = self.config.realtime, self.contract.dt_s
-        oldest_s = max(STOPPED_S, 3 * dt_s) if realtime else 1.5 * dt_s
+        realtime = self.config.realtime
+        limit_s = oldest_s(self.contract) if realtime else 1.5 * self.contract.dt_s
         # In lock-step every control step has its state, but a frame only if one was asked for.
         self._last_reward, self._ending = LastReward(), False
-        self._steps = Steps([c.name for c in self.contract.cameras], oldest_s, oldest_s if realtime else None)
+        self._steps = Steps([c.name for c in self.contract.cameras], limit_s, limit_s if realtime else None)
         self.streams.begin()
         self._writer = writer
         for kind, values in self._newest.values():

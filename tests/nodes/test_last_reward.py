@@ -21,7 +21,8 @@ from lrm_ros import messages
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.nodes.reward import RewardNode
-from lrm_ros.record.dataset import journals_to_dataset, write_dataset
+from lrm_ros.record.convert import journals_to_dataset
+from lrm_ros.record.dataset import write_dataset
 from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.ros.executor import make_executor
 from lrm_ros.ros.last_reward import LastReward

@@ -9,10 +9,28 @@ both equal. Rows are padded on the right, where a causal model does not look, so
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 _MAX_ROWS = 96
 _PADDING = 1.25
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt with the answer's start.
+
+    Attributes:
+        rows: token ids of each forward pass that the candidates need (one unless candidates have several tokens).
+        rotary: (2, L, head size) cosine and sine of each row's positions.
+        visual: (V,) places of the image tokens, the same in every row.
+        terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
+    """
+
+    rows: list[Any]
+    rotary: list[Any]
+    visual: Any
+    terms: list[list[tuple[int, int, int]]]
 
 
 def rotary_of(language: Any, positions: Any) -> Any:
