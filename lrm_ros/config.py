@@ -242,6 +242,9 @@ class RecorderConfig:
     jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100", 1, 100)
     min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]", 0, 10**12)
     realtime: bool = _fix(True, "inputs must keep coming; false: in lock-step with the twin, like its own 'realtime'")
+    reward_s: float = _opt(
+        5.0, "how long the end waits for a reward node's answer about the last frame [s]", 0.0, 600.0
+    )
 
 
 @dataclass(frozen=True)

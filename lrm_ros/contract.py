@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lrm_ros.config import RobotContract
+from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_files import from_dict, to_dict
-from lrm_ros.types import Episode, Step
+from lrm_ros.types import Episode, Frame, Step
 
 CONTRACT_FILE = "contract.json"
+OLDEST_S = 0.5
 
 
 def save_contract(contract: RobotContract, folder: str | Path) -> Path:
@@ -70,6 +71,16 @@ def contract_differences(found: RobotContract, wanted: RobotContract) -> list[st
     return differences
 
 
+def check_size(frame: Frame, camera: CameraSpec) -> None:
+    """Raise ValueError for a frame of another size than the contract's camera has, with the cure."""
+    height, width = frame.image.shape[:2]
+    if (height, width) != (camera.height, camera.width):
+        raise ValueError(
+            f"camera '{camera.name}' delivers {width}x{height}, the robot contract says {camera.width}x"
+            f"{camera.height}; set the camera's width and height or correct the contract file"
+        )
+
+
 def implausible(values: Iterable[float | None], contract: RobotContract) -> str:
     """Say which joint is so far outside its limits that the numbers must be of another unit; empty if none is.
 
@@ -87,11 +98,16 @@ def implausible(values: Iterable[float | None], contract: RobotContract) -> str:
     return ""
 
 
+def oldest_s(contract: RobotContract) -> float:
+    """Return how old the newest joint state and frame of a step may be [s]; the recorder and data sets hold to it."""
+    return max(OLDEST_S, 3 * contract.dt_s)
+
+
 def has_images(step: Step, contract: RobotContract) -> bool:
-    """Return whether a step has an image of every camera that is younger than one control period."""
-    oldest = step.observation.stamp_ns - round(1e9 / contract.control_hz)
+    """Return whether a step has an image of every camera that is not older than :func:`oldest_s`."""
+    oldest = step.observation.stamp_ns - round(1e9 * oldest_s(contract))
     frames = step.observation.frames
-    return all(camera.name in frames and frames[camera.name].stamp_ns > oldest for camera in contract.cameras)
+    return all(camera.name in frames and frames[camera.name].stamp_ns >= oldest for camera in contract.cameras)
 
 
 def check_episode(episode: Episode, contract: RobotContract) -> None:

@@ -159,7 +159,7 @@ REWARD = Topic(
     "reward", DiagnosticArray, STREAM, "header of the judged frame; one status a head: OK, ERROR (why) or STALE"
 )
 REWARD_VALUE = Topic("reward/<head>", Float32, STREAM, "for plots; `reward` is the node's name")
-EPISODE = Topic("episode", DiagnosticStatus, EVENTS, "started, ended, faulty (why), verdict, kept or not, path")
+EPISODE = Topic("episode", DiagnosticStatus, EVENTS, "started, ending (last frames), ended, faulty (why), path")
 EVALUATION = Topic("evaluation", DiagnosticStatus, EVENTS, "how far an evaluation is, and its result")
 TRUTH = Topic(
     "truth",

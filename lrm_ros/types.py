@@ -187,6 +187,7 @@ class Episode:
         outcome: ``True`` / ``False`` as judged by a person, ``None`` if nobody said.
         source: who acted: ``"policy"``, ``"teleop"``, ``"expert"``.
         final: the observation after the last action, if recorded.
+        final_rewards: the newest answer of each head for a frame up to ``final``; empty without that.
     """
 
     episode_id: str
@@ -196,6 +197,7 @@ class Episode:
     outcome: bool | None = None
     source: str = ""
     final: Observation | None = None
+    final_rewards: Mapping[str, Reward | Unscored] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,14 @@ import pytest
 from episodes import square_episode  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
-from lrm_ros.contract import check_episode, contract_differences, has_images, load_contract, save_contract
+from lrm_ros.contract import (
+    check_episode,
+    contract_differences,
+    has_images,
+    load_contract,
+    oldest_s,
+    save_contract,
+)
 
 CONTRACT = RobotContract()
 
@@ -108,11 +115,13 @@ def test_each_difference_is_named():
     assert "no camera 'wrist'" in "; ".join(contract_differences(CONTRACT, other))
 
 
-def test_an_image_older_than_a_control_period_does_not_count():
-    step = square_episode(0).steps[3]
-    assert has_images(step, CONTRACT)
-    late = dataclasses.replace(step.observation, stamp_ns=step.observation.stamp_ns + 100_000_000)
-    assert not has_images(dataclasses.replace(step, observation=late), CONTRACT)
+@pytest.mark.parametrize(("hz", "limit_s"), [(10.0, 0.5), (30.0, 0.5), (2.0, 1.5)])
+def test_a_held_image_counts_as_long_as_the_recorder_takes_it(hz, limit_s):
+    contract, step = dataclasses.replace(CONTRACT, control_hz=hz), square_episode(0).steps[3]
+    assert oldest_s(contract) == pytest.approx(limit_s)
+    for late_s in (0.0, 1 / hz, limit_s, limit_s + 0.001):
+        seen = dataclasses.replace(step.observation, stamp_ns=step.observation.stamp_ns + round(late_s * 1e9))
+        assert has_images(dataclasses.replace(step, observation=seen), contract) == (late_s <= limit_s)
 
 
 @pytest.mark.parametrize(

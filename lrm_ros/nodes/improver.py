@@ -32,7 +32,7 @@ from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig, RobotCo
 from lrm_ros.config_files import option_words, to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
-from lrm_ros.record.dataset import is_complete, write_dataset
+from lrm_ros.record.dataset import Omissions, is_complete, write_dataset
 from lrm_ros.robot.so100.kinematics import require_so100
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.collector import Collector, kept_any
@@ -199,10 +199,14 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
     def _write_dataset(self, folder: Path) -> int:
         """Write the kept episodes of a folder, each up to where the judge saw it done, as a LeRobotDataset."""
-        episodes = self._collector.kept_episodes(folder)
+        omissions = Omissions()
+        episodes = self._collector.kept_episodes(folder, omissions)
         with progress_bar(len(episodes), "data set", "ep") as bar:
-            write_dataset(episodes, folder / "dataset", self.contract, progress=lambda n: bar.update(n - bar.n))
-        return sum(len(episode.steps) for episode in episodes)
+            root = folder / "dataset"
+            write_dataset(episodes, root, self.contract, progress=lambda n: bar.update(n - bar.n), omissions=omissions)
+        for name, reason in omissions.left_out:
+            print(f"left out: '{name}': {reason}", flush=True)
+        return int(read_json(root / "meta/info.json")["total_frames"])
 
     def _training(
         self, iteration: int, name: str, datasets: Sequence[Path], steps: int, init: Path | None

@@ -8,7 +8,6 @@ An episode starts when all inputs are good, and is a success when they were all 
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
 import time
 import traceback
@@ -26,17 +25,22 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import CameraSpec, RecorderConfig
-from lrm_ros.contract import implausible
+from lrm_ros.contract import check_size, implausible, oldest_s
 from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
-from lrm_ros.record.writer import JournalWriter
+from lrm_ros.record.writer import JournalWriter, make_folder
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.estop import RELEASE, StopWatch
+from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values
 from lrm_ros.ros.program import run
-from lrm_ros.ros.stream import STOPPED_S
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
+
+OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
+
+_NOTHING = "no episode is being recorded"
+_NO_TASK = "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
 
 
 class RecorderNode(LrmNode[RecorderConfig]):
@@ -50,7 +54,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
         self._streams: Streams | None = None
-        self._steps = Steps((), 0.0, None)  # of the open episode
+        self._steps, self._last_reward = Steps((), 0.0, None), LastReward()  # of the open episode
+        self._ending = False  # it lacks only its last rewards
         self._task = ""
         self._spoilt: dict[str, str] = {}  # what happened in the open episode that must not
         self._arm = StopWatch(self, lambda _: self._spoilt.update(estop="the arm was stopped by its e-stop"))
@@ -60,9 +65,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._lock = threading.Lock()  # guards the writer's file between the thread and the services
         self._queue: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue(maxsize=512)
         self._thread: threading.Thread | None = None
-        self._failure = ""
-        self._started_s = 0.0
-        self._dropped = 0
+        self._failure, self._started_s, self._dropped = "", 0.0, 0
 
     def configure(self) -> None:
         """Subscribe to everything an episode holds."""
@@ -98,6 +101,12 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self._thread.join()
             self._thread = None
 
+    @property
+    def streams(self) -> Streams:
+        """The inputs, which there are from configure to cleanup."""
+        assert self._streams is not None
+        return self._streams
+
     def cleanup(self) -> None:
         """Forget the inputs."""
         self._streams = None
@@ -107,12 +116,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _on_image(self, spec: CameraSpec, message: Image) -> None:
         frame = messages.to_frame(message, spec.name)
-        if frame.image.shape[:2] != (spec.height, spec.width):
-            height, width = frame.image.shape[:2]
-            raise ValueError(
-                f"camera '{spec.name}' delivers {width}x{height}, the robot contract says {spec.width}x{spec.height}; "
-                "set the camera's width and height or correct the contract file"
-            )
+        check_size(frame, spec)
         self._keep(f"frames_{spec.name}", frame.stamp_ns, "frame", frame)
 
     def _on_state(self, stamp_ns: int, state: NDArray[np.float32]) -> None:
@@ -138,14 +142,15 @@ class RecorderNode(LrmNode[RecorderConfig]):
         if message.status:  # a held value repeats an answer that is recorded already
             camera = message.header.frame_id.removesuffix("_optical_frame")
             rewards = messages.to_rewards(message)
-            self._put("rewards", messages.to_ns(message.header.stamp), "rewards", rewards, camera)
+            self._last_reward.came(camera, rewards)
+            self._put("rewards", rewards[0].stamp_ns, "rewards", rewards, camera)
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
         writer = self._writer
         if writer is not None and message.data != writer.task and not self.get_parameter("task_text").value:
             changed = f"the task became '{message.data}' in the middle of an episode of '{writer.task}'"
-            self._spoilt["task"] = f"{changed}; end an episode before another task is given"
+            self._spoilt["task"] = changed + "; end an episode before another task is given"
 
     def _keep(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
         """Queue a message, and remember it as the newest: an episode starts with what was seen just before."""
@@ -154,12 +159,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _put(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
         """Queue one message for the writing thread while an episode is open."""
-        assert self._streams is not None
-        received_ns = self._streams.received_ns(stamp_ns)
+        received_ns = self.streams.received_ns(stamp_ns)
         if received_ns is not None:
             self.diagnostics.latency(name, (received_ns - stamp_ns) / 1e9)
         self.diagnostics.count(name)
-        if self._writer is None:
+        if self._writer is None or (self._ending and kind != "rewards"):
             return
         try:
             self._queue.put((kind, (*values, received_ns)), timeout=0.5)
@@ -205,18 +209,14 @@ class RecorderNode(LrmNode[RecorderConfig]):
             part = writer.abandon()
         self._failure = f"episode '{writer.episode_id}' was not finished: {reason}"
         self.diagnostics.fault("journal", self._failure)
-        self._report(writer, "failed", part, reason=reason, level=DiagnosticStatus.ERROR)
+        self._report(writer, "failed", part, reason=reason, level=ERROR)
 
-    def _report(
-        self, writer: JournalWriter, event: str, path: Path, level: bytes = DiagnosticStatus.OK, **values: Any
-    ) -> None:
+    def _report(self, writer: JournalWriter, event: str, path: Path, level: bytes = OK, **values: Any) -> None:
         """Publish what happened to an episode."""
-        counts = {topic.strip("/").replace("/", "_"): count for topic, count in writer.counts.items()}
         about = {"path": path, "source": writer.source, "task": writer.task, "dropped": self._dropped}
-        seconds = f"{time.monotonic() - self._started_s:.2f}"
-        self._episode.publish(
-            messages.status(level, writer.episode_id, event, {**about, "seconds": seconds, **counts, **values})
-        )
+        about["seconds"] = f"{time.monotonic() - self._started_s:.2f}"
+        counts = {topic.strip("/").replace("/", "_"): count for topic, count in writer.counts.items()}
+        self._episode.publish(messages.status(level, writer.episode_id, event, {**about, **counts, **values}))
 
     # -- services ----------------------------------------------------------------------------------------------------
 
@@ -229,12 +229,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self.get_logger().error(f"no episode started: {error}")
             return response
         self._failure, self._spoilt, self._dropped, self._started_s = "", {}, 0, time.monotonic()
-        realtime, dt_s = self.config.realtime, self.contract.dt_s
-        oldest_s = max(STOPPED_S, 3 * dt_s) if realtime else 1.5 * dt_s
+        limit_s = oldest_s(self.contract) if self.config.realtime else 1.5 * self.contract.dt_s
         # In lock-step every control step has its state, but a frame only if one was asked for.
-        self._steps = Steps([c.name for c in self.contract.cameras], oldest_s, oldest_s if realtime else None)
-        assert self._streams is not None
-        self._streams.begin()
+        self._last_reward, self._ending = LastReward(), False
+        self._steps = Steps([c.name for c in self.contract.cameras], limit_s, limit_s if self.config.realtime else None)
+        self.streams.begin()
         self._writer = writer
         for kind, values in self._newest.values():
             self._queue.put((kind, values))
@@ -259,67 +258,69 @@ class RecorderNode(LrmNode[RecorderConfig]):
             raise ValueError(f"the arm is stopped; {RELEASE}")
         task = self.get_parameter("task_text").value or self._task
         if not task.strip():
-            raise ValueError(
-                "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
-            )
-        assert self._streams is not None
-        if faults := self._streams.not_ready():
+            raise ValueError(_NO_TASK)
+        if faults := self.streams.not_ready():
             raise ValueError("; ".join(faults.values()))
-        folder = Path(self.config.folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"folder '{folder}' cannot be made: {error.strerror}; set parameter 'folder'") from error
-        free_mb = shutil.disk_usage(folder).free // 1_000_000
-        if free_mb < self.config.min_free_mb:
-            raise OSError(
-                f"only {free_mb} MB free at '{folder}', parameter min_free_mb is {self.config.min_free_mb}; "
-                "delete old recordings or set parameter 'folder' to another disk"
-            )
-        now = time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
-        path = folder / f"{self.get_parameter('episode_id').value or now}.mcap"
-        source, config = str(self.get_parameter("source").value), self.config
+        config = self.config
+        folder = make_folder(config.folder, config.min_free_mb)
+        name, source = (str(self.get_parameter(key).value) for key in ("episode_id", "source"))
+        path = folder / f"{name or time.strftime('%Y%m%d_%H%M%S') + f'_{time.time_ns() % 10**9:09d}'}.mcap"
         return JournalWriter(path, task, self.contract, source, config.image_format, config.jpeg_quality)
 
     def _on_end(self, outcome: bool | None, response: Any) -> Any:
         """Finish the journal; the reply's message is its path, without success what was wrong and where it is."""
-        assert self._streams is not None
+        faults = unjudged = ""
         if self._writer is not None:
-            self._streams.drain()
+            self.streams.drain()
+            faults = self._faults_of_the_episode()
+            unjudged = self._await_last_reward(self._writer)
             self._queue.join()
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is None:
             response.success = False
-            response.message = self._failure or (
-                f"no episode is being recorded; call {self.get_name()}/start_episode first"
-            )
+            response.message = self._failure or f"{_NOTHING}; call {self.get_name()}/start_episode first"
             return response
-        faults = self._faults_of_the_episode()
         gaps = ", ".join(f"{topic}: {count}" for topic, count in self._steps.gaps(self.contract.dt_s).items())
-        notes = {"dropped": str(self._dropped), "gaps": gaps} | ({"faults": faults} if faults else {})
+        notes = {"dropped": str(self._dropped), "gaps": gaps, "faults": faults, "unjudged": unjudged}
         try:
-            path = writer.finish(outcome, notes, faulty=bool(faults))
+            path = writer.finish(outcome, {k: v for k, v in notes.items() if v or k == "gaps"}, faulty=bool(faults))
         except OSError as error:
             self._writer = writer
             self._fail(f"{error}; free disk space at '{self.config.folder}'")
             response.success, response.message = False, self._failure
             return response
-        said = "" if outcome is None else str(outcome).lower()
+        told = "" if outcome is None else str(outcome).lower()
         if faults:
             response.success, response.message = False, f"episode '{writer.episode_id}' is not good: {faults}"
             response.message += f". Its journal is '{path}'; rename it to .mcap to use it all the same"
             self.get_logger().error(response.message)
-            self._report(writer, "faulty", path, DiagnosticStatus.ERROR, outcome=said, reason=faults)
+            self._report(writer, "faulty", path, ERROR, outcome=told, reason=faults)
             return response
-        self._report(writer, "ended", path, outcome=said, gaps=gaps)
+        self._report(writer, "ended", path, outcome=told, gaps=gaps, unjudged=unjudged)
         response.success, response.message = True, str(path)
         return response
 
+    def _await_last_reward(self, writer: JournalWriter) -> str:
+        """Wait for the reward of the last frames, where a reward node judges; return what has not come, if anything.
+
+        What has not come is recorded as Unscored: an old answer must not stand for the last frame.
+        """
+        last, streams, rewards = self._steps.last_frames(), self.streams, self._last_reward
+        if not (streams.has_publisher(topics.REWARD) and rewards.missing(last)):
+            return ""
+        self._report(writer, ENDING, writer.part, **last_frame_values(last))
+        self._ending = True
+        if reason := rewards.wait(last, self.config.reward_s, streams.attend):
+            self.get_logger().warning(f"episode '{writer.episode_id}': {reason}")
+        for camera, answers in rewards.unscored(last, reason).items():
+            self._put("rewards", last[camera], "rewards", answers, camera)
+        self._ending = False
+        return reason
+
     def _faults_of_the_episode(self) -> str:
         """Return what was wrong with the episode that ends, empty if nothing was."""
-        assert self._streams is not None
-        faults = self._steps.faults() | self._streams.end() | self._spoilt
+        faults = self._steps.faults() | self.streams.end() | self._spoilt
         if self._dropped:
             faults["queue"] = f"{self._dropped} messages were lost: the disk at '{self.config.folder}' is too slow"
         return "; ".join(faults.values())
@@ -331,10 +332,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is None:
-            response.success, response.message = False, "no episode is being recorded"
+            response.success, response.message = False, _NOTHING
             return response
-        assert self._streams is not None
-        self._streams.end()
+        self.streams.end()
         writer.discard()
         self._report(writer, "discarded", writer.path)
         response.success, response.message = True, f"episode '{writer.episode_id}' discarded"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.publisher import Publisher
 from rclpy.service import Service
 from rclpy.subscription import Subscription
@@ -19,6 +20,7 @@ from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import FIRST_FRAME, Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.last_reward import ENDING, last_frame_ns
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_live import LiveRewards
 from lrm_ros.ros.reward_worlds import WorldQueries
@@ -35,7 +37,8 @@ class RewardNode(LrmNode[RewardConfig]):
     ``reward`` carries the heads' answers (unscaled) with the stamp of the frame they judge: OK, ERROR with the reason,
     or STALE when held. ``~/<head>`` are the same numbers for plots; that of the active mode is multiplied by
     ``scale``. An Unscored answer publishes no number. Service ``~/reset`` begins a new episode; the last frame
-    of the old one is judged before, if the interval had skipped it.
+    of the old one is judged before, if the interval had skipped it. So is the last frame of an episode that the
+    recorder ends (topic ``episode``), without a reset.
 
     In real time (parameter ``realtime``) a thread judges: a model that is slower than the frames that are due judges
     the newest of them, and the others count as dropped. Frames in between repeat the newest reward there is; there is
@@ -59,6 +62,7 @@ class RewardNode(LrmNode[RewardConfig]):
         self._task = ""
         self._newest: Frame | None = None
         self._fresh = False
+        self._last_ns: int | None = None  # stamp of an episode's last frame, which has not come yet
         self._live: LiveRewards | None = None
         self._unended: LiveRewards | None = None  # its inference had not ended at cleanup
         self._queries: WorldQueries | None = None
@@ -93,7 +97,8 @@ class RewardNode(LrmNode[RewardConfig]):
             self._live = LiveRewards(self, self._engine, self._publish)
         self._streams = Streams(self, self.config.realtime, STOPPED_S)
         self._streams.listen(topics.IMAGE_RAW.of(self.config.camera), self._on_image, 1 / STOPPED_S, stamped=False)
-        self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task)]
+        episodes = topics.EPISODE.subscribe(self, self._on_episode, qos=topics.EVENTS.depth)  # none of the past
+        self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task), episodes]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
     def deactivate(self) -> None:
@@ -135,7 +140,19 @@ class RewardNode(LrmNode[RewardConfig]):
         if self._live is not None:
             self._live.take(frame, self._task)
         else:
-            self._judge(frame)
+            self._judge(frame, last=frame.stamp_ns == self._last_ns)
+
+    def _on_episode(self, message: DiagnosticStatus) -> None:
+        """Judge the last frame of an episode, of which the recorder lacks the reward."""
+        stamp_ns = last_frame_ns(messages.status_values(message), self.config.camera)
+        if message.message != ENDING or stamp_ns is None or not self.active:
+            return
+        if self._live is not None:
+            self._live.end(stamp_ns)
+        elif self._newest is None or self._newest.stamp_ns < stamp_ns:
+            self._last_ns = stamp_ns
+        elif self._newest.stamp_ns == stamp_ns and not self._fresh:
+            self._judge(self._newest, last=True)
 
     def _judge(self, frame: Frame, last: bool = False) -> None:
         """Take one frame and publish the reward that holds for it."""
@@ -147,17 +164,18 @@ class RewardNode(LrmNode[RewardConfig]):
         self._publish(held, self.config)
 
     def _publish(self, held: Held, config: RewardConfig) -> None:
-        """Count the answers, then publish them: who hears a reward finds it in the diagnostics."""
+        """Publish what holds for a frame; who hears it finds it in the diagnostics, too."""
         answers = list(held.answers.values())
         if held.fresh:
-            self._count(answers)
+            self._diagnose(answers)
         self._reward.publish(messages.from_rewards(answers, config.camera, held=not held.fresh))
         for answer in answers:
             if isinstance(answer, Reward):
                 value = held.signal if answer.head == config.mode and held.signal is not None else answer.value
                 self._plot(answer.head).publish(Float32(data=value))
 
-    def _count(self, answers: Sequence[Reward | Unscored]) -> None:
+    def _diagnose(self, answers: Sequence[Reward | Unscored]) -> None:
+        """Count new answers and say what is wrong with them."""
         self.diagnostics.count("judged")
         reasons = [answer.reason for answer in answers if not isinstance(answer, Reward)]
         self.diagnostics.count("unscored", len(reasons))
@@ -205,7 +223,7 @@ class RewardNode(LrmNode[RewardConfig]):
 
     def _forget(self) -> None:
         """Begin a new episode."""
-        self._newest = None
+        self._newest = self._last_ns = None
         if self._live is not None:
             self._live.forget()
         elif self._engine is not None:

@@ -16,7 +16,8 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,27 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import (
     CONTRACT_FILE,
-    check_episode,
-    contract_differences,
-    has_images,
     load_contract,
     save_contract,
 )
-from lrm_ros.types import Episode, Frame, Observation, Reward, Step
+from lrm_ros.record.rows import features_of, rows_of
+from lrm_ros.types import Episode, Frame, Observation, Step
 from lrm_ros.versions import create_dataset, make_scalars
 
 EPISODES_FILE = "episodes.json"
+
+
+@dataclass
+class Omissions:
+    """What a data set lacks of the episodes that it was made of.
+
+    Attributes:
+        left_out: (journal or episode, reason) of each that is not in it.
+        held: episode -> how many of its steps have the frame of an earlier step, for theirs was lost or came late.
+    """
+
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    held: dict[str, int] = field(default_factory=dict)
 
 
 def is_complete(root: str | Path) -> bool:
@@ -43,29 +55,12 @@ def is_complete(root: str | Path) -> bool:
     return (Path(root) / "meta/info.json").is_file() and (Path(root) / EPISODES_FILE).is_file()
 
 
-def journals_to_dataset(
-    journals: Sequence[str | Path],
-    root: str | Path,
-    storage: str = "image",
-    progress: Callable[[int], None] | None = None,
-) -> Path:
-    """Convert journals of one robot into a LeRobotDataset; see :func:`write_dataset`.
-
-    Raises:
-        ValueError: no journals, a corrupt one, or journals of different robots; names the file.
-    """
-    from lrm_ros.record.journal import read_info, read_journal
-
-    if not journals:
-        raise ValueError(f"no journals for data set '{root}'; record episodes first")
-    about = [read_info(path) for path in journals]
-    contract = about[0].contract
-    for path, info in zip(journals, about, strict=True):
-        if differences := contract_differences(info.contract, contract):
-            raise ValueError(f"journal '{path}' is of another robot than '{journals[0]}': {'; '.join(differences)}")
-    judged = all(info.outcome is not None for info in about)
-    episodes = (read_journal(path) for path in journals)  # one in memory at a time
-    return write_dataset(episodes, root, contract, storage, judged=judged, progress=progress)
+def leave_out(omissions: Omissions | None, what: str, error: ValueError) -> None:
+    """Note what is left out; raise the error where nobody wants to know."""
+    if omissions is None:
+        raise error
+    omissions.left_out.append((what, str(error)))
+    omissions.held.pop(what, None)
 
 
 def write_dataset(
@@ -76,6 +71,7 @@ def write_dataset(
     reward_head: str | None = None,
     judged: bool | None = None,
     progress: Callable[[int], None] | None = None,
+    omissions: Omissions | None = None,
 ) -> Path:
     """Write episodes as a LeRobotDataset v3.
 
@@ -85,17 +81,20 @@ def write_dataset(
         contract: robot contract of all episodes.
         storage: ``"image"`` (PNG in parquet: exact, 3 KB for a 96x96 frame of the twin, and faster to write) or
             ``"video"`` (h264: 0.8 KB, but only 33 dB, and a small red toy loses its colour first).
-        reward_head: write this head's answers as ``next.reward``; every step must have one.
+        reward_head: write this head's answers as ``next.reward``, NaN for Unscored; every step must have one. The last
+            one is about the episode's final frame.
         judged: write ``next.success``; every episode must have an outcome. ``None``: if they all have one, for which
             all of them are held in memory.
         progress: called with the number of episodes written.
+        omissions: filled with what is left out and why; without it, an episode that cannot be used is an error.
 
     Returns:
         ``root``.
 
     Raises:
         FileExistsError: ``root`` exists.
-        ValueError: an episode does not fit the contract, or lacks an image or a reward; names episode and step.
+        ValueError: no episode that can be used; without ``omissions`` one that does not fit the contract, has a blank
+            task, or lacks an image or a reward; names episode and step.
     """
     root = Path(root)
     if root.exists():
@@ -113,7 +112,7 @@ def write_dataset(
     dataset = create_dataset(
         repo_id=f"local/{root.name}",
         fps=round(contract.control_hz),
-        features=_features(contract, storage, reward_head is not None, judged),
+        features=features_of(contract, storage, reward_head is not None, judged),
         root=writing,
         robot_type=contract.name,
         use_videos=storage == "video",
@@ -121,11 +120,18 @@ def write_dataset(
     )
     about = []
     moments: dict[str, list[NDArray[np.float64]]] = {}
+    rewards: list[float] = []
     for episode in episodes:
-        for row in _rows(episode, contract, reward_head, judged):
+        try:
+            rows = list(rows_of(episode, contract, reward_head, judged))
+        except ValueError as error:
+            leave_out(omissions, episode.episode_id, error)
+            continue
+        for row in rows:
             for key in (key for key in row if key.startswith("observation.images.")):
                 pixels = row[key].reshape(-1, 3) / 255.0  # (H W, 3)
                 moments.setdefault(key, []).append(np.stack([pixels.mean(axis=0), (pixels**2).mean(axis=0)]))
+            rewards.extend(row.get("next.reward", ()))
             dataset.add_frame(row)
         make_scalars(dataset, ("next.reward", "next.success"))
         with _quiet_bars():
@@ -134,10 +140,12 @@ def write_dataset(
         if progress:
             progress(len(about))
     if not about:
-        raise ValueError(f"no episodes for data set '{root}'")
+        shutil.rmtree(writing, ignore_errors=True)
+        why = f": {omissions.left_out[0][1]}" if omissions and omissions.left_out else ""
+        raise ValueError(f"no episodes for data set '{root}'{why}")
     dataset.finalize()
     shutil.rmtree(writing / "images", ignore_errors=True)  # LeRobot's own temporary files
-    _fix_image_statistics(writing / "meta/stats.json", moments)
+    _fix_statistics(writing / "meta/stats.json", moments, rewards)
     save_contract(contract, writing)
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
     os.rename(writing, root)
@@ -158,67 +166,27 @@ def _quiet_bars() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _fix_image_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]]) -> None:
+def _fix_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]], rewards: list[float]) -> None:
     """Write the exact mean and deviation of the images, the same whichever LeRobot wrote the data set.
 
     LeRobot 0.4.4 squares uint8 numbers, overflows and writes a deviation of nearly 0; 0.6.1 estimates it from samples.
+    One NaN among the rewards would make all their figures NaN: these are of the others.
     """
     stats = json.loads(path.read_text())
     for key, pairs in moments.items():
         mean, square = np.mean(pairs, axis=0)  # (3,), (3,)
         stats[key]["mean"] = mean.reshape(3, 1, 1).tolist()
         stats[key]["std"] = np.sqrt(np.maximum(square - mean**2, 0)).reshape(3, 1, 1).tolist()
+    scored = np.asarray(rewards)[np.isfinite(rewards)]
+    if 0 < len(scored) < len(rewards):
+        for name in stats["next.reward"]:
+            if name == "count":
+                stats["next.reward"][name] = [len(scored)]
+            elif name in ("min", "max", "mean", "std"):
+                stats["next.reward"][name] = [float(getattr(scored, name)())]
+            else:  # q01 to q99
+                stats["next.reward"][name] = [float(np.quantile(scored, int(name[1:]) / 100))]
     path.write_text(json.dumps(stats, indent=4))
-
-
-def _features(contract: RobotContract, storage: str, rewarded: bool, judged: bool) -> dict[str, dict[str, Any]]:
-    """Return LeRobot's feature description."""
-    joints = {"dtype": "float32", "shape": (len(contract.joints),), "names": list(contract.joints)}
-    features: dict[str, dict[str, Any]] = {
-        f"observation.images.{camera.name}": {
-            "dtype": storage,
-            "shape": (camera.height, camera.width, 3),
-            "names": ["height", "width", "channels"],
-        }
-        for camera in contract.cameras
-    }
-    features |= {"observation.state": joints, "action": dict(joints), "wish": dict(joints)}
-    if rewarded:
-        features["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
-    if judged:
-        features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
-    return features
-
-
-def _rows(episode: Episode, contract: RobotContract, reward_head: str | None, judged: bool) -> Iterable[dict[str, Any]]:
-    """Yield LeRobot's frames of one episode."""
-    check_episode(episode, contract)
-    for index, step in enumerate(episode.steps):
-        if not has_images(step, contract):
-            raise ValueError(
-                f"episode '{episode.episode_id}', step {index} has no image of every camera; a LeRobotDataset needs"
-                " one in each row: record with frame_every=1, or train on the journals in RAM"
-            )
-        row: dict[str, Any] = {
-            f"observation.images.{camera.name}": step.observation.frames[camera.name].image
-            for camera in contract.cameras
-        }
-        row["observation.state"] = np.asarray(step.observation.state)
-        row["action"] = np.asarray(step.action, np.float32)
-        row["wish"] = np.asarray(step.wish, np.float32)
-        row["task"] = episode.task
-        last = index == len(episode.steps) - 1
-        if reward_head is not None:
-            answer = episode.steps[index if last else index + 1].rewards.get(reward_head)
-            if not isinstance(answer, Reward):
-                raise ValueError(
-                    f"episode '{episode.episode_id}', step {index} has no answer of head '{reward_head}' ({answer});"
-                    " leave the episode out, score it again, or write the data set without rewards"
-                )
-            row["next.reward"] = np.array([answer.value], np.float32)
-        if judged:
-            row["next.success"] = np.array([last and episode.outcome is True])
-        yield row
 
 
 def load_into_ram(root: str | Path) -> list[Episode]:

@@ -199,10 +199,13 @@ def read_journal(path: str | Path, hold_frames: bool = False) -> Episode:
         before = ns
     last_state = state_stamps[-1]
     final = None
+    final_rewards: dict[str, Reward | Unscored] = {}
     if before is not None and last_state > before:
         newest = max([last_state, *(stamps[-1] for stamps in frame_stamps.values() if stamps)])
         final = observe(newest, None if hold_frames else before, len(states) - 1)
-    return Episode(info.episode_id, info.task, steps, info.contract.control_hz, info.outcome, info.source, final)
+        final_rewards = answers.at(newest)
+    hz, outcome = info.contract.control_hz, info.outcome
+    return Episode(info.episode_id, info.task, steps, hz, outcome, info.source, final, final_rewards)
 
 
 def _frames(messages: Mapping[str, list[Any]], camera: str) -> list[Frame]:

@@ -38,6 +38,10 @@ class Steps:
         elif kind == "frame":
             self._frames[values[0].camera].append(values[0].stamp_ns)
 
+    def last_frames(self) -> dict[str, int]:
+        """Return the stamp of each camera's last frame [ns]; a camera without one is left out."""
+        return {camera: max(stamps) for camera, stamps in self._frames.items() if stamps}
+
     def gaps(self, dt_s: float) -> dict[str, int]:
         """Return for each topic how many steps have nothing of the control period before them, where some have not."""
         topics = {"joint_states": self._states}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,30 @@ from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 IMAGE_FORMATS = ("jpeg", "png", "raw")
 SYNC_S = 1.0  # a kill loses no more than this
 FAULTY = ".faulty"  # follows the name of a journal whose recording was not good
+
+
+def make_folder(folder: str | Path, min_free_mb: int) -> Path:
+    """Make the folder for journals and return it.
+
+    Args:
+        folder: as the recorder's parameter says.
+        min_free_mb: refuse a disk with less space [MB].
+
+    Raises:
+        OSError: it cannot be made, or its disk is nearly full; names the parameter to set.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"folder '{folder}' cannot be made: {error.strerror}; set parameter 'folder'") from error
+    free_mb = shutil.disk_usage(folder).free // 1_000_000
+    if free_mb < min_free_mb:
+        raise OSError(
+            f"only {free_mb} MB free at '{folder}', parameter min_free_mb is {min_free_mb}; "
+            "delete old recordings or set parameter 'folder' to another disk"
+        )
+    return folder
 
 
 class JournalWriter:

@@ -88,13 +88,17 @@ class RewardEngine:
         if not queries:
             return []
         try:
-            answers = self.model.score(queries, self.config.readout)
-            if len(answers) != len(queries):
-                raise ValueError(f"{len(answers)} answers to {len(queries)} queries")
-            return answers
+            return self._ask(queries)
         except Exception as error:
             reason = f"model '{self.model.name}' failed: {type(error).__name__}: {error}"
             return [Unscored(query.stamp_ns, query.head, reason) for query in queries]
+
+    def _ask(self, queries: Sequence[RewardQuery]) -> list[Reward | Unscored]:
+        """Ask the model; whatever it raises is passed on."""
+        answers = self.model.score(queries, self.config.readout)
+        if len(answers) != len(queries):
+            raise ValueError(f"{len(answers)} answers to {len(queries)} queries")
+        return answers
 
     # ---- streams -----------------------------------------------------------------------------------------------------
 
@@ -189,22 +193,28 @@ class RewardEngine:
         """Decide by the completion head which episodes succeeded (paper IV-C), all in one batch.
 
         An episode is kept when the mean p(done) of its last ``judge_frames`` frames is at least ``judge_threshold``.
-        If any of these frames gets no answer (as from a model without that head), it is not kept, its score is NaN.
+        If any of these frames gets no answer (as from a model without that head), or its task text is blank, it is not
+        kept, its score is NaN. If the batch fails each episode is judged by itself: one spoils no other.
 
         Args:
             episodes: (episode id, task, frames oldest first) of each.
         """
-        tails = [list(frames)[-self.config.judge_frames :] for _, _, frames in episodes]
-        queries = [
-            RewardQuery(task, "completion", (frame,))
-            for (_, task, _), tail in zip(episodes, tails, strict=True)
-            for frame in tail
+        asked = []  # queries of each episode
+        for _, task, frames in episodes:
+            tail = list(frames)[-self.config.judge_frames :] if task.strip() else []
+            asked.append([RewardQuery(task, "completion", (frame,)) for frame in tail])
+        together = [query for queries in asked for query in queries]
+        try:
+            found = iter(self._ask(together) if together else [])
+            answers = [[next(found) for _ in queries] for queries in asked]
+        except Exception:
+            answers = [self.score(queries) for queries in asked]
+        return [
+            self._verdict(name, given)
+            if task.strip()
+            else Verdict(name, False, float("nan"), "not judged: its task text is blank")
+            for (name, task, _), given in zip(episodes, answers, strict=True)
         ]
-        answers = iter(self.score(queries))
-        verdicts = []
-        for (episode_id, _, _), tail in zip(episodes, tails, strict=True):
-            verdicts.append(self._verdict(episode_id, [next(answers) for _ in tail]))
-        return verdicts
 
     def _verdict(self, episode_id: str, answers: Sequence[Reward | Unscored]) -> Verdict:
         failed = [answer.reason for answer in answers if isinstance(answer, Unscored)]

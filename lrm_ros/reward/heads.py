@@ -98,6 +98,14 @@ class Head:
         return self.prefix + self.candidates[nearest] + self.suffix
 
 
+def as_text(task: str) -> str:
+    """Return a task's text in which a model reads no special token: a zero-width space parts "<" from "|".
+
+    "<|image_pad|>" in a sentence of a person's would else be an image, and "<|im_end|>" the end of the question.
+    """
+    return task.replace("<|", "<\u200b|")
+
+
 def spread(frames: Sequence[Frame], most: int) -> list[Frame]:
     """Return at most ``most`` frames, evenly spread, with the first and the last one (upstream's linspace)."""
     if len(frames) <= most:
@@ -121,7 +129,7 @@ def _interleave(segments: list[str], frames: list[Frame]) -> list[dict[str, Any]
 def _contrastive_content(query: RewardQuery) -> list[dict[str, Any]]:
     """Both labels read "Later observation": so do upstream's."""
     segments = [
-        f"Task: Compare the completion progress.\n\nThe task is: {query.task}.\n\n"
+        f"Task: Compare the completion progress.\n\nThe task is: {as_text(query.task)}.\n\n"
         "You are given:\n- Later observation (Image A): ",
         "\n- Later observation (Image B): ",
         "\n\nQuestion: Which of Image A or Image B is closer to completing the task?\n"
@@ -142,7 +150,9 @@ def _progress_content(query: RewardQuery) -> list[dict[str, Any]]:
         else ("Compare the Current Observation with the Goal Standard. Estimate the", "assess visual distance to Goal")
     )
     segments = [f"\n- {label}: " for label in labels]
-    segments[0] = f"Task: Estimate the completion progress.\nThe task is: {query.task}\nYou are given:" + segments[0]
+    segments[0] = (
+        f"Task: Estimate the completion progress.\nThe task is: {as_text(query.task)}\nYou are given:" + segments[0]
+    )
     segments.append(
         f"\n\nQuestion: {question} completion progress as a value between 0.0 and 1.0.\n"
         "Select one value from the following list:\n[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]\n\n"
@@ -155,7 +165,7 @@ def _progress_content(query: RewardQuery) -> list[dict[str, Any]]:
 
 def _completion_content(query: RewardQuery) -> list[dict[str, Any]]:
     segments = [
-        f"Task: Whether the task has been completed.\n\nThe task is: {query.task}\n\n"
+        f"Task: Whether the task has been completed.\n\nThe task is: {as_text(query.task)}\n\n"
         "You are given:\n- Current observation: ",
         "\n\nHas the task been completed?\nOutput your answer in the following JSON format:\n"
         '{ "task_completed": "yes" or "no" }',

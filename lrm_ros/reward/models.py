@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lrm_ros.types import HEADS, VIDEO_HEADS, Reward, RewardQuery, Unscored
 
@@ -27,6 +27,20 @@ class RewardModel(Protocol):
 def other_head(name: str, heads: Sequence[str], asked: str) -> str:
     """Return why the model ``name``, which answers ``heads``, does not answer head ``asked``."""
     return f"model '{name}' answers {', '.join(heads)}; head '{asked}' needs its own weights"
+
+
+def too_long(tokenizer: Any, length: int, task: str) -> str:
+    """Return why a question of ``length`` tokens cannot be asked, empty if it can.
+
+    Args:
+        tokenizer: of the model; knows how many it takes.
+        length: of the whole question and its answer.
+        task: what a person wrote of it.
+    """
+    most = tokenizer.model_max_length
+    if length <= most:
+        return ""
+    return f"the question has {length} tokens, the model takes {most}: shorten the task text of {len(task)} characters"
 
 
 def not_an_lrm(name: str, what: str, mode: str) -> ValueError:

@@ -36,7 +36,7 @@ from lrm_ros.reward.models import find_model
 from lrm_ros.reward.qwen.folder import check_processor, has_processor, has_robometer_heads, load_processor, qwen_config
 from lrm_ros.reward.qwen.load import find_adapters
 from lrm_ros.reward.qwen.weights import Stored, load_checked, read_json, stored
-from lrm_ros.reward.video import readings, resized, rewards, torch_device
+from lrm_ros.reward.video import check_length, readings, resized, rewards, torch_device
 from lrm_ros.reward.video_heads import PROGRESS_TOKEN, VIDEO_HEADS
 from lrm_ros.types import Reward, RewardQuery, Unscored
 
@@ -143,7 +143,9 @@ class Robometer:
                     add_vision_id=True,  # "Picture 1: " before the first image
                 )
             )
-        return self.processor(text=texts, images=pictures, do_resize=False, padding=True, return_tensors="pt")
+        made = self.processor(text=texts, images=pictures, do_resize=False, padding=True, return_tensors="pt")
+        check_length(self.processor, made)
+        return made
 
 
 def _settings(folder: Path) -> dict[str, Any]:

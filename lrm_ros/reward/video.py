@@ -185,7 +185,7 @@ def video_inputs(
                 "total_num_frames": len(shown),
             }
         )
-    return processor(
+    inputs = processor(
         text=texts,
         videos=videos,
         video_metadata=about,
@@ -194,6 +194,15 @@ def video_inputs(
         return_tensors="pt",
         **settings,
     )
+    check_length(processor, inputs)
+    return inputs
+
+
+def check_length(processor: Any, inputs: Any) -> None:
+    """Raise ValueError for a batch in which a question is longer than what the model takes."""
+    length, most = inputs.input_ids.shape[1], processor.tokenizer.model_max_length
+    if length > most:
+        raise ValueError(f"the question has {length} tokens, the model takes {most}: shorten the task text")
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lrm_ros.reward.heads import Head, spread
+from lrm_ros.reward.heads import Head, as_text, spread
 from lrm_ros.types import RewardQuery
 
 # ---- RoboReward: the prompt of the model cards of teetone/RoboReward-4B and -8B --------------------------------------
@@ -43,7 +43,7 @@ def parse_roboreward(text: str) -> float | None:
 
 
 def _roboreward_content(query: RewardQuery) -> list[dict[str, Any]]:
-    return [{"type": "video"}, {"type": "text", "text": ROBOREWARD_PROMPT.format(task=query.task)}]
+    return [{"type": "video"}, {"type": "text", "text": ROBOREWARD_PROMPT.format(task=as_text(query.task))}]
 
 
 # ---- Robometer: the prompt of robometer/robometer --------------------------------------------------------------------
@@ -59,7 +59,7 @@ _ROBOMETER_FRAMES = 8  # README: "max frames should always be set to 8"
 
 def _robometer_content(query: RewardQuery) -> list[dict[str, Any]]:
     """Every image is followed by the token at which progress is read."""
-    content: list[dict[str, Any]] = [{"type": "text", "text": ROBOMETER_PROMPT.format(task=query.task)}]
+    content: list[dict[str, Any]] = [{"type": "text", "text": ROBOMETER_PROMPT.format(task=as_text(query.task))}]
     for frame in spread(query.frames, _ROBOMETER_FRAMES):
         content += [{"type": "image", "image": frame.image}, {"type": "text", "text": PROGRESS_TOKEN}]
     return content
@@ -82,7 +82,7 @@ def topreward_value(log_prob: float) -> float:
 def _topreward_content(query: RewardQuery) -> list[dict[str, Any]]:
     statement = (
         "The above video shows a robot manipulation trajectory that completes the following task: "
-        f"{query.task} Decide whether the above statement is True or not. The answer is:"
+        f"{as_text(query.task)} Decide whether the above statement is True or not. The answer is:"
     )
     return [{"type": "video"}, {"type": "text", "text": statement}]
 

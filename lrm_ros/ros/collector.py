@@ -19,7 +19,8 @@ from lrm_ros import seeds
 from lrm_ros.config import ImproverConfig, RewardConfig
 from lrm_ros.files import append_line, read_lines, repair_lines
 from lrm_ros.progress import progress_bar
-from lrm_ros.record.journal import read_journal
+from lrm_ros.record.dataset import Omissions, leave_out
+from lrm_ros.record.journal import JournalError, read_journal
 from lrm_ros.reward.engine import RewardEngine, episode_frames
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
 from lrm_ros.types import Episode, Reward, RewardQuery
@@ -185,12 +186,22 @@ class Collector:
                 return checked[index + 1].stamp_ns
         return frames[-1].stamp_ns
 
-    def kept_episodes(self, folder: Path) -> list[Episode]:
-        """Read the kept episodes of a folder, cut shortly after they were done, in a fixed order."""
+    def kept_episodes(self, folder: Path, omissions: Omissions | None = None) -> list[Episode]:
+        """Read the kept episodes of a folder, cut shortly after they were done, in a fixed order.
+
+        Args:
+            folder: of the iteration or the demonstrations.
+            omissions: filled with journals that cannot be read any more; without it one is an error.
+        """
         episodes = []
         for episode_id, row in sorted(read_verdicts(folder).items()):
             if row["keep"]:
-                episode = read_journal(folder / "episodes" / f"{episode_id}.mcap")
+                path = folder / "episodes" / f"{episode_id}.mcap"
+                try:
+                    episode = read_journal(path)
+                except JournalError as error:
+                    leave_out(omissions, str(path), error)
+                    continue
                 episodes.append(replace(cut(episode, row["done_ns"]), outcome=True))
         return episodes
 
@@ -200,7 +211,9 @@ def cut(episode: Episode, done_ns: int) -> Episode:
     stamps = [step.observation.stamp_ns for step in episode.steps]
     last = int(np.searchsorted(stamps, done_ns, side="right")) + MARGIN
     kept: Sequence[Any] = episode.steps[:last]
-    return replace(episode, steps=kept, final=episode.final if last >= len(stamps) else None)
+    if last >= len(stamps):
+        return replace(episode, steps=kept)
+    return replace(episode, steps=kept, final=None, final_rewards={})
 
 
 def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ last frame of an episode does not. All methods but ``_work`` are called by the n
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from lrm_ros.reward.engine import Held, RewardEngine
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.worker import Worker
 from lrm_ros.types import HEADS, Frame, Unscored
+
+RECENT = 32  # frames that are kept: one of them may turn out to be the last of its episode
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,18 @@ class LiveRewards:
         self._oldest = 0  # answers for frames of earlier episodes are not published
         self._held: Held | None = None  # of this episode
         self._ends: list[_Look] = []  # last frames of episodes, not begun yet
+        self._begun: deque[_Look] = deque(maxlen=RECENT)
         # Only the executor's:
         self._count = 0  # frames of this episode
         self._newest: _Look | None = None
         self._newest_due = False
+        self._recent: deque[_Look] = deque(maxlen=RECENT)  # of this episode
+        self._last_ns: int | None = None  # stamp of the last frame of this episode, which has not come yet
+        self._handed: _Look | None = None
         self._frame_waits = False  # the worker was given a frame last
         # Only the thread's:
         self._judging = 0  # episode
+        self._judged_ns = 0  # stamp of the newest frame judged in it
         self._worker: Worker[_Look | None] = Worker("reward", self._work, self._broken)
 
     def take(self, frame: Frame, task: str) -> None:
@@ -69,13 +77,36 @@ class LiveRewards:
         due = self._count % self._config.interval == 0
         self._count += 1
         self._newest, self._newest_due = _Look(frame, task, self._config, self._episode), due
+        self._recent.append(self._newest)
         self._node.diagnostics.count("frames")
         if due:
             self._hand_over(self._newest)
+        last = frame.stamp_ns == self._last_ns
+        if self._last_ns is not None:
+            self.end(self._last_ns)
+        if due or last:
             return
         with self._lock:
             if self._held is not None:
                 self._publish(Held(self._held.answers, self._held.signal, fresh=False), self._config)
+
+    def end(self, stamp_ns: int) -> None:
+        """Judge the frame of a stamp [ns], which was the last of its episode, whatever has come since; no reset."""
+        look = next((look for look in self._recent if look.frame.stamp_ns == stamp_ns), None)
+        self._last_ns = None
+        if look is None:
+            if self._newest is None or self._newest.frame.stamp_ns < stamp_ns:
+                self._last_ns = stamp_ns
+                return
+            with self._lock:
+                reason = "the episode's last frame did not come to the reward node, or too long ago"
+                self._publish(_unscored(self._config.mode, stamp_ns, reason), self._config)
+            return
+        waited = self._take_back()  # what waits cannot begin while this looks what has
+        with self._lock:
+            if look not in self._begun:
+                self._ends.append(look)
+        self._hand_over(self._handed if waited and self._handed is not look else None)
 
     def adopt(self, config: RewardConfig) -> None:
         """Judge by other parameters from the next frame on, which begins an episode."""
@@ -89,9 +120,10 @@ class LiveRewards:
         if waited and not self._newest_due:
             self._node.diagnostics.count("dropped")
         with self._lock:
-            if unjudged:
+            if unjudged and last not in self._begun and last not in self._ends:
                 assert last is not None
                 self._ends.append(last)
+            unjudged = last in self._ends
             more = bool(self._ends)
         if more:
             self._hand_over(None)
@@ -115,12 +147,13 @@ class LiveRewards:
         with self._lock:
             self._episode += 1
             self._held = None
-        self._count, self._newest = 0, None
+        self._count, self._newest, self._last_ns = 0, None, None
+        self._recent.clear()
 
     def _hand_over(self, look: _Look | None) -> None:
         if self._worker.put(look) and self._frame_waits:
             self._node.diagnostics.count("dropped")
-        self._frame_waits = look is not None
+        self._frame_waits, self._handed = look is not None, look
 
     def _take_back(self) -> bool:
         """Take back what the worker has not begun. Returns whether that was a frame."""
@@ -132,14 +165,16 @@ class LiveRewards:
         """Judge the last frames of episodes that have ended, then the frame."""
         with self._lock:
             ends, self._ends = self._ends, []
-        for each in [*ends, look] if look is not None else ends:
+            looks = [*ends, look] if look is not None and look not in ends else ends
+            self._begun.extend(looks)
+        for each in looks:
             if each.episode < self._oldest:
                 continue
             try:
                 held = self._judge(each)
             except BaseException as error:  # what the model raises the engine has caught
                 self._broken(error)
-                held = _unscored(each, f"{type(error).__name__}: {error}")
+                held = _unscored(each.config.mode, each.frame.stamp_ns, f"{type(error).__name__}: {error}")
             else:
                 self._node.diagnostics.recovered("judging", "frames are judged again")
             self._answer(each, held)
@@ -148,7 +183,14 @@ class LiveRewards:
         camera = look.config.camera
         if look.episode != self._judging:
             self._engine.reset(camera)
-            self._engine.config, self._judging = look.config, look.episode
+            self._engine.config, self._judging, self._judged_ns = look.config, look.episode, 0
+        if look.frame.stamp_ns < self._judged_ns:
+            return _unscored(
+                look.config.mode,
+                look.frame.stamp_ns,
+                "a later frame was judged before this one was known to be the episode's last",
+            )
+        self._judged_ns = look.frame.stamp_ns
         return self._engine.step({camera: look.frame}, look.task, [camera])[camera]
 
     def _answer(self, look: _Look, held: Held) -> None:
@@ -167,8 +209,7 @@ class LiveRewards:
         self._node.diagnostics.fault("judging", f"a frame is not judged: {type(error).__name__}: {error}")
 
 
-def _unscored(look: _Look, reason: str) -> Held:
-    """Return the missing answer of every head that is asked."""
-    mode = look.config.mode
+def _unscored(mode: str, stamp_ns: int, reason: str) -> Held:
+    """Return the missing answer of every head that is asked about a frame."""
     heads = (*HEADS, mode) if mode == "tri" else (mode,)
-    return Held({head: Unscored(look.frame.stamp_ns, head, reason) for head in heads}, None, fresh=True)
+    return Held({head: Unscored(stamp_ns, head, reason) for head in heads}, None, fresh=True)

@@ -205,6 +205,21 @@ class Streams:
             if not taking:
                 time.sleep(0.001)
 
+    def has_publisher(self, topic: topics.Topic) -> bool:
+        """Return whether anybody publishes a topic that is listened to."""
+        return self._inputs[topic.name].subscription.get_publisher_count() > 0
+
+    def attend(self, done: Callable[[], bool]) -> None:
+        """Take messages as the executor would, which waits for the caller, until ``done()``, which must come true."""
+        while not done():
+            taking = False
+            for entry in list(self._inputs.values()):
+                if (taken := entry.take_waiting()) is not None:
+                    self._on_message(entry, *taken)
+                    taking = True
+            if not taking:
+                time.sleep(0.001)
+
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _add(

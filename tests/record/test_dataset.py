@@ -2,6 +2,7 @@
 """Episodes -> LeRobotDataset v3 -> episodes, read back by LeRobot itself as well."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from episodes import square_episode, square_episodes  # type: ignore[import-not-
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.dataset import is_complete, load_into_ram, write_dataset
 from lrm_ros.training.policy.batches import TrainingData
+from lrm_ros.types import Reward, Unscored
 from lrm_ros.versions import dataset_to_policy_features
 
 CONTRACT = RobotContract()
@@ -102,6 +104,29 @@ def test_an_unscored_step_is_an_error_not_a_zero(tmp_path):
     with pytest.raises(ValueError, match=r"square_0.*no answer of head 'completion'"):
         write_dataset(square_episodes(1), tmp_path / "d", CONTRACT, reward_head="completion")
     assert not (tmp_path / "d").exists()
+
+
+def test_the_last_reward_is_about_the_final_frame_or_unscored_and_never_an_old_one(tmp_path):
+    episodes = square_episodes(3, rewards=True)
+    steps = len(episodes[0].steps)
+    frame = dataclasses.replace(episodes[0].steps[-1].observation.frames["front"], stamp_ns=(steps + 1) * 10**8)
+    seen = dataclasses.replace(episodes[0].steps[-1].observation, frames={"front": frame})
+    answers = [
+        Reward(frame.stamp_ns, "completion", 0.9),
+        Reward(frame.stamp_ns - 10**8, "completion", 0.8),
+        Unscored(frame.stamp_ns, "completion", "time-out"),
+    ]
+    for name, answer in zip(("fresh", "old", "unscored"), answers, strict=True):
+        episode = dataclasses.replace(episodes[0], final=seen, final_rewards={"completion": answer})
+        root = write_dataset([episode], tmp_path / name, CONTRACT, reward_head="completion")
+        dataset = lerobot(root)
+        rewards = [dataset[i]["next.reward"].item() for i in range(steps)]
+        assert rewards[:-1] == pytest.approx([k / steps for k in range(1, steps)])
+        assert rewards[-1] == pytest.approx(0.9) if name == "fresh" else np.isnan(rewards[-1])
+        stats = json.loads((root / "meta/stats.json").read_text())["next.reward"]
+        scored = np.asarray([reward for reward in rewards if np.isfinite(reward)])
+        assert stats["mean"] == pytest.approx([scored.mean()], rel=1e-5) and stats["count"] == [len(scored)]
+        assert all(np.isfinite(value).all() for value in stats.values())
 
 
 def test_a_step_without_an_image_names_episode_step_and_cure(tmp_path):

@@ -191,6 +191,26 @@ def test_the_judge_does_not_keep_an_episode_it_could_not_score():
     assert not verdict.keep and math.isnan(verdict.score) and "CUDA out of memory" in verdict.reason
 
 
+def test_an_episode_that_breaks_the_batch_spoils_no_other_and_a_blank_task_is_not_asked(monkeypatch):
+    judge = engine(judge_frames=2)
+    asked = []
+
+    def score(queries, readout):
+        asked.append(len(queries))
+        if any(query.task == "odd" for query in queries):
+            raise KeyError("odd")
+        return FakeModel().score(queries, readout)
+
+    monkeypatch.setattr(judge.model, "score", score)
+    tasks = {"a": TASK, "b": "odd", "c": " \n", "d": TASK}
+    verdicts = judge.judge_all([(name, task, [shade(i, 255) for i in range(3)]) for name, task in tasks.items()])
+    assert [verdict.keep for verdict in verdicts] == [True, False, False, True]
+    assert asked[0] == 6 and "KeyError" in verdicts[1].reason
+    assert verdicts[2].reason == "not judged: its task text is blank"
+    asked.clear()
+    assert judge.judge_all([("c", "", [shade(0, 255)])])[0].keep is False and asked == []
+
+
 def test_live_and_offline_give_the_same_answers():
     frames = [shade(i, 37 * i % 251) for i in range(12)]
     watch = engine(mode="tri", interval=4)

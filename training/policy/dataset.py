@@ -2,7 +2,8 @@
 """Turn recorded episodes into a LeRobotDataset to train on: ``lrm dataset``.
 
 Episodes that a person called a failure are left out, and with --verdicts those that the judge did not keep; without
-verdicts also those whose recording was cut off. The journals stay as they are: a data set is derived and never
+verdicts also those whose recording was cut off. One that cannot be used is left out with its reason; a step whose frame
+was lost has the one before, up to half a second. The journals stay as they are: a data set is derived and never
 extended, so after more episodes write a new one. LeRobot's own tools read it, too.
 """
 
@@ -18,7 +19,8 @@ from typing import Any
 
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
-from lrm_ros.record.dataset import journals_to_dataset
+from lrm_ros.record.convert import journals_to_dataset
+from lrm_ros.record.dataset import Omissions
 from lrm_ros.record.journal import JournalError, read_info
 from lrm_ros.training.policy.judge import find_journals
 
@@ -43,7 +45,7 @@ def kept_by_judge(verdicts: Path) -> dict[str, bool]:
 
 def select_journals(
     paths: Sequence[Path], verdicts: dict[str, bool] | None = None, failures: bool = False
-) -> tuple[list[Path], dict[str, int]]:
+) -> tuple[list[Path], dict[str, int], dict[str, str]]:
     """Choose the journals for a data set.
 
     Args:
@@ -52,16 +54,18 @@ def select_journals(
         failures: keep those that a person called a failure.
 
     Returns:
-        The journals, and how many others were left out for which reason.
+        The journals, how many others were left out for which reason, and why each unreadable one is.
     """
     selected: list[Path] = []
     left_out: Counter[str] = Counter()
+    unreadable: dict[str, str] = {}
     for path in paths:
         try:
             info = read_info(path)
         except JournalError as error:
             print(f"left out: {error}", file=sys.stderr)
             left_out["cannot be read"] += 1
+            unreadable[str(path)] = str(error)
             continue
         if info.outcome is False and not failures:
             left_out["a person called it a failure"] += 1
@@ -73,7 +77,7 @@ def select_journals(
             left_out["its recording was cut off and nobody said how it ended"] += 1
         else:
             selected.append(path)
-    return selected, dict(left_out)
+    return selected, dict(left_out), unreadable
 
 
 def make_dataset(
@@ -93,22 +97,36 @@ def make_dataset(
         storage: ``"image"`` (exact) or ``"video"`` (smaller).
 
     Returns:
-        Figures: episodes written, left out with the reasons, frames.
+        Figures: episodes written, left out with the reasons, steps that hold an earlier frame by episode, frames.
 
     Raises:
         FileExistsError: ``out`` exists.
         FileNotFoundError: no journals.
-        ValueError: nothing is left to write; or see ``journals_to_dataset``.
+        ValueError: nothing is left to write.
     """
     found = find_journals(paths)
-    selected, left_out = select_journals(found, None if verdicts is None else kept_by_judge(verdicts), failures)
+    selected, left_out, unreadable = select_journals(
+        found, None if verdicts is None else kept_by_judge(verdicts), failures
+    )
     if not selected:
         why = ", ".join(f"{reason}: {n}" for reason, n in left_out.items())
         raise ValueError(f"none of {len(found)} episodes is left for '{out}' ({why})")
+    omissions = Omissions()
     with progress_bar(len(selected), f"write {out.name}", "episode") as bar:
-        journals_to_dataset(selected, out, storage, lambda n: bar.update(n - bar.n))
-    frames = json.loads((out / "meta/info.json").read_text())["total_frames"]
-    return {"episodes": len(selected), "left_out": left_out, "frames": frames, "folder": str(out)}
+        journals_to_dataset(selected, out, storage, lambda n: bar.update(n - bar.n), omissions)
+    for name, reason in omissions.left_out:
+        print(f"left out: '{name}': {reason}", file=sys.stderr)
+    if omissions.left_out:
+        left_out["it cannot be used"] = len(omissions.left_out)
+    info = json.loads((out / "meta/info.json").read_text())
+    return {
+        "episodes": info["total_episodes"],
+        "left_out": left_out,
+        "reasons": unreadable | dict(omissions.left_out),
+        "held": omissions.held,
+        "frames": info["total_frames"],
+        "folder": str(out),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
         return exit_code(error)
     for reason, number in figures["left_out"].items():
         print(f"left out {number}: {reason}")
+    if held := figures["held"]:
+        print(f"{sum(held.values())} steps of {len(held)} episodes have the frame before: theirs was lost or late")
     print(f"{args.out}: {figures['episodes']} episodes, {figures['frames']} frames")
     print(f"next: lrm finetune --dataset {args.out} --out POLICY --steps 1500")
     if args.json:

@@ -84,7 +84,7 @@ def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[Judg
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the judge; returns 1 if an episode could not be judged, 2 for wrong arguments."""
+    """Run the judge; returns 1 if no episode could be judged, 2 for wrong arguments."""
     default = RewardConfig()
     parser = argparse.ArgumentParser(prog="lrm judge", description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, help="journals or folders of them")
@@ -128,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
     found = precision_recall([item.verdict.keep for item in known], [bool(item.outcome) for item in known])
     figures = {name: found[name] for name in ("precision", "recall", "n")}
     kept = sum(item.verdict.keep for item in judged)
-    print(f"kept {kept} of {len(judged)}")
+    unjudged = sum(item.verdict.score != item.verdict.score for item in judged)
+    print(f"kept {kept} of {len(judged)}" + (f", {unjudged} of them could not be judged" if unjudged else ""))
     if figures["n"]:
         print(f"against {figures['n']} outcomes: precision {figures['precision']}, recall {figures['recall']}")
     if args.json:
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
             for item in judged
         ]
         args.json.write_text(json.dumps({"model": args.model, "kept": kept, **figures, "episodes": episodes}, indent=1))
-    return 1 if any(item.verdict.score != item.verdict.score for item in judged) else 0
+    return 1 if all(item.verdict.score != item.verdict.score for item in judged) else 0
 
 
 if __name__ == "__main__":

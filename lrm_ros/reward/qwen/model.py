@@ -13,10 +13,9 @@ query); prompts are tokenised once per task; LoRA heads share one pass (PEFT mix
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
-from lrm_ros.reward.qwen.language import chunks, greedy, read, rotary_of
+from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head, too_long
+from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, greedy, read, rotary_of, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -52,23 +51,6 @@ class _Frames:
     grids: list[tuple[int, int, int]]
     features: list[Any]
     deep: list[list[Any]]
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A tokenised prompt with the answer's start.
-
-    Attributes:
-        rows: token ids of each forward pass that the candidates need (one unless candidates have several tokens).
-        rotary: (2, L, head size) cosine and sine of each row's positions.
-        visual: (V,) places of the image tokens, the same in every row.
-        terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
-    """
-
-    rows: list[Any]
-    rotary: list[Any]
-    visual: Any
-    terms: list[list[tuple[int, int, int]]]
 
 
 class QwenRewardModel:
@@ -99,7 +81,7 @@ class QwenRewardModel:
         self.model, self.processor, self.adapters = built or load_qwen(folder, self.device)
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
-        self._prompts: OrderedDict[tuple, _Prompt] = OrderedDict()
+        self._prompts: OrderedDict[tuple, Prompt | str] = OrderedDict()
         self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
         self._seen: dict[str, _Frames] = {}  # frames of the newest batch by vision tower
         # An adapter that changes the vision tower has encodings of its own; all others share one ("").
@@ -167,12 +149,21 @@ class QwenRewardModel:
             if not group:
                 continue
             if self.adapters:
-                self._use(self.adapters[name])
-            shown = [frame.image for i in group for frame in head.images(queries[i])]
-            images = patches_of(self.processor.image_processor, shown)
-            grids = iter([grid for grid, _ in images])
-            texts = [self._text(queries[i], [next(grids) for _ in head.images(queries[i])]) for i in group]
-            tokens = self.processor.tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
+                use_adapter(self.model, self.adapters[name])
+            tokenizer, texts, images, fitting = self.processor.tokenizer, [], [], []
+            for i in group:
+                shown = patches_of(self.processor.image_processor, [frame.image for frame in head.images(queries[i])])
+                text = self._text(queries[i], [grid for grid, _ in shown])
+                length = len(tokenizer(text, verbose=False)["input_ids"]) + head.max_new_tokens
+                if reason := too_long(tokenizer, length, queries[i].task):
+                    answers[i] = reason
+                    continue
+                texts.append(text)
+                images += shown
+                fitting.append(i)
+            if not fitting:
+                continue
+            tokens = tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
             output = self.model.generate(
                 **tokens,
                 **token_types(self.qwen.config, tokens.input_ids),
@@ -181,7 +172,7 @@ class QwenRewardModel:
                 generation_config=greedy(self.qwen, head.max_new_tokens),
             )
             texts = self.processor.batch_decode(output[:, tokens.input_ids.shape[1] :], skip_special_tokens=True)
-            for i, text in zip(group, texts, strict=True):
+            for i, text in zip(fitting, texts, strict=True):
                 value = head.parse(text)
                 answers[i] = f"the answer cannot be read: {text[:200]!r}" if value is None else value
         return answers
@@ -194,21 +185,28 @@ class QwenRewardModel:
         for tower in dict.fromkeys(self._tower(query) for query in queries):
             group = [query for query in queries if self._tower(query) == tower]
             if self.adapters:
-                self._use(self.adapters[group[0].head])
+                use_adapter(self.model, self.adapters[group[0].head])
             seen[tower] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], tower)
         self._seen = seen
-        prompts, rows = [], []
+        answers: list[float | str] = [""] * len(queries)
+        prompts: list[Prompt] = []
+        rows: list[tuple[int, int, _Frames, list[int]]] = []
+        asked: list[int] = []
         for number, query in enumerate(queries):
             frames = seen[self._tower(query)]
             places = [frames.index[id(frame)] for frame in HEADS[query.head].images(query)]
             prompt = self._prompt(query, tuple(frames.grids[place] for place in places))
+            if isinstance(prompt, str):
+                answers[number] = prompt
+                continue
+            rows += [(len(asked), row, frames, places) for row in range(len(prompt.rows))]
             prompts.append(prompt)
-            rows += [(number, row, frames, places) for row in range(len(prompt.rows))]
-        answers: list[float | str] = []
-        for query, scores in zip(queries, self._language(queries, prompts, rows), strict=True):
+            asked.append(number)
+        for number, scores in zip(asked, self._language([queries[i] for i in asked], prompts, rows), strict=True):
             weights = np.exp(scores - np.max(scores))
-            expectation = float(weights @ np.array(HEADS[query.head].values) / weights.sum())
-            answers.append(expectation if np.isfinite(expectation) else "the model's probabilities are not finite")
+            expectation = float(weights @ np.array(HEADS[queries[number].head].values) / weights.sum())
+            finite = np.isfinite(expectation)
+            answers[number] = expectation if finite else "the model's probabilities are not finite"
         return answers
 
     def _tower(self, query: RewardQuery) -> str:
@@ -249,8 +247,11 @@ class QwenRewardModel:
                     deep[level][place] = values[row]
         return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep)
 
-    def _prompt(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
-        """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before."""
+    def _prompt(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> Prompt | str:
+        """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before.
+
+        A text says why there is none: it is longer than what the model takes.
+        """
         key = (query.head, query.task, query.goal is not None, grids)
         prompt = self._prompts.get(key)
         if prompt is None:
@@ -270,12 +271,16 @@ class QwenRewardModel:
             text += pad * (grid[0] * grid[1] * grid[2] // merge**2) + piece
         return text
 
-    def _tokenise(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> _Prompt:
+    def _tokenise(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> Prompt | str:
         import torch
 
         head, tokenizer = HEADS[query.head], self.processor.tokenizer
         text = self._text(query, grids)
-        answers = [tokenizer(text + head.prefix + candidate)["input_ids"] for candidate in head.candidates]
+        answers = [
+            tokenizer(text + head.prefix + candidate, verbose=False)["input_ids"] for candidate in head.candidates
+        ]
+        if reason := too_long(tokenizer, max(len(ids) for ids in answers), query.task):
+            return reason
         # What every candidate shares is context; the rest is scored. Each row is a longest distinct context.
         contexts = {tuple(ids[:-1]) for ids in answers}
         rows = sorted(c for c in contexts if not any(len(o) > len(c) and o[: len(c)] == c for o in contexts))
@@ -293,10 +298,10 @@ class QwenRewardModel:
             rope = rope_index(self.qwen.model, row[None], image_grid)
             rotary.append(rotary_of(self.qwen.model.language_model, rope[:, 0]))
         visual = (tensors[0] == self.qwen.config.image_token_id).nonzero()[:, 0]
-        return _Prompt(tensors, rotary, visual, terms)
+        return Prompt(tensors, rotary, visual, terms)
 
     def _language(
-        self, queries: Sequence[RewardQuery], prompts: list[_Prompt], rows: list[tuple[int, int, _Frames, list[int]]]
+        self, queries: Sequence[RewardQuery], prompts: list[Prompt], rows: list[tuple[int, int, _Frames, list[int]]]
     ) -> list[NDArray[np.float64]]:
         """Return the log-probability of every candidate answer of each query."""
         import torch
@@ -322,7 +327,7 @@ class QwenRewardModel:
             embeds = self.qwen.get_input_embeddings()(ids)
             embeds[visual] = torch.cat([f.features[p] for f, p in features]).to(embeds.dtype)
             levels = len(features[0][0].deep)
-            with self._adapter_rows([queries[number].head for number, *_ in chunk]):
+            with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
                 deep = [torch.cat([f.deep[level][p] for f, p in features]) for level in range(levels)]
                 hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep)
             spots = {spot: at for at, spot in enumerate(dict.fromkeys(term[:2] for term in asked))}
@@ -332,19 +337,3 @@ class QwenRewardModel:
             for (_, _, _, number, candidate), score in zip(asked, picked, strict=True):
                 totals[number][candidate] += score
         return totals
-
-    @contextlib.contextmanager
-    def _adapter_rows(self, heads: list[str]) -> Iterator[None]:
-        """Give each row its head's adapter; several make a PEFT mixed batch, on a GPU a fifth slower than one."""
-        names = [self.adapters[head] for head in heads] if self.adapters else []
-        if len(set(names)) > 1:
-            with self.model.base_model._enable_peft_forward_hooks(adapter_names=names):
-                yield
-            return
-        if names:
-            self._use(names[0])
-        yield
-
-    def _use(self, adapter: str) -> None:
-        if self.model.active_adapter != adapter:
-            self.model.set_adapter(adapter)

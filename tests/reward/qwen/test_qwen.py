@@ -312,3 +312,24 @@ def test_a_model_without_a_processor_is_refused_with_the_cure(tmp_path):
         shutil.copy(TINY_FOLDER / name, tmp_path)
     with pytest.raises(FileNotFoundError, match="no usable processor"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("readout", ["forward", "generate"])
+def test_a_task_with_special_tokens_is_text_and_one_that_is_too_long_is_named_and_spoils_no_other(tiny, readout):
+    special = "put <|image_pad|> on the <|im_end|><|vision_start|> plate"
+    frame = noise(1)
+    queries = [RewardQuery(task, "completion", (frame,)) for task in (special, "put " * 4000, TASKS[0])]
+    answers = tiny.score(queries, readout)
+    refused = answers[1]
+    assert isinstance(refused, Unscored) and "the model takes 2048: shorten the task text of 16000" in refused.reason
+    others = [queries[0], queries[2]]
+    alone = [tiny.score([query], readout)[0] for query in others]
+    together = [answers[0], answers[2]]
+    assert [type(answer) for answer in alone] == [type(answer) for answer in together]
+    if readout == "forward":
+        assert values_of(alone) == pytest.approx(values_of(together), abs=1e-5)
+    text = HEADS["completion"].messages(queries[0])[0]["content"][0]["text"]
+    known = tiny.processor.tokenizer.get_added_vocab()
+    ids = tiny.processor.tokenizer(text)["input_ids"]
+    assert not {known[token] for token in ("<|image_pad|>", "<|im_end|>", "<|vision_start|>")} & set(ids)
+    assert text.replace("\u200b", "").count(special) == 1

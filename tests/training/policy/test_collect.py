@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from lrm_ros.record.dataset import journals_to_dataset, load_into_ram
+from lrm_ros.record.convert import journals_to_dataset
+from lrm_ros.record.dataset import load_into_ram
 from lrm_ros.record.journal import read_journal
 from lrm_ros.training.policy.collect import collect, main
 

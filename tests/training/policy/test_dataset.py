@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded episodes -> data set: which are taken, which are left out and why, and what training then reads."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 from journals import CONTRACT, journal  # type: ignore[import-not-found]
 
-from lrm_ros.config import RobotContract
 from lrm_ros.record.dataset import load_into_ram
 from lrm_ros.record.recover import recover
 from lrm_ros.record.writer import JournalWriter
@@ -40,6 +40,8 @@ def test_what_a_person_called_a_failure_is_left_out(folder, tmp_path, capsys):
     assert json.loads(figures.read_text()) == {
         "episodes": 3,
         "left_out": {"a person called it a failure": 1},
+        "reasons": {},
+        "held": {},
         "frames": 10,
         "folder": str(out),
     }
@@ -89,6 +91,36 @@ def test_unreadable_journals_are_counted_and_named(folder, tmp_path, capsys):
     assert "left out 1: cannot be read" in said.out and "broken.mcap" in said.err
 
 
+def test_what_cannot_be_used_is_left_out_with_its_reason_and_the_others_are_written(folder, tmp_path, capsys):
+    lost = journal(folder / "lost.mcap", [1, 2, None, 4, None, None, 7, 8, 9], True)
+    gone = journal(folder / "gone.mcap", [1, 2, 3, 4, 5, 6, 7, 8, 9, *[None] * 6, 16], True)
+    slow = journal(folder / "slow.mcap", [1, None, None, 4, None, None, 7], True)
+    blank = journal(folder / "blank.mcap", [1, 2, 3], True, task=" ")
+    other = journal(folder / "another.mcap", [1, 2], True, contract=dataclasses.replace(CONTRACT, control_hz=20.0))
+    (folder / "broken.mcap").write_bytes(b"no journal")
+    out, figures = tmp_path / "data", tmp_path / "figures.json"
+    assert main([str(folder), "--out", str(out), "--json", str(figures)]) == 0
+    assert names(out) == ["bright", "dark", "good", "lost"]
+    found, said = json.loads(figures.read_text()), capsys.readouterr()
+    assert found["episodes"] == 4 and found["held"] == {"lost": 3}
+    assert "3 steps of 1 episodes have the frame before" in said.out and "left out 4: it cannot be used" in said.out
+    says = {
+        gone: "step 13 has no image of every camera of the 0.5 s before",
+        slow: "4 of 7 steps have no frame of their own",
+        blank: "has a blank task text",
+        other: "is of another robot than",
+        folder / "broken.mcap": "broken.mcap",
+    }
+    for path, reason in says.items():
+        told = found["reasons"].get(str(path)) or found["reasons"][path.stem]
+        assert reason in told and told in said.err
+    shown = [int(step.observation.frames["front"].image[0, 0, 0]) for step in load_into_ram(out)[-1].steps]
+    assert shown == [1, 2, 2, 4, 4, 4, 7, 8, 9]
+    assert lost.is_file() and main([str(slow), str(gone), "--out", str(tmp_path / "none")]) == 2
+    assert "no episodes for data set" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists() and not (tmp_path / "none.writing").exists()
+
+
 def test_errors_name_what_is_wrong(folder, tmp_path, capsys):
     out = str(tmp_path / "data")
 
@@ -105,9 +137,5 @@ def test_errors_name_what_is_wrong(folder, tmp_path, capsys):
     twice = tmp_path / "twice.json"
     twice.write_text(json.dumps({"episodes": [{"episode_id": "good", "keep": keep} for keep in (True, False)]}))
     assert "has 2 episodes named 'good'" in error(str(folder), "--verdicts", str(twice))
-    other = JournalWriter(folder / "other.mcap", "lift the toy", RobotContract(), "teleop", "png")
-    other.finish(outcome=True)
-    assert "is of another robot than" in error(str(folder))
-    (folder / "other.mcap").unlink()
     assert main([str(folder), "--out", out]) == 0
     assert f"'{out}' exists" in error(str(folder))

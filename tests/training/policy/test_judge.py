@@ -31,10 +31,21 @@ def test_journals_are_judged_by_their_last_frames_and_compared_with_people(folde
 
 def test_a_corrupt_journal_is_dropped_with_the_reason_and_the_others_are_judged(folder, capsys):
     (folder / "a.mcap").write_bytes(b"not a journal")
-    assert main([str(folder), "--model", "fake", "--frames", "2"]) == 1
+    assert main([str(folder), "--model", "fake", "--frames", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "drop" in lines[0] and "a.mcap" in lines[0]
-    assert lines[-2].startswith("kept 2 of 5")
+    assert lines[-2] == "kept 2 of 5, 1 of them could not be judged"
+
+
+def test_a_blank_task_is_not_judged_and_spoils_no_other(folder, tmp_path, capsys):
+    (folder / "b.mcap").unlink()
+    journal(folder / "b.mcap", [0, 0, 255, 255], None, task=" \n ")
+    out = tmp_path / "judge.json"
+    assert main([str(folder), "--model", "fake", "--frames", "2", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["episodes"]
+    assert [row["score"] for row in rows] == [1.0, None, 1.0, 0.0, 1.0]
+    assert rows[1]["reason"] == "not judged: its task text is blank"
+    assert main([str(folder / "b.mcap"), "--model", "fake"]) == 1  # nothing is left
 
 
 def test_a_camera_the_journals_do_not_have_is_named(folder, capsys):

@@ -51,14 +51,21 @@ def read_lerobot(
         info = json.loads(info_file.read_text())
     except ValueError as error:
         raise ValueError(f"'{info_file}' is not JSON; fetch or convert the data set again") from error
+    if not isinstance(info, dict):
+        raise ValueError(f"'{info_file}' is no JSON object; fetch or convert the data set again")
     version = str(info.get("codebase_version"))
     if not version.startswith(("v2.", "v3.")):
         raise ValueError(f"'{folder}' is LeRobotDataset {version}; only v2.0, v2.1 and v3.0 can be read")
+    fps, features = info.get("fps"), info.get("features")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < float("inf"):
+        raise ValueError(f"'{info_file}': fps is {fps!r}; write the frames a second that it was recorded with")
+    if not isinstance(features, dict) or not all(isinstance(f, dict) and "dtype" in f for f in features.values()):
+        raise ValueError(f"'{info_file}' does not describe its features; fetch or convert the data set again")
     key = _camera(folder, info, camera)
     in_video = info["features"][key]["dtype"] == "video"
     episodes, tasks = (_episodes_v2, _tasks_v2) if version.startswith("v2.") else (_episodes_v3, _tasks_v3)
     name = source or folder.resolve().name
-    opener = partial(_open, camera=key, tasks=tasks(folder), fps=float(info["fps"]), source=name)
+    opener = partial(_open, camera=key, tasks=tasks(folder), fps=float(fps), source=name)
     start = f"{prefix}/episode_" if prefix else "episode_"
     found = ((files, f"{start}{files.index:06d}") for files in episodes(folder, info, key if in_video else None))
     return (Entry(name, episode_id, partial(opener, files, episode_id)) for files, episode_id in found)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reward of an episode's last frame: the recorder asks for it on topic ``episode`` and waits for the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lrm_ros.types import Reward, Unscored
+
+ENDING = "ending"  # event on topic ``episode``: the last frames are known, their rewards are not all there
+_FRAME = "last_frame_"  # with a camera's name: stamp of its last frame [ns]
+
+
+def last_frame_values(last: Mapping[str, int]) -> dict[str, Any]:
+    """Return the values of the event ``ENDING``: the stamp of each camera's last frame [ns]."""
+    return {_FRAME + camera: str(stamp_ns) for camera, stamp_ns in last.items()}
+
+
+def last_frame_ns(values: Mapping[str, str], camera: str) -> int | None:
+    """Return the stamp of a camera's last frame in the values of ``ENDING`` [ns]; ``None``: it has none."""
+    text = values.get(_FRAME + camera)
+    return None if text is None else int(text)
+
+
+class LastReward:
+    """The answers that have come in one episode, and what is missing at its end."""
+
+    def __init__(self) -> None:
+        """Begin an episode: no answer has come."""
+        self._judged: dict[str, set[int]] = {}  # camera -> stamps of the frames judged
+        self._heads: dict[str, list[str]] = {}
+        self._came_s = 0.0
+
+    def came(self, camera: str, rewards: Sequence[Reward | Unscored]) -> None:
+        """Note the answers about one frame of a camera; held ones are none."""
+        self._judged.setdefault(camera, set()).add(rewards[0].stamp_ns)
+        self._heads[camera] = [reward.head for reward in rewards]
+        self._came_s = time.monotonic()
+
+    def missing(self, last: Mapping[str, int]) -> list[str]:
+        """Return the cameras that are judged and whose last frame has no answer; all, if no answer has come at all.
+
+        Args:
+            last: stamp of each camera's last frame [ns].
+        """
+        if not self._judged:
+            return sorted(last)
+        return sorted(
+            camera for camera in self._judged.keys() & last.keys() if last[camera] not in self._judged[camera]
+        )
+
+    def wait(self, last: Mapping[str, int], timeout_s: float, attend: Callable[[Callable[[], bool]], None]) -> str:
+        """Wait for the answers about the last frames.
+
+        Args:
+            last: stamp of each camera's last frame [ns].
+            timeout_s: give up when no answer has come for so long [s].
+            attend: takes messages until it is told that it is done; see ``Streams.attend``.
+
+        Returns:
+            What has not come, empty if everything has.
+        """
+        self._came_s = time.monotonic()
+        attend(lambda: not self._may_come(last) or time.monotonic() - self._came_s > timeout_s)
+        missing = self.missing(last)
+        if not missing:
+            return ""
+        if not self._judged:
+            return (
+                f"the reward node answered nothing in the episode, nor in the {timeout_s:g} s after it; is it active, "
+                "and does it judge one of these cameras?"
+            )
+        return f"no reward came for the last frame of camera {', '.join(missing)}"
+
+    def _may_come(self, last: Mapping[str, int]) -> bool:
+        """Return whether an answer is missing that no answer about a later frame has overtaken."""
+        return any(max(self._judged.get(camera, {0})) < last[camera] for camera in self.missing(last))
+
+    def unscored(self, last: Mapping[str, int], reason: str) -> dict[str, list[Unscored]]:
+        """Return the missing answers: for each camera one a head that has answered before."""
+        return {
+            camera: [Unscored(last[camera], head, reason) for head in self._heads[camera]]
+            for camera in self.missing(last)
+            if camera in self._heads
+        }
