@@ -193,20 +193,20 @@ def room(q: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("settings", [BOXED, WILD], ids=["as an arm", "as no arm"])
 def test_the_box_is_not_left_by_targets_nor_in_the_braking_from_any_of_them(settings: EnvelopeSettings) -> None:
     rng = np.random.default_rng(2)
-    start = random_inside(40, rng)
-    assert len(start) == 40
-    arms = Envelope(replace(CONTRACT, max_step=(40.0,) * 6), settings, URDF, 40)
+    start = random_inside(25, rng)
+    assert len(start) == 25
+    arms = Envelope(replace(CONTRACT, max_step=(40.0,) * 6), settings, URDF, 25)
     arms.start(start)
     nearest, blocked = -np.inf, 0
     for period in range(60):
         if period % 6 == 0:
             wishes = rng.choice([-5.0, 5.0], start.shape)
-        arms.advance(wishes, rng.uniform(0.005, 0.06, 40), np.zeros(40, bool))
+        arms.advance(wishes, rng.uniform(0.005, 0.06, 25), np.zeros(25, bool))
         blocked += arms.blocked.sum()
         position, velocity = arms.position, arms.velocity
-        for time in np.linspace(0, 0.25, 60):  # also between the targets that would be sent
+        for time in np.linspace(0, 0.25, 40):  # also between the targets that would be sent
             nearest = max(nearest, out_of_box(brake(position, velocity, arms.acceleration, np.array([[time]]))[0]))
-    assert blocked > 200 and -0.01 < nearest < 0
+    assert blocked > 150 and -0.01 < nearest < 0
 
 
 def test_what_leaves_the_box_between_two_looks_is_seen() -> None:
