@@ -68,7 +68,7 @@ class Input:
     def adapt(self) -> None:
         """Look at the publishers, and subscribe anew if they offer something else."""
         name, stream = self.topic.name, self.stream
-        found = self._node.get_publishers_info_by_topic(name)
+        found = self._node.get_publishers_info_by_topic(self.topic.name)
         # The name of a node is known a moment after its topics.
         stream.publishers = sorted({i.node_name if not i.node_name.startswith("_NODE_") else "a node" for i in found})
         best_effort = [i.node_name for i in found if i.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT]
