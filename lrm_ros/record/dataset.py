@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,13 +155,15 @@ def write_dataset(
 
 @contextlib.contextmanager
 def _quiet_bars() -> Iterator[None]:
-    """Disable the datasets library's progress bar of every episode."""
+    """Disable the datasets library's progress bar of every episode, and LeRobot 0.4's warning of each bool column."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
     before = is_progress_bar_enabled()
     disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Converting input from bool", RuntimeWarning)
+            yield
     finally:
         if before:
             enable_progress_bar()
