@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_files import from_dict
 
 FORMAT = 2
+RECOVERED = {"recovered": "true"}  # the metadata "end" of a salvaged journal
+_SEAL = "crc32"
 FAULTY = ".faulty"  # follows the name of a journal whose recording was not good
 
 _log = logging.getLogger(__name__)
@@ -61,12 +64,21 @@ def info_of(path: Path, records: Iterator[Any]) -> JournalInfo:
         JournalError: no journal, or one whose metadata this version cannot read; says why.
     """
     metadata: dict[str, dict[str, str]] = {}
+    unsealed = []
     for record in records:
-        metadata.setdefault(record.name, {}).update(record.metadata)
+        values = dict(record.metadata)
+        seal = values.pop(_SEAL, None)
+        if seal is None and values != RECOVERED:
+            unsealed.append(record.name)
+        elif seal is not None and seal != _checksum(values):
+            raise _damaged(path, record.name)
+        metadata.setdefault(record.name, {}).update(values)
     if "episode" not in metadata:
         raise JournalError(f"'{path}' is an MCAP file but no journal of lrm_ros: it has no 'episode' metadata")
     about, end = metadata["episode"], dict(metadata.get("end", {}))
     number = about.get("format", "1")
+    if number != "1" and unsealed:
+        raise _damaged(path, unsealed[0])
     newer = not number.isdecimal() or int(number) > FORMAT
     cure = f"it has format {number}, this version knows {FORMAT}: install a newer lrm_ros" if newer else "record again"
     if lacking := [key for key in ("task", "source", "contract") if key not in about]:
@@ -86,6 +98,22 @@ def info_of(path: Path, records: Iterator[Any]) -> JournalInfo:
     judged = None if not outcome else outcome == "true"
     name = path.name.removesuffix(FAULTY).removesuffix(".mcap")
     return JournalInfo(name, about["task"], about["source"], contract, judged, recovered, end, topics)
+
+
+def sealed(values: Mapping[str, str]) -> dict[str, str]:
+    """Return a metadata record with its checksum: MCAP has one for messages alone."""
+    return {**values, _SEAL: _checksum(values)}
+
+
+def _checksum(values: Mapping[str, str]) -> str:
+    return f"{zlib.crc32(json.dumps(sorted(values.items())).encode()):08x}"
+
+
+def _damaged(path: Path, name: str) -> JournalError:
+    return JournalError(
+        f"journal '{path}' is corrupt: its metadata '{name}' do not have the checksum that was written; restore the "
+        "file from a copy, or leave it out"
+    )
 
 
 def _contract(values: Any, path: Path) -> RobotContract:

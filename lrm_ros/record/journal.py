@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from mcap.reader import McapReader
     from mcap_ros2.decoder import DecoderFactory
 
+_FOOTER = struct.Struct("<BQQQI8s")  # opcode, length, start of the index, of its offsets, checksum, magic
 _READ = ("/joint_states", "/joint_command_sent", "/joint_command", "/policy/wish", "/reward")
 
 __all__ = [
@@ -73,10 +77,23 @@ def iter_frames(path: str | Path, camera: str) -> Iterator[tuple[Frame, int]]:
     topics = [f"/{camera}/image_raw/compressed", f"/{camera}/image_raw"]
     with _opened(path) as (reader, decoders):
         info = info_of(path, reader.iter_metadata())
-        for schema, channel, message in reader.iter_messages([info.topics.get(topic, topic) for topic in topics]):
+        live = [info.topics.get(topic, topic) for topic in topics]
+        missing = _count(reader, live)
+        for schema, channel, message in reader.iter_messages(live):
+            missing -= 1
             with _usable(path):
                 frame = to_frame(_decode(decoders, schema, channel, message), camera)
             yield frame, message.log_time
+        if missing > 0:
+            raise ValueError(f"{missing} messages of its index are not there")
+
+
+def _count(reader: McapReader, topics: Sequence[str]) -> int:
+    """Return how many messages a file's index counts on some topics, 0 if it does not say."""
+    if (summary := reader.get_summary()) is None or summary.statistics is None:
+        return 0
+    counts = summary.statistics.channel_message_counts
+    return sum(counts.get(number, 0) for number, channel in summary.channels.items() if channel.topic in topics)
 
 
 def to_frame(message: Any, camera: str) -> Frame:
@@ -285,6 +302,7 @@ def _opened(path: Path) -> Iterator[tuple[McapReader, DecoderFactory]]:
         raise JournalError(f"journal '{path}' does not exist" + (f"; {cure}" if unfinished.is_file() else ""))
     try:
         with path.open("rb") as stream:
+            _check_summary(stream)
             yield make_reader(stream, validate_crcs=True), DecoderFactory()
     except JournalError:
         raise
@@ -295,6 +313,19 @@ def _opened(path: Path) -> Iterator[tuple[McapReader, DecoderFactory]]:
         raise JournalError(
             f"journal '{path}' is corrupt or cut off ({type(error).__name__}: {error}); {cure}"
         ) from error
+
+
+def _check_summary(stream: BinaryIO) -> None:
+    """Raise ValueError if the file's index is not what was written: the reader of mcap trusts it unseen."""
+    size = stream.seek(0, os.SEEK_END)
+    if size >= _FOOTER.size:
+        stream.seek(size - _FOOTER.size)
+        opcode, _, start, _, checksum, _ = _FOOTER.unpack(stream.read())
+        if opcode == 2 and checksum and start < size:  # of a file that is cut off this is something else
+            stream.seek(start)
+            if zlib.crc32(stream.read(size - start - 12)) != checksum:  # up to itself, before the magic
+                raise ValueError("its index does not have the checksum that was written")
+    stream.seek(0)
 
 
 def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> Topics:

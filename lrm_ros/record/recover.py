@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrm_ros.record.info import RECOVERED
+
 
 def recover(path: str | Path) -> Path:
     """Copy what is readable of ``NAME.mcap.part`` or a damaged ``NAME.mcap`` to a finished journal.
@@ -62,7 +64,7 @@ def recover(path: str | Path) -> Path:
                     channels[record.channel_id], record.log_time, record.data, record.publish_time, record.sequence
                 )
                 count += 1
-        writer.add_metadata("end", {"recovered": "true"})
+        writer.add_metadata("end", RECOVERED)
         writer.finish()
     if not count or not about:
         unfinished.unlink()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import to_dict
 from lrm_ros.record import cdr
-from lrm_ros.record.info import FAULTY, FORMAT
+from lrm_ros.record.info import FAULTY, FORMAT, sealed
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 
 IMAGE_FORMATS = ("jpeg", "png", "raw")
@@ -111,7 +111,7 @@ class JournalWriter:
         names = {name: live for name, (live, _) in self._topics.items() if live != name}
         about = {"format": str(FORMAT), "episode_id": self.episode_id, "task": task, "source": source}
         about["topics"] = json.dumps(names)
-        self._writer.add_metadata("episode", {**about, "contract": json.dumps(to_dict(contract))})
+        self._writer.add_metadata("episode", sealed({**about, "contract": json.dumps(to_dict(contract))}))
         self._synced = time.monotonic()
         self._unwritten_task: str | None = task  # written with the first stamp, so that the timeline starts there
 
@@ -216,7 +216,7 @@ class JournalWriter:
                 for an episode by accident; with a number if there is one already.
         """
         text = "" if outcome is None else str(outcome).lower()
-        self._writer.add_metadata("end", {"outcome": text, **(notes or {})})
+        self._writer.add_metadata("end", sealed({"outcome": text, **(notes or {})}))
         self._writer.finish()
         self._stream.flush()
         os.fsync(self._stream.fileno())

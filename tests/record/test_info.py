@@ -5,42 +5,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from journals import ARM as CONTRACT  # type: ignore[import-not-found]
+from journals import DT, three_steps
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 
-from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_files import to_dict
 from lrm_ros.record import cdr
+from lrm_ros.record.info import sealed
 from lrm_ros.record.journal import JournalError, last_frames, read_info, read_journal, recover
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.types import Frame, Reward
 
-CONTRACT = RobotContract(
-    joints=("a", "b"), lower=(-1.0, -1.0), upper=(1.0, 1.0), max_step=(1.0, 1.0), cameras=(CameraSpec("front", 16, 8),)
-)
-DT = 100_000_000
 LIVE = {
     "/joint_states": ("/arm1/joint_states", "- history: keep_last"),
     "/front/image_raw/compressed": ("/arm1/front/image_raw/compressed", ""),
     "/front/image_raw": ("/arm1/front/image_raw", ""),
     "/reward": ("/judge", ""),
 }
-
-
-def write(path: Path, image_format: str = "png", **arguments: Any) -> JournalWriter:
-    """Three steps of a robot with a wheel that is not the contract's."""
-    writer = JournalWriter(path, "put the toy in the bowl", CONTRACT, "policy", image_format, **arguments)
-    for k in range(1, 4):
-        ns = k * DT
-        writer.joints(ns, ["wheel", "b", "a"], [9.0, 0.5, k / 100], [0.1, 0.2, 0.3], [1.0, 2.0, 3.0])
-        writer.frame(Frame(ns, "front", np.full((8, 16, 3), k, np.uint8)))
-        writer.sent(ns, np.array([k / 100, 0.1], np.float32))
-        writer.rewards([Reward(ns, "progress", k / 10)], "front")
-    return writer
 
 
 def foreign(path: Path, messages: list[tuple[str, str, bytes]] = (), **about: str | None) -> Path:
@@ -54,7 +39,7 @@ def foreign(path: Path, messages: list[tuple[str, str, bytes]] = (), **about: st
     with path.open("wb") as stream:
         writer = Writer(stream, compression=CompressionType.NONE)
         writer.start(profile="ros2", library="test")
-        writer.add_metadata("episode", {key: value for key, value in metadata.items() if value is not None})
+        writer.add_metadata("episode", sealed({key: value for key, value in metadata.items() if value is not None}))
         channels: dict[str, int] = {}
         own = [
             ("/joint_states", "sensor_msgs/msg/JointState", cdr.joint_state(DT, ("a", "b"), (0.0, 0.0))),
@@ -72,7 +57,7 @@ def foreign(path: Path, messages: list[tuple[str, str, bytes]] = (), **about: st
 
 @pytest.mark.parametrize("image_format", ["png", "raw"])
 def test_a_journal_has_live_names_offers_and_whole_joint_states_and_reads_as_before(tmp_path, image_format):
-    path = write(tmp_path / "e.mcap", image_format, topics=LIVE).finish(outcome=True)
+    path = three_steps(tmp_path / "e.mcap", image_format, topics=LIVE).finish(outcome=True)
     with path.open("rb") as stream:
         reader = make_reader(stream)
         summary = reader.get_summary()
@@ -97,7 +82,7 @@ def test_a_journal_has_live_names_offers_and_whole_joint_states_and_reads_as_bef
 
 
 def test_raw_images_are_messages_that_nodes_subscribe_to_and_take_little_room(tmp_path):
-    path = write(tmp_path / "e.mcap", "raw").finish()
+    path = three_steps(tmp_path / "e.mcap", "raw").finish()
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import Image
 
@@ -113,7 +98,7 @@ def test_raw_images_are_messages_that_nodes_subscribe_to_and_take_little_room(tm
 
 
 def test_a_kill_keeps_names_and_offers(tmp_path):
-    writer = write(tmp_path / "e.mcap", topics=LIVE)
+    writer = three_steps(tmp_path / "e.mcap", topics=LIVE)
     recovered = recover(writer.abandon())
     assert len(read_journal(recovered).steps) == 3 and read_info(recovered).recovered
     with recovered.open("rb") as stream:
@@ -185,3 +170,12 @@ def test_content_that_cannot_be_used_is_named_and_no_damage_is_claimed(tmp_path,
 
 def test_what_is_on_topics_that_no_episode_is_made_of_does_not_matter(tmp_path):
     assert len(read_journal(foreign(tmp_path / "e.mcap", [("/chatter", "std_msgs/msg/String", b"\x00")])).steps) == 1
+
+
+@pytest.mark.parametrize("record", ["episode", "end"])
+def test_changed_metadata_are_damage(tmp_path, record):
+    path = three_steps(tmp_path / "e.mcap").finish(outcome=True)
+    before, after = {"episode": (b"put the toy", b"put the boy"), "end": (b"true", b"trua")}[record]
+    path.write_bytes(path.read_bytes().replace(before, after))
+    with pytest.raises(JournalError, match=rf"'{path}' is corrupt: its metadata '{record}'"):
+        read_info(path)
