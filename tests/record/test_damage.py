@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged journals and data sets: an error that names the file, or what was written; never a traceback or other data."""
+"""Damaged journals and data sets: an error that names the file, or what was written; no traceback, no other data."""
 
 from __future__ import annotations
 
