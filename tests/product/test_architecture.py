@@ -66,7 +66,7 @@ UPSTREAM: dict[str, set[str]] = {
     "contract": {"types", "config"},
     "act_small": {"types", "config"},
     "reward": {"types", "config"},
-    "record": {"types", "config", "contract"},
+    "record": {"types", "config", "contract", "files"},
     "robot": {"types", "config", "contract"},
     "policy": {"types", "config", "contract", "act_small"},
     "chunk_timing": set(),
