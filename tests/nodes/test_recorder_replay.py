@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray
 from mcap.reader import make_reader
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -17,7 +18,9 @@ from trajectory_msgs.msg import JointTrajectory
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.recorder import RecorderNode
+from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.record.journal import read_journal
+from lrm_ros.record.writer import JournalWriter
 from lrm_ros.ros.recorded import JointValues
 from lrm_ros.topics import IMAGE, LATCHED, STREAM
 from lrm_ros.types import ActionChunk, Frame
@@ -83,3 +86,29 @@ def test_a_joint_state_has_what_is_known_of_every_joint():
     assert (names, positions, efforts) == (["a", "b", "wheel"], [1.0, 2.0, 9.0], [])
     np.testing.assert_equal(velocities, [0.2, np.nan, 0.1])
     assert values.row(20 * DT, np.array([1.0, 2.0]))[0] == ["a", "b"]  # the wheel's value is old
+
+
+def test_our_nodes_hear_the_raw_images_of_a_journal_that_is_played(spin, probe, tmp_path):
+    writer = JournalWriter(tmp_path / "e.mcap", "put the toy in the bowl", RobotContract(), "policy", "raw")
+    for k in range(1, 4):
+        writer.frame(Frame(k * DT, "front", np.full((96, 96, 3), 50 * k, np.uint8)))
+    path = writer.finish()
+    node = spin.start(RewardNode(model="fake", mode="progress", interval=1, realtime=False))
+    rewards = spin.collect(probe, DiagnosticArray, "reward", STREAM)
+    played, publishers = [], {}
+    with path.open("rb") as stream:
+        for schema, channel, message in make_reader(stream).iter_messages():
+            kind, qos = {"/task": (String, LATCHED), "/front/image_raw": (Image, IMAGE)}[channel.topic]
+            if channel.topic not in publishers:
+                assert schema.name == f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+                publishers[channel.topic] = probe.create_publisher(kind, channel.topic, qos)
+            played.append((publishers[channel.topic], message.data))
+    spin.until(lambda: all(publisher.get_subscription_count() for publisher in publishers.values()))
+    spin.until(lambda: probe.count_publishers("reward"))
+    publishers["/task"].publish(played[0][1])
+    spin.until(lambda: node._task == "put the toy in the bowl")
+    for publisher, data in played[1:]:
+        publisher.publish(data)
+    spin.until(lambda: len(rewards) == 3)
+    values = [messages.to_rewards(message)[0].value for message in rewards]
+    np.testing.assert_allclose(values, [50 / 255, 100 / 255, 150 / 255])
