@@ -31,11 +31,17 @@ DT = 100_000_000
 _SEGMENT = re.compile(r"/dev/shm/(fast(?:dds|rtps)_[0-9a-f]{16})")
 
 
+def _segments(pid: int) -> set[str]:
+    """The shared memory of DDS that a process has."""
+    return set(_SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
+
+
 class Recorder:
     """A recorder in a process of its own that is killed at a moment, whatever it does then."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.name, self.kill_s = f"recorder_{number}", float("inf")
+        self._others = _segments(os.getpid())  # later this process, too, has the recorder's
         values = {"folder": folder, "realtime": "false", "image_format": "png", "min_free_mb": 1, "task_text": "lift"}
         words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
         command = [sys.executable, "-m", "lrm_ros.nodes.recorder", "--ros-args", "-r", f"__node:={self.name}", *words]
@@ -49,8 +55,7 @@ class Recorder:
 
     def kill(self) -> None:
         """Kill it and remove the shared memory that it leaves."""
-        maps = Path(f"/proc/{self._process.pid}/maps").read_text()
-        left = set(_SEGMENT.findall(maps)) - set(_SEGMENT.findall(Path("/proc/self/maps").read_text()))
+        left = _segments(self._process.pid) - self._others
         self._process.kill()
         self._process.wait()
         for name in left:
