@@ -32,11 +32,12 @@ from rclpy.node import Node
 
 from lrm_ros import messages, topics
 from lrm_ros.config import EvaluatorConfig, RobotContract
+from lrm_ros.config_arm import ArmNodeConfig
 from lrm_ros.config_files import read_yaml
 from lrm_ros.errors import one_line
 from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
-from lrm_ros.options import whole
+from lrm_ros.options import number, whole
 from lrm_ros.ros.base import set_transport
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.executor import make_executor
@@ -65,14 +66,24 @@ class Emulator:
             pass
 
     def ask(self, line: str) -> str:
-        """Give it a line and return its answer."""
+        """Give it a line and return its answer.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
+        if self.code is None:
+            self._process.stdin.write(line + "\n")
         return self._line()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, if it has ended."""
+        return self._process.poll()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline() if self.code is None else ""
         if not line:
             raise RuntimeError(f"the emulated bus ended with code {self._process.wait()}; its output says why")
         return line.strip()
@@ -149,8 +160,18 @@ def person(emulator: Emulator) -> Iterator[Person]:
         rclpy.try_shutdown()
 
 
-def through_the_bus(checkpoint: str, seeds: range, max_steps: int, source: Path, log: Path | None) -> dict[int, bool]:
+def through_the_bus(
+    checkpoint: str, seeds: range, max_steps: int, source: Path, arm: dict[str, Any], log: Path | None
+) -> dict[int, bool]:
     """Evaluate the policy through driver and bus; returns success by seed.
+
+    Args:
+        checkpoint: folder of the policy.
+        seeds: of the scenes.
+        max_steps: control steps an episode.
+        source: contract of the twin's arm behind the bus.
+        arm: parameters of the arm node.
+        log: file for the nodes' output.
 
     Raises:
         RuntimeError: a node has died.
@@ -158,11 +179,11 @@ def through_the_bus(checkpoint: str, seeds: range, max_steps: int, source: Path,
     """
     won: dict[int, bool] = {}
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as name, Emulator(Path(name)) as emulator:
-        contract = _contract(source, Path(name))
+        contract = contract_of(source, Path(name))
         nodes = [
             NodeSpec("camera_front", "camera", {"source": f"{name}/cameras/front", "camera": "front", "rate_hz": 30.0,
                                                 "width": 96, "height": 96}),
-            NodeSpec("arm", "arm", {"contract": str(contract)}),
+            NodeSpec("arm", "arm", arm | {"contract": str(contract)}),
             NodeSpec("policy", "policy", {"checkpoint": checkpoint, "contract": str(contract), "realtime": True,
                                           "timeout_s": 2.0}),
         ]  # fmt: skip
@@ -178,7 +199,7 @@ def through_the_bus(checkpoint: str, seeds: range, max_steps: int, source: Path,
     return won
 
 
-def _contract(source: Path, folder: Path) -> Path:
+def contract_of(source: Path, folder: Path) -> Path:
     """Write the contract of the twin's arm with the emulator's port and calibration; returns its path."""
     values = read_yaml(source)
     values["arm"] |= {"port": str(folder / "twin"), "calibration_dir": str(folder / "calibration")}
@@ -211,6 +232,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--contract", type=Path, default=Path("config/so100_bus.yaml"), metavar="FILE", help="of the twin's arm"
     )
+    parser.add_argument(
+        "--approach-speed",
+        type=number(above=True),
+        default=ArmNodeConfig.approach_speed,
+        metavar="RAD_S",
+        help="at which the arm node approaches the first command (default: its own); the twin has no such limit",
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the nodes' output to FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
@@ -220,7 +248,9 @@ def main(argv: list[str] | None = None) -> int:
     given = (options.checkpoint, seeds, options.max_steps)
     figures: dict[str, Any] = {"checkpoint": options.checkpoint, "seeds": [seeds.start, len(seeds)]}
     try:
-        won = through_the_bus(*given, options.contract, options.log)
+        arm = {"approach_speed": options.approach_speed}
+        figures |= arm
+        won = through_the_bus(*given, options.contract, arm, options.log)
         figures["bus"] = proportion(sum(won.values()), len(won)) | {"success": won}
         print(f"through driver and bus: {rate(figures['bus'])}", flush=True)
         twin = realtime(0.0, *given, options.log)["success"]
