@@ -16,7 +16,6 @@ from lrm_ros.config_arm import SECTION, ArmConfig, load_arm
 from lrm_ros.config_files import load_yaml
 from lrm_ros.robot import lerobot_arm
 from lrm_ros.sim.servo_bus.server import Server
-from lrm_ros.sim.servo_bus.units import STEP
 
 FILE = Path(__file__).parents[1] / "config" / "so101.yaml"
 CONTRACT = load_yaml(FILE, RobotContract, (SECTION,))
@@ -28,13 +27,12 @@ def calibrate(server: Server, folder: Path, name: str = "follower", margin: floa
     for i, joint in enumerate(JOINTS):
         servo = server.buses[name].arm.servos[i]
         low, high = CONTRACT.lower[i], CONTRACT.upper[i]
-        if joint == "wrist_roll":
+        if joint not in ("wrist_roll", "gripper"):  # LeRobot takes the middle of the range for 0 degrees
+            high = max(-low, high) + margin
+            low = -high
+        ends = tuple(round(servo.mounting.present(angle, 0)) for angle in (low, high))
+        if joint == "wrist_roll":  # LeRobot's calibration gives it the whole turn
             ends = (0, 4095)
-        elif joint == "gripper":
-            ends = (round(2048 + low / STEP), round(2048 + high / STEP))
-        else:
-            reach = round((max(-low, high) + margin) / STEP)
-            ends = (2048 - reach, 2048 + reach)
         servo.memory.save("Min_Position_Limit", ends[0])
         servo.memory.save("Max_Position_Limit", ends[1])
         rows[joint] = {"id": i + 1, "drive_mode": 0, "homing_offset": 0, "range_min": ends[0], "range_max": ends[1]}

@@ -17,14 +17,11 @@ from typing import Any
 # Error bits of a status packet and of register Status (Feetech's protocol manual).
 ERRORS = {1: "voltage", 2: "position sensor", 4: "heat", 8: "over-current", 16: "angle", 32: "overload"}
 LIMP = 4 | 8 | 2  # of them those that take a servo's torque
-# A read that took so long ran into the driver's time-out (50 ms): its answers may still come [s].
-TIMED_OUT_S = 0.03
-# So long they are waited for [s]; after a damaged answer, which is no late one, so long for those behind it.
-LATE_S, DAMAGED_S = 0.1, 0.005
+# The answers to a read that failed may come for so long [s].
+LATE_S = 2.0
 ASLEEP_S = 0.005  # one of the driver's attempts at reading sleeps so long at most [s]
-_CORRUPT = -7  # scservo_sdk.COMM_RX_CORRUPT
+_MORE = 13  # a read asks for so many bytes more at most: from Present_Position on what the servo feels, up to 71
 _LENGTH = 3  # where a packet has the number of its bytes that follow
-_FENCES = 5  # attempts at finding the input in step again
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Servos:
     """The servos of one arm, by the names of LeRobot's motors.
 
     Attributes:
-        late: how often answers were found that belonged to an earlier read; none of them became a value.
+        late: how many answers were found that belonged to an earlier read; none of them became a value.
         failed: how many reads had no answer, or a damaged one, at the first attempt.
         errors: error bits of each servo's last answer.
     """
@@ -67,9 +64,24 @@ class Servos:
         self.errors = dict.fromkeys(self._names, 0)
         self._acceleration: dict[str, int] = {}
         self._felt: dict[str, dict[str, float]] = {"Present_Load": {}, "Present_Voltage": {}, "Present_Temperature": {}}
-        self._turn = 0
-        handler, packet = bus.packet_handler, []  # type: Any, list[int]
-        take, read = handler.rxPacket, handler.readRx
+        self._turn = self._length = 0
+        self._open: dict[int, float] = {}  # number of bytes -> when a read of so many failed [s]
+        self._watch(bus.packet_handler)
+
+    def _watch(self, handler: Any) -> None:
+        """Look at what the driver asks and is answered.
+
+        A sync_read asks for some bytes more than the driver wants: for as many that no read has asked for whose answers
+        may still come. By its length an answer tells which read it belongs to; those to others are passed over.
+        """
+        packet: list[int] = []
+        ask, take, read = handler.syncReadTx, handler.rxPacket, handler.readRx
+
+        def asked(port: Any, address: int, length: int, ids: list[int], count: int) -> int:
+            over_s = time.monotonic() - LATE_S  # reads that failed before count no more
+            lengths = range(length + 1, length + 1 + _MORE)
+            self._length = min(lengths, key=lambda length: max(self._open.get(length, 0.0), over_s))
+            return int(ask(port, address, self._length, ids, count))
 
         def taken(port: Any) -> tuple[list[int], int]:
             packet[:], result = take(port)
@@ -77,70 +89,34 @@ class Servos:
 
         def watched(port: Any, id_: int, length: int) -> tuple[list[int], int, int]:
             data, result, error = read(port, id_, length)
-            if result == bus._comm_success:
-                if packet[_LENGTH] - 2 != length:  # the answer to another question; the driver takes its checksum, too
-                    return [], _CORRUPT, error
-                if id_ in self._by_id:
-                    self.errors[self._by_id[id_]] = error
+            while result == 0 and packet[_LENGTH] - 2 != self._length:
+                self.late += 1
+                data, result, error = read(port, id_, length)
+            if result == 0 and id_ in self._by_id:
+                self.errors[self._by_id[id_]] = error
             return data, result, error
 
-        handler.rxPacket, handler.readRx = taken, watched
-
-    # -- reading in step ---------------------------------------------------------------------------------------------
+        handler.syncReadTx, handler.rxPacket, handler.readRx = asked, taken, watched
 
     def in_step(self, read: Callable[[], Any]) -> Any:
-        """Return what ``read`` reads, once more if it fails; never an answer to an earlier question.
+        """Return what ``read`` reads by sync_read, once more if it fails; never an answer to an earlier read.
 
         Raises:
             ConnectionError: the servos do not answer.
         """
-        if self._waiting():
-            self.late += 1
-            self._settle(0.0)
+        port = self._bus.port_handler
         for last in (False, True):
-            began = time.perf_counter()
-            try:
-                found = read()
-                if not self._waiting():
-                    return found
+            if port.getBytesAvailable() > 0:  # the driver empties its output only
                 self.late += 1
-                error: ConnectionError = ConnectionError("answers to an earlier read came during this one")
-            except ConnectionError as failed:
-                error = failed
-                self.failed += not last
-            self._settle(LATE_S if time.perf_counter() - began > TIMED_OUT_S else DAMAGED_S)
-            if last:
-                raise error
+                port.ser.reset_input_buffer()
+            try:
+                return read()
+            except ConnectionError:
+                self._open[self._length] = time.monotonic()
+                if last:
+                    raise
+                self.failed += 1
         raise AssertionError
-
-    def _waiting(self) -> bool:
-        """Return whether there is input that nobody has asked for."""
-        return bool(self._bus.port_handler.getBytesAvailable() > 0)
-
-    def _settle(self, seconds: float) -> None:
-        """Throw away what comes within so long, then find the input in step.
-
-        Answers come in the order of their questions, so an expected answer of the last servo to two questions of known
-        answers means that none is left from before.
-
-        Raises:
-            ConnectionError: the servos do not answer.
-        """
-        bus, last = self._bus, self._names[-1]
-        motor = bus.motors[last]
-        known = {"Model_Number": bus.model_number_table[motor.model], "ID": motor.id}
-        for _ in range(_FENCES):
-            end = time.perf_counter() + seconds
-            while True:
-                bus.port_handler.ser.reset_input_buffer()
-                if (left := end - time.perf_counter()) <= 0:
-                    break
-                time.sleep(min(0.005, left))
-            right = all(bus.sync_read(name, last, normalize=False)[last] == value for name, value in known.items())
-            if right and not self._waiting():
-                return
-            seconds = LATE_S
-        raise ConnectionError("the servos' answers do not fit the questions; check cables and power")
 
     # -- state of the servos -----------------------------------------------------------------------------------------
 

@@ -74,28 +74,36 @@ class LeRobotArm:
                 as it was.
             PortLost: the port went away meanwhile.
         """
-        check_port(self._config.port)
-        robot = make_robot(self._config)
+        config = self._config
+        words = f"--robot.type={config.type} --robot.port={config.port} --robot.id={config.id}"
+        if config.port:
+            check_port(config.port)  # before LeRobot is loaded, which takes seconds
+        robot = make_robot(config)
+        if hasattr(robot.config, "port"):
+            check_port(config.port)
         names = tuple(key.removesuffix(".pos") for key in robot.action_features)
         if set(names) != set(self._whole.joints):
             raise ValueError(
-                f"LeRobot's '{self._config.type}' has joints {', '.join(names)}, the robot contract "
+                f"LeRobot's '{config.type}' has joints {', '.join(names)}, the robot contract "
                 f"{', '.join(self._whole.joints)}; give the contract of this robot"
             )
         bus = getattr(robot, "bus", None)
         if type(bus).__name__ == "FeetechMotorsBus":
-            self._prepare(robot, bus)
+            self._prepare(robot, bus, words)
         with self._lines(robot):
             robot.connect(calibrate=False)
+        if self.servos is None and not robot.is_calibrated:
+            robot.disconnect()
+            raise ValueError(
+                f"'{config.type}' with id '{config.id}' is not calibrated; run 'lerobot-calibrate {words}'"
+            )
         self._robot, self._lost = robot, ""
         if self.servos is not None:
             self.servos.remember()
         self.unsure = False
 
-    def _prepare(self, robot: Any, bus: Any) -> None:
+    def _prepare(self, robot: Any, bus: Any, words: str) -> None:
         """Check servos and calibration, and let the servos hold where they are when their torque comes on."""
-        config = self._config
-        words = f"--robot.type={config.type} --robot.port={config.port} --robot.id={config.id}"
         check_calibration_file(robot.calibration_fpath, robot.calibration, words)
         self.contract = self._reachable(robot)
         servos = Servos(bus)
@@ -103,7 +111,7 @@ class LeRobotArm:
             bus.connect(handshake=False)
         try:
             with self._lines(robot):
-                check_servos(servos, bus, config.port, robot.calibration, words)
+                check_servos(servos, bus, self._config.port, robot.calibration, words)
                 servos.hold_here()
         finally:
             servos.close()
@@ -283,8 +291,9 @@ def make_robot(config: ArmConfig) -> Any:
     values: dict[str, Any] = {"port": config.port, "id": config.id or None}
     if config.calibration_dir:
         values["calibration_dir"] = Path(config.calibration_dir).expanduser()
-    # Degrees whatever the version's default; and no retries inside, after which late answers would be taken for new.
-    values |= {"use_degrees": True, "num_read_retries": 0}
+    # Degrees whatever the version's default; no retries inside, after which late answers would be taken for new; and
+    # the torque stays as it is when the port is closed.
+    values |= {"use_degrees": True, "num_read_retries": 0, "disable_torque_on_disconnect": False}
     values = {name: value for name, value in values.items() if name in known}
     try:
         return make_robot_from_config(kind(**values, **_options(config, known, values)))

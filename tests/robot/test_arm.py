@@ -154,3 +154,12 @@ def test_however_often_targets_are_sent_a_control_step_moves_no_further_than_its
     for k in range(201, 212):
         server.track(begin + k * DT)
     assert motors.targets[-1] == [1.0, -1.0] and server.track(begin + 212 * DT)
+
+
+def test_a_dropped_command_is_not_followed_and_nothing_is_sent_for_it(motors, server):
+    server.follow(server.accept(chunk(0, [0.25, 0.3]), motors.now_ns))
+    server.step(motors.now_ns)
+    server.drop()
+    assert motors.targets == [[0.1, 0.3]]
+    server.step(motors.now_ns + DT)
+    assert motors.targets[-1] == [0.1, 0.3], "where it was sent last, not where the command went"
