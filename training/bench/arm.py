@@ -181,7 +181,13 @@ def measure(commands: int, rate_hz: float, log: Path | None) -> dict[str, Any]:
         base = load_yaml(share_file("config/so101.yaml"), RobotContract, (SECTION,))
         contract = dataclasses.replace(base, max_step=(FAST,) * len(base.joints))
         file = folder / "contract.yaml"
-        file.write_text(yaml.safe_dump(read_yaml(share_file("config/so101.yaml")) | {"max_step": [FAST] * 6}))
+        given = read_yaml(share_file("config/so101.yaml"))
+        given["arm"] |= {
+            "urdf": str(share_file("config/so101.urdf")),
+            "max_velocity": [FAST * base.control_hz] * 6,
+            "max_acceleration": [FAST * 1e6] * 6,
+        }
+        file.write_text(yaml.safe_dump(given | {"max_step": [FAST] * 6}))
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         stop = context.Event()
