@@ -19,6 +19,7 @@ from lrm_ros.topics import STREAM
 from lrm_ros.types import ActionChunk
 
 HOME = np.array([0.2, -0.5, 0.5, 0.3, 0.4, 0.5], np.float32)
+FAR = np.array([1.5, -1.2, 1.0, -1.0, 1.5, 1.2], np.float32)
 URDF = FILE.parent / "so101.urdf"
 
 
@@ -72,6 +73,23 @@ class Bench:
         self.states.clear()
         self.spin.until(lambda: self.states, what="joint states")
         return np.array(self.states[-1].position)
+
+    def wait_states(self, count: int) -> None:
+        """Wait for so many more joint states: so many cycles of the bus."""
+        self.states.clear()
+        self.spin.until(lambda: len(self.states) >= count, what="joint states")
+
+    def move(self, target=FAR) -> None:
+        """Command a long way and wait until the servos are on it, fast."""
+        self.go()
+        self.command(target)
+        self.spin.until(lambda: np.abs(self.arm._loop.server.envelope.velocity).max() > 1.0, what="in motion")
+
+    def still(self) -> list[int]:
+        """The goals of the servos once the braking is over."""
+        self.spin.until(lambda: self.arm._loop.server.envelope.standing, what="standing")
+        self.wait_states(3)
+        return self.goals
 
     def values(self) -> dict[str, str]:
         """What the node's diagnostics show."""

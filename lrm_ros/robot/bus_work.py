@@ -129,6 +129,8 @@ class BusWork:
         if self._arm.unsure and self.torque and (lost := self._arm.checked()):
             self._lose_power(lost)
         self._judge()
+        if self.age_s > self._config().state_timeout_s and not self._silent:
+            self._silence("this program stood still: its process was stopped, or its computer is too busy")
         self._state_s, self._position = time.monotonic(), position
         if self._silent:
             self._silent = False
@@ -270,12 +272,14 @@ class BusWork:
     def _miss(self, error: ConnectionError) -> None:
         """A read has failed; what the driver has sent meanwhile counts no more."""
         if self.age_s > self._config().state_timeout_s and not self._silent:
-            self._silent = True
-            self._listener.on_fault(
-                "joint_states",
-                f"no joint state for {self.age_s:.1f} s ({one_line(error)}); the arm is sent nothing: check its power "
-                "and cables",
-            )
+            self._silence(f"{one_line(error)}; check its power and cables")
+
+    def _silence(self, why: str) -> None:
+        """Send nothing; when states come again the arm begins where it is, and older commands mean nothing."""
+        self._silent = True
+        self._listener.on_fault(
+            "joint_states", f"no joint state for {self.age_s:.1f} s, the arm was sent nothing: {why}"
+        )
 
     def _judge(self) -> None:
         """Act on changes of the servos' error bits; overload of a gripper, which holds something, is only told."""

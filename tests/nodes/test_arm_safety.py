@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rclpy
-from arm_bench import HOME, URDF, contract, running  # type: ignore[import-not-found]
+from arm_bench import FAR, HOME, URDF, contract, running  # type: ignore[import-not-found]
 from rclpy.lifecycle import TransitionCallbackReturn
 from servo_buses import needs_driver  # type: ignore[import-not-found]
 from so101 import CONTRACT, FILE, angles  # type: ignore[import-not-found]
@@ -24,7 +24,6 @@ from lrm_ros.types import ActionChunk
 
 pytestmark = needs_driver
 SETTINGS = load_arm(FILE, CONTRACT)
-FAR = np.array([1.5, -1.2, 1.0, -1.0, 1.5, 1.2], np.float32)
 SAG_M = 0.006  # docs/safety.md: the emulated servos need so much of the box
 MARGIN_RAD = 0.003
 
@@ -38,37 +37,17 @@ def bench(spin, probe, tmp_path, monkeypatch):
         yield bench
 
 
-def states(bench, count: int) -> None:
-    """Wait for so many more joint states: so many cycles of the bus."""
-    bench.states.clear()
-    bench.spin.until(lambda: len(bench.states) >= count, what="joint states")
-
-
-def move(bench, target=FAR) -> None:
-    """Command a long way and wait until the servos are on it, fast."""
-    bench.go()
-    bench.command(target)
-    bench.spin.until(lambda: np.abs(bench.arm._loop.server.envelope.velocity).max() > 1.0, what="in motion")
-
-
 def stop(bench) -> None:
     bench.estop.publish(Bool(data=True))
     bench.spin.until(lambda: bench.stopped and bench.stopped[-1], what="stopped")
 
 
-def still(bench) -> list[int]:
-    """The goals of the servos once the braking is over."""
-    bench.spin.until(lambda: bench.arm._loop.server.envelope.standing, what="standing")
-    states(bench, 3)
-    return bench.goals
-
-
 def test_a_stop_in_motion_brakes_and_holds_and_only_a_command_after_the_release_moves_it(bench):
     node = bench.start()
-    move(bench)
+    bench.move()
     stop(bench)
     at = np.array(bench.goals)
-    held = still(bench)
+    held = bench.still()
     brake = np.array(SETTINGS.max_velocity) ** 2 / (2 * np.array(SETTINGS.max_acceleration)) / STEP
     assert (np.abs(np.array(held) - at) <= brake + 2).all(), "no further than the braking"
     assert not bench.at(FAR, 0.2) and node.diagnostics.faults["estop"].startswith("the arm is stopped by topic 'estop'")
@@ -76,23 +55,23 @@ def test_a_stop_in_motion_brakes_and_holds_and_only_a_command_after_the_release_
         bench.command(FAR)
     bench.spin.until(lambda: node.diagnostics.total("rejected") >= 5, what="refused")
     assert "the arm is stopped by topic 'estop'" in node.diagnostics.faults["joint_command"]
-    states(bench, 30)
+    bench.wait_states(30)
     assert bench.goals == held and bench.torque == [1] * 6
     bench.estop.publish(Bool(data=False))
-    states(bench, 30)
+    bench.wait_states(30)
     assert node._estop.latched, "false releases nothing"
     assert bench.call("release").success
     bench.spin.until(lambda: not bench.stopped[-1], what="released")
-    states(bench, 30)
+    bench.wait_states(30)
     assert np.abs(np.array(bench.goals) - held).max() * STEP < 0.1, "where it was found, and no way on"
     bench.go(FAR)
 
 
 def test_a_stop_by_the_service_is_latched_through_a_cleanup_and_refuses_reset_and_torque_off(bench, tmp_path):
     node = bench.start(**contract(tmp_path, rest="[0.0, -1.7, 1.6, 0.9, 0.0, 0.0]"))
-    move(bench)
+    bench.move()
     assert bench.call("estop").success
-    held = still(bench)
+    held = bench.still()
     for name in ("reset", "torque_off"):
         answer = bench.call(name)
         assert not answer.success and "lrm estop --release" in answer.message
@@ -111,11 +90,11 @@ def test_a_stop_by_the_service_is_latched_through_a_cleanup_and_refuses_reset_an
 
 def test_where_it_is_asked_for_a_stop_switches_the_torque_off_and_the_release_on_again(bench):
     bench.start(estop_torque_off=True)
-    move(bench)
+    bench.move()
     stop(bench)
     assert bench.torque == [0] * 6
     bench.command(FAR)
-    states(bench, 30)
+    bench.wait_states(30)
     assert bench.torque == [0] * 6
     assert bench.call("release").success
     assert bench.torque == [1] * 6
@@ -124,7 +103,7 @@ def test_where_it_is_asked_for_a_stop_switches_the_torque_off_and_the_release_on
 
 def test_a_stop_of_an_arm_that_does_not_answer_says_so_and_what_it_does_when_it_answers(bench):
     bench.start()
-    move(bench)
+    bench.move()
     bench.bus.wire.set(Fault("silent"))
     bench.fault("no joint state for")
     answer = bench.call("estop")
@@ -133,7 +112,7 @@ def test_a_stop_of_an_arm_that_does_not_answer_says_so_and_what_it_does_when_it_
     bench.bus.wire.clear()
     bench.spin.until(lambda: "joint_states" not in bench.arm.diagnostics.faults, what="over")
     assert bench.call("estop").success
-    states(bench, 30)
+    bench.wait_states(30)
     assert np.abs(np.array(bench.goals) - held).max() * STEP < 0.2 and not bench.at(FAR, 0.2)
 
 
@@ -159,9 +138,9 @@ def test_a_command_through_the_table_ends_above_it(bench):
     bench.spin.until(down, what="at the table")
     for _ in range(60):
         bench.command(through)
-        states(bench, 1)
+        bench.wait_states(1)
         heights.append(lowest(bench, points))
-    still(bench)
+    bench.still()
     heights.append(lowest(bench, points))
     assert min(heights) > table - SAG_M
     assert np.array(angles(bench.server))[[4, 5]] == pytest.approx([0.8, 0.2], abs=0.05), "what is free to move does"
