@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from so101 import CONTRACT, FILE  # type: ignore[import-not-found]
 
-from lrm_ros.config_arm import JointUnits, load_arm
+from lrm_ros.config import RobotContract
+from lrm_ros.config_arm import SECTION, JointUnits, load_arm
+from lrm_ros.config_files import load_yaml
 
 
 def test_degrees_and_ranges_are_angles():
@@ -41,6 +43,11 @@ def test_units_that_say_nothing_are_refused(given, says):
         (lambda text: text.replace("rest: []", "rest: [0, 0]"), "rest has 2 angles, there are 6"),
         (lambda text: text.replace("rest: []", "rest: [0, -3, 0, 0, 0, 0]"), "shoulder_lift = -3 rad is outside"),
         (lambda text: text.replace("  port:", "  ports:"), "did you mean 'port'"),
+        (lambda text: text.replace("max_velocity: [1.5, ", "max_velocity: ["), "arm.max_velocity has 5 values"),
+        (lambda text: text.replace("max_acceleration:", "#"), "arm.max_acceleration has 0 values"),
+        (lambda text: text.replace("max_velocity: [1.5", "max_velocity: [-1.5"), "give finite numbers above 0"),
+        (lambda text: text.replace("urdf:", "#"), "has a box but no urdf"),
+        (lambda text: text.replace("box_upper: [0.48", "box_upper: [-0.48"), "give x, y, z of two corners"),
     ],
 )
 def test_a_section_that_does_not_fit_says_so(tmp_path, change, says):
@@ -55,3 +62,10 @@ def test_the_shipped_section_is_the_published_descriptions():
     assert {joint.affine for joint in config.joints[:5]} == {(np.pi / 180, 0.0)}
     scale, offset = config.joints[5].affine
     assert (offset, 100 * scale + offset) == pytest.approx((CONTRACT.lower[5], CONTRACT.upper[5]))
+    assert config.urdf == str(FILE.parent / "so101.urdf") and config.box_lower[2] > 0
+
+
+def test_the_section_of_the_emulated_arm_is_read_without_a_box():
+    file = FILE.parent / "so100_bus.yaml"
+    config = load_arm(file, load_yaml(file, RobotContract, (SECTION,)))
+    assert len(config.max_velocity) == len(config.max_acceleration) == 6 and config.box_lower == () and not config.urdf

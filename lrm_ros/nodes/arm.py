@@ -18,10 +18,14 @@ from std_srvs.srv import Trigger
 from lrm_ros.config_arm import ArmConfig, ArmNodeConfig, load_arm
 from lrm_ros.errors import one_line
 from lrm_ros.robot.bus_loop import BusLoop
+from lrm_ros.robot.envelope import Envelope
 from lrm_ros.robot.feetech import Health
 from lrm_ros.robot.lerobot_arm import LeRobotArm
+from lrm_ros.robot.urdf import Urdf
 from lrm_ros.ros.arm_topics import ArmTopics
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.description import Description
+from lrm_ros.ros.estop import EStop
 from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk
 
@@ -29,6 +33,7 @@ REST_S = 4.0  # a node that ends has so long to reach the resting pose [s]; the 
 # The driver waits for the servos' answers by asking again and again: another thread of this process must not wait for
 # it longer than this [s].
 SWITCH_S = 0.0005
+FRAMES_HZ = 25.0  # of the links on /tf: for people's eyes
 
 
 class ArmNode(LrmNode[ArmNodeConfig]):
@@ -38,6 +43,10 @@ class ArmNode(LrmNode[ArmNodeConfig]):
     the arm was sent then, stamped then, as a data set has it. Targets between the points of a command are interpolated.
     The first command after activation or a reset is approached slowly. Driver, port, calibration and units are section
     ``arm`` of the contract's file.
+
+    Everything that is sent comes from the envelope of section ``arm``: joint limits, velocity, acceleration, a box for
+    the links of its URDF. An e-stop (``lrm_ros.ros.estop``) brakes and holds, or switches the torque off where
+    ``estop_torque_off`` says so; nothing else is sent before its release.
 
     Inactive, the arm holds with torque. At cleanup it goes to its resting pose, if section ``arm`` has one, and the
     torque goes off; without one, and if this program is killed, the servos hold where they were sent last.
@@ -50,6 +59,7 @@ class ArmNode(LrmNode[ArmNodeConfig]):
         super().__init__("arm", ArmNodeConfig, overrides)
         self._loop: BusLoop | None = None
         self._arm: LeRobotArm | None = None
+        self._estop = EStop(self, self._stop_arm, self._release)
 
     def configure(self) -> None:
         """Connect to the arm and hold it where it is.
@@ -67,15 +77,24 @@ class ArmNode(LrmNode[ArmNodeConfig]):
         config, section = self.config, load_arm(path, self.contract)
         given = {name: getattr(config, name) for name in ("port", "id", "calibration_dir") if getattr(config, name)}
         self._section: ArmConfig = dataclasses.replace(section, **given)
+        urdf = self._urdf()
         self._arm = arm = LeRobotArm(self._section, self.contract)
+        self._check_rest(Envelope(self.contract, self._section, urdf))
         arm.connect()
-        loop = self._loop = BusLoop(arm, self.contract, lambda: self.config, self)
-        self._topics = ArmTopics(self, loop.server, time.time_ns, self._take)
+        envelope = Envelope(arm.contract, self._section, urdf)
+        loop = self._loop = BusLoop(arm, self.contract, envelope, lambda: self.config, self)
+        self._topics = ArmTopics(self, loop.server, time.time_ns, self._take, self._estop.refusal)
         self._topics.listen()
+        self._newest: tuple[int, NDArray[np.float32]] | None = None
+        if urdf is not None:
+            self._description = Description(self, urdf)
+            self.create_timer(1 / FRAMES_HZ, self._show_frames)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/torque_off", self._on_torque_off)
         self.create_timer(0.5, self._show)
         loop.start()
+        if self._estop.latched:
+            self._stop_arm()
         self.get_logger().info(f"holds the arm at '{self._section.port}', {loop.rate_hz:g} times a second")
 
     def activate(self) -> None:
@@ -105,7 +124,9 @@ class ArmNode(LrmNode[ArmNodeConfig]):
     def _rest(self, loop: BusLoop) -> None:
         """Go to the resting pose and switch the torque off, if that can be done; else the arm holds, and says so."""
         why = "section 'arm' of the contract's file has no resting pose"
-        if self._section.rest and not loop.fault:
+        if loop.stopped:
+            why = "it is stopped, and moves nowhere before its release"
+        elif self._section.rest and not loop.fault:
             try:
                 loop.torque_off(self._section)
                 if loop.wait_rested(REST_S):
@@ -114,6 +135,33 @@ class ArmNode(LrmNode[ArmNodeConfig]):
             except (ValueError, OSError) as error:
                 why = one_line(error)
         self.get_logger().warning(f"the arm is left with its torque on and holds: {loop.fault or why}")
+
+    def _urdf(self) -> Urdf | None:
+        """Return the arm's description, if there is one; raises ValueError if its joints are not the contract's."""
+        if not self._section.urdf:
+            return None
+        urdf = Urdf(self._section.urdf)
+        for link in urdf.links:
+            urdf.pose(link, dict.fromkeys(self.contract.joints, 0.0))
+        return urdf
+
+    def _check_rest(self, envelope: Envelope) -> None:
+        """Raise ValueError if the box does not let the arm go to its resting pose."""
+        rest = np.array(self._section.rest)
+        if len(rest) and (out := envelope.outside(rest)):
+            raise ValueError(f"section 'arm': in the resting pose {out}; enlarge the box or give another pose")
+
+    # -- e-stop --------------------------------------------------------------------------------------------------------
+
+    def _stop_arm(self) -> None:
+        """Hold, or switch the torque off; raises if the arm may not."""
+        if self._loop is not None:
+            self._loop.stop_arm(self.config.estop_torque_off)
+
+    def _release(self) -> None:
+        """Follow commands that come from now on."""
+        if self._loop is not None:
+            self._loop.release()
 
     # -- commands and services -----------------------------------------------------------------------------------------
 
@@ -144,6 +192,7 @@ class ArmNode(LrmNode[ArmNodeConfig]):
 
     def on_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
         """Publish the joint state."""
+        self._newest = stamp_ns, position
         if self.active:
             self._topics.publish_state(stamp_ns, position)
         self.diagnostics.count("states")
@@ -171,12 +220,19 @@ class ArmNode(LrmNode[ArmNodeConfig]):
         """Report that it is gone."""
         self.diagnostics.recovered(key, message)
 
+    def _show_frames(self) -> None:
+        """Publish where the links are."""
+        if self._newest is not None:
+            self._description.update(*self._newest)
+
     def _show(self) -> None:
         """Show what no event tells."""
         loop, arm = self._loop, self._arm
         if loop is not None and arm is not None:
             self.diagnostics.value("torque", "on" if loop.torque else "off")
             self.diagnostics.value("state_age_ms", f"{1e3 * loop.age_s:.1f}")
+            self.diagnostics.value("late_cycles", loop.late)
+            self.diagnostics.value("cycles_held_back_by_the_box", loop.held_back)
             if arm.servos is not None:
                 self.diagnostics.value("late_answers", arm.servos.late)
                 self.diagnostics.value("failed_reads", arm.servos.failed)

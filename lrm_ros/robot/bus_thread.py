@@ -16,6 +16,7 @@ class BusThread:
 
     Attributes:
         cycle: number of the period; those that came too late are left out.
+        late: how many were left out.
     """
 
     def __init__(self, name: str, period_s: float, step: Callable[[], None], woken: Callable[[], None]) -> None:
@@ -27,7 +28,7 @@ class BusThread:
             step: called once a period.
             woken: called as soon as possible after :meth:`wake`.
         """
-        self.cycle = 0
+        self.cycle = self.late = 0
         self._period_s, self._step, self._woken = period_s, step, woken
         self._wake = threading.Event()
         self._requests: deque[tuple[Callable[[], Any], list[Any], threading.Event]] = deque()
@@ -78,7 +79,9 @@ class BusThread:
                 if left > 0:
                     continue
             self._step()
-            self.cycle = max(self.cycle + 1, math.ceil((time.monotonic() - began) / self._period_s - 1.0))
+            following = max(self.cycle + 1, math.ceil((time.monotonic() - began) / self._period_s - 1.0))
+            self.late += following - self.cycle - 1
+            self.cycle = following
 
     def _serve(self) -> None:
         while self._requests:

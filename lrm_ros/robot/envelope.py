@@ -16,46 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.config_files import option
+from lrm_ros.config_arm import KEPT_M, EnvelopeSettings
 from lrm_ros.robot.profile import Floats, approach, brake
 from lrm_ros.robot.urdf import LinkPoints, Urdf
 
 SLOW = 0.2  # an arm found outside comes back with this share of its velocity
 # When a motion is looked at against the box, as shares of the period and of the braking after it.
 _EARLY, _LATE = np.linspace(0, 1, 7)[:, None], np.linspace(0, 1, 11)[1:, None]
-# Wishes are followed to so near the box [m]: at rest there, the arm can still begin any motion away from it.
-KEPT_M = 0.002
 _ROUNDING_M = 1e-6  # what float32 joint positions move a point by, and more
 _SAME_M = 1e-12  # a point that stands is found so near where it was
 _SHARES = (1.0, 0.4)  # of a joint's wish, tried in turn where all of all wishes would leave the box
 _PERIODS = 2.0  # after a pause of more control periods than this the arm has braked meanwhile
-
-
-@dataclass(frozen=True)
-class EnvelopeSettings:
-    """Limits beyond those of the robot contract; they are the motion's, not the servos'."""
-
-    max_velocity: tuple[float, ...] = option((), "highest velocity of each joint [rad/s]")
-    max_acceleration: tuple[float, ...] = option((), "highest acceleration of each joint [rad/s^2]")
-    box_lower: tuple[float, ...] = option((), "lower corner x, y, z of the workspace in the root link [m]; empty: none")
-    box_upper: tuple[float, ...] = option((), "upper corner x, y, z of the workspace in the root link [m]; empty: none")
-    points: tuple[str, ...] = option(
-        ("gripperframe", "wrist", "lower_arm"), "links of the URDF whose origins stay in the box"
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("max_velocity", "max_acceleration"):
-            if not all(0 < value < np.inf for value in getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}; give finite numbers above 0")
-        lower, upper = self.box_lower, self.box_upper
-        if (lower or upper) and not (
-            len(lower) == len(upper) == 3 and all(np.subtract(upper, lower) > 2 * KEPT_M)  # which no NaN is
-        ):
-            raise ValueError(
-                f"the box goes from {lower} to {upper}; give x, y, z of two corners, the lower one first, in metres"
-            )
-        if lower and not self.points:
-            raise ValueError("there is a box, but no points that it holds; name links of the URDF")
 
 
 class Envelope:
@@ -145,17 +116,18 @@ class Envelope:
             raise ValueError(f"{what} is not finite: {', '.join(bad)}; nothing was sent to the arm")
         return values
 
-    def step(self, wish: NDArray, dt: float) -> Floats:
+    def step(self, wish: NDArray, dt: float, speed: float = np.inf) -> Floats:
         """Return the next target (D,) [rad] of one arm, on the way to a wish.
 
         Args:
             wish: (D,) absolute joint positions [rad].
             dt: time since the last target [s].
+            speed: highest velocity of this step beside the limits, above 0 and not below that of the motion [rad/s].
 
         Raises:
             ValueError: see :meth:`checked`; or a period that is not above 0. The state is as before.
         """
-        return self.advance(self.checked(wish)[None], self._period(dt), np.zeros(1, dtype=bool))[0]
+        return self.advance(self.checked(wish)[None], self._period(dt), np.zeros(1, dtype=bool), speed)[0]
 
     def hold(self, dt: float) -> Floats:
         """Return the next target (D,) [rad] of one arm that brakes, and stays once it stands.
@@ -167,6 +139,19 @@ class Envelope:
             ValueError: a period that is not above 0.
         """
         return self.advance(self.position, self._period(dt), np.ones(1, dtype=bool))[0]
+
+    def outside(self, position: NDArray) -> str:
+        """Say which of the points are outside of the box at (D,) joint positions [rad]; empty if none is."""
+        if self._points is None:
+            return ""
+        points = self._points(self.checked(position, "joint position"))
+        bad = ((points < self._inner[0]) | (points > self._inner[1])).any(axis=-1)
+        found = [
+            f"'{name}' would be at {', '.join(f'{value:.3f}' for value in point)} m"
+            for name, point, out in zip(self._points.links, points, bad, strict=True)
+            if out
+        ]
+        return f"{' and '.join(found)}, outside of the box" if found else ""
 
     @property
     def target(self) -> Floats:
@@ -186,13 +171,14 @@ class Envelope:
 
     # -- all arms ----------------------------------------------------------------------------------------------------
 
-    def advance(self, wishes: Floats, dt: Floats, hold: NDArray[np.bool_]) -> Floats:
+    def advance(self, wishes: Floats, dt: Floats, hold: NDArray[np.bool_], speed: float = np.inf) -> Floats:
         """Return the next targets (N, D) [rad].
 
         Args:
             wishes: (N, D) finite.
             dt: (N,) time since the last target, above 0 [s].
             hold: (N,) brake instead.
+            speed: highest velocity, see :meth:`step`.
         """
         if not np.isfinite(self.position).all():
             raise RuntimeError("the envelope does not know where the arm is; call start first")
@@ -211,7 +197,7 @@ class Envelope:
             position,
             velocity,
             np.clip(wishes, self.lower, self.upper),
-            np.where(outside, SLOW * self.highest, self.highest),
+            np.minimum(np.where(outside, SLOW * self.highest, self.highest), speed),
             np.broadcast_to(self.acceleration, position.shape),
             time,
         )

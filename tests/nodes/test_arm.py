@@ -3,97 +3,30 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
+from arm_bench import HOME, contract, running  # type: ignore[import-not-found]
 from rclpy.lifecycle import TransitionCallbackReturn
-from sensor_msgs.msg import JointState
 from servo_buses import TIME_OUT, needs_driver  # type: ignore[import-not-found]
-from so101 import CONTRACT, FILE, angles, follower, patiently  # type: ignore[import-not-found]
-from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
+from so101 import CONTRACT, angles  # type: ignore[import-not-found]
 
 from lrm_ros import messages
-from lrm_ros.nodes.arm import ArmNode
 from lrm_ros.sim.servo_bus.faults import Fault
-from lrm_ros.topics import STREAM
-from lrm_ros.types import ActionChunk
 
 pytestmark = needs_driver
-HOME = np.array([0.2, -0.5, 0.5, 0.3, 0.4, 0.5], np.float32)
 REST = "[0.0, -1.7, 1.6, 0.9, 0.0, 0.0]"
-
-
-class Bench:
-    """A running arm node, the emulated arm, and a probe that commands and listens."""
-
-    def __init__(self, spin, probe, server, folder) -> None:
-        self.spin, self.probe, self.server, self.folder = spin, probe, server, folder
-        self.bus = server.buses["follower"]
-        self.states: list[JointState] = spin.collect(probe, JointState, "joint_states", STREAM)
-        self.sent: list[JointTrajectory] = spin.collect(probe, JointTrajectory, "joint_command_sent", STREAM)
-        self.commands = probe.create_publisher(JointTrajectory, "joint_command", STREAM)
-
-    def node(self, **overrides) -> ArmNode:
-        given = {"contract": str(FILE), "port": self.server.ports["follower"].path, "approach_speed": 3.0}
-        self.arm = ArmNode(**{**given, "calibration_dir": str(self.folder), **overrides})
-        return self.arm
-
-    def start(self, **overrides) -> ArmNode:
-        node = self.spin.start(self.node(**overrides))
-        self.spin.until(lambda: self.states and self.commands.get_subscription_count())
-        return node
-
-    def command(self, *points) -> None:
-        chunk = ActionChunk(0, np.array(points, np.float32), CONTRACT.dt_s)
-        self.commands.publish(messages.from_chunk(chunk, CONTRACT.joints))
-
-    def call(self, name: str) -> Trigger.Response:
-        return self.spin.call(self.probe, Trigger, f"arm/{name}")
-
-    def at(self, target, within: float = 0.08) -> bool:
-        return bool(np.abs(np.array(angles(self.server)) - np.array(target)).max() < within)
-
-    def go(self, target=HOME) -> None:
-        self.command(target)
-        self.spin.until(lambda: self.at(target), what=f"arm at {target}, not {angles(self.server)}")
-
-    @property
-    def torque(self) -> list[int]:
-        return [servo.memory["Torque_Enable"] for servo in self.bus.arm.servos]
-
-    @property
-    def goals(self) -> list[int]:
-        return [servo.memory["Goal_Position"] for servo in self.bus.arm.servos]
-
-    def fault(self, words: str) -> None:
-        self.spin.until(lambda: words in " ".join(self.arm.diagnostics.faults.values()), what=words)
-
-    def newest(self) -> np.ndarray:
-        """The next joint state."""
-        self.states.clear()
-        self.spin.until(lambda: self.states, what="joint states")
-        return np.array(self.states[-1].position)
 
 
 @pytest.fixture
 def bench(spin, probe, tmp_path, monkeypatch):
-    patiently(monkeypatch)
-    interval = sys.getswitchinterval()
-    with follower(tmp_path) as server:
-        bench = Bench(spin, probe, server, tmp_path)
+    with running(spin, probe, tmp_path, monkeypatch) as bench:
         yield bench
-        spin.close()  # before the port goes
-    sys.setswitchinterval(interval)
 
 
 @pytest.fixture
 def resting(tmp_path):
     """A contract whose arm has a resting pose."""
-    path = tmp_path / "so101.yaml"
-    path.write_text(FILE.read_text().replace("rest: []", f"rest: {REST}"))
-    return {"contract": str(path)}
+    return contract(tmp_path, rest=REST)
 
 
 def test_it_is_where_the_arm_is_and_goes_where_it_is_commanded(bench):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lrm_ros.config import RobotContract
+from lrm_ros.config_arm import EnvelopeSettings
 from lrm_ros.config_files import load_yaml
-from lrm_ros.robot.envelope import _LATE, Envelope, EnvelopeSettings, _Motion
+from lrm_ros.robot.envelope import _LATE, Envelope, _Motion
 from lrm_ros.robot.profile import approach, brake, stop_point
 from lrm_ros.robot.urdf import LinkPoints, Urdf
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
+from lrm_ros.config_arm import EnvelopeSettings
 from lrm_ros.options import whole
 from lrm_ros.progress import progress_bar
-from lrm_ros.robot.envelope import Envelope, EnvelopeSettings
+from lrm_ros.robot.envelope import Envelope
 from lrm_ros.robot.urdf import LinkPoints, Urdf
 from lrm_ros.ros.transport import share_file
 from lrm_ros.sim.servo_bus import protocol

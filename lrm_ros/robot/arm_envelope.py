@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server of an arm that is sent targets more often than once a control step: all of them from its envelope."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrm_ros.config import RobotContract
+from lrm_ros.robot.arm import Arm, ArmServer
+from lrm_ros.robot.envelope import Envelope
+from lrm_ros.robot.profile import stop_point
+
+NEAR_RAD = 0.01  # a motion that will stand so near its wish has reached it, but for the braking
+_SHORTEST_S = 1e-4  # time between two targets: two moments that the clock does not tell apart
+
+
+class EnvelopeServer(ArmServer):
+    """Sends what the envelope makes of the points of a command; without a command it brakes and stands.
+
+    Attributes:
+        envelope: the limiter; its motion is what the arm is sent.
+    """
+
+    def __init__(self, arm: Arm, contract: RobotContract, envelope: Envelope) -> None:
+        """Take an arm where it is.
+
+        Args:
+            arm: whom to send to.
+            contract: joints, joint limits and control period.
+            envelope: made for the same contract; nobody else may use it.
+        """
+        self.envelope = envelope
+        super().__init__(arm, contract)
+
+    def start(self) -> None:
+        """Begin where the arm is, at rest; older commands mean nothing."""
+        super().start()
+        self.envelope.start(self.sent)
+        self._moved_s: float | None = None  # when a target was sent last
+
+    def start_anew(self) -> None:
+        """As :meth:`start`, but a motion that is still being braked is braked to its end."""
+        if self.envelope.standing:
+            self.start()
+            return
+        sent = self.sent
+        super().start()
+        self.sent = self._held = sent
+
+    def track(self, now_ns: int, now_s: float, speed: float = np.inf) -> bool:
+        """Send what is due now, at any moment.
+
+        Between the points of a command the wish is interpolated linearly; the envelope goes there.
+
+        Args:
+            now_ns: time of the arm's clock [ns].
+            now_s: time of a clock that does not go back [s].
+            speed: highest speed of a joint [rad/s], beside the envelope's; an arm that is faster brakes first.
+
+        Returns:
+            Whether the motion stands at the wish, or will once it has braked.
+        """
+        envelope = self.envelope
+        dt = max(0.0 if self._moved_s is None else now_s - self._moved_s, _SHORTEST_S)
+        wish = self._wish(now_ns)
+        if wish is None or np.abs(envelope.velocity).max() > speed:
+            target = envelope.hold(dt)
+        else:
+            target = envelope.step(wish, dt, speed)
+        self._moved_s = now_s
+        self.sent = self._held = target.astype(np.float32)
+        self._arm.send(self.sent)
+        if wish is None:
+            return envelope.standing
+        stop = stop_point(envelope.position, envelope.velocity, envelope.acceleration)[0]
+        return bool(np.abs(stop - np.clip(wish, envelope.lower, envelope.upper)).max() < NEAR_RAD)
+
+    def _wish(self, now_ns: int) -> NDArray[np.float32] | None:
+        """Return the point (D,) of the command that is due [rad]; ``None``: there is no command."""
+        if self._chunk is None:
+            return None
+        end = len(self._chunk.actions) - 1
+        at = min(max((now_ns - self._chunk.stamp_ns) / self._dt_ns, 0.0), float(end))
+        k = min(int(at), max(end - 1, 0))
+        before, after = self._chunk.actions[k], self._chunk.actions[min(k + 1, end)]
+        return before + np.float32(at - k) * (after - before)
+
+    def hold(self, measured: bool = False) -> NDArray[np.float32]:
+        """Forget the command and send the next target of the braking, or stay; :meth:`track` goes on with it.
+
+        Args:
+            measured: stay where the arm is (overload), at once and not braked; at most a control step's limit away.
+
+        Returns:
+            (D,) what was sent [rad].
+        """
+        self.drop()
+        if measured:
+            self.send(self._arm.read()[1])
+            self.envelope.start(self.sent)
+            self._moved_s = time.monotonic()
+        else:
+            self.track(time.time_ns(), time.monotonic())
+        return self.sent
