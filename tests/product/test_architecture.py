@@ -38,7 +38,7 @@ ROS_FILES = {
     "lrm_ros/sim/twin/node.py",
     "lrm_ros/sim/vector/client.py",
     "lrm_ros/sim/vector/node.py",
-    "lrm_ros/training/bench/arm.py",
+    "lrm_ros/training/bench/arm_bed.py",
     "lrm_ros/training/bench/faults.py",
     "lrm_ros/training/bench/realtime.py",
     "lrm_ros/training/bench/robot.py",
