@@ -59,6 +59,10 @@ COMMANDS = {
         "lrm_ros.training.bench.arm",
         "measure the arm node before an emulated arm: command to the bus, joint states",
     ),
+    "bench bus": (
+        "lrm_ros.training.bench.bus",
+        "move the twin's arm by a policy through driver and servo bus",
+    ),
     "bench faults": ("lrm_ros.training.bench.faults", "measure how soon an arm in motion holds after each fault"),
     "bench realtime": (
         "lrm_ros.training.bench.realtime",

@@ -1,11 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress bars: smooth in a terminal, a line every ten seconds in a log."""
+"""Progress bars: smooth in a terminal; in a log a line every ten seconds, without carriage returns."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from tqdm import tqdm
+
+
+class _Log:
+    """What tqdm writes to, in place of a terminal: each state of a bar becomes a line."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        line = text.replace("\r", "").strip()
+        if line:
+            self._stream.write(line + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 def progress_bar(total: int, what: str, unit: str, initial: int = 0) -> tqdm:
@@ -17,5 +33,6 @@ def progress_bar(total: int, what: str, unit: str, initial: int = 0) -> tqdm:
         unit: what is counted.
         initial: units done before.
     """
-    interval_s = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, desc=what, unit=unit, initial=initial, mininterval=interval_s)
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=what, unit=unit, initial=initial, mininterval=0.2)
+    return tqdm(total=total, desc=what, unit=unit, initial=initial, mininterval=10.0, file=_Log(sys.stderr))

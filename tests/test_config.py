@@ -58,7 +58,7 @@ AT_RUN_TIME = {
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
     "improver": set(),
     "policy": {"checkpoint", "execute_steps", "explore_std", "explore_hold_s", "explore_fade_s", "seed", "device"},
-    "recorder": {"folder", "image_format", "jpeg_quality", "min_free_mb"},
+    "recorder": {"folder", "image_format", "jpeg_quality", "min_free_mb", "reward_s"},
     "refiner": set(),
     "reward": {
         *("mode", "readout", "interval", "scale", "weights"),

@@ -107,6 +107,8 @@ class ImproverNode(LrmNode[ImproverConfig]):
         now = {"improver": to_dict(self.config), "contract": to_dict(self.contract)}
         if path.exists():
             before = read_json(path, "use another run folder (run:=...), or delete this one")
+            if not isinstance(before, dict) or not all(isinstance(before.get(part, {}), dict) for part in now):
+                raise ValueError(f"'{path}' holds no settings; use another run folder (run:=...), or delete this one")
             # A setting that the run did not know yet had its default's meaning.
             unknown = {"improver": to_dict(ImproverConfig()), "contract": to_dict(RobotContract())}
             for part, values in now.items():

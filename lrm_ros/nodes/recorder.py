@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -34,6 +35,7 @@ from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values
 from lrm_ros.ros.program import run
+from lrm_ros.ros.recorded import CAMERA_INFO, JointValues, live_topics, write_queued
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
@@ -74,7 +76,10 @@ class RecorderNode(LrmNode[RecorderConfig]):
         hz = self.contract.control_hz
         for spec in self.contract.cameras:
             streams.listen(topics.IMAGE_RAW.of(spec.name), partial(self._on_image, spec), hz)
-        streams.listen_states(self._on_state, hz)
+            info = topics.CAMERA_INFO.of(spec.name)
+            streams.listen(info, partial(self._on_camera_info, f"/{spec.name}/camera_info"), stamped=False)
+        self._joints = JointValues(self.contract.joints)
+        streams.listen_states(self._on_state, hz, whole=self._joints.add)
         self._plausibility = Plausibility(self.contract)
         streams.listen(topics.JOINT_COMMAND_SENT, self._on_sent, cause=topics.JOINT_COMMAND)
         streams.listen(topics.JOINT_COMMAND, partial(self._on_chunk, "command"), stamped=False)
@@ -88,7 +93,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def activate(self) -> None:
         """Start the writing thread."""
-        self._thread = threading.Thread(target=self._write_queue, name="journal")
+        self._thread = threading.Thread(target=write_queued, args=(self._queue, self._write), name="journal")
         self._thread.start()
 
     def deactivate(self) -> None:
@@ -121,7 +126,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _on_state(self, stamp_ns: int, state: NDArray[np.float32]) -> None:
         self._state_ns = stamp_ns
-        self._keep("states", stamp_ns, "state", stamp_ns, state)
+        self._keep("states", stamp_ns, "joints", stamp_ns, *self._joints.row(stamp_ns, state))
+
+    def _on_camera_info(self, topic: str, message: CameraInfo) -> None:
+        stamp_ns = messages.to_ns(message.header.stamp)
+        self._keep(topic[1:], stamp_ns, "message", topic, CAMERA_INFO, stamp_ns, serialize_message(message))
 
     def _on_sent(self, message: JointTrajectory) -> None:
         chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
@@ -175,19 +184,6 @@ class RecorderNode(LrmNode[RecorderConfig]):
             self.diagnostics.fault("queue", f"the disk at '{self.config.folder}' is too slow: messages are being lost")
 
     # -- writing -----------------------------------------------------------------------------------------------------
-
-    def _write_queue(self) -> None:
-        """Encode and write what is queued; runs in the recorder's own thread."""
-        kind = ""
-        while kind != "stop":
-            try:
-                kind, values = self._queue.get(timeout=1.0)
-            except queue.Empty:
-                self._write("sync", ())
-                continue
-            if kind != "stop":
-                self._write(kind, values)
-            self._queue.task_done()
 
     def _write(self, kind: str, values: tuple[Any, ...]) -> None:
         """Call one method of the journal's writer; a failure ends the episode, not the thread."""
@@ -264,8 +260,10 @@ class RecorderNode(LrmNode[RecorderConfig]):
         config = self.config
         folder = make_folder(config.folder, config.min_free_mb)
         name, source = (str(self.get_parameter(key).value) for key in ("episode_id", "source"))
-        path = folder / f"{name or time.strftime('%Y%m%d_%H%M%S') + f'_{time.time_ns() % 10**9:09d}'}.mcap"
-        return JournalWriter(path, task, self.contract, source, config.image_format, config.jpeg_quality)
+        name = name or time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
+        path = folder / f"{name}.mcap"
+        live = live_topics(self, self.contract)
+        return JournalWriter(path, task, self.contract, source, config.image_format, config.jpeg_quality, live)
 
     def _on_end(self, outcome: bool | None, response: Any) -> Any:
         """Finish the journal; the reply's message is its path, without success what was wrong and where it is."""

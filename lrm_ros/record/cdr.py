@@ -31,6 +31,16 @@ SCHEMAS = {
     "sensor_msgs/msg/CompressedImage": _SEPARATOR.join(
         ("std_msgs/Header header\nstring format\nuint8[] data", _HEADER, _TIME)
     ),
+    "sensor_msgs/msg/CameraInfo": _SEPARATOR.join(
+        (
+            "std_msgs/Header header\nuint32 height\nuint32 width\nstring distortion_model\nfloat64[] d\nfloat64[9] k\n"
+            "float64[9] r\nfloat64[12] p\nuint32 binning_x\nuint32 binning_y\nRegionOfInterest roi",
+            _HEADER,
+            _TIME,
+            "MSG: sensor_msgs/RegionOfInterest\nuint32 x_offset\nuint32 y_offset\nuint32 height\nuint32 width\n"
+            "bool do_rectify",
+        )
+    ),
     "sensor_msgs/msg/JointState": _SEPARATOR.join(
         (
             "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort",
@@ -145,14 +155,19 @@ def image(stamp_ns: int, frame_id: str, height: int, width: int, rgb: bytes | me
     return bytes(cdr.data)
 
 
-def joint_state(stamp_ns: int, names: Sequence[str], positions: Iterable[float]) -> bytes:
-    """Encode sensor_msgs/JointState; positions [rad]."""
+def joint_state(
+    stamp_ns: int,
+    names: Sequence[str],
+    positions: Iterable[float],
+    velocities: Iterable[float] = (),
+    efforts: Iterable[float] = (),
+) -> bytes:
+    """Encode sensor_msgs/JointState; [rad], [rad/s], [Nm]."""
     cdr = _Cdr()
     cdr.header(stamp_ns, "")
     cdr.strings(names)
-    cdr.f64s(positions)
-    cdr.f64s()
-    cdr.f64s()
+    for values in (positions, velocities, efforts):
+        cdr.f64s(values)
     return bytes(cdr.data)
 
 

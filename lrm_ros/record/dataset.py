@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from lrm_ros.contract import (
     load_contract,
     save_contract,
 )
+from lrm_ros.record.checksums import check_files, write_checksums
 from lrm_ros.record.rows import features_of, rows_of
 from lrm_ros.types import Episode, Frame, Observation, Step
 from lrm_ros.versions import create_dataset, make_scalars
@@ -148,19 +150,22 @@ def write_dataset(
     _fix_statistics(writing / "meta/stats.json", moments, rewards)
     save_contract(contract, writing)
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
+    write_checksums(writing)
     os.rename(writing, root)
     return root
 
 
 @contextlib.contextmanager
 def _quiet_bars() -> Iterator[None]:
-    """Disable the datasets library's progress bar of every episode."""
+    """Disable the datasets library's progress bar of every episode, and LeRobot 0.4's warning of each bool column."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
     before = is_progress_bar_enabled()
     disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Converting input from bool", RuntimeWarning)
+            yield
     finally:
         if before:
             enable_progress_bar()
@@ -199,10 +204,8 @@ def load_into_ram(root: str | Path) -> list[Episode]:
 
     Raises:
         FileNotFoundError: no data set there, or an unfinished one.
-        ValueError: the files contradict each other.
+        ValueError: the files are damaged, or contradict each other; names the data set or the file.
     """
-    import pyarrow.parquet as pq
-
     root = Path(root)
     if not is_complete(root):
         half = root.with_name(root.name + ".writing")
@@ -210,6 +213,22 @@ def load_into_ram(root: str | Path) -> list[Episode]:
         raise FileNotFoundError(
             f"'{root}' is no finished data set (meta/info.json, {EPISODES_FILE}, {CONTRACT_FILE}){why}"
         )
+    check_files(root)
+    try:
+        return _load(root)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Arrow, OpenCV and PyAV meet damage with any
+        if str(root) in str(error):
+            raise ValueError(str(error)) from error
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"data set '{root}' is damaged ({what}); write it again from its journals") from error
+
+
+def _load(root: Path) -> list[Episode]:
+    """Read the files of a finished data set; what is wrong with them may raise anything."""
+    import pyarrow.parquet as pq
+
     contract = load_contract(root)
     about = json.loads((root / EPISODES_FILE).read_text())
     features = json.loads((root / "meta/info.json").read_text())["features"]

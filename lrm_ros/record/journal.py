@@ -3,77 +3,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import os
 import struct
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.config import RobotContract
-from lrm_ros.config_files import from_dict
+from lrm_ros.record.info import JournalError, JournalInfo, info_of
 from lrm_ros.record.recover import recover
-from lrm_ros.record.writer import FAULTY, JournalWriter
+from lrm_ros.record.writer import JournalWriter
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step, Unscored
 
 if TYPE_CHECKING:
     from mcap.reader import McapReader
+    from mcap_ros2.decoder import DecoderFactory
+
+_FOOTER = struct.Struct("<BQQQI8s")  # opcode, length, start of the index, of its offsets, checksum, magic
+_READ = ("/joint_states", "/joint_command_sent", "/joint_command", "/policy/wish", "/reward")
 
 __all__ = [
     "JournalError", "JournalInfo", "JournalWriter", "iter_frames", "last_frames", "read_info", "read_journal", "recover"
 ]  # fmt: skip
-
-
-class JournalError(ValueError):
-    """A journal that cannot be read; the message names the file and the cure."""
-
-
-@dataclass(frozen=True)
-class JournalInfo:
-    """Metadata of a journal, readable without its messages.
-
-    Attributes:
-        episode_id: unique name, the stem of the file.
-        task: language instruction.
-        source: who acted: ``"policy"``, ``"teleop"``, ``"expert"``.
-        contract: joints, limits, cameras and control rate of the robot.
-        outcome: success as judged by a person, ``None`` if nobody said.
-        recovered: salvaged from an unfinished file.
-        notes: further text values given to ``finish``.
-    """
-
-    episode_id: str
-    task: str
-    source: str
-    contract: RobotContract
-    outcome: bool | None = None
-    recovered: bool = False
-    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-def _info(path: Path, records: Iterator[Any]) -> JournalInfo:
-    """Build the info from the file's metadata records."""
-    metadata: dict[str, dict[str, str]] = {}
-    for record in records:
-        metadata.setdefault(record.name, {}).update(record.metadata)
-    try:
-        about, end = metadata["episode"], dict(metadata.get("end", {}))
-    except KeyError:
-        raise JournalError(
-            f"'{path}' is an MCAP file but no journal of lrm_ros: it has no 'episode' metadata"
-        ) from None
-    outcome = end.pop("outcome", "")
-    recovered = end.pop("recovered", "") == "true"
-    contract = from_dict(RobotContract, json.loads(about["contract"]), f"{path}: contract")
-    judged = None if not outcome else outcome == "true"
-    name = path.name.removesuffix(FAULTY).removesuffix(".mcap")
-    return JournalInfo(name, about["task"], about["source"], contract, judged, recovered, end)
 
 
 @dataclass(frozen=True)
@@ -106,7 +63,8 @@ def last_frames(path: str | Path, camera: str, n: int) -> list[Frame]:
     if not messages:
         cameras = ", ".join(spec.name for spec in found.info.contract.cameras)
         raise JournalError(f"journal '{path}' has no frames of camera '{camera}'; its contract names: {cameras}")
-    return [to_frame(message, camera) for message in messages]
+    with _usable(path):
+        return [to_frame(message, camera) for message in messages]
 
 
 def iter_frames(path: str | Path, camera: str) -> Iterator[tuple[Frame, int]]:
@@ -117,9 +75,25 @@ def iter_frames(path: str | Path, camera: str) -> Iterator[tuple[Frame, int]]:
     """
     path = Path(path)
     topics = [f"/{camera}/image_raw/compressed", f"/{camera}/image_raw"]
-    with _opened(path) as reader:
-        for _, _, message, decoded in reader.iter_decoded_messages(topics):
-            yield to_frame(decoded, camera), message.log_time
+    with _opened(path) as (reader, decoders):
+        info = info_of(path, reader.iter_metadata())
+        live = [info.topics.get(topic, topic) for topic in topics]
+        missing = _count(reader, live)
+        for schema, channel, message in reader.iter_messages(live):
+            missing -= 1
+            with _usable(path):
+                frame = to_frame(_decode(decoders, schema, channel, message), camera)
+            yield frame, message.log_time
+        if missing > 0:
+            raise ValueError(f"{missing} messages of its index are not there")
+
+
+def _count(reader: McapReader, topics: Sequence[str]) -> int:
+    """Return how many messages a file's index counts on some topics, 0 if it does not say."""
+    if (summary := reader.get_summary()) is None or summary.statistics is None:
+        return 0
+    counts = summary.statistics.channel_message_counts
+    return sum(counts.get(number, 0) for number, channel in summary.channels.items() if channel.topic in topics)
 
 
 def to_frame(message: Any, camera: str) -> Frame:
@@ -159,6 +133,12 @@ def read_journal(path: str | Path, hold_frames: bool = False) -> Episode:
     """
     path = Path(path)
     found = _read(path, topics=None)
+    with _usable(path):
+        return _episode(path, found, hold_frames)
+
+
+def _episode(path: Path, found: Topics, hold_frames: bool) -> Episode:
+    """Join the messages of a journal; see :func:`read_journal`."""
     info, messages = found.info, found.messages
     joints = info.contract.joints
     sent = messages.get("/joint_command_sent", [])
@@ -206,6 +186,11 @@ def read_journal(path: str | Path, hold_frames: bool = False) -> Episode:
         final_rewards = answers.at(newest)
     hz, outcome = info.contract.control_hz, info.outcome
     return Episode(info.episode_id, info.task, steps, hz, outcome, info.source, final, final_rewards)
+
+
+def _is_read(topic: str) -> bool:
+    """Return whether an episode is made of what is on a topic; the rest is for players and people."""
+    return topic in _READ or topic.endswith(("/image_raw", "/image_raw/compressed"))
 
 
 def _frames(messages: Mapping[str, list[Any]], camera: str) -> list[Frame]:
@@ -273,41 +258,93 @@ class _Answers:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[McapReader]:
-    """Open a journal; every error becomes a JournalError that names the file and the cure."""
-    from mcap.exceptions import McapError
+def _usable(path: Path) -> Iterator[None]:
+    """Make a JournalError of what is wrong with the content of messages; the file itself is whole."""
+    try:
+        yield
+    except JournalError as error:
+        if str(path) in str(error):
+            raise
+        raise JournalError(f"journal '{path}': {error}; leave it out, or record the episode again") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise JournalError(
+            f"journal '{path}': a message does not hold what it should ({what}); leave it out, or record the episode "
+            "again"
+        ) from error
+
+
+def _decode(decoders: DecoderFactory, schema: Any, channel: Any, message: Any) -> Any:
+    """Return a decoded message.
+
+    Raises:
+        JournalError: it is not what its schema says; names the topic.
+    """
+    try:
+        decoder = decoders.decoder_for(channel.message_encoding, schema)
+        if decoder is None:
+            raise ValueError(f"encoding '{channel.message_encoding}'")
+        return decoder(message.data)
+    except Exception as error:  # what mcap_ros2 raises of odd bytes is anything
+        what = f"{type(error).__name__}: {error}"
+        raise JournalError(f"a message on '{channel.topic}' cannot be decoded ({what})") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[McapReader, DecoderFactory]]:
+    """Open a journal; damage of the file becomes a JournalError that names the file and the cure."""
     from mcap.reader import make_reader
-    from mcap.stream_reader import CRCValidationError
     from mcap_ros2.decoder import DecoderFactory
 
     if not path.is_file():
         unfinished = path.with_name(path.name + ".part")
         cure = f"only the unfinished '{unfinished}' is there: python -m lrm_ros.record.recover '{unfinished}'"
         raise JournalError(f"journal '{path}' does not exist" + (f"; {cure}" if unfinished.is_file() else ""))
-    wrong = (McapError, CRCValidationError, struct.error, ValueError, KeyError, IndexError, OSError, AssertionError)
     try:
         with path.open("rb") as stream:
-            yield make_reader(stream, validate_crcs=True, decoder_factories=[DecoderFactory()])
+            _check_summary(stream)
+            yield make_reader(stream, validate_crcs=True), DecoderFactory()
     except JournalError:
         raise
-    except wrong as error:
+    except PermissionError as error:
+        raise JournalError(f"journal '{path}' may not be read ({error.strerror}); change its permissions") from error
+    except Exception as error:  # mcap meets damaged bytes with any
         cure = f"salvage it with: python -m lrm_ros.record.recover '{path}'"
         raise JournalError(
             f"journal '{path}' is corrupt or cut off ({type(error).__name__}: {error}); {cure}"
         ) from error
 
 
+def _check_summary(stream: BinaryIO) -> None:
+    """Raise ValueError if the file's index is not what was written: the reader of mcap trusts it unseen."""
+    size = stream.seek(0, os.SEEK_END)
+    if size >= _FOOTER.size:
+        stream.seek(size - _FOOTER.size)
+        opcode, _, start, _, checksum, _ = _FOOTER.unpack(stream.read())
+        if opcode == 2 and checksum and start < size:  # of a file that is cut off this is something else
+            stream.seek(start)
+            if zlib.crc32(stream.read(size - start - 12)) != checksum:  # up to itself, before the magic
+                raise ValueError("its index does not have the checksum that was written")
+    stream.seek(0)
+
+
 def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> Topics:
     """Read info and messages; ``newest`` takes only the last n of the topics."""
     messages: dict[str, list[Any]] = {}
-    with _opened(path) as reader:
-        info = _info(path, reader.iter_metadata())
-        if topics != []:
-            for _, channel, _, decoded in reader.iter_decoded_messages(topics, reverse=newest is not None):
-                messages.setdefault(channel.topic, []).append(decoded)
-                if newest is not None and len(messages[channel.topic]) == newest:
-                    break
-    for topic, found in messages.items():
-        if topic != "/task":
+    with _opened(path) as (reader, decoders):
+        info = info_of(path, reader.iter_metadata())
+        live = None if topics is None else [info.topics.get(topic, topic) for topic in topics]
+        name_of = {name: topic for topic, name in info.topics.items()}
+        taken = reader.iter_messages(live, reverse=newest is not None) if live != [] else ()
+        for schema, channel, message in taken:
+            topic = name_of.get(channel.topic, channel.topic)
+            if topics is None and not _is_read(topic):
+                continue
+            with _usable(path):
+                messages.setdefault(topic, []).append(_decode(decoders, schema, channel, message))
+            if newest is not None and len(messages[topic]) == newest:
+                break
+    for found in messages.values():
+        with _usable(path):
             found.sort(key=stamp)  # they lie in the order of receipt
     return Topics(info, messages)

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import struct
 import sys
 from pathlib import Path
+
+from lrm_ros.record.info import RECOVERED
 
 
 def recover(path: str | Path) -> Path:
@@ -23,9 +24,8 @@ def recover(path: str | Path) -> Path:
         FileExistsError: the result is there already.
         ValueError: nothing readable.
     """
-    from mcap.exceptions import McapError
     from mcap.records import Channel, Message, Metadata, Schema
-    from mcap.stream_reader import CRCValidationError, StreamReader
+    from mcap.stream_reader import StreamReader
     from mcap.writer import CompressionType, Writer
 
     path = Path(path)
@@ -48,7 +48,7 @@ def recover(path: str | Path) -> Path:
                 record = next(records)
             except StopIteration:
                 break
-            except (McapError, CRCValidationError, struct.error, ValueError, AssertionError):
+            except Exception:  # mcap meets damaged bytes with any
                 break  # here the file is cut off or damaged; everything before is kept
             if isinstance(record, Metadata):
                 writer.add_metadata(record.name, record.metadata)
@@ -57,14 +57,14 @@ def recover(path: str | Path) -> Path:
                 schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
             elif isinstance(record, Channel) and record.id not in channels and record.schema_id in schemas:
                 channels[record.id] = writer.register_channel(
-                    record.topic, record.message_encoding, schemas[record.schema_id]
+                    record.topic, record.message_encoding, schemas[record.schema_id], dict(record.metadata)
                 )
             elif isinstance(record, Message) and record.channel_id in channels:
                 writer.add_message(
                     channels[record.channel_id], record.log_time, record.data, record.publish_time, record.sequence
                 )
                 count += 1
-        writer.add_metadata("end", {"recovered": "true"})
+        writer.add_metadata("end", RECOVERED)
         writer.finish()
     if not count or not about:
         unfinished.unlink()

@@ -28,10 +28,10 @@ class Steps:
         """Note a message, given as the journal's writer gets it; of other kinds than these three nothing is noted.
 
         Args:
-            kind: ``"state"``, ``"sent"`` (a step) or ``"frame"``.
+            kind: ``"state"`` or ``"joints"``, ``"sent"`` (a step) or ``"frame"``.
             values: the stamp [ns] and more, or the frame.
         """
-        if kind == "state":
+        if kind in ("state", "joints"):
             self._states.append(values[0])
         elif kind == "sent":
             self._sent.append(values[0])

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import to_dict
 from lrm_ros.record import cdr
+from lrm_ros.record.info import FAULTY, FORMAT, sealed
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 
 IMAGE_FORMATS = ("jpeg", "png", "raw")
 SYNC_S = 1.0  # a kill loses no more than this
-FAULTY = ".faulty"  # follows the name of a journal whose recording was not good
 
 
 def make_folder(folder: str | Path, min_free_mb: int) -> Path:
@@ -69,6 +69,7 @@ class JournalWriter:
         source: str,
         image_format: str = "jpeg",
         jpeg_quality: int = 95,
+        topics: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         """Open ``path`` + ``.part``; an older ``.part`` of the same name is replaced.
 
@@ -79,6 +80,7 @@ class JournalWriter:
             source: ``"policy"``, ``"teleop"`` or ``"expert"``.
             image_format: ``"jpeg"``, ``"png"`` (lossless) or ``"raw"``.
             jpeg_quality: 1 to 100.
+            topics: this package's name of a topic -> (its name now, what its publishers offer as rosbag2 writes it).
 
         Raises:
             ValueError: wrong name or image format.
@@ -100,12 +102,16 @@ class JournalWriter:
         self._image_format, self._jpeg_quality = image_format, jpeg_quality
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = self.part.open("wb")
-        # JPEG does not compress further; the rest is small.
-        self._writer = Writer(self._stream, compression=CompressionType.NONE)
+        # JPEG and PNG do not compress further; the rest is small.
+        compression = CompressionType.ZSTD if image_format == "raw" else CompressionType.NONE
+        self._writer = Writer(self._stream, compression=compression)
         self._writer.start(profile="ros2", library="lrm_ros")
         self._channels: dict[str, int] = {}
-        about = {"episode_id": self.episode_id, "task": task, "source": source}
-        self._writer.add_metadata("episode", {**about, "contract": json.dumps(to_dict(contract))})
+        self._topics = topics or {}
+        names = {name: live for name, (live, _) in self._topics.items() if live != name}
+        about = {"format": str(FORMAT), "episode_id": self.episode_id, "task": task, "source": source}
+        about["topics"] = json.dumps(names)
+        self._writer.add_metadata("episode", sealed({**about, "contract": json.dumps(to_dict(contract))}))
         self._synced = time.monotonic()
         self._unwritten_task: str | None = task  # written with the first stamp, so that the timeline starts there
 
@@ -116,7 +122,9 @@ class JournalWriter:
             self._write("/task", "std_msgs/msg/String", stamp_ns, cdr.string(task), received_ns)
         if topic not in self._channels:
             schema_id = self._writer.register_schema(schema, "ros2msg", cdr.SCHEMAS[schema].encode())
-            self._channels[topic] = self._writer.register_channel(topic, "cdr", schema_id)
+            live, offered = self._topics.get(topic, (topic, ""))
+            metadata = {"offered_qos_profiles": offered} if offered else {}
+            self._channels[topic] = self._writer.register_channel(live, "cdr", schema_id, metadata)
         log_ns = stamp_ns if received_ns is None else received_ns
         self._writer.add_message(self._channels[topic], log_ns, data, stamp_ns, self.counts.get(topic, 0))
         self.counts[topic] = self.counts.get(topic, 0) + 1
@@ -150,8 +158,24 @@ class JournalWriter:
 
     def state(self, stamp_ns: int, positions: Iterable[float], received_ns: int | None = None) -> None:
         """Append joint positions (D,) [rad]."""
-        data = cdr.joint_state(stamp_ns, self.contract.joints, positions)
+        self.joints(stamp_ns, self.contract.joints, positions, (), (), received_ns)
+
+    def joints(
+        self,
+        stamp_ns: int,
+        names: Sequence[str],
+        positions: Iterable[float],
+        velocities: Iterable[float],
+        efforts: Iterable[float],
+        received_ns: int | None = None,
+    ) -> None:
+        """Append a joint state with the contract's joints and others [rad, rad/s, Nm]; no velocity or effort: empty."""
+        data = cdr.joint_state(stamp_ns, names, positions, velocities, efforts)
         self._write("/joint_states", "sensor_msgs/msg/JointState", stamp_ns, data, received_ns)
+
+    def message(self, topic: str, schema: str, stamp_ns: int, data: bytes, received_ns: int | None = None) -> None:
+        """Append a message that is encoded already, e.g. ``sensor_msgs/msg/CameraInfo``, one of ``cdr.SCHEMAS``."""
+        self._write(topic, schema, stamp_ns, data, received_ns)
 
     def _trajectory(self, topic: str, stamp_ns: int, actions: list[list[float]], received_ns: int | None) -> None:
         data = cdr.joint_trajectory(stamp_ns, self.contract.joints, actions, self.contract.dt_s)
@@ -192,7 +216,7 @@ class JournalWriter:
                 for an episode by accident; with a number if there is one already.
         """
         text = "" if outcome is None else str(outcome).lower()
-        self._writer.add_metadata("end", {"outcome": text, **(notes or {})})
+        self._writer.add_metadata("end", sealed({"outcome": text, **(notes or {})}))
         self._writer.finish()
         self._stream.flush()
         os.fsync(self._stream.fileno())

@@ -19,6 +19,7 @@ ERRORS = {1: "voltage", 2: "position sensor", 4: "heat", 8: "over-current", 16: 
 LIMP = 4 | 8 | 2  # of them those that take a servo's torque
 # The answers to a read that failed may come for so long [s].
 LATE_S = 2.0
+ATTEMPTS = 3  # to connect
 ASLEEP_S = 0.005  # one of the driver's attempts at reading sleeps so long at most [s]
 _MORE = 13  # a read asks for so many bytes more at most: from Present_Position on what the servo feels, up to 71
 _LENGTH = 3  # where a packet has the number of its bytes that follow
@@ -44,6 +45,23 @@ class Health:
 def error_names(bits: int) -> str:
     """Return the names of error bits, e.g. ``"heat, overload"``."""
     return ", ".join(name for bit, name in ERRORS.items() if bits & bit) or f"error {bits}"
+
+
+def connect(robot: Any) -> None:
+    """Connect a robot of LeRobot's; nobody is asked for a calibration.
+
+    The driver asks each servo once whether it is there. One answer that a busy host takes too late is no missing servo:
+    it is tried again. Raises what the driver does at the last of ``ATTEMPTS``.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            robot.connect(calibrate=False)
+            return
+        except (ConnectionError, RuntimeError):
+            if not left or not hasattr(robot, "bus"):
+                raise
+            with contextlib.suppress(Exception):
+                robot.bus.port_handler.closePort()
 
 
 class Servos:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig
 from lrm_ros.errors import one_line
-from lrm_ros.robot.feetech import Servos
+from lrm_ros.robot.feetech import Servos, connect
 from lrm_ros.robot.feetech_check import check_calibration_file, check_port, check_servos
 
 # A joint whose calibrated range ends further than this from its limit was not moved through its range [rad].
@@ -91,7 +91,7 @@ class LeRobotArm:
         if type(bus).__name__ == "FeetechMotorsBus":
             self._prepare(robot, bus, words)
         with self._lines(robot):
-            robot.connect(calibrate=False)
+            connect(robot)
         if self.servos is None and not robot.is_calibrated:
             robot.disconnect()
             raise ValueError(

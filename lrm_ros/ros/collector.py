@@ -221,7 +221,13 @@ def read_verdicts(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "verdicts.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     repair_lines(path)
-    return {row["episode_id"]: row for row in read_lines(path)}
+    verdicts = {}
+    for row in read_lines(path):
+        kinds = (type(row.get("episode_id")), type(row.get("keep")), type(row.get("done_ns", 0)))
+        if kinds != (str, bool, int):
+            raise ValueError(f"'{path}' has a line that is no verdict: {row}; delete it, its journal is judged again")
+        verdicts[row["episode_id"]] = row
+    return verdicts
 
 
 def kept_any(folder: Path) -> bool:

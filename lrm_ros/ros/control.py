@@ -138,15 +138,24 @@ class Control:
     def restart(self, node: str, values: Mapping[str, Any]) -> None:
         """Give a lifecycle node its parameters and make it active, whatever state it is in; raises as ``trigger``."""
         while (state := self._call(f"{node}/get_state", GetState.Request()).current_state.id) in _DOWN:
-            self._change(node, _DOWN[state])
+            self.change(node, _DOWN[state])
         self.set(node, values)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            self._change(node, transition)
+            self.change(node, transition)
 
-    def _change(self, node: str, transition: int) -> None:
+    def change(self, node: str, transition: int) -> None:
+        """Make a lifecycle node's transition; raises as :meth:`trigger`."""
         request = ChangeState.Request(transition=Transition(id=transition))
         if not self._call(f"{node}/change_state", request).success:
             raise EpisodeError(f"node '{node}' could not be started; its own output says why")
+
+    def wait_state(self, node: str, state: int, timeout_s: float = 120.0) -> None:
+        """Wait until a lifecycle node is in a state; raises as :meth:`trigger`."""
+        deadline = time.monotonic() + timeout_s
+        while (now := self._call(f"{node}/get_state", GetState.Request()).current_state).id != state:
+            if time.monotonic() > deadline:
+                raise EpisodeError(f"node '{node}' is {now.label} after {timeout_s:.0f} s; its own output says why")
+            time.sleep(0.1)
 
     @staticmethod
     def _agreed(service: str, response: Any) -> str:

@@ -100,7 +100,11 @@ class Streams:
         self._add(topic, take, stream, depth, stamped, cause.name if cause else "")
 
     def listen_states(
-        self, callback: Callable[[int, NDArray[np.float32]], Any], hz: float = 0.0, depth: int | None = None
+        self,
+        callback: Callable[[int, NDArray[np.float32]], Any],
+        hz: float = 0.0,
+        depth: int | None = None,
+        whole: Callable[[JointState], Any] = lambda _: None,
     ) -> None:
         """Subscribe to ``joint_states``, whole or in parts, with more joints than the contract's or not.
 
@@ -108,11 +112,13 @@ class Streams:
             callback: called with stamp [ns] and (D,) positions in the contract's order [rad].
             hz: as for :meth:`listen`.
             depth: as for :meth:`listen`.
+            whole: called before with each message as it came.
         """
         states = JointStates(self._node.contract)
 
         def take(message: JointState) -> bool:
             stamp_ns = messages.to_ns(message.header.stamp)
+            whole(message)
             state = states.add(stamp_ns, message.name, message.position, time.monotonic())
             if state is None:
                 return False

@@ -73,14 +73,24 @@ def test_reward_is_read_by_ros():
     assert _is_read_by_ros_as(ours, from_rewards(rewards, "front"))
 
 
+def from_camera_info():
+    from sensor_msgs.msg import CameraInfo
+
+    message = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.1] * 5, k=[1.5] * 9)
+    message.roi.width = 7
+    return message
+
+
 def test_mcap_ros2_decodes_every_schema():
     from mcap_ros2._dynamic import generate_dynamic
+    from rclpy.serialization import serialize_message
 
     examples = {
         "std_msgs/msg/String": cdr.string("x"),
         "sensor_msgs/msg/Image": cdr.image(1, "f", 1, 2, bytes(6)),
         "sensor_msgs/msg/CompressedImage": cdr.compressed_image(1, "f", "png", b"abc"),
-        "sensor_msgs/msg/JointState": cdr.joint_state(1, JOINTS, [1, 2, 3]),
+        "sensor_msgs/msg/CameraInfo": serialize_message(from_camera_info()),
+        "sensor_msgs/msg/JointState": cdr.joint_state(1, JOINTS, [1, 2, 3], [4, 5, 6], [7, 8, 9]),
         "trajectory_msgs/msg/JointTrajectory": cdr.joint_trajectory(1, JOINTS, [[1, 2, 3]], 0.1),
         "diagnostic_msgs/msg/DiagnosticArray": cdr.diagnostic_array(1, "f", [(0, "a", "b", {"c": "d"})]),
     }
@@ -88,3 +98,5 @@ def test_mcap_ros2_decodes_every_schema():
     for name, data in examples.items():
         message = generate_dynamic(name, cdr.SCHEMAS[name])[name](data)
         assert message is not None
+        if name.endswith("CameraInfo"):
+            assert (message.width, list(message.k), message.roi.width) == (640, [1.5] * 9, 7)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's real driver of an emulated SO-101 as our arm: angles, what is refused at connect, what is never silent."""
+"""LeRobot's real driver of an emulated SO-101 as our arm: angles, motion, and what is never silent."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 
@@ -59,16 +58,6 @@ def wire(server):
     return server.buses["follower"].wire
 
 
-def refused(config, contract=CONTRACT) -> str:
-    arm = LeRobotArm(config, contract)
-    with pytest.raises(ValueError) as info:
-        arm.connect()
-    arm.close()
-    text = str(info.value)
-    assert "\n" not in text, "one line"
-    return text
-
-
 @needs_driver
 def test_another_type_and_unknown_options_say_what_there_is():
     with pytest.raises(ValueError, match=r"LeRobot knows no robot 'so102'; arm.type is one of .*so101_follower"):
@@ -119,82 +108,6 @@ def test_limits_are_those_that_the_calibration_leaves(server, tmp_path, config):
     assert arm.contract.upper[0] == pytest.approx(CONTRACT.upper[0] - 0.05, abs=0.002)
     assert arm.contract.upper[4:] == CONTRACT.upper[4:]
     arm.close()
-
-
-# -- what is refused at connect --------------------------------------------------------------------------------------
-
-
-@needs_driver
-def test_a_port_that_is_not_there(tmp_path, server):
-    assert "serial port '/dev/none' does not exist; there" in refused(settings("/dev/none", tmp_path))
-    assert "no serial port is given" in refused(settings("", tmp_path))
-    other = tmp_path / "file"
-    other.touch()
-    assert "no connection with the arm" in refused(settings(str(other), tmp_path))
-
-
-@needs_driver
-def test_servos_that_are_missing(config, servos):
-    servos[2].connected = servos[4].connected = False
-    assert "no answer of elbow_flex (id 3), wrist_roll (id 5); check the cable" in refused(config)
-    for servo in servos:
-        servo.connected = False
-    assert "no servo answers" in refused(config)
-
-
-@needs_driver
-def test_servos_of_another_kind(config, servos):
-    servos[3].memory.save("Model_Number", 1029)
-    assert "servo 4 (wrist_flex)" in refused(config)
-    servos[3].memory.save("Model_Number", 777)
-    servos[1].memory.save("Firmware_Minor_Version", 9)
-    assert "shoulder_pan 3.10, shoulder_lift 3.9" in refused(config)
-
-
-@needs_driver
-def test_a_calibration_that_is_missing_or_another(config, server, servos, tmp_path):
-    servos[0].memory.save("Homing_Offset", 77)
-    assert "shoulder_pan is calibrated otherwise than its file says" in refused(config)
-    path = tmp_path / "follower.json"
-    path.unlink()
-    text = refused(config)
-    assert f"'{path}' does not exist; calibrate the arm ('lerobot-calibrate --robot.type=so101_follower" in text
-
-
-@needs_driver
-def test_a_range_that_does_not_reach_the_limits(config, server, tmp_path):
-    calibrate(server, tmp_path, margin=-0.3)
-    assert "shoulder_pan is calibrated from -1.62 to 1.62 rad, the contract's limits are -1.91986" in refused(config)
-
-
-@needs_driver
-def test_a_wrong_supply_and_errors_that_stay(config, server, servos):
-    server.buses["follower"].arm.supply = 12.0
-    wait_until(lambda: servos[0].memory["Present_Voltage"] > 115, "felt")
-    assert "shoulder_pan has 12.0 V, allowed are 4.0 to 8.0 V" in refused(config)
-    server.buses["follower"].arm.supply = 7.4
-    wait_until(lambda: not any(servo.memory["Status"] for servo in servos), "good again")
-    servos[5].trip_overload()
-    servos[1].forced_temperature = 85.0
-    wait_until(lambda: servos[1].memory["Status"], "hot")
-    text = refused(config)
-    assert "shoulder_lift heat; gripper overload (shoulder_lift 85 degrees)" in text and "power off and on" in text
-
-
-@needs_driver
-def test_a_refused_arm_keeps_its_torque_as_it_was(config, servos, server):
-    arm = LeRobotArm(config, CONTRACT)
-    arm.connect()
-    arm.close()
-    servos[5].trip_overload()
-    refused(config)
-    assert [servo.memory["Torque_Enable"] for servo in servos] == [1] * 6
-
-
-@needs_driver
-def test_a_contract_of_another_robot(config):
-    other = dataclasses.replace(CONTRACT, joints=(*JOINTS[:5], "claw"))
-    assert "has joints shoulder_pan" in refused(config, other)
 
 
 # -- what is never silent --------------------------------------------------------------------------------------------
@@ -257,8 +170,7 @@ def test_answers_that_come_during_a_later_read_are_passed_over(arm, server, wire
         return observe()
 
     arm._robot.get_observation = second_try_later
-    still = [0, 4]  # joints that do not fall
-    assert arm.read()[1][still] == pytest.approx(np.array(angles(server))[still], abs=3 * STEP)
+    assert arm.read()[1][[0, 4]] == pytest.approx(np.array(angles(server))[[0, 4]], abs=3 * STEP), "they do not fall"
     assert arm.servos.late == 1, "the first one tells"
 
 
@@ -320,10 +232,16 @@ def test_the_servos_say_how_they_are(arm, server, servos):
     with server.lock:
         servos[1].forced_temperature = 60.0
         server.buses["follower"].arm.supply = 7.0
-    wait_until(lambda: [arm.poll() for _ in range(9)] and arm.servos.health.celsius["shoulder_lift"] == 60, "felt")
+
+    def felt() -> bool:
+        for _ in range(9):
+            arm.poll()
+        health = arm.servos.health
+        return health.celsius["shoulder_lift"] == 60 and abs(health.volts["gripper"] - 7.0) < 0.2
+
+    wait_until(felt, "felt")
     health = arm.servos.health
-    assert health.volts["gripper"] == pytest.approx(7.0, abs=0.2)
-    assert set(health.load) == set(JOINTS) and all(abs(load) < 1 for load in health.load.values())
+    assert set(health.load) == set(JOINTS) and all(abs(load) <= 1 for load in health.load.values())
     assert set(health.errors.values()) == {0}
 
 

@@ -12,6 +12,10 @@ A run may have been stopped anywhere: every part may be absent and is then named
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,10 +126,10 @@ def read_run(path: Path) -> Run:
     if not path.is_dir():
         raise FileNotFoundError(f"run folder '{path}' does not exist; give the folder that 'lrm up self_improve' wrote")
     missing: list[str] = []
-    config = _json(path / "config.json")
+    config = _config(path / "config.json")
     if config is None:
         missing.append("config.json: settings, versions and commit are not known")
-    stages = _lines(path / "stages.jsonl", missing)
+    stages = _stages(path / "stages.jsonl", missing)
     demonstrations = _collection(path / "demonstrations", None, missing)
     folders = sorted(folder for folder in path.glob("iter_[0-9][0-9][0-9]") if folder.is_dir())
     found = [_collection(folder, int(folder.name[-3:]), missing) for folder in folders]
@@ -154,6 +158,52 @@ def read_run(path: Path) -> Run:
     return Run(path, config or {}, task, tuple(stages), demonstrations, iterations, evaluations, losses, missing)
 
 
+@contextmanager
+def _shape_of(path: Path) -> Iterator[None]:
+    """Say which file does not hold what the improver writes, and the cure."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        if str(path) in str(error):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"'{path}' does not hold what the improver wrote ({what}); restore it, or delete it to report without"
+        ) from error
+
+
+def _of(value: Any, *kinds: type) -> Any:
+    """Return a value of one of these types and finite; raise TypeError for another."""
+    if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError(f"{value!r} is no {' or '.join(kind.__name__ for kind in kinds)}")
+    return value
+
+
+def _config(path: Path) -> dict[str, Any] | None:
+    """Return the settings of a run, None if they are absent; what the report reads of them is checked."""
+    values = _json(path)
+    if values is None:
+        return None
+    with _shape_of(path):
+        settings = _of(_of(values, dict).get("improver", {}), dict)
+        if not 0 <= _of(settings.get("iterations", 0), int) <= 1000:
+            raise ValueError(f"iterations is {settings['iterations']}")
+        _of(settings.get("judge_threshold", 0.0), int, float)
+        for camera in _of(_of(values.get("contract", {}), dict).get("cameras", []), list):
+            _of(camera["name"], str)
+        json.dumps(values, allow_nan=False)
+    return values
+
+
+def _stages(path: Path, missing: list[str]) -> list[dict[str, Any]]:
+    """Return the finished stages."""
+    rows = _lines(path, missing)
+    with _shape_of(path):
+        for row in rows:
+            _of(row["stage"], str), _of(row["iteration"], int, type(None)), _of(row["seconds"], int, float)
+    return rows
+
+
 def _json(path: Path) -> Any:
     """Return the content of a JSON file, None if it is absent."""
     if not path.is_file():
@@ -170,22 +220,27 @@ def _lines(path: Path, missing: list[str]) -> list[dict[str, Any]]:
 def _collection(folder: Path, index: int | None, missing: list[str]) -> Collection | None:
     """Return the judged attempts of a folder, None if there are none."""
     # A resumed run may judge an episode again; the last word counts, as it does in the loop.
-    verdicts = {row["episode_id"]: row for row in _lines(folder / "verdicts.jsonl", missing)}
+    file = folder / "verdicts.jsonl"
+    with _shape_of(file):
+        verdicts = {_of(row["episode_id"], str): row for row in _lines(file, missing)}
     if not verdicts:
         return None
-    outcomes = {row["episode_id"]: bool(row["success"]) for row in _lines(folder / "truth.jsonl", missing)}
-    attempts = tuple(
-        Attempt(
-            episode_id,
-            int(row["seed"]),
-            bool(row["keep"]),
-            None if row["score"] is None or row["score"] != row["score"] else float(row["score"]),
-            row["reason"],
-            outcomes.get(episode_id),
-            folder / "episodes" / f"{episode_id}.mcap",
+    truth = folder / "truth.jsonl"
+    with _shape_of(truth):
+        outcomes = {_of(row["episode_id"], str): _of(row["success"], bool) for row in _lines(truth, missing)}
+    with _shape_of(file):
+        attempts = tuple(
+            Attempt(
+                episode_id,
+                _of(row["seed"], int),
+                _of(row["keep"], bool),
+                None if row["score"] is None or row["score"] != row["score"] else float(_of(row["score"], int, float)),
+                _of(row["reason"], str),
+                outcomes.get(episode_id),
+                folder / "episodes" / f"{episode_id}.mcap",
+            )
+            for episode_id, row in verdicts.items()
         )
-        for episode_id, row in verdicts.items()
-    )
     unknown = sum(attempt.success is None for attempt in attempts)
     if unknown:
         missing.append(
@@ -198,14 +253,20 @@ def _collection(folder: Path, index: int | None, missing: list[str]) -> Collecti
 def _evaluation(path: Path) -> Evaluation:
     """Return an evaluation, checked."""
     values = _json(path)
-    seeds, success = values.get("seeds", []), values.get("success", [])
+    with _shape_of(path):
+        seeds, success = (
+            [_of(item, int, bool) for item in _of(values.get(name, []), list)] for name in ("seeds", "success")
+        )
+        if wrong := set(success) - {0, 1}:
+            raise ValueError(f"{wrong.pop()} is neither success nor failure")
+        policy, seconds = _of(values["policy"], str), _of(values.get("seconds"), int, float, type(None))
     if not seeds or len(seeds) != len(success) or len(set(seeds)) != len(seeds):
         raise ValueError(
             f"'{path}' has {len(set(seeds))} different seeds and {len(success)} outcomes; each seed needs exactly one: "
             "delete the file and evaluate again"
         )
     outcomes = {int(seed): bool(one) for seed, one in zip(seeds, success, strict=True)}
-    return Evaluation(str(values["policy"]), outcomes, values.get("seconds"))
+    return Evaluation(policy, outcomes, seconds)
 
 
 def _task(demonstrations: Collection | None, iterations: tuple[Collection, ...], missing: list[str]) -> str | None:
@@ -227,7 +288,11 @@ def _losses(folders: list[Path]) -> dict[str, list[float]]:
         index = int(folder.name[-3:])
         trained = "demonstrations (SFT)" if index == 0 else f"iteration {index}"
         for name, label in (("policy", trained), ("control", f"control {index}")):
-            figures = _json(folder / name / "finetune.json")
-            if figures and figures.get("losses"):
-                losses[label] = [float(loss) for loss in figures["losses"]]
+            file = folder / name / "finetune.json"
+            figures = _json(file)
+            with _shape_of(file):
+                if figures and _of(figures, dict).get("losses"):
+                    # A training that diverged has NaN among its losses.
+                    numbers = _of(figures["losses"], list)
+                    losses[label] = [float(loss if loss != loss else _of(loss, int, float)) for loss in numbers]
     return losses

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import EXAMPLES, damaged  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract
 from lrm_ros.config_files import to_dict
@@ -286,3 +288,30 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "is no run folder" in capsys.readouterr().err
+
+
+def test_a_damaged_file_of_a_run_is_named_or_does_not_matter(run: Path) -> None:
+    whole = write_report(run)
+    files = [
+        file for file in sorted(run.rglob("*")) if file.is_file() and file.name not in ("report.json", "report.html")
+    ]
+    plain = [file for file in files if file.suffix != ".mcap"]
+    wrong = []
+    for seed in range(EXAMPLES):
+        rng = random.Random(seed)
+        file = rng.choice(plain if seed % 8 else files)
+        content = file.read_bytes()
+        file.write_bytes(damaged(content, rng))
+        try:
+            report = report_of(read_run(run)) if seed % 4 else write_report(run)
+        except (ValueError, FileNotFoundError) as error:
+            if str(file) not in str(error):
+                wrong.append((seed, file.name, str(error)[:200]))
+        except Exception as error:
+            wrong.append((seed, file.name, f"{type(error).__name__}: {str(error)[:200]}"))
+        else:
+            if report.keys() != whole.keys():
+                wrong.append((seed, file.name, "another report"))
+        file.write_bytes(content)
+    assert not wrong, f"{len(wrong)} of {EXAMPLES}: {wrong[:5]}"
+    assert write_report(run) == whole

@@ -49,9 +49,10 @@ def _open(path: Path, episode_id: str, camera: str | None, source: str) -> Sourc
         camera = camera or read_info(path).contract.cameras[0].name
         episode = read_journal(path)
     except JournalError as error:
-        raise BadEpisode(
-            "a journal that is corrupt or cut off" if error.__cause__ else "no journal, or one without a step"
-        ) from error
+        if "is corrupt" in str(error):
+            raise BadEpisode("a journal that is corrupt or cut off") from error
+        unusable = "a journal of another version, or with messages that cannot be used"
+        raise BadEpisode(unusable if error.__cause__ else "no journal, or one without a step") from error
     try:
         frames = episode_frames(episode, camera)
     except ValueError as error:

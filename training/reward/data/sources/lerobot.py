@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,14 +62,44 @@ def read_lerobot(
         raise ValueError(f"'{info_file}': fps is {fps!r}; write the frames a second that it was recorded with")
     if not isinstance(features, dict) or not all(isinstance(f, dict) and "dtype" in f for f in features.values()):
         raise ValueError(f"'{info_file}' does not describe its features; fetch or convert the data set again")
+    with _metadata(folder):
+        return _entries(folder, info, camera, source, prefix)
+
+
+@contextmanager
+def _metadata(folder: Path) -> Iterator[None]:
+    """Say which data set has metadata that no reader expects, and the cure."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # Arrow and format strings meet damage with any
+        if isinstance(error, ValueError | OSError) and str(folder) in str(error):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"'{folder}' has metadata that cannot be used ({what}); fetch or convert it again") from error
+
+
+def _entries(
+    folder: Path, info: dict[str, Any], camera: str | None, source: str | None, prefix: str
+) -> Iterator[Entry]:
+    """Return the episodes of a data set; see :func:`read_lerobot`."""
+    version = str(info["codebase_version"])
     key = _camera(folder, info, camera)
     in_video = info["features"][key]["dtype"] == "video"
     episodes, tasks = (_episodes_v2, _tasks_v2) if version.startswith("v2.") else (_episodes_v3, _tasks_v3)
     name = source or folder.resolve().name
-    opener = partial(_open, camera=key, tasks=tasks(folder), fps=float(fps), source=name)
+    opener = partial(_open, camera=key, tasks=tasks(folder), fps=float(info["fps"]), source=name)
     start = f"{prefix}/episode_" if prefix else "episode_"
-    found = ((files, f"{start}{files.index:06d}") for files in episodes(folder, info, key if in_video else None))
-    return (Entry(name, episode_id, partial(opener, files, episode_id)) for files, episode_id in found)
+    found = episodes(folder, info, key if in_video else None)
+
+    def entries() -> Iterator[Entry]:
+        with _metadata(folder):
+            for files in found:
+                episode_id = f"{start}{files.index:06d}"
+                yield Entry(name, episode_id, partial(opener, files, episode_id))
+
+    return entries()
 
 
 def _camera(folder: Path, info: dict[str, Any], camera: str | None) -> str:

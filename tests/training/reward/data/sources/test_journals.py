@@ -101,3 +101,13 @@ def test_journals_that_cannot_be_used_are_refused_one_by_one(tmp_path):
     assert reason(next(read_journals(tmp_path / "good.mcap", "top"))) == "no frames of camera 'top'"
     with pytest.raises(FileNotFoundError, match="record some"):
         read_journals(tmp_path / "nothing")
+
+
+def test_a_whole_journal_with_odd_content_is_not_called_corrupt(tmp_path):
+    writer = JournalWriter(tmp_path / "odd.mcap", "fold the cloth", CONTRACT, "teleop")
+    writer.joints(DT, ["another"], [0.0], (), ())
+    writer.sent(DT, np.zeros(2, np.float32))
+    writer.finish()
+    assert reason(next(read_journals(tmp_path / "odd.mcap"))) == (
+        "a journal of another version, or with messages that cannot be used"
+    )

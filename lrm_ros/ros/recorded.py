@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a journal keeps so that players replay it: live topic names, what publishers offer, whole joint states."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+
+from lrm_ros import messages, topics
+from lrm_ros.config import RobotContract
+
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_TOGETHER_NS = 500_000_000  # another joint's value is part of a state that is not further away [ns]
+_FOREVER = "{sec: 9223372036, nsec: 854775807}"
+
+
+class JointValues:
+    """The newest values of every joint that is published, the contract's and others."""
+
+    def __init__(self, joints: Sequence[str]) -> None:
+        """Know nothing yet; ``joints``: the contract's."""
+        self._joints = tuple(joints)
+        self._newest: dict[str, tuple[int, float, float | None, float | None]] = {}
+
+    def add(self, message: JointState) -> None:
+        """Take a message: positions, and velocities and efforts where it has them."""
+        stamp_ns, count = messages.to_ns(message.header.stamp), len(message.name)
+        nothing: list[None] = [None] * count
+        velocities = list(message.velocity) if len(message.velocity) == count else nothing
+        efforts = list(message.effort) if len(message.effort) == count else nothing
+        if len(message.position) == count:
+            for name, *values in zip(message.name, message.position, velocities, efforts, strict=True):
+                self._newest[name] = (stamp_ns, *values)
+
+    def row(self, stamp_ns: int, positions: NDArray[Any]) -> tuple[list[str], list[float], list[float], list[float]]:
+        """Return names, positions, velocities and efforts of a state: the contract's joints first, then the others.
+
+        Args:
+            stamp_ns: of the state [ns].
+            positions: (D,) of the contract's joints [rad].
+
+        Returns:
+            Of velocities and efforts none if no joint has one, NaN for a joint without.
+        """
+        others = [
+            name
+            for name, (ns, *_) in self._newest.items()
+            if name not in self._joints and abs(ns - stamp_ns) < _TOGETHER_NS
+        ]
+        names = [*self._joints, *others]
+        known = [self._newest.get(name, (0, 0.0, None, None)) for name in names]
+        extra = []
+        for column in (2, 3):
+            values = [row[column] for row in known]
+            found = any(value is not None for value in values)
+            extra.append([float("nan") if value is None else float(value) for value in values] if found else [])
+        return names, [*positions.tolist(), *(self._newest[name][1] for name in others)], extra[0], extra[1]
+
+
+def live_topics(node: Node, contract: RobotContract) -> dict[str, tuple[str, str]]:
+    """Return of each recorded topic its name in this graph and what its publishers offer, as rosbag2 writes it."""
+    table = [topics.JOINT_STATES, topics.JOINT_COMMAND_SENT, topics.JOINT_COMMAND, topics.WISH, topics.TASK]
+    table.append(topics.REWARD)
+    for camera in contract.cameras:
+        table += [topics.IMAGE_RAW.of(camera.name), topics.CAMERA_INFO.of(camera.name)]
+    found = {}
+    for topic in table:
+        live = node.resolve_topic_name(topic.name)
+        offered = _offered(node, topic)
+        found[f"/{topic.name}"] = (live, offered)
+        if topic.name.endswith("/image_raw"):
+            found[f"/{topic.name}/compressed"] = (f"{live}/compressed", offered)
+    return found
+
+
+def _offered(node: Node, topic: topics.Topic) -> str:
+    """Return the QoS of a topic's publishers, of the topic itself if there is none, as YAML of rosbag2 (version 9)."""
+    profiles = [about.qos_profile for about in node.get_publishers_info_by_topic(topic.name)] or [topic.qos]
+    return "\n".join(
+        f"- history: {'keep_last' if profile.depth else 'unknown'}\n"
+        f"  depth: {profile.depth}\n"
+        f"  reliability: {profile.reliability.name.lower()}\n"
+        f"  durability: {profile.durability.name.lower()}\n"
+        f"  deadline: {_FOREVER}\n"
+        f"  lifespan: {_FOREVER}\n"
+        "  liveliness: automatic\n"
+        f"  liveliness_lease_duration: {_FOREVER}\n"
+        "  avoid_ros_namespace_conventions: false"
+        for profile in profiles
+    )
+
+
+def write_queued(
+    waiting: queue.Queue[tuple[str, tuple[Any, ...]]], write: Callable[[str, tuple[Any, ...]], Any]
+) -> None:
+    """Hand over what is queued, kind and values, until the kind is "stop"; a second without any is ("sync", ())."""
+    kind = ""
+    while kind != "stop":
+        try:
+            kind, values = waiting.get(timeout=1.0)
+        except queue.Empty:
+            write("sync", ())
+            continue
+        if kind != "stop":
+            write(kind, values)
+        waiting.task_done()
