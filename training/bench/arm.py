@@ -77,12 +77,12 @@ def stop_often(commander: Commander, stops: int, dt_s: float) -> list[float]:
     rng, at_s = random.Random(1), []
     ramp = np.arange(1, round(SECONDS / dt_s) + 1)[:, None] * SPEED * dt_s
     for _ in range(stops):
-        commander.wait(lambda: commander.position is not None, "joint state")
-        begin = np.array(commander.position, np.float32)
+        begin = commander.find()
         way = np.zeros(len(begin))
         way[0] = 1.0 if begin[0] < 0 else -1.0
         commander.command(begin + ramp * way)
-        time.sleep(rng.uniform(0.3, 0.6))
+        commander.wait(lambda at=begin: abs(commander.find()[0] - at[0]) > 0.1, "motion")
+        time.sleep(rng.uniform(0.1, 0.4))
         at_s.append(commander.stop())
         time.sleep(0.1)
         commander.release()

@@ -146,7 +146,7 @@ class Commander:
             time.sleep(0.01)
 
     def find(self) -> NDArray[np.float32]:
-        """Return the first joint state (D,) [rad]; raises as :meth:`wait`."""
+        """Return the newest joint state (D,) [rad], of which there may be none yet; raises as :meth:`wait`."""
         self.wait(lambda: self.position is not None, "joint state")
         assert self.position is not None
         return self.position.copy()
@@ -203,7 +203,7 @@ def bed(log: Path | None, limits: bool) -> Iterator[Bed]:
 
     Args:
         log: file for the node's output; ``None``: it is shown.
-        limits: with the limits of the file, or without limits of step, velocity and acceleration.
+        limits: with the limits of the file, or without those of step, velocity and acceleration, and without a box.
 
     Raises:
         RuntimeError: the arm node has died.
@@ -215,6 +215,7 @@ def bed(log: Path | None, limits: bool) -> Iterator[Bed]:
         if not limits:
             given["max_step"] = [FAST] * 6
             given[SECTION] |= {"max_velocity": [FAST * given["control_hz"]] * 6, "max_acceleration": [FAST * 1e6] * 6}
+            given[SECTION] |= {"box_lower": [], "box_upper": []}
         file.write_text(yaml.safe_dump(given))
         contract = load_yaml(file, RobotContract, (SECTION,))
         context = multiprocessing.get_context("spawn")
