@@ -41,8 +41,8 @@ class ArmNode(LrmNode[ArmNodeConfig]):
 
     ``joint_states`` come at ``rate_hz`` or a little more, ``joint_command_sent`` once a control step: the target that
     the arm was sent then, stamped then, as a data set has it. Targets between the points of a command are interpolated.
-    The first command after activation or a reset is approached slowly. Driver, port, calibration and units are section
-    ``arm`` of the contract's file.
+    A first command, after activation or a reset, that begins further away than a control step may bring is approached
+    slowly. Driver, port, calibration and units are section ``arm`` of the contract's file.
 
     Everything that is sent comes from the envelope of section ``arm``: joint limits, velocity, acceleration, a box for
     the links of its URDF. An e-stop (``lrm_ros.ros.estop``) brakes and holds, or switches the torque off where

@@ -78,6 +78,11 @@ class EnvelopeServer(ArmServer):
         stop = stop_point(envelope.position, envelope.velocity, envelope.acceleration)[0]
         return bool(np.abs(stop - np.clip(wish, envelope.lower, envelope.upper)).max() < NEAR_RAD)
 
+    def near(self, now_ns: int) -> bool:
+        """Return whether what is due now [ns] is no further from what was sent last than a control step may bring."""
+        wish = self._wish(now_ns)
+        return wish is None or bool((np.abs(wish - self.sent) <= np.array(self._contract.max_step)).all())
+
     def _wish(self, now_ns: int) -> NDArray[np.float32] | None:
         """Return the point (D,) of the command that is due [rad]; ``None``: there is no command."""
         if self._chunk is None:

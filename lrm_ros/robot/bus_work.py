@@ -117,7 +117,10 @@ class BusWork:
         if command is not None and self.active and not self.fault and not self.stopped:
             self.server.follow(command)
             if self._approach and self._approach_s is None:
-                self._approach_s = time.monotonic()
+                if self.server.near(time.time_ns()):
+                    self._approach = False
+                else:
+                    self._approach_s = time.monotonic()
             if self._send():
                 self._listener.on_command(time.perf_counter() - self._command_s)
 

@@ -64,6 +64,18 @@ def test_the_first_command_is_approached_slowly(bench):
     assert np.abs(targets[-1] - begin).max() > 0.02, "it moves"
 
 
+def test_a_first_command_that_begins_where_the_arm_is_is_followed_at_once(bench):
+    bench.start(approach_speed=0.01)
+    begin = bench.newest()
+    end = np.array(begin) + np.eye(6)[0] / 2
+    bench.sent.clear()
+    bench.command(*np.linspace(begin, end, 21)[1:])
+    bench.spin.until(lambda: bench.at(end))
+    stamps = [messages.to_ns(message.header.stamp) / 1e9 for message in bench.sent]
+    passed = stamps[-1] - stamps[0]
+    assert 0.01 * (1 + passed + 1) * passed < 0.4, "so far it would have come slowly"
+
+
 def test_inactive_it_holds_with_torque_and_follows_nothing(bench):
     node = bench.start()
     bench.go()
