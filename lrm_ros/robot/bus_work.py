@@ -126,11 +126,16 @@ class BusWork:
         if not self._arm.connected:
             return
         stamp_ns, position = self._arm.read()
+        late = self._arm.unsure
         if self._arm.unsure and self.torque and (lost := self._arm.checked()):
             self._lose_power(lost)
         self._judge()
         if self.age_s > self._config().state_timeout_s and not self._silent:
-            self._silence("this program stood still: its process was stopped, or its computer is too busy")
+            self._silence(
+                "the servos answered late; check its power and cables"
+                if late
+                else "this program stood still: its process was stopped, or its computer is too busy"
+            )
         self._state_s, self._position = time.monotonic(), position
         if self._silent:
             self._silent = False

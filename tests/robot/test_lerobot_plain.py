@@ -16,7 +16,7 @@ CONTRACT = RobotContract("plain", ("a", "b"), (-1.0, 0.0), (1.0, 0.1), (0.1, 0.1
 
 def config(tmp_path, options: str = "") -> ArmConfig:
     joints = (JointUnits("a", zero=0.1), JointUnits("b", "range_0_100", lower=0.0, upper=0.1))
-    return ArmConfig("plain_arm", "", "mine", str(tmp_path), options, joints)
+    return ArmConfig(type="plain_arm", id="mine", calibration_dir=str(tmp_path), options=options, joints=joints)
 
 
 def test_it_is_an_arm_in_rad(tmp_path):
