@@ -127,6 +127,8 @@ class BusWork:
             return
         stamp_ns, position = self._arm.read()
         late = self._arm.unsure
+        if self.age_s > self._config().state_timeout_s:
+            self._arm.unsure = True  # the power may have gone and come meanwhile
         if self._arm.unsure and self.torque and (lost := self._arm.checked()):
             self._lose_power(lost)
         self._judge()
