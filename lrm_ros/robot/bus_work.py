@@ -163,6 +163,8 @@ class BusWork:
         """Send what is due, unless nobody knows whether the arm has its power. Returns when [ns], 0 if it was not."""
         if not self.torque or self._silent or self._arm.unsure or not self._arm.connected:
             return 0
+        if self.age_s > self._config().state_timeout_s:  # a command that came before the next read
+            return 0
         if self.stopped:
             self._forget()
         config, now_s, now_ns = self._config(), time.monotonic(), time.time_ns()
