@@ -43,8 +43,8 @@ class Bench:
         self.spin.until(lambda: self.states and self.commands.get_subscription_count())
         return node
 
-    def command(self, *points) -> None:
-        chunk = ActionChunk(0, np.array(points, np.float32), CONTRACT.dt_s)
+    def command(self, *points, stamp_ns: int = 0) -> None:
+        chunk = ActionChunk(stamp_ns, np.array(points, np.float32), CONTRACT.dt_s)
         self.commands.publish(messages.from_chunk(chunk, CONTRACT.joints))
 
     def call(self, name: str) -> Trigger.Response:

@@ -129,11 +129,18 @@ class BusWork:
         if not self._arm.connected:
             return
         stamp_ns, position = self._arm.read()
+        late = self._arm.unsure
+        if self.age_s > self._config().state_timeout_s:
+            self._arm.unsure = True  # the power may have gone and come meanwhile
         if self._arm.unsure and self.torque and (lost := self._arm.checked()):
             self._lose_power(lost)
         self._judge()
         if self.age_s > self._config().state_timeout_s and not self._silent:
-            self._silence("this program stood still: its process was stopped, or its computer is too busy")
+            self._silence(
+                "the servos answered late; check its power and cables"
+                if late
+                else "this program stood still: its process was stopped, or its computer is too busy"
+            )
         self._state_s, self._position = time.monotonic(), position
         if self._silent:
             self._silent = False
@@ -158,6 +165,8 @@ class BusWork:
     def _send(self) -> int:
         """Send what is due, unless nobody knows whether the arm has its power. Returns when [ns], 0 if it was not."""
         if not self.torque or self._silent or self._arm.unsure or not self._arm.connected:
+            return 0
+        if self.age_s > self._config().state_timeout_s:  # a command that came before the next read
             return 0
         if self.stopped:
             self._forget()

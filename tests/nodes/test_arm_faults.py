@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -89,6 +90,7 @@ def test_an_overload_in_motion_holds_where_the_arm_is(bench):
     with bench.server.lock:
         bench.bus.arm.servos[0].trip_overload()
     bench.fault("servo shoulder_pan reports overload; the arm holds where it is")
+    bench.wait_states(3)  # it is told before it is sent
     held = bench.goals
     bench.command(FAR)
     bench.wait_states(30)
@@ -207,7 +209,7 @@ def away(bench) -> None:
     far = list(bench.goals)
 
     def off() -> bool:
-        bench.command(FAR)
+        bench.command(FAR, stamp_ns=time.time_ns())  # as a policy's: one that waits for the node is an old one
         return np.abs(np.array(bench.goals) - far).max() * STEP > 0.3
 
     bench.spin.until(off, what="on its way")
