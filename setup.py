@@ -15,6 +15,7 @@ from setuptools import setup
 
 PACKAGE = "lrm_ros"
 NODES = {
+    "arm": "lrm_ros.nodes.arm",
     "camera": "lrm_ros.nodes.camera",
     "reward": "lrm_ros.nodes.reward",
     "policy": "lrm_ros.nodes.policy",
@@ -166,6 +167,8 @@ with tempfile.TemporaryDirectory() as scratch:
         # On a machine with a ROS 2 installation rclpy comes from there; the wheels are for the others.
         extras_require={
             "ros": ROS,
+            # LeRobot's own extra, which Python 3.11's requirements lack.
+            "arm": ["feetech-servo-sdk>=1,<2"],
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
             "ray": ["ray>=2.40,<3"],
             "metaworld": ["metaworld>=3.1,<4", "packaging"],

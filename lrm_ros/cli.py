@@ -15,6 +15,7 @@ from lrm_ros.programs import interrupted
 COMMANDS = {
     "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to fix what is missing"),
     "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop"),
+    "estop": ("lrm_ros.ros.estop_command", "stop every arm now, or release one (--release)"),
     "collect": ("lrm_ros.training.policy.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("lrm_ros.training.policy.judge", "judge recorded episodes by the completion head"),
     "dataset": ("lrm_ros.training.policy.dataset", "turn recorded episodes into a LeRobotDataset"),
@@ -49,6 +50,18 @@ COMMANDS = {
     "bench ppo": (
         "lrm_ros.training.bench.ppo",
         "measure an iteration of refinement, stage by stage",
+    ),
+    "bench envelope": (
+        "lrm_ros.training.bench.envelope",
+        "send adversarial wishes through a real arm's envelope and its emulated servos",
+    ),
+    "bench arm": (
+        "lrm_ros.training.bench.arm",
+        "measure the arm node before an emulated arm: command to the bus, joint states",
+    ),
+    "bench bus": (
+        "lrm_ros.training.bench.bus",
+        "move the twin's arm by a policy through driver and servo bus",
     ),
     "bench faults": ("lrm_ros.training.bench.faults", "measure how soon an arm in motion holds after each fault"),
     "bench realtime": (

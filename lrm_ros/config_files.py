@@ -112,12 +112,12 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
-def load_yaml(path: str | Path, cls: type[T]) -> T:
-    """Read a configuration dataclass from a YAML file.
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: not a mapping, an unknown key, or a value of the wrong type.
+        ValueError: it holds no mapping.
     """
     import yaml
 
@@ -130,6 +130,22 @@ def load_yaml(path: str | Path, cls: type[T]) -> T:
         raise ValueError(f"'{path}' is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected 'key: value' lines, got {type(data).__name__}")
+    return data
+
+
+def load_yaml(path: str | Path, cls: type[T], sections: typing.Collection[str] = ()) -> T:
+    """Read a configuration dataclass from a YAML file.
+
+    Args:
+        path: of the file.
+        cls: a dataclass of ``lrm_ros.config``.
+        sections: keys of the file that others read; they are left out.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: not a mapping, an unknown key, or a value of the wrong type.
+    """
+    data = {key: value for key, value in read_yaml(path).items() if key not in sections}
     return from_dict(cls, data, str(path))
 
 

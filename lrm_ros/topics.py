@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float32, Int64MultiArray, String
+from std_msgs.msg import Bool, Float32, Int64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 
@@ -98,9 +98,7 @@ class Topic:
         """Return a new publisher of ``node``."""
         return node.create_publisher(self.message_type, self.name, self.qos)
 
-    def subscribe(
-        self, node: Node, callback: Callable[[Any], Any], qos: QoSProfile | int | None = None
-    ) -> Subscription:
+    def subscribe(self, node: Node, callback: Callable[..., Any], qos: QoSProfile | int | None = None) -> Subscription:
         """Return a new subscription of ``node``.
 
         A latched topic gets a second one, for publishers that do not latch (``ros2 topic pub``): the node owns it, and
@@ -108,7 +106,7 @@ class Topic:
 
         Args:
             node: whose executor calls.
-            callback: called with each message.
+            callback: called with each message, and with its info if it takes two arguments.
             qos: another than the topic's, or the depth of one.
         """
         events = None
@@ -150,8 +148,13 @@ JOINT_COMMAND_SENT = Topic(
     STREAM,
     "what the arm got after limits: one point a control step, stamped when it was sent",
 )
+ESTOP = Topic(
+    "estop", Bool, LATCHED, "true from anyone stops the arm; false never releases it, its node's `~/release` does"
+)
+STOPPED = Topic("stopped", Bool, LATCHED, "whether the arm is stopped, said by its node alone")
 WISH = Topic("policy/wish", JointTrajectory, STREAM, "what the policy wanted before exploration")
 TASK = Topic("task", String, LATCHED, "latched")
+ROBOT_DESCRIPTION = Topic("robot_description", String, LATCHED, "the arm's URDF")
 REWARD = Topic(
     "reward", DiagnosticArray, STREAM, "header of the judged frame; one status a head: OK, ERROR (why) or STALE"
 )
@@ -170,3 +173,14 @@ REWARD_QUERY = Topic("reward/query", DiagnosticArray, STREAM, "lock-step: which 
 DDS_CHECK = Topic("dds_check", Image, IMAGE, "`lrm doctor` only: whether images pass between two processes")
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STATUS, "rates, drops, latency and faults of each node")
 CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time; with `ns:=arm1` it is `/arm1/clock`")
+
+
+def frames() -> tuple[Topic, Topic]:
+    """Return the topics of the frames that move and of those that do not, where there is a package of their messages.
+
+    Raises:
+        ImportError: tf2_msgs is not installed.
+    """
+    from tf2_msgs.msg import TFMessage
+
+    return Topic("/tf", TFMessage, STREAM, "frames that move"), Topic("/tf_static", TFMessage, LATCHED, "other frames")

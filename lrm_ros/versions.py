@@ -264,6 +264,36 @@ def tower_tokens(visual: Any, pixels: Any, grid: Any) -> Any:
     return found[0] if transformers_major() < 5 else found.pooler_output
 
 
+def tower_positions(visual: Any, grid: Any) -> tuple[Any, Any, Any]:
+    """Return the position embedding (P, H), and cosine and sine (P, head size) of its rotary one, of a vision tower.
+
+    Up to 5.5 the tower works them out by methods of its own; 5.17 (or an earlier one) by functions that all towers
+    share.
+
+    Args:
+        visual: a Qwen3VLVisionModel.
+        grid: (images, 3) patches of each image.
+    """
+    import torch
+
+    if hasattr(visual, "rot_pos_emb"):
+        angles = visual.rot_pos_emb(grid)
+        angles = torch.cat((angles, angles), dim=-1)
+        return visual.fast_pos_embed_interpolate(grid), angles.cos(), angles.sin()
+    from transformers import vision_utils
+
+    indices, weights = vision_utils.get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=visual.num_grid_per_side,
+        mode=visual.interpolation_mode,
+        align_corners=visual.interpolation_align_corners,
+        spatial_merge_size=visual.spatial_merge_size,
+    )
+    embedding = (visual.pos_embed(indices) * weights[:, :, None]).sum(1).to(visual.dtype)
+    places = vision_utils.get_vision_position_ids(grid, visual.spatial_merge_size)
+    return embedding, *visual.rotary_pos_emb(embedding, places)
+
+
 # ---- transformers 4.57 and 5: training -------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
 
 # What has an effect while a node runs: read where it is used, at the next frame, episode, reload or evaluation.
 AT_RUN_TIME = {
+    "arm": {"approach_speed", "rest_speed", "state_timeout_s"},
     "camera": {"stall_s"},
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
     "improver": set(),

@@ -123,3 +123,15 @@ def test_rewards_survive_and_a_failure_never_becomes_a_number():
 def test_a_reward_message_is_about_one_frame():
     with pytest.raises(ValueError, match="one frame"):
         messages.from_rewards([Reward(5, "progress", 0.1), Reward(6, "completion", 0.1)], "front")
+
+
+def test_the_memory_of_a_published_image_is_used_again_for_one_of_its_size_only():
+    def frame(stamp_ns, height, value):
+        return Frame(stamp_ns, "front", np.full((height, 4, 3), value, np.uint8))
+
+    first = messages.from_frame(frame(1, 2, 7))
+    again = messages.from_frame(frame(2, 2, 9), first)
+    assert again is first
+    assert messages.to_frame(again, "front").stamp_ns == 2 and (messages.to_frame(again, "front").image == 9).all()
+    other = messages.from_frame(frame(3, 5, 11), first)
+    assert other is not first and (other.height, len(other.data)) == (5, 60)

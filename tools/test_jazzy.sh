@@ -17,11 +17,13 @@ NODES=(
     tests/record/test_cdr.py
     tests/ros/test_collector.py
     tests/nodes/test_evaluator.py
+    tests/ros/test_estop.py
     tests/graph/test_graph.py
     tests/nodes/test_improver.py
     tests/nodes/test_lifecycle.py
     tests/test_messages.py
     tests/nodes/test_policy.py
+    tests/nodes/test_policy_estop.py
     tests/nodes/test_policy_realtime.py
     tests/nodes/test_recorder.py
     tests/nodes/test_recorder_kills.py

@@ -219,7 +219,27 @@ def check_cameras() -> Finding:
 
 def check_serial() -> Finding:
     """Look for the serial ports of a robot arm and the permission to use them."""
-    return _devices("serial", ("/dev/ttyACM*", "/dev/ttyUSB*"), "dialout", "the arm's USB cable")
+    found = _devices("serial", ("/dev/ttyACM*", "/dev/ttyUSB*"), "dialout", "the arm's USB cable")
+    names = sorted(glob("/dev/serial/by-id/*"))
+    if found.status == OK and names:
+        return dataclasses.replace(found, detail=f"{found.detail}; names that stay: {', '.join(names)}")
+    return found
+
+
+def check_arm() -> Finding:
+    """Look for the driver of Feetech's servos and for calibrated arms; LeRobot itself is not imported."""
+    try:
+        driver = f"feetech-servo-sdk {importlib.metadata.version('feetech-servo-sdk')}"
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("arm", WARN, "no driver of Feetech's servos", "for an SO-101: pip install 'lrm_ros[arm]'")
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    home = Path(os.environ.get("HF_LEROBOT_HOME", home / "lerobot"))
+    folder = Path(os.environ.get("HF_LEROBOT_CALIBRATION", home / "calibration")).expanduser() / "robots"
+    arms = [f"{path.parent.name}/{path.stem}" for path in sorted(folder.glob("*/*.json"))]
+    if not arms:
+        cure = "calibrate it: 'lerobot-calibrate --robot.type=so101_follower --robot.port=PORT --robot.id=NAME'"
+        return Finding("arm", WARN, f"{driver}; no calibrated arm in {folder}", cure)
+    return Finding("arm", OK, f"{driver}; calibrated: {', '.join(arms)}")
 
 
 def check_tiny(folder: Path = Path(__file__).parents[1] / "models" / "tiny") -> Finding:
@@ -272,6 +292,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "disk": check_disk,
     "cameras": check_cameras,
     "serial": check_serial,
+    "arm": check_arm,
     "tiny": check_tiny,
     "full-size": check_full_size,
 }

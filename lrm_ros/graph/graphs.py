@@ -20,10 +20,13 @@ from lrm_ros.config import (
     RecorderConfig,
     RefinerConfig,
     RewardConfig,
+    RobotContract,
     TeleopConfig,
     TwinConfig,
     WorldsConfig,
 )
+from lrm_ros.config_arm import SECTION, ArmNodeConfig, load_arm
+from lrm_ros.config_files import load_yaml
 from lrm_ros.parameters import (
     BUILT_IN,
     EPISODE_PARAMETERS,
@@ -77,6 +80,7 @@ class Kind:
 
 # By the name of the ``ros2 run`` executable.
 KINDS: dict[str, Kind] = {
+    "arm": Kind("lrm_ros.nodes.arm", ArmNodeConfig),
     "camera": Kind("lrm_ros.nodes.camera", CameraConfig),
     "evaluator": Kind("lrm_ros.nodes.evaluator", EvaluatorConfig),
     "improver": Kind("lrm_ros.nodes.improver", ImproverConfig),
@@ -165,7 +169,8 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
     Args:
         graph: a key of ``GRAPHS``.
         arguments: ``parameter`` sets it on every node that has it, ``node.parameter`` on the node of that name;
-            ``contract`` and ``use_sim_time`` go to all; ``sim`` selects the twin (true) or the robot; ``ns`` or
+            ``contract`` and ``use_sim_time`` go to all; ``sim`` selects the twin (true, the default) or the robot, an
+            arm node and a node ``NAME_camera`` for each camera of the contract; ``ns`` or
             ``namespace`` is where all nodes run.
 
     Raises:
@@ -173,18 +178,16 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
     """
     if graph not in GRAPHS:
         raise ValueError(f"unknown graph '{graph}'; choose one of {', '.join(GRAPHS)}")
-    kinds = {node.name: KINDS[node.kind] for node in GRAPHS[graph]}
-    nodes = {node.name: dict(node.parameters) for node in GRAPHS[graph]}
-    manager = {node.name: node.managed_by for node in GRAPHS[graph] if node.managed_by}
+    arguments = dict(arguments or {})
+    specs = GRAPHS[graph]
+    if not _is_true("sim", arguments.pop("sim", True)):
+        specs = on_robot(graph, str(arguments.get("contract", "")))
+    kinds = {node.name: KINDS[node.kind] for node in specs}
+    nodes = {node.name: dict(node.parameters) for node in specs}
+    manager = {node.name: node.managed_by for node in specs if node.managed_by}
     settable = {name: settable_by_all(kind) for name, kind in kinds.items() if name not in manager}
     namespace = ""
-    for key, value in (arguments or {}).items():
-        if key == "sim":
-            if str(value).lower() not in ("true", "1"):
-                raise ValueError(
-                    f"sim:={value}: there is no node for a real arm yet; run the twin (sim:=true, the default)"
-                )
-            continue
+    for key, value in arguments.items():
         if key in ("ns", "namespace"):
             namespace = _namespace(key, str(value))
             continue
@@ -201,7 +204,56 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
             raise ValueError(f"no node of graph '{graph}' has a parameter '{parameter}'; {cure}")
         for node in chosen:
             nodes[node][parameter] = kinds[node].read(node, parameter, value)
-    return [dataclasses.replace(node, parameters=nodes[node.name], namespace=namespace) for node in GRAPHS[graph]]
+    return [dataclasses.replace(node, parameters=nodes[node.name], namespace=namespace) for node in specs]
+
+
+def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
+    """Return a graph with an arm node and a camera node for each of the contract's cameras in place of the twin.
+
+    Args:
+        graph: a key of ``GRAPHS``.
+        contract: file of the robot contract, with a section ``arm``.
+
+    Raises:
+        ValueError: the graph cannot run on a robot yet, or the file does not describe one.
+        FileNotFoundError: there is no such file.
+    """
+    specs = GRAPHS[graph]
+    kinds = {node.kind for node in specs}
+    if "twin" not in kinds:
+        raise ValueError(f"sim:=false: graph '{graph}' is one of simulated worlds; run it without sim")
+    if "evaluator" in kinds:
+        raise ValueError(
+            f"sim:=false: graph '{graph}' resets the scene and asks the simulator for success, which no person is "
+            "asked for yet; record with 'lrm up teleop sim:=false', and use lrm judge, dataset and finetune"
+        )
+    if not contract:
+        raise ValueError("sim:=false needs contract:=FILE, the robot's with its section 'arm', e.g. config/so101.yaml")
+    robot = load_yaml(contract, RobotContract, (SECTION,))
+    load_arm(contract, robot)
+    cameras = [
+        # A USB camera takes two of the system's numbers.
+        NodeSpec(
+            f"{camera.name}_camera",
+            "camera",
+            {"camera": camera.name, "source": str(2 * index), "width": camera.width, "height": camera.height},
+        )
+        for index, camera in enumerate(robot.cameras)
+    ]
+    others = [node for node in specs if node.kind != "twin"]
+    return (NodeSpec("arm", "arm"), *cameras, *others)
+
+
+def _is_true(key: str, value: Any) -> bool:
+    """Return a switch.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    word = str(value).lower()
+    if word not in ("true", "false", "1", "0"):
+        raise ValueError(f"{key}:={value}: give true or false")
+    return word in ("true", "1")
 
 
 def settable_by_all(kind: Kind) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sensor_msgs.msg import Image
 
 from lrm_ros import messages, topics
 from lrm_ros.config import CameraConfig, CameraSpec
@@ -76,6 +77,7 @@ class CameraNode(LrmNode[CameraConfig]):
         self._source: SourceThread | None = None
         self._blocked: dict[str, SourceThread] = {}  # by device: a read that had not come back at cleanup
         self._last_frame_s = 0.0
+        self._message: Image | None = None  # of the frame before
 
     def configure(self) -> None:
         """Open the source and read its first frame.
@@ -160,7 +162,8 @@ class CameraNode(LrmNode[CameraConfig]):
         if not (stamp_ns := self.get_clock().now().nanoseconds):
             self.diagnostics.count("unstamped")
             return
-        self._images.publish(messages.from_frame(Frame(stamp_ns, self.config.camera, image)))
+        self._message = messages.from_frame(Frame(stamp_ns, self.config.camera, image), self._message)
+        self._images.publish(self._message)
         height, width, _ = image.shape
         self._infos.publish(messages.camera_info(self.config.camera, stamp_ns, width, height))
         self.diagnostics.count("frames")

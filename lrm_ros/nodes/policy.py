@@ -21,6 +21,7 @@ from lrm_ros.errors import one_line
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.predictor import Predictor
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
@@ -36,7 +37,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
     there before the executed part of the running one ends (``lrm_ros.chunk_timing``); the arm skips the actions whose
     time has passed meanwhile. It looks at images that are young (``ImageTimes``). When an input stops or cannot be
     used, the policy raises anything, a policy is loaded, or the node is deactivated or ends, the arm is told to hold
-    the last target it was sent (``lrm_ros.ros.arm_client``). It acts again when everything is good again.
+    the last target it was sent (``lrm_ros.ros.arm_client``). It acts again when everything is good again. An arm that
+    was stopped (``lrm_ros.ros.estop``) is asked for nothing until, released, ``~/reset`` or an activation follows.
 
     Lock-step (``realtime`` false): acts when every camera's newest image has the stamp of the newest joint state, that
     state is the one after the previous chunk, and the chunk's last point has come back on ``joint_command_sent``. It
@@ -61,6 +63,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._state: tuple[int, NDArray[np.float32]] | None = None
         self._images = ImageTimes((), 0.0)
         self._running = False
+        self._stop = StopWatch(self, self._on_stopped)
+        self._halted = False  # the arm was stopped since it was last told to begin
         self._begun = False  # an episode has begun: lock-step acts in none before ~/reset
         self._fresh_start = False  # the next observation acted on must begin an episode
 
@@ -92,6 +96,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         assert self._arm is not None
         self._arm.drop()
         self._fresh_start, self._running, self._begun = False, True, False
+        self._go_on()
         if self.config.realtime:
             self._start_anew()
         self._consider()
@@ -155,12 +160,27 @@ class PolicyNode(LrmNode[PolicyConfig]):
         if self.diagnostics.fault("policy", f"the policy holds: {reason}"):
             self._hold()
 
+    def _on_stopped(self, stopped: bool) -> None:
+        """Ask for nothing more: the arm holds by itself. A release alone moves nothing."""
+        self._halted = True
+        if self._arm is not None:
+            self._arm.drop()
+        name = self.get_name()
+        cure = RELEASE if stopped else f"it is released: call {name}/reset, or deactivate and activate {name}"
+        self.diagnostics.fault("estop", f"the policy asks for nothing, the arm was stopped; {cure}")
+
+    def _go_on(self) -> None:
+        """Ask for motions again, if the arm is not stopped."""
+        self._halted = self._stop.stopped
+        if not self._halted:
+            self.diagnostics.recovered("estop", "the policy may move the arm again")
+
     # -- acting ------------------------------------------------------------------------------------------------------
 
     def _consider(self) -> None:
         """Act if an observation is due and usable."""
         predictor, realtime = self._predictor, self.config.realtime
-        if not self._running or not (self._begun or realtime) or predictor is None or predictor.busy:
+        if not self._running or self._halted or not (self._begun or realtime) or predictor is None or predictor.busy:
             return
         assert self._arm is not None and self._streams is not None
         if not self._streams.good:
@@ -240,12 +260,15 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
+            if self._stop.stopped:
+                raise ValueError(f"the arm is stopped; {RELEASE}")
             self._begin_episode()
         except ValueError as error:
             response.success, response.message = False, f"no new episode: {error}"
             self.get_logger().error(response.message)
             return response
         self._fresh_start = self._begun = True
+        self._go_on()
         response.success, response.message = True, f"new episode, offset {self._offset()} m"
         self._consider()
         return response

@@ -32,6 +32,7 @@ from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter, make_folder
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values
 from lrm_ros.ros.program import run
 from lrm_ros.ros.recorded import CAMERA_INFO, JointValues, live_topics, write_queued
@@ -39,6 +40,9 @@ from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
 OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
+
+_NOTHING = "no episode is being recorded"
+_NO_TASK = "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
 
 
 class RecorderNode(LrmNode[RecorderConfig]):
@@ -54,16 +58,16 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._streams: Streams | None = None
         self._steps, self._last_reward = Steps((), 0.0, None), LastReward()  # of the open episode
         self._ending = False  # it lacks only its last rewards
-        self._task = self._other_task = ""
+        self._task = ""
+        self._spoilt: dict[str, str] = {}  # what happened in the open episode that must not
+        self._arm = StopWatch(self, lambda _: self._spoilt.update(estop="the arm was stopped by its e-stop"))
         self._state_ns = 0  # stamp of the newest joint state
         self._newest: dict[str, tuple[str, tuple[Any, ...]]] = {}
         self._writer: JournalWriter | None = None
         self._lock = threading.Lock()  # guards the writer's file between the thread and the services
         self._queue: queue.Queue[tuple[str, tuple[Any, ...]]] = queue.Queue(maxsize=512)
         self._thread: threading.Thread | None = None
-        self._failure = ""
-        self._started_s = 0.0
-        self._dropped = 0
+        self._failure, self._started_s, self._dropped = "", 0.0, 0
 
     def configure(self) -> None:
         """Subscribe to everything an episode holds."""
@@ -154,7 +158,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._task = message.data
         writer = self._writer
         if writer is not None and message.data != writer.task and not self.get_parameter("task_text").value:
-            self._other_task = f"the task became '{message.data}' in the middle of an episode of '{writer.task}'"
+            changed = f"the task became '{message.data}' in the middle of an episode of '{writer.task}'"
+            self._spoilt["task"] = changed + "; end an episode before another task is given"
 
     def _keep(self, name: str, stamp_ns: int, kind: str, *values: Any) -> None:
         """Queue a message, and remember it as the newest: an episode starts with what was seen just before."""
@@ -219,12 +224,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
             response.success, response.message = False, str(error)
             self.get_logger().error(f"no episode started: {error}")
             return response
-        self._failure, self._other_task, self._dropped, self._started_s = "", "", 0, time.monotonic()
-        realtime = self.config.realtime
-        limit_s = oldest_s(self.contract) if realtime else 1.5 * self.contract.dt_s
+        self._failure, self._spoilt, self._dropped, self._started_s = "", {}, 0, time.monotonic()
+        limit_s = oldest_s(self.contract) if self.config.realtime else 1.5 * self.contract.dt_s
         # In lock-step every control step has its state, but a frame only if one was asked for.
         self._last_reward, self._ending = LastReward(), False
-        self._steps = Steps([c.name for c in self.contract.cameras], limit_s, limit_s if realtime else None)
+        self._steps = Steps([c.name for c in self.contract.cameras], limit_s, limit_s if self.config.realtime else None)
         self.streams.begin()
         self._writer = writer
         for kind, values in self._newest.values():
@@ -246,11 +250,11 @@ class RecorderNode(LrmNode[RecorderConfig]):
             raise ValueError("the recorder is not active; activate it first")
         if self._writer is not None:
             raise ValueError(f"episode '{self._writer.episode_id}' is being recorded; end or discard it first")
+        if self._arm.stopped:
+            raise ValueError(f"the arm is stopped; {RELEASE}")
         task = self.get_parameter("task_text").value or self._task
         if not task.strip():
-            raise ValueError(
-                "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
-            )
+            raise ValueError(_NO_TASK)
         if faults := self.streams.not_ready():
             raise ValueError("; ".join(faults.values()))
         config = self.config
@@ -272,8 +276,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is None:
-            nothing = f"no episode is being recorded; call {self.get_name()}/start_episode first"
-            response.success, response.message = False, self._failure or nothing
+            response.success = False
+            response.message = self._failure or f"{_NOTHING}; call {self.get_name()}/start_episode first"
             return response
         gaps = ", ".join(f"{topic}: {count}" for topic, count in self._steps.gaps(self.contract.dt_s).items())
         notes = {"dropped": str(self._dropped), "gaps": gaps, "faults": faults, "unjudged": unjudged}
@@ -314,11 +318,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _faults_of_the_episode(self) -> str:
         """Return what was wrong with the episode that ends, empty if nothing was."""
-        faults = self._steps.faults() | self.streams.end()
+        faults = self._steps.faults() | self.streams.end() | self._spoilt
         if self._dropped:
             faults["queue"] = f"{self._dropped} messages were lost: the disk at '{self.config.folder}' is too slow"
-        if self._other_task:
-            faults["task"] = f"{self._other_task}; end an episode before another task is given"
         return "; ".join(faults.values())
 
     def _on_discard(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -328,7 +330,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is None:
-            response.success, response.message = False, "no episode is being recorded"
+            response.success, response.message = False, _NOTHING
             return response
         self.streams.end()
         writer.discard()

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
@@ -25,6 +26,7 @@ from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
+from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
 from lrm_ros.seeds import held_out_warning
@@ -38,6 +40,7 @@ joints   {joints}   (more/less)
 gripper  o open  c close
 place    i/k forward/back  j/l left/right  u/m up/down   (arrows, page up/down)
 episode  s start  g success  f failure  a again (discard, start anew)  d discard
+stop     SPACE stops the arm (e-stop); release it in another terminal: lrm estop --release
 other    h this help  x quit"""
 
 
@@ -66,6 +69,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._started_s = 0.0
         self._counts = {"success": 0, "failure": 0, "discarded": 0}
         self._quit_asked = False
+        self._stop_asked = False  # of an arm that has not said yet that it is stopped
 
     def configure(self) -> None:
         """Connect to the arm and the recorder."""
@@ -76,6 +80,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
         self._arm = ArmClient(self)
         topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
+        self._stop, self._estop = StopWatch(self, self._on_stopped), topics.ESTOP.publisher(self)
         self._joint_states = JointStates(self.contract)
         # Only as it is offered: commands are stamped as the joint state is, whatever its clock.
         Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)
@@ -149,6 +154,23 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._stop_moving()
         self.diagnostics.fault("joint_states", reason, tell=self._say)
 
+    def _ask_to_stop(self) -> None:
+        """Stop the arm, from the keyboard or a pedal that types the key."""
+        self._estop.publish(Bool(data=True))
+        self._stop_asked = not self._stop.stopped
+        self._say("E-STOP")
+
+    def _on_stopped(self, stopped: bool) -> None:
+        """Forget the motion; after a release an arm's node that starts later is not stopped by this one."""
+        self._stop_asked = False
+        if stopped:
+            self._jog.stop()
+            self._arm.drop()
+            self.diagnostics.fault("estop", f"the arm is stopped; {RELEASE}", tell=self._say)
+        else:
+            self._estop.publish(Bool(data=False))
+            self.diagnostics.recovered("estop", "the arm is released", tell=self._say)
+
     def _on_episode(self, message: DiagnosticStatus) -> None:
         """Notice an episode that the recorder could not finish."""
         if message.message == "failed" and self._episode and message.name == self._episode:
@@ -183,7 +205,9 @@ class TeleopNode(LrmNode[TeleopConfig]):
         quit_asked, self._quit_asked = self._quit_asked, False
         if key in self._joint_keys or key in _CARTESIAN_KEYS or key in ("o", "c"):
             return refused or not self._move(key)
-        if key == "x":
+        if key == " ":
+            self._ask_to_stop()
+        elif key == "x":
             if self._episode and not quit_asked:
                 self._quit_asked = True
                 self._say("an episode is being recorded: g, f or d ends it; x again quits and leaves it unfinished")
@@ -209,6 +233,9 @@ class TeleopNode(LrmNode[TeleopConfig]):
         """Move the target; says why not and returns False if it cannot."""
         jog, config = self._jog, self.config
         if self._busy:
+            return False
+        if self._stop.stopped:
+            self._say(f"the arm is stopped; {RELEASE}")
             return False
         if jog.target is None and self._state is not None:
             jog.start(self._state[1])
@@ -294,6 +321,9 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def _status(self) -> str:
         """Return the status line."""
+        if self._stop.stopped or self._stop_asked:
+            said = "STOPPED" if self._stop.stopped else "E-STOP sent, no arm has said that it is stopped"
+            return f"[{said}] lrm estop --release | h help"
         if self._busy:
             episode = f"{self._busy} ..."
         elif self._episode:

@@ -59,6 +59,7 @@ class ArmServer:
         self._start_ns, self.sent = self._arm.read()
         self._chunk: ActionChunk | None = None
         self._held: NDArray[np.float32] = self.sent
+        self._tracked_ns: int | None = None  # when :meth:`track` sent last
         self._plausibility = Plausibility(self._contract)
 
     # -- commands ----------------------------------------------------------------------------------------------------
@@ -99,13 +100,17 @@ class ArmServer:
 
     # -- what is sent ------------------------------------------------------------------------------------------------
 
-    def send(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+    def send(self, target: NDArray[np.float32], most: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         """Send one target through the limiter and return what was sent (D,) [rad].
+
+        Args:
+            target: (D,) [rad].
+            most: (D,) largest change [rad]; default: the step limit of a control step.
 
         Raises:
             ValueError: a wrong number of joints or a value that is not finite; nothing was sent.
         """
-        self.sent = limited(target, self.sent, self._contract)
+        self.sent = limited(target, self.sent, self._contract, most)
         self._held = self.sent
         self._arm.send(self.sent)
         return self.sent
@@ -128,11 +133,42 @@ class ArmServer:
         self._held = target  # a target that is further away than one step is still to be reached
         return sent, last
 
+    def track(self, now_ns: int, speed: float = np.inf) -> bool:
+        """Send what is due now at any moment, between control steps, too: for an arm that is sent targets more often.
+
+        Between the points of a command the target is interpolated linearly, so that at the control steps it is that of
+        :meth:`step`. The step limit counts for the time that has passed since the target before.
+
+        Args:
+            now_ns: time of the arm's clock [ns].
+            speed: highest speed of a joint [rad/s], beside the step limit.
+
+        Returns:
+            Whether what was asked for was sent, and not only a part of the way.
+        """
+        target = self._held
+        if self._chunk is not None:
+            end = len(self._chunk.actions) - 1
+            at = min(max((now_ns - self._chunk.stamp_ns) / self._dt_ns, 0.0), float(end))
+            k = min(int(at), max(end - 1, 0))
+            before, after = self._chunk.actions[k], self._chunk.actions[min(k + 1, end)]
+            target = before + np.float32(at - k) * (after - before)
+        passed = 0.0 if self._tracked_ns is None else (now_ns - self._tracked_ns) / self._dt_ns
+        passed, self._tracked_ns = min(max(passed, 0.0), 1.0), now_ns
+        most = np.minimum(np.array(self._contract.max_step), speed * self._dt_ns / 1e9) * passed
+        sent = self.send(target, most)
+        self._held = target
+        return bool(np.abs(sent - np.clip(target, self._contract.lower, self._contract.upper)).max() < 1e-4)
+
+    def drop(self) -> None:
+        """Forget the command; what was sent last is what :meth:`step` and :meth:`track` send from now on."""
+        self._chunk, self._held = None, self.sent
+
     def hold(self, measured: bool = False) -> NDArray[np.float32]:
         """Forget the command and send the arm to stay; cannot be a no-op. Returns what was sent (D,) [rad].
 
         Args:
             measured: where the arm is (overload, collision), not where it was last sent.
         """
-        self._chunk = None
+        self.drop()
         return self.send(self._arm.read()[1] if measured else self.sent)

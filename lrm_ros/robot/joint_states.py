@@ -22,7 +22,13 @@ _FORMS = 64  # so many lists of names are remembered
 
 
 class JointStates:
-    """Keeps the newest position of every joint; a joint that stops makes the state incomplete."""
+    """Keeps the newest position of every joint; a joint that stops makes the state incomplete.
+
+    Attributes:
+        anew: in the state that was returned last every joint has come again since the last one of which this holds.
+            So many states there really are: messages in parts each give one, with old positions of the other joints.
+        slowest: joints that came last to make it so; empty: all came at once.
+    """
 
     def __init__(self, contract: RobotContract) -> None:
         """Know no position yet."""
@@ -32,6 +38,8 @@ class JointStates:
         self._positions = [0.0] * len(self._joints)
         self._stamps: list[int | None] = [None] * len(self._joints)
         self._incomplete_ns: int | None = None
+        self.anew, self.slowest = False, ""
+        self._came: set[int] = set()  # joints since the last state of new positions
 
     def add(
         self, stamp_ns: int, names: Sequence[str], positions: Sequence[float], now_s: float
@@ -82,10 +90,16 @@ class JointStates:
         for index, value in enumerate(values):
             if value is not None:
                 self._positions[index], self._stamps[index] = value, stamp_ns
+                self._came.add(index)
         if not (missing := self._missing(stamp_ns)):
             self._incomplete_ns = None
             if all(value is None for value in values):
                 return None  # of other joints only: nothing new
+            self.anew = len(self._came) == len(self._joints)
+            if self.anew:
+                here = [joint for joint, value in zip(self._joints, values, strict=True) if value is not None]
+                self.slowest = ", ".join(here) if len(here) < len(self._joints) else ""
+                self._came.clear()
             return np.array(self._positions, np.float32)
         if self._incomplete_ns is None or stamp_ns < self._incomplete_ns:
             self._incomplete_ns = stamp_ns

@@ -19,7 +19,9 @@ from lrm_ros.contract import implausible
 PLAUSIBLE_S = 5.0
 
 
-def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[np.float32]:
+def limited(
+    target: NDArray, last: NDArray, contract: RobotContract, most: NDArray | None = None
+) -> NDArray[np.float32]:
     """Return the target to send: inside the joint limits and near the target sent before.
 
     The step limit is the stronger one: an arm found outside its joint limits comes back in steps, not in a jump.
@@ -28,6 +30,7 @@ def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[
         target: (D,) what is asked for, absolute joint positions [rad].
         last: (D,) what was sent before, or the joint state when nothing was [rad].
         contract: joint names, joint limits and step limits.
+        most: (D,) largest change [rad] where it is another than that of a whole control step.
 
     Returns:
         (D,) float32 [rad].
@@ -47,7 +50,7 @@ def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[
         if bad:
             raise ValueError(f"{name} is not finite: {', '.join(bad)}; nothing was sent to the arm")
     inside = np.clip(target, np.array(contract.lower, np.float32), np.array(contract.upper, np.float32))
-    step = np.array(contract.max_step, np.float32)
+    step = np.asarray(contract.max_step if most is None else most, np.float32)
     return np.clip(inside, last - step, last + step)
 
 

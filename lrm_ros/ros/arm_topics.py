@@ -7,7 +7,9 @@ fault in its diagnostics and move nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ from lrm_ros.robot.arm import ArmServer
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.types import ActionChunk
 
+# Commands come from two nodes if their numbers, which each publisher counts for itself, went back so often in so long
+# [s] while there were two. Each back and forth between them is one.
+BACK, BACK_S = 2, 5.0
+
 
 class ArmTopics:
     """Listens to commands once :meth:`listen` was called; publishes what the node tells it."""
@@ -29,6 +35,7 @@ class ArmTopics:
         server: ArmServer,
         now_ns: Callable[[], int],
         take: Callable[[ActionChunk], None],
+        refusal: Callable[[], str] = lambda: "",
     ) -> None:
         """Create the publishers.
 
@@ -37,21 +44,28 @@ class ArmTopics:
             server: in front of the arm.
             now_ns: time of the arm's clock [ns].
             take: called with each command that is to be executed.
+            refusal: says why no command is executed now (e-stop); empty: commands are.
         """
         self._node, self._server, self._now_ns, self._take = node, server, now_ns, take
+        self._refusal = refusal
         self._states = topics.JOINT_STATES.publisher(node)
         self._sent = topics.JOINT_COMMAND_SENT.publisher(node)
+        self._number = 0  # of the newest command among those of its publisher
+        self._back_s: deque[float] = deque(maxlen=BACK)  # when the numbers went back
 
     def listen(self) -> None:
         """Subscribe to ``joint_command``."""
         topics.JOINT_COMMAND.subscribe(self._node, self._on_command)
 
-    def _on_command(self, message: JointTrajectory) -> None:
+    def _on_command(self, message: JointTrajectory, info: Mapping[str, Any]) -> None:
         node = self._node
         if not node.active:
             node.diagnostics.count("ignored")
             return
         try:
+            if reason := self._refusal():
+                raise ValueError(reason)
+            self._check_one_commands(info["publication_sequence_number"])
             chunk = messages.to_chunk(message, node.contract.joints, node.contract.dt_s)
             accepted = self._server.accept(chunk, self._now_ns())
         except ValueError as error:
@@ -63,6 +77,24 @@ class ArmTopics:
             node.diagnostics.count("ignored")
         else:
             self._take(accepted)
+
+    def _check_one_commands(self, number: int | None) -> None:
+        """Check the number that its publisher gave a command; ``None``: the middleware does not number.
+
+        Raises:
+            ValueError: two nodes command the arm in turn; names them.
+        """
+        now_s, before, self._number = time.monotonic(), self._number, number or 0
+        if number is not None and number <= before:
+            nodes = self._node.get_publishers_info_by_topic(topics.JOINT_COMMAND.name)
+            if len(nodes) > 1:  # not one that was started again
+                self._back_s.append(now_s)
+        if len(self._back_s) == BACK and now_s - self._back_s[0] < BACK_S:
+            nodes = self._node.get_publishers_info_by_topic(topics.JOINT_COMMAND.name)
+            names = ", ".join(sorted({node.node_name for node in nodes}))
+            raise ValueError(
+                f"several nodes command the arm at the same time ({names}); stop or deactivate all but one"
+            )
 
     def publish_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
         """Publish joint positions (D,) [rad]."""

@@ -19,10 +19,12 @@ from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import topics
+from lrm_ros.ros.estop import RELEASE
 
 # From each state one transition nearer to a node that takes new parameters.
 _DOWN = {State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_DEACTIVATE,
@@ -75,6 +77,7 @@ class Control:
         self._changed = threading.Condition()
         self._stopping = False
         self._moves = 0
+        self._fault = ""  # why nothing will move
 
     # -- services ----------------------------------------------------------------------------------------------------
 
@@ -135,15 +138,24 @@ class Control:
     def restart(self, node: str, values: Mapping[str, Any]) -> None:
         """Give a lifecycle node its parameters and make it active, whatever state it is in; raises as ``trigger``."""
         while (state := self._call(f"{node}/get_state", GetState.Request()).current_state.id) in _DOWN:
-            self._change(node, _DOWN[state])
+            self.change(node, _DOWN[state])
         self.set(node, values)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            self._change(node, transition)
+            self.change(node, transition)
 
-    def _change(self, node: str, transition: int) -> None:
+    def change(self, node: str, transition: int) -> None:
+        """Make a lifecycle node's transition; raises as :meth:`trigger`."""
         request = ChangeState.Request(transition=Transition(id=transition))
         if not self._call(f"{node}/change_state", request).success:
             raise EpisodeError(f"node '{node}' could not be started; its own output says why")
+
+    def wait_state(self, node: str, state: int, timeout_s: float = 120.0) -> None:
+        """Wait until a lifecycle node is in a state; raises as :meth:`trigger`."""
+        deadline = time.monotonic() + timeout_s
+        while (now := self._call(f"{node}/get_state", GetState.Request()).current_state).id != state:
+            if time.monotonic() > deadline:
+                raise EpisodeError(f"node '{node}' is {now.label} after {timeout_s:.0f} s; its own output says why")
+            time.sleep(0.1)
 
     @staticmethod
     def _agreed(service: str, response: Any) -> str:
@@ -182,6 +194,11 @@ class Control:
             self._moves += moved
             self._changed.notify_all()
 
+    def fault(self, reason: str) -> None:
+        """Make every :meth:`wait_until` fail for a reason, now and until it is called with an empty one."""
+        self._fault = reason
+        self.notify()
+
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float | None = None) -> None:
         """Wait until ``condition()`` holds; the time-out restarts whenever the arm moves on.
 
@@ -191,7 +208,7 @@ class Control:
             timeout_s: how long nothing may move [s]; default: the control's.
 
         Raises:
-            EpisodeError: nothing moved for that long.
+            EpisodeError: nothing moved for that long, or will (:meth:`fault`).
             Stopped: see :meth:`stop`.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
@@ -200,6 +217,8 @@ class Control:
             while not condition():
                 if self._stopping:
                     raise Stopped
+                if self._fault:
+                    raise EpisodeError(f"{self._fault}; nothing is waited for: {what}")
                 if moves != self._moves:
                     deadline, moves = time.monotonic() + timeout_s, self._moves
                 if time.monotonic() >= deadline:
@@ -286,17 +305,21 @@ class TwinEpisodes(RecordedEpisodes):
 
 
 class SentSteps:
-    """Counts the targets sent to an arm; each restarts the time-out of :meth:`Control.wait_until`."""
+    """Counts the targets sent to an arm: each restarts the time-out of a wait, an e-stop ends it with an error."""
 
     def __init__(self, node: Node, control: Control) -> None:
         """Listen to ``joint_command_sent``."""
         self.count, self._control, self._lock = 0, control, threading.Lock()
         topics.JOINT_COMMAND_SENT.subscribe(node, self._on_sent)
+        topics.STOPPED.subscribe(node, self._on_stopped)
 
     def restart(self) -> None:
         """Count from 0 again."""
         with self._lock:
             self.count = 0
+
+    def _on_stopped(self, message: Bool) -> None:
+        self._control.fault(f"the arm is stopped; {RELEASE}" if message.data else "")
 
     def _on_sent(self, _: JointTrajectory) -> None:
         with self._lock:

@@ -34,13 +34,15 @@ class Stream:
         hz: lowest rate at which it must come [Hz], 0: it comes when it comes.
         publishers: names of the nodes that publish it.
         parts: checks of its stamps, one for each publisher that can be told apart.
-        good: usable messages so far.
-        good_s: when the last of them came [s].
+        good: usable messages so far; of a state in parts, whole ones.
+        good_s: when the last message that was usable came [s].
         stamp_ns: of the newest message [ns].
         foreign: its stamps are of a simulator's clock, which is not this node's.
         watched: an episode is running: what goes wrong is remembered.
         happened: what went wrong first in the episode, empty if nothing did.
         lacking: says what is missing of messages that come in parts.
+        slowest: says which of the parts is the slowest, if any is.
+        whole: says whether all parts have come anew with the message that was taken last.
     """
 
     def __init__(
@@ -65,9 +67,12 @@ class Stream:
         self.foreign = self.watched = False
         self.happened = ""
         self.lacking: Callable[[], str] = lambda: ""
+        self.slowest: Callable[[], str] = lambda: ""
+        self.whole: Callable[[], bool] = lambda: True
         self._problems: dict[str, str] = {}
         self._told: set[str] = set()  # kinds since it was good
         self._bad_stamp_s = 0.0
+        self._pauses: deque[float] = deque(maxlen=2)  # the last times between usable messages [s]
         self._unanswered_s: float | None = None  # since when it should have followed its cause
         self._seen: deque[tuple[float, int, int]] = deque()  # (time, good, stamp) of the last looks
 
@@ -91,14 +96,16 @@ class Stream:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def usable(self, now_s: float) -> None:
-        """Count a usable message."""
+        """Take a usable message."""
         if self.watched and self.hz and self.good_s is not None:
             paused_s = now_s - self.good_s
             if self.stamp_ns and self._good_ns:  # what was only late is not missing
                 paused_s = min(paused_s, (self.stamp_ns - self._good_ns) / 1e9)
             if paused_s > self.timeout_s:
                 self.happened = self.happened or f"'{self.name}' had no usable message for {paused_s:.1f} s"
-        self.good += 1
+        self.good += self.whole()
+        if self.good_s is not None:
+            self._pauses.append(now_s - self.good_s)
         self.good_s, self._good_ns, self._unanswered_s = now_s, self.stamp_ns, None
         if self._problems:
             self.clear("content", "stopped")
@@ -108,6 +115,7 @@ class Stream:
         self.good_s = self._unanswered_s = None
         self._good_ns = 0
         self._seen.clear()
+        self._pauses.clear()
         self.clear("stopped", "rate")
 
     def bad_stamp(self, reason: str, steady_s: float) -> None:
@@ -131,7 +139,10 @@ class Stream:
         """
         if self.silent_s(now_s, start_s) > (START_S if self.good_s is None else self.timeout_s):
             self._seen.clear()
-            if "content" not in self._problems and "stamp" not in self._problems:
+            self._problems.pop("stopped" if (crawls := self._crawls(now_s)) else "rate", None)
+            if crawls:
+                self.set("rate", self._too_slow(1 / max(self._pauses)))
+            elif "content" not in self._problems and "stamp" not in self._problems:
                 self.set("stopped", self.silence(now_s))
             elif self.watched:
                 self.happened = self.happened or self.line
@@ -149,10 +160,18 @@ class Stream:
         if hz >= LOW * self.hz:
             self.clear("rate")
             return
-        self.set(
-            "rate",
-            f"'{self.name}' comes at {hz:.1f} Hz, {self.hz:g} Hz are needed: set its driver's rate, look at the load "
-            "of its host and at the network",
+        self.set("rate", self._too_slow(hz))
+
+    def _crawls(self, now_s: float) -> bool:
+        """Return whether it has not stopped, but comes again and again after longer than it may pause."""
+        slow = len(self._pauses) == 2 and min(self._pauses) > self.timeout_s
+        return slow and self.silent_s(now_s) < 2 * max(self._pauses)
+
+    def _too_slow(self, hz: float) -> str:
+        of = f", of its parts {slowest} most slowly" if (slowest := self.slowest()) else ""
+        return (
+            f"'{self.name}' comes at {hz:.1f} Hz{of}, {self.hz:g} Hz are needed: set its driver's rate, look at the "
+            "load of its host and at the network"
         )
 
     def look_after(self, cause: Stream, now_s: float) -> None:

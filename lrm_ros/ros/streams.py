@@ -127,7 +127,7 @@ class Streams:
 
         topic = topics.JOINT_STATES
         stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell, self._timeout_s)
-        stream.lacking = states.lacking
+        stream.lacking, stream.slowest, stream.whole = states.lacking, lambda: states.slowest, lambda: states.anew
         self._add(topic, take, stream, depth)
 
     @property

@@ -3,6 +3,6 @@
 
 ``protocol`` packets, ``registers`` a servo's memory, ``units`` steps and radians, ``joints`` what moves, ``servo`` the
 firmware, ``arm`` the servos of one arm and their supply, ``faults`` what goes wrong on the wire, ``port`` the
-pseudo-terminal, ``server`` the loop in real time, ``commands`` faults by a line of text. docs/servo_bus.md has the
-tables.
+pseudo-terminal, ``server`` the loop in real time, ``commands`` faults by a line of text, ``calibration`` what LeRobot's
+calibration finds, ``twin`` the simulated world's arm and its scenes. docs/servo_bus.md has the tables.
 """

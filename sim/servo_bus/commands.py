@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import shlex
 
+from lrm_ros.sim.servo_bus.cameras import Cameras
 from lrm_ros.sim.servo_bus.faults import Fault
 from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
 from lrm_ros.sim.servo_bus.server import Server
 from lrm_ros.sim.servo_bus.servo import Servo
+from lrm_ros.sim.servo_bus.twin import outcome, set_scene
+
+SCENE_WORDS = ("scene", "outcome", "cameras", "help")  # no arm can have these names
 
 HELP = """\
+scene SEED                    the twin's toy and bowl where a seed says, its arm placed at rest; says what to do
+outcome                       the simulator's truth now: success or failure
+cameras                       frames written, of them repeated, and skipped for a late reader
 ARM silent [COUNT]            the next COUNT answers are gone; all of them without COUNT
 ARM late SECONDS [COUNT]      they come so much later
 ARM lost [COUNT]              each lacks a byte
@@ -30,8 +37,13 @@ ARM block JOINT LOW HIGH      something is in its way (rad); '-' for its own sto
 help                          this list"""
 
 
-def execute(server: Server, line: str) -> str:
+def execute(server: Server, line: str, cameras: Cameras | None = None) -> str:
     """Carry out one line and return what to tell the person.
+
+    Args:
+        server: with the arms.
+        line: as the help says.
+        cameras: of the twin, if they are on.
 
     Raises:
         ValueError: what is wrong with the line, and what would be right.
@@ -41,6 +53,19 @@ def execute(server: Server, line: str) -> str:
         return ""
     if words == ["help"]:
         return HELP
+    if words[0] == "scene":
+        if len(words) != 2 or not words[1].isdecimal():
+            raise ValueError(f"'{line.strip()}' has no seed; a scene needs one, 0 or more")
+        return set_scene(server, int(words[1]))
+    if words[0] == "outcome":
+        return "success" if outcome(server) else "failure"
+    if words[0] == "cameras":
+        if cameras is None:
+            raise ValueError("there are no cameras; start with the arm 'twin' and --cameras DIR")
+        return "\n".join(
+            f"{name}: {written} frames, {repeated} repeated, {skipped} skipped"
+            for name, (written, repeated, skipped) in cameras.counts().items()
+        )
     if words[0] not in server.buses:
         raise ValueError(f"no arm '{words[0]}'; there are {', '.join(server.buses)} ('help' lists the commands)")
     if len(words) < 2:

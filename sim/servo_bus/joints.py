@@ -68,14 +68,17 @@ class Joint:
     weight: float = 0.0
 
 
-# Ranges about those of the SO-101; the rest pose is folded up. Names and order are those of LeRobot's driver.
+# The published URDF of the SO-101, TheRobotStudio/SO-ARM100: Simulation/SO101/so101_new_calib.urdf at commit
+# 385e8d7c68e24945df6c60d9bd68837a4b7411ae: each joint's limits are its mechanical stops here. Its zeros are the middle
+# of each joint's range (README.md beside it), but the gripper's, and wrist_roll's is 0.049 rad below it. Names and
+# order are those of LeRobot's driver. Rest and weight are assumed: folded up, and what gravity asks of a motor there.
 SO101 = (
-    Joint("shoulder_pan", -1.9, 1.9),
-    Joint("shoulder_lift", -1.74, 1.74, -1.7, 0.25),
+    Joint("shoulder_pan", -1.91986, 1.91986),
+    Joint("shoulder_lift", -1.74533, 1.74533, -1.7, 0.25),
     Joint("elbow_flex", -1.69, 1.69, 1.6, 0.2),
-    Joint("wrist_flex", -1.65, 1.65, 0.9, 0.05),
-    Joint("wrist_roll", -2.74, 2.84),
-    Joint("gripper", -0.17, 1.74),
+    Joint("wrist_flex", -1.65806, 1.65806, 0.9, 0.05),
+    Joint("wrist_roll", -2.74385, 2.84121),
+    Joint("gripper", -0.174533, 1.74533),
 )
 
 

@@ -149,6 +149,10 @@ class Servo:
             limit = min(limit, self.memory["Protective_Torque"] / 100)
         return Drive(self._target, GAIN * self.memory["P_Coefficient"] / 32, min(limit, 1.0))
 
+    def hold(self) -> None:
+        """Forget the goal: with the torque on, it holds where the joint is next, until a goal comes."""
+        self._release()
+
     def feel(self, state: JointState) -> None:
         """Show a joint's state in the registers before the firmware runs again."""
         self._state = state

@@ -8,8 +8,8 @@ A turn of the shaft is 4096 steps. A servo is mounted so that its encoder stands
     Present_Position = (actual - Homing_Offset) modulo 4096
 
 The modulo is left out where bit 4 of Phase asks for positions beyond one turn. Homing_Offset has its sign in bit 11,
-positions and velocities in bit 15, load in bit 10 (``registers``). Zeros and signs are the arm's: they belong with its
-published description; the default is the middle of the encoder and the same direction.
+positions and velocities in bit 15, load in bit 10 (``registers``). Zeros and signs are the arm's (``calibration``); the
+default is the middle of the encoder and the same direction.
 """
 
 from __future__ import annotations

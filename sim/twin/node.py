@@ -24,6 +24,7 @@ from lrm_ros.config import TwinConfig
 from lrm_ros.robot.arm import ArmServer
 from lrm_ros.ros.arm_topics import ArmTopics
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.estop import EStop
 from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk
 
@@ -42,6 +43,8 @@ class TwinNode(LrmNode[TwinConfig]):
     A command that is not usable (joint names, numbers that are not finite, spacing, a stamp of another clock) is an
     error and moves nothing. One stamped before the last reset answers a world that is gone: ignored; stamp 0 means
     now.
+
+    Stopped (``lrm_ros.ros.estop``), it refuses commands, resets and demonstrations; in real time it holds.
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -51,6 +54,7 @@ class TwinNode(LrmNode[TwinConfig]):
         self._arm: TwinArm | None = None
         self._server: ArmServer | None = None
         self._seed = 0
+        self._estop = EStop(self, self._hold, self._resume)
 
     def configure(self) -> None:
         """Build the world and start the first episode."""
@@ -74,7 +78,7 @@ class TwinNode(LrmNode[TwinConfig]):
             )
         self._arm = TwinArm(world)
         self._server = ArmServer(self._arm, self.contract)
-        self._arm_topics = ArmTopics(self, self._server, lambda: world.stamp_ns, self._take)
+        self._arm_topics = ArmTopics(self, self._server, lambda: world.stamp_ns, self._take, self._estop.refusal)
         self._fov_rad = float(env._sensors[self._camera.name].config.fov)  # vertical
         self._time = topics.CLOCK.publisher(self)
         self._images = topics.IMAGE_RAW.of(self._camera.name).publisher(self)
@@ -91,27 +95,40 @@ class TwinNode(LrmNode[TwinConfig]):
 
     def deactivate(self) -> None:
         """Hold (real time): what was being executed does not go on at the next activation."""
+        self._hold()
+
+    def _hold(self) -> None:
+        """Forget what was being executed and hold (real time); in lock-step nothing is."""
         world, server = self._world, self._server
         if world is not None and server is not None and self.config.realtime:
             stamp_ns = world.stamp_ns
             self._publish_step(stamp_ns, server.hold())
 
+    def _resume(self) -> None:
+        """Take commands again, of now."""
+        if self._server is not None:
+            self._server.start()
+
     def cleanup(self) -> None:
         """Free the simulator."""
         world, self._world = self._world, None
+        self._server = None
         if world is not None:
             world.close()
 
     # -- episodes ----------------------------------------------------------------------------------------------------
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if not self.active:
-            response.success, response.message = False, "the twin is not active; activate it first"
+        if reason := self._estop.refusal() or self._inactive():
+            response.success, response.message = False, reason
             return response
         self._reset()
         assert self._world is not None
         response.success, response.message = True, f"seed {self._seed}: {self._world.instruction}"
         return response
+
+    def _inactive(self) -> str:
+        return "" if self.active else "the twin is not active; activate it first"
 
     def _reset(self) -> None:
         """Start an episode and publish its first observation."""
@@ -132,8 +149,8 @@ class TwinNode(LrmNode[TwinConfig]):
         from lrm_ros.sim.twin.expert import expert_targets
 
         world = self._world
-        if world is None or not self.active:
-            response.success, response.message = False, "the twin is not active; activate it first"
+        if (reason := self._estop.refusal() or self._inactive()) or world is None:
+            response.success, response.message = False, reason
             return response
         try:
             targets = expert_targets(world)
@@ -180,7 +197,7 @@ class TwinNode(LrmNode[TwinConfig]):
         assert world is not None and server is not None and self._arm is not None
         self._arm.disturbance_std = self.config.disturbance_std
         stamp_ns = world.stamp_ns
-        sent, _ = server.step(stamp_ns)
+        sent = server.hold() if self._estop.latched else server.step(stamp_ns)[0]
         self._publish_step(stamp_ns, sent)
         if world.steps % max(1, self.config.frame_every) == 0:
             self._publish_image()

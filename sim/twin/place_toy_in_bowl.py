@@ -9,6 +9,7 @@ the toy has high friction. The difficulty is coverage: where the toy lies, not h
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from mani_skill.utils.structs.pose import Pose
 from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from transforms3d.euler import euler2quat
 
+from lrm_ros.config import CameraSpec
 from lrm_ros.sim.render.coarse import coarsen
 from lrm_ros.sim.render.shaders import quick_shaders
 from lrm_ros.sim.twin.toys import ANIMALS, COLOURS, instruction
@@ -75,9 +77,17 @@ class PlaceToyInBowlEnv(BaseEnv):
 
     SUPPORTED_ROBOTS: ClassVar[list[str]] = ["so100_twin"]
 
-    def __init__(self, *args: Any, image_size: int = 96, **kwargs: Any) -> None:
-        """Build the task; ``image_size`` is width and height of the front camera [pixels]."""
+    def __init__(self, *args: Any, image_size: int = 96, desk: Sequence[CameraSpec] = (), **kwargs: Any) -> None:
+        """Build the task.
+
+        Args:
+            args: of ManiSkill's environment.
+            image_size: width and height of the front camera [pixels].
+            desk: the cameras of a desk instead: ``front`` at the same place, ``wrist`` on the gripper, of any size.
+            kwargs: of ManiSkill's environment.
+        """
         self._image_size = image_size
+        self._desk = tuple(desk)
         self._animal = ""
         self._colour = ""
         self._quiet_steps = 0
@@ -91,7 +101,19 @@ class PlaceToyInBowlEnv(BaseEnv):
     def _default_sensor_configs(self) -> list[CameraConfig]:
         pose = sapien_utils.look_at(eye=[0.47, 0.0, 0.40], target=[0.195, 0.0, 0.02])
         size, shaders = self._image_size, quick_shaders()
-        return [CameraConfig("front", pose, size, size, 0.86, 0.01, 10, shader_config=shaders)]
+        if not self._desk:
+            return [CameraConfig("front", pose, size, size, 0.86, 0.01, 10, shader_config=shaders)]
+        # Beside the gripper, with a view of both jaws and what is between them; they point along -y of this link.
+        on_jaw = sapien_utils.look_at(eye=[-0.05, 0.03, 0.065], target=[-0.014, -0.09, 0.0], up=[-1, 0, 0])
+        places = {
+            "front": {"pose": pose, "fov": 0.86},
+            "wrist": {"pose": on_jaw, "fov": 1.2, "mount": self.agent.robot.links_map["Fixed_Jaw"]},
+        }
+        common = {"near": 0.01, "far": 10, "shader_config": shaders}
+        return [
+            CameraConfig(camera.name, width=camera.width, height=camera.height, **places[camera.name], **common)
+            for camera in self._desk
+        ]
 
     @property
     def _default_human_render_camera_configs(self) -> CameraConfig:

@@ -39,12 +39,19 @@ def use_software_vulkan() -> None:
 class World:
     """A ManiSkill task with one arm, driven by absolute joint targets at the control rate."""
 
-    def __init__(self, task: str = "PlaceToyInBowl-v1", contract: RobotContract | None = None) -> None:
+    def __init__(
+        self, task: str = "PlaceToyInBowl-v1", contract: RobotContract | None = None, desk: bool = False
+    ) -> None:
         """Build the world.
 
         Args:
             task: name of a ManiSkill task, such as that of ``sim.twin.place_toy_in_bowl``.
             contract: joints, limits, cameras and control rate; the default is the SO-100's.
+            desk: the contract's cameras are those of a desk, ``front`` and ``wrist`` on the gripper, of any size; else
+                there is one, which is square.
+
+        Raises:
+            ValueError: the twin has no such camera.
         """
         use_software_vulkan()
         import gymnasium as gym
@@ -53,7 +60,9 @@ class World:
 
         self.contract = contract or RobotContract()
         self.camera = self.contract.cameras[0]
-        if self.camera.width != self.camera.height:
+        if desk and (others := {camera.name for camera in self.contract.cameras} - {"front", "wrist"}):
+            raise ValueError(f"camera '{min(others)}': the twin's desk has the cameras front and wrist")
+        if not desk and self.camera.width != self.camera.height:
             raise ValueError(f"camera '{self.camera.name}': the twin renders square images, got {self.camera}")
         self._env: Any = gym.make(
             task,
@@ -64,6 +73,7 @@ class World:
             control_mode="pd_joint_pos",
             image_size=self.camera.width,
             max_episode_steps=1_000_000,
+            **({"desk": self.contract.cameras} if desk else {}),
         ).unwrapped
         self._last: NDArray[np.float32] = np.zeros(len(self.contract.joints), dtype=np.float32)
         self.steps = 0
@@ -136,13 +146,14 @@ class World:
         self._stamp_ns += self._dt_ns
         return sent
 
-    def frame(self) -> Frame:
-        """Render the camera now."""
+    def frame(self, camera: str = "") -> Frame:
+        """Render a camera now, by default the contract's first."""
+        name = camera or self.camera.name
         self._env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-        sensor = self._env._sensors[self.camera.name]
+        sensor = self._env._sensors[name]
         sensor.capture()
         image = sensor.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"][0].cpu().numpy()
-        return Frame(self._stamp_ns, self.camera.name, np.ascontiguousarray(image))
+        return Frame(self._stamp_ns, name, np.ascontiguousarray(image))
 
     def observe(self) -> Observation:
         """Render and return everything a policy sees."""

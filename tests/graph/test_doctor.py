@@ -84,6 +84,23 @@ def test_a_device_without_permission_names_the_group(tmp_path: Path, monkeypatch
     assert "ttyACM0" in finding.detail and "usermod -aG dialout" in finding.cure
 
 
+def test_an_arms_driver_and_its_calibrations_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0.0")
+    monkeypatch.setenv("HF_LEROBOT_CALIBRATION", str(tmp_path))
+    finding = doctor.check_arm()
+    assert finding.status == WARN and "no calibrated arm" in finding.detail and "lerobot-calibrate" in finding.cure
+    (tmp_path / "robots" / "so_follower").mkdir(parents=True)
+    (tmp_path / "robots" / "so_follower" / "mine.json").touch()
+    assert doctor.check_arm().status == OK and "so_follower/mine" in doctor.check_arm().detail
+
+    def none(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    finding = doctor.check_arm()
+    assert finding.status == WARN and "lrm_ros[arm]" in finding.cure
+
+
 def test_a_damaged_tiny_model_fails(tmp_path: Path) -> None:
     assert doctor.check_tiny(tmp_path).status == FAIL
     (tmp_path / "config.json").write_text("{")

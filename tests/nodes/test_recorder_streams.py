@@ -12,7 +12,7 @@ import pytest
 from drivers import BEST_EFFORT, RELIABLE, Driver  # type: ignore[import-not-found]
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
 from lrm_ros import messages, topics
@@ -60,6 +60,29 @@ def desk(spin, probe, tmp_path) -> Iterator[Desk]:
     yield desk
     desk.node.close()
     spin.nodes.remove(desk.node)
+
+
+def test_an_episode_in_which_the_arm_was_stopped_is_not_good_and_none_starts_before_its_release(desk):
+    arm = topics.STOPPED.publisher(desk.probe)
+    desk.driver()
+    for name in ("frames_front", "states", "actions"):
+        desk.more(name, 3)
+    desk.spin.until(lambda: arm.get_subscription_count() == 2)
+    assert desk.start().success
+    desk.more("actions", 3)
+    arm.publish(Bool(data=True))
+    desk.spin.until(lambda: desk.node._arm.stopped)
+    ended = desk.end()
+    assert not ended.success and "is not good: the arm was stopped by its e-stop" in ended.message
+    assert [path.suffix for path in desk.folder.iterdir()] == [".faulty"]
+    refused = desk.start()
+    assert not refused.success and refused.message.startswith("the arm is stopped; when it is safe")
+    arm.publish(Bool(data=False))
+    desk.spin.until(lambda: not desk.node._arm.stopped)
+    desk.more("actions", 3)
+    assert desk.start().success
+    desk.more("actions", 3)
+    assert desk.end().success
 
 
 @pytest.mark.parametrize("qos", [RELIABLE, BEST_EFFORT], ids=["reliable", "best effort"])

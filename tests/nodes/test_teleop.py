@@ -16,6 +16,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
@@ -26,7 +27,7 @@ from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.so100.kinematics import approach, forward
 from lrm_ros.ros.diagnostics import SETTLED_S
-from lrm_ros.topics import EVENTS, STREAM
+from lrm_ros.topics import ESTOP, EVENTS, LATCHED, STOPPED, STREAM
 from lrm_ros.types import ActionChunk
 
 CONTRACT = RobotContract()
@@ -196,6 +197,24 @@ def test_an_arm_that_was_jogged_is_told_to_hold_where_it_was_sent(desk, probe, e
         desk.node._arrived_s -= 100.0  # instead of waiting
     desk.spin.until(lambda: messages.to_ns(desk.commands[-1].header.stamp) == 0)
     assert np.allclose(desk.commands[-1].points[0].positions, target)
+
+
+def test_the_space_bar_stops_the_arm_and_no_key_moves_it_before_its_release(desk, probe):
+    asked, stopped = desk.spin.collect(probe, Bool, ESTOP.name, LATCHED), STOPPED.publisher(probe)
+    desk.spin.until(lambda: probe.count_publishers(ESTOP.name) and stopped.get_subscription_count() == 2)
+    desk.arm_at(REST)
+    desk.press("1 ")
+    desk.hears("E-STOP sent, no arm has said that it is stopped")
+    desk.spin.until(lambda: [message.data for message in asked] == [True])
+    stopped.publish(Bool(data=True))
+    desk.hears("[STOPPED]")
+    heard = desk.node.diagnostics.total("commands")
+    desk.person.press("1")
+    desk.hears("the arm is stopped; when it is safe, release it: lrm estop --release")
+    assert desk.node.diagnostics.total("commands") == heard and "estop" in desk.node.diagnostics.faults
+    stopped.publish(Bool(data=False))
+    desk.spin.until(lambda: [message.data for message in asked] == [True, False], what="nothing that stops a new arm")
+    assert desk.press("3")[2] == pytest.approx(REST[2] + 0.05) and not desk.node.diagnostics.faults
 
 
 def test_without_a_recorder_an_episode_key_names_what_is_missing(desk):

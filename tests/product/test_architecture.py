@@ -38,7 +38,9 @@ ROS_FILES = {
     "lrm_ros/sim/twin/node.py",
     "lrm_ros/sim/vector/client.py",
     "lrm_ros/sim/vector/node.py",
+    "lrm_ros/training/bench/arm.py",
     "lrm_ros/training/bench/faults.py",
+    "lrm_ros/training/bench/bus.py",
     "lrm_ros/training/bench/realtime.py",
     "lrm_ros/training/bench/robot.py",
     "lrm_ros/training/bench/topics.py",
@@ -48,7 +50,7 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
-CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing"}
+CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": {"errors"},
@@ -62,19 +64,20 @@ UPSTREAM: dict[str, set[str]] = {
     "config_files": set(),
     "config_ppo": set(),
     "config": {"types", "seeds", "config_ppo"},
+    "config_arm": {"config"},
     "parameters": set(),
     "contract": {"types", "config"},
     "act_small": {"types", "config"},
     "reward": {"types", "config"},
     "record": {"types", "config", "contract", "files"},
-    "robot": {"types", "config", "contract"},
+    "robot": {"types", "config", "config_arm", "contract"},
     "policy": {"types", "config", "contract", "act_small"},
     "chunk_timing": set(),
     "messages": {"types", "config"},
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "parameters", "environment", "programs"},
+    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},

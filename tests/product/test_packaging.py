@@ -24,7 +24,10 @@ from packaging.utils import canonicalize_name
 import lrm_ros
 
 TOP = Path(__file__).resolve().parents[2]
-NODES = ("camera", "evaluator", "improver", "policy", "recorder", "refiner", "reward", "teleop", "twin", "worlds")
+NODES = (
+    *("arm", "camera", "evaluator", "improver", "policy", "recorder"),
+    *("refiner", "reward", "teleop", "twin", "worlds"),
+)
 # A node says so and ends at once: a program that was found and ran.
 MISSPELT = ("--ros-args", "-p", "rate_hzz:=5.0")
 LAUNCH_FILES = sorted(path.name for path in (TOP / "launch").glob("*.launch.py"))

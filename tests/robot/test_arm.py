@@ -127,3 +127,39 @@ def test_a_command_in_degrees_is_refused_and_those_that_follow_until_a_new_start
             server.accept(chunk(0, [0.0, 0.0], action), motors.now_ns)
     server.start()
     assert server.accept(chunk(0, [0.1, 0.1]), motors.now_ns) is not None
+
+
+def test_between_the_points_of_a_command_the_target_is_interpolated_and_at_the_control_steps_it_is_theirs(motors):
+    server, begin = ArmServer(motors, CONTRACT), motors.now_ns
+    server.track(begin)
+    server.follow(server.accept(chunk(begin, [0.0, 0.1], [0.08, 0.3], [0.08, 0.2]), begin))
+    for k in range(1, 31):
+        server.track(begin + k * DT // 10)
+    targets = np.array(motors.targets[1:])  # of 10, 20, ... 300 ms
+    assert targets[9].tolist() == [0.08, 0.3] and targets[19:].tolist() == [[0.08, 0.2]] * 11
+    assert targets[4] == pytest.approx([0.04, 0.2], abs=1e-4) and targets[14] == pytest.approx([0.08, 0.25], abs=1e-4)
+    assert targets[0] == pytest.approx([0.008, 0.05], abs=1e-4), "the step limit of a tenth of a control step"
+
+
+@pytest.mark.parametrize(("speed", "most"), [(np.inf, 0.1), (0.2, 0.02), (5.0, 0.1)])
+def test_however_often_targets_are_sent_a_control_step_moves_no_further_than_its_limit(motors, speed, most):
+    server, begin = ArmServer(motors, CONTRACT), motors.now_ns
+    assert server.track(begin, speed)
+    server.follow(server.accept(chunk(0, [1.0, -1.0]), begin))
+    for k in range(1, 8):
+        assert not server.track(begin + k * DT // 7, speed)
+    assert motors.targets[-1] == pytest.approx([most, max(-0.5, -speed * 0.1)], abs=1e-4)
+    assert server.track(begin + 200 * DT, np.inf) is False, "a pause is no leave to jump"
+    assert motors.targets[-1][0] <= most + 0.1 + 1e-4
+    for k in range(201, 212):
+        server.track(begin + k * DT)
+    assert motors.targets[-1] == [1.0, -1.0] and server.track(begin + 212 * DT)
+
+
+def test_a_dropped_command_is_not_followed_and_nothing_is_sent_for_it(motors, server):
+    server.follow(server.accept(chunk(0, [0.25, 0.3]), motors.now_ns))
+    server.step(motors.now_ns)
+    server.drop()
+    assert motors.targets == [[0.1, 0.3]]
+    server.step(motors.now_ns + DT)
+    assert motors.targets[-1] == [0.1, 0.3], "where it was sent last, not where the command went"

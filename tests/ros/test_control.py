@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from lrm_ros import topics
 from lrm_ros.ros.control import Control, EpisodeError, RecordedEpisodes, SentSteps, Stopped, TwinEpisodes
 
 
@@ -161,3 +163,16 @@ def test_a_wait_goes_on_while_the_arm_moves_and_ends_when_it_stands_still(spin, 
     probe.destroy_timer(timer)
     with pytest.raises(EpisodeError, match="nothing moved for 0 s while waiting for a step"):
         ask(spin, lambda: control.wait_until(lambda: sent.count >= 20, "a step"))
+
+
+def test_a_wait_for_an_arm_that_is_stopped_ends_with_the_reason_and_waits_again_after_its_release(spin, probe, asker):
+    control = Control(asker, timeout_s=600)
+    SentSteps(asker, control)
+    arm = topics.STOPPED.publisher(probe)
+    spin.until(lambda: arm.get_subscription_count() == 2)
+    arm.publish(Bool(data=True))
+    with pytest.raises(EpisodeError, match=r"the arm is stopped; .*lrm estop --release; nothing is waited for: a step"):
+        ask(spin, lambda: control.wait_until(lambda: False, "a step"))
+    arm.publish(Bool(data=False))
+    spin.until(lambda: not control._fault)
+    ask(spin, lambda: control.wait_until(lambda: True, "a step"))

@@ -58,3 +58,26 @@ def test_half_the_rate_is_enough_whenever_it_is_looked_at(hz, slow):
             found.look(float(now_s), 0.0)
             lines.add(found.line)
     assert (lines > {""}) == slow
+
+
+def looked(times: list[float]) -> tuple[set[str], Stream]:
+    """What is said of a stream that comes at these times, looked at every 50 ms."""
+    found, lines = stream(), set()
+    for now_s in np.sort(np.concatenate([times, np.arange(0.0, times[-1] + 0.1, 0.05) + 1e-3])):
+        if now_s in times:
+            found.stamp_ns = round((now_s + 1.0) * 1e9)
+            found.usable(float(now_s))
+        else:
+            found.look(float(now_s), 0.0)
+            lines.add(found.line.split(" Hz,")[0].split(" ago")[0])
+    return lines, found
+
+
+def test_a_camera_of_one_hertz_is_slow_and_has_not_stopped_again_and_again():
+    lines, found = looked([float(k) for k in range(12)])
+    assert "comes at 1.0 Hz, 10 Hz are needed" in found.line
+    assert max(lines, key=len).startswith("'joint_states' stopped") and len([x for x in lines if "stopped" in x]) < 20
+    found.look(13.9, 0.0)
+    assert "stopped 2.9 s ago" in found.line  # now it has
+    found = looked([float(k) for k in range(5)] + [4 + 0.1 * k for k in range(1, 40)])[1]
+    assert not found.line

@@ -257,6 +257,8 @@ def test_joint_states_in_parts_are_one_stream(spin, probe, driver, ear):
     timer.cancel()
     probe.create_timer(0.05, lambda: arm.publish(messages.from_state(time.time_ns(), JOINTS[:5], np.full(5, 0.1))))
     spin.until(lambda: "lacks joint gripper" in ear.fault("joint_states"))
+    probe.create_timer(0.3, lambda: gripper.publish(messages.from_state(time.time_ns(), JOINTS[5:], [0.2])))
+    spin.until(lambda: "of its parts gripper most slowly, 10 Hz are needed" in ear.fault("joint_states"))
 
 
 def test_a_single_bad_message_is_a_fault_but_does_not_spoil_the_episode(spin, driver, ear):

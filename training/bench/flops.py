@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many floating point operations a training step of a LoRA head needs, counted from the model's shapes."""
+"""How many floating point operations a LoRA head's query and training step need, counted from the model's shapes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Dense bfloat16 [TFLOP/s], without sparsity; NVIDIA's data sheets. The first name that the device's name holds counts.
 PEAK_TFLOPS = (
@@ -47,17 +49,45 @@ def step_flops(model: Any, batch: dict[str, Any], preference: bool) -> float:
     backward = 2 * tokens * frozen + 2 * attention + head
     flops = language + backward + (2 + 4) * tokens * trained
 
-    grids = batch["image_grid_thw"].numpy().astype(np.float64)
-    patches = grids.prod(1)
     tower = qwen.model.visual
-    frozen_v, trained_v = _linear(tower.blocks)
-    mergers = sum(_linear(part)[0] + _linear(part)[1] for part in [tower.merger, *tower.deepstack_merger_list])
-    stem = tower.patch_embed.proj.weight.numel()
-    look = 2 * patches.sum() * (frozen_v + trained_v + stem + mergers / vision.spatial_merge_size**2)
-    look += 4 * (patches**2 / grids[:, 0]).sum() * vision.hidden_size * vision.depth
+    look = _look(tower, vision, batch["image_grid_thw"].numpy().astype(np.float64))
     is_trained = any(p.requires_grad for p in tower.parameters())
     flops += look * (3 if is_trained else 1)
     return flops + (language + look if preference else 0.0)
+
+
+def query_flops(model: Any, adapter: str, length: float, grids: Sequence[tuple[int, int, int]]) -> float:
+    """Return the operations of the forward read-out of one query, as it needs them (a multiply-add is two).
+
+    Args:
+        model: a PeftModel of a Qwen3-VL.
+        adapter: the one that answers.
+        length: tokens of the prompt, visual ones included.
+        grids: (t, h, w) patches of each image that goes through the vision tower for it.
+    """
+    import torch
+
+    qwen = model.get_base_model()
+    text, visual = qwen.config.text_config, qwen.model.visual
+    weights = sum(
+        module.weight.numel()
+        for name, module in qwen.model.language_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and (".lora_" not in name or name.endswith(f".{adapter}"))
+    )
+    attention = 2.0 * length**2 * text.num_attention_heads * text.head_dim * text.num_hidden_layers
+    language = 2.0 * length * weights + attention + 2.0 * qwen.lm_head.weight.numel()
+    tower = getattr(visual, "original_module", visual)  # an adapter's copy is of the same shape
+    return language + _look(tower, qwen.config.vision_config, np.array(grids, np.float64).reshape(-1, 3))
+
+
+def _look(tower: Any, vision: Any, grids: NDArray[np.float64]) -> float:
+    """Return the operations of the vision tower on images of (t, h, w) patches, ``grids`` (N, 3)."""
+    patches = grids.prod(1)
+    blocks = sum(_linear(tower.blocks))
+    mergers = sum(sum(_linear(part)) for part in [tower.merger, *tower.deepstack_merger_list])
+    stem = tower.patch_embed.proj.weight.numel()
+    look = 2 * patches.sum() * (blocks + stem + mergers / vision.spatial_merge_size**2)
+    return float(look + 4 * (patches**2 / grids[:, 0]).sum() * vision.hidden_size * vision.depth)
 
 
 def _linear(module: Any) -> tuple[int, int]:

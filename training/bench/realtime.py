@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
         reference = lock_step(options.checkpoint, seeds, options.max_steps, options.log)
         figures: dict[str, Any] = {"checkpoint": options.checkpoint, "seeds": [seeds.start, len(seeds)]}
         figures["lock_step"] = proportion(sum(reference.values()), len(reference))
-        print(f"lock-step: {_rate(figures['lock_step'])}", flush=True)
+        print(f"lock-step: {rate(figures['lock_step'])}", flush=True)
         figures["realtime"] = []
         for sleep_ms in options.sleep_ms:
             gc.collect()  # else this one sees the nodes of the one before
@@ -244,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
             pair = found["against_lock_step"]
             low, high = (100 * value for value in pair["ci95"])
             print(
-                f"sleeps {sleep_ms:g} ms: {_rate(found['success'])}, {100 * pair['difference']:+.1f} points "
+                f"sleeps {sleep_ms:g} ms: {rate(found['success'])}, {100 * pair['difference']:+.1f} points "
                 f"({low:+.1f} to {high:+.1f}) against lock-step; {found['steps_without_action']} of {found['steps']} "
                 f"control steps without an action, at most {found['longest_pause_steps']} in a row",
                 flush=True,
@@ -258,7 +258,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _rate(found: dict[str, Any]) -> str:
+def rate(found: dict[str, Any]) -> str:
+    """Return a proportion with its interval, for people."""
     low, high = found["ci95"]
     return f"{found['count']}/{found['n']} ({low:.0%} to {high:.0%})"
 

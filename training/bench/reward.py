@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -26,32 +27,13 @@ from lrm_ros.options import number, whole
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, find_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.bench import full_size, parity
+from lrm_ros.training.bench.flops import peak_tflops
+from lrm_ros.training.bench.parity import reference_call
+from lrm_ros.training.reward.train.qwen_sizes import SIZES
 from lrm_ros.types import Frame, RewardQuery
 
 _TASK = "put the red toy giraffe in the bowl"
-
-
-def reference_call(model: QwenRewardModel, query: RewardQuery) -> float:
-    """Answer one query with one plain transformers call; the reference for speed and for parity.
-
-    Raises:
-        ValueError: a candidate answer has several tokens in this tokenizer, so that one call cannot score it.
-    """
-    import torch
-
-    head = HEADS[query.head]
-    if model.adapters:
-        model.model.set_adapter(model.adapters[query.head])
-    text = model.processor.apply_chat_template(head.messages(query), tokenize=False, add_generation_prompt=True)
-    images = [frame.image for frame in head.images(query)]
-    inputs = model.processor(text=[text + head.prefix], images=images, return_tensors="pt").to(model.device)
-    tokens = [model.processor.tokenizer(candidate)["input_ids"] for candidate in head.candidates]
-    if any(len(ids) != 1 for ids in tokens):
-        raise ValueError(f"head '{head.name}': a candidate answer has several tokens; one plain call cannot score it")
-    with torch.inference_mode():
-        logits = model.model(**inputs).logits[0, -1]
-    weights = logits[[ids[0] for ids in tokens]].double().softmax(0).cpu()
-    return float(weights @ torch.tensor(head.values, dtype=torch.float64))
 
 
 def pairs_of(images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Frame, Frame]]:
@@ -76,17 +58,18 @@ def seconds(work: Callable[[], object], budget_s: float) -> float:
     return statistics.median(taken)
 
 
-def measure(model: QwenRewardModel, batch: int, size: int, budget_s: float, generate: bool) -> dict:
+def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_s: float, generate: bool) -> dict:
     """Return the figures of one model.
 
     Args:
         model: the model.
         batch: frames in a batch.
-        size: width and height of the frames [pixels].
+        height: of the frames [pixels].
+        width: of the frames [pixels].
         budget_s: time for each figure [s].
         generate: measure the ``generate`` read-out, too.
     """
-    images = np.random.default_rng(0).integers(0, 256, (batch + 1, size, size, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (batch + 1, height, width, 3), dtype=np.uint8)
     pairs = pairs_of(list(images))
     rows: list[dict] = []
 
@@ -120,26 +103,93 @@ def measure(model: QwenRewardModel, batch: int, size: int, budget_s: float, gene
     }
 
 
+def measure_size(args: argparse.Namespace, height: int, width: int) -> dict:
+    """Return the figures of a published size with random weights."""
+    import torch
+
+    if args.device == "auto" and not torch.cuda.is_available():
+        raise SystemExit(
+            f"lrm bench reward: no CUDA device here for size '{args.size}'; run on a machine with a GPU, or give "
+            "--device cpu (hours and tens of GB)"
+        )
+    device = "cuda" if args.device == "auto" else args.device
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
+    peak = args.peak_tflops or peak_tflops(name)
+    start = time.perf_counter()
+    model = full_size.build(args.size, device, args.adapters)
+    prompts = full_size.prompts_of(model.processor, height, width, _TASK)
+    print(
+        f"{args.size} with random weights on {name}, made in {time.perf_counter() - start:.0f} s; "
+        f"images {width}x{height}; prompts in the tiny model's tokens, tokens of a query (text + visual): "
+        + ", ".join(f"{head} {prompts.text[head]} + {prompts.visual[head]}" for head in HEADS),
+        flush=True,
+    )
+    found = {}
+    if args.parity:  # first: it needs the least memory
+        found["parity"] = parity.compare(model, parity.queries_of(prompts.tasks, args.parity, height, width))
+        print("batched against serial:", json.dumps(found["parity"]), flush=True)
+    counts = sorted(set(args.batch or (1, 8, 32, 96)))
+    tokens = 0 if args.no_generate else args.generate_tokens
+    figures = found | full_size.measure(model, prompts, height, width, counts, args.seconds, tokens, peak)
+    figures |= {"size": args.size, "adapters": args.adapters, "device": name, "peak_tflops": peak}
+    figures |= {"image_size": [height, width], "text_tokens": prompts.text, "visual_tokens": prompts.visual}
+    figures["parameters"] = sum(parameter.numel() for parameter in model.model.parameters())
+    print("ms an image before the language model:", json.dumps(figures["stages_ms_per_image"]))
+    print("best batch, forward, against one by one (times as fast):", json.dumps(figures["against_serial"]))
+    return figures
+
+
+def measure_model(args: argparse.Namespace, height: int, width: int) -> dict:
+    """Return the figures of a model that is here."""
+    model = QwenRewardModel(find_model(args.model), args.model, args.device)
+    figures = measure(model, max(args.batch or (32,)), height, width, args.seconds, not args.no_generate)
+    serial, batched = figures["serial_frames_per_s"], figures["batched_frames_per_s"]
+    print(f"all three rewards: serial {serial:.1f} frames/s, batched {batched:.1f} frames/s, {batched / serial:.1f} x")
+    if args.parity:
+        queries = parity.queries_of(dict.fromkeys(HEADS, _TASK), args.parity, height, width)
+        exact = None if model.device == "cpu" else QwenRewardModel(find_model(args.model), args.model, "cpu")
+        figures["parity"] = parity.compare(model, queries, exact)
+        print("batched against serial:", json.dumps(figures["parity"]))
+    return figures
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="lrm bench reward", description=__doc__)
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
+    parser.add_argument(
+        "--size", choices=tuple(SIZES), help="instead of a model, a published size with random weights; needs a GPU"
+    )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch", type=whole(1), default=32, help="frames in a batch")
-    parser.add_argument("--size", type=whole(1), default=96, help="width and height of the frames [pixels]")
-    parser.add_argument("--threads", type=whole(1), default=1, help="torch threads on a CPU")
+    parser.add_argument(
+        "--batch", type=whole(1), nargs="+", help="frames in a batch (default: 32); with --size 1 8 32 96"
+    )
+    parser.add_argument("--height", type=whole(1), help="height of the frames [pixels] (default: 96; with --size 480)")
+    parser.add_argument("--width", type=whole(1), help="width of the frames [pixels] (default: 96; with --size 640)")
+    parser.add_argument("--threads", type=whole(1), default=1, help="torch threads on a CPU; not with --size")
     parser.add_argument("--seconds", type=number(), default=2.0, help="time for each figure")
     parser.add_argument("--no-generate", action="store_true", help="skip the generate read-out")
+    parser.add_argument("--generate-tokens", type=whole(1), default=64, help="--size: tokens of one-by-one generation")
+    parser.add_argument(
+        "--adapters", choices=("float32", "bfloat16"), default="float32", help="--size: type of the LoRA matrices"
+    )
+    parser.add_argument(
+        "--peak-tflops", type=number(above=True), help="--size: the GPU's dense bfloat16 peak, if not in the table"
+    )
+    parser.add_argument(
+        "--parity", type=whole(0), default=0, help="compare so many batched answers with those of serial calls, too"
+    )
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
     args = parser.parse_args(argv)
     import torch
 
-    torch.set_num_threads(args.threads)
-    model = QwenRewardModel(find_model(args.model), args.model, args.device)
-    figures = measure(model, args.batch, args.size, args.seconds, not args.no_generate)
-    serial, batched = figures["serial_frames_per_s"], figures["batched_frames_per_s"]
-    print(f"all three rewards: serial {serial:.1f} frames/s, batched {batched:.1f} frames/s, {batched / serial:.1f} x")
+    if args.size:
+        figures = measure_size(args, args.height or 480, args.width or 640)
+    else:
+        torch.set_num_threads(args.threads)
+        figures = measure_model(args, args.height or 96, args.width or 96)
     if args.json:
+        figures["versions"] = {name: metadata.version(name) for name in ("torch", "transformers", "peft", "numpy")}
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=1))
     return 0

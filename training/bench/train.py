@@ -139,6 +139,7 @@ def measure(
         "vision_tower_trained": head in config.train_vision,
         "steps": steps,
         "seconds_per_step": taken,
+        "samples_per_s": config.batch_size / taken,
         "tokens_per_s": tokens / taken,
         "tflop_per_step": flops / 1e12,
         "tflops": flops / 1e12 / taken,
@@ -232,7 +233,8 @@ def main(argv: list[str] | None = None) -> int:
         memory = f"{figures['peak_memory_gib']:.1f} GiB" if figures["peak_memory_gib"] else "memory not measured"
         print(
             f"{args.size} {method}: {figures['seconds_per_step']:.3f} s a step of {figures['tokens']} tokens in "
-            f"{figures['sequences']} sequences, {figures['tokens_per_s']:.0f} tokens/s, {mfu}, {memory}",
+            f"{figures['sequences']} sequences, {figures['samples_per_s']:.2f} samples/s, "
+            f"{figures['tokens_per_s']:.0f} tokens/s, {mfu}, {memory}",
             flush=True,
         )
         gc.collect()

@@ -8,6 +8,7 @@ both equal. Rows are padded on the right, where a causal model does not look, so
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,27 @@ def greedy(model: Any, tokens: int) -> Any:
     settings = copy.deepcopy(model.generation_config)
     settings.update(max_new_tokens=tokens, do_sample=False, temperature=None, top_p=None, top_k=None)
     return settings
+
+
+def use_adapter(model: Any, name: str) -> None:
+    """Make an adapter of a PeftModel the active one."""
+    if model.active_adapter != name:
+        model.set_adapter(name)
+
+
+@contextlib.contextmanager
+def adapter_rows(model: Any, names: list[str]) -> Iterator[None]:
+    """Give each row of a batch its adapter; empty names: the model has none.
+
+    Several adapters make a PEFT mixed batch, which picks its rows in every layer: on a GPU a fifth slower than one.
+    """
+    if len(set(names)) > 1:
+        with model.base_model._enable_peft_forward_hooks(adapter_names=names):
+            yield
+        return
+    if names[0]:
+        use_adapter(model, names[0])
+    yield
 
 
 def _norm(module: Any, values: Any) -> Any:

@@ -13,10 +13,9 @@ query); prompts are tokenised once per task; LoRA heads share one pass (PEFT mix
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head, too_long
-from lrm_ros.reward.qwen.language import Prompt, chunks, greedy, read, rotary_of
+from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, greedy, read, rotary_of, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -57,13 +56,16 @@ class _Frames:
 class QwenRewardModel:
     """Reward heads on a Qwen3VLForConditionalGeneration, with or without LoRA adapters."""
 
-    def __init__(self, folder: Path, name: str = "", device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, name: str = "", device: str = "auto", built: tuple[Any, Any, dict[str, str]] | None = None
+    ) -> None:
         """Load the model.
 
         Args:
             folder: a whole model or adapters (``lrm_ros.reward.qwen.load``).
             name: name written into every answer; the folder's name if empty.
             device: torch device; ``auto`` takes the GPU when there is one.
+            built: what ``load_qwen`` would return, made elsewhere on ``device``; nothing is loaded then.
 
         Raises:
             FileNotFoundError: files are missing.
@@ -76,7 +78,7 @@ class QwenRewardModel:
             raise not_an_lrm(name, "the weights of a RoboReward", "roboreward")
         self.name = name or folder.name
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.model, self.processor, self.adapters = load_qwen(folder, self.device)
+        self.model, self.processor, self.adapters = built or load_qwen(folder, self.device)
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, Prompt | str] = OrderedDict()
@@ -147,7 +149,7 @@ class QwenRewardModel:
             if not group:
                 continue
             if self.adapters:
-                self.model.set_adapter(self.adapters[name])
+                use_adapter(self.model, self.adapters[name])
             tokenizer, texts, images, fitting = self.processor.tokenizer, [], [], []
             for i in group:
                 shown = patches_of(self.processor.image_processor, [frame.image for frame in head.images(queries[i])])
@@ -183,7 +185,7 @@ class QwenRewardModel:
         for tower in dict.fromkeys(self._tower(query) for query in queries):
             group = [query for query in queries if self._tower(query) == tower]
             if self.adapters:
-                self.model.set_adapter(self.adapters[group[0].head])
+                use_adapter(self.model, self.adapters[group[0].head])
             seen[tower] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], tower)
         self._seen = seen
         answers: list[float | str] = [""] * len(queries)
@@ -325,7 +327,7 @@ class QwenRewardModel:
             embeds = self.qwen.get_input_embeddings()(ids)
             embeds[visual] = torch.cat([f.features[p] for f, p in features]).to(embeds.dtype)
             levels = len(features[0][0].deep)
-            with self._adapter_rows([queries[number].head for number, *_ in chunk]):
+            with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
                 deep = [torch.cat([f.deep[level][p] for f, p in features]) for level in range(levels)]
                 hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep)
             spots = {spot: at for at, spot in enumerate(dict.fromkeys(term[:2] for term in asked))}
@@ -335,12 +337,3 @@ class QwenRewardModel:
             for (_, _, _, number, candidate), score in zip(asked, picked, strict=True):
                 totals[number][candidate] += score
         return totals
-
-    @contextlib.contextmanager
-    def _adapter_rows(self, heads: list[str]) -> Iterator[None]:
-        """Give each row of the batch its head's adapter (PEFT mixed batch)."""
-        if not self.adapters:
-            yield
-            return
-        with self.model.base_model._enable_peft_forward_hooks(adapter_names=[self.adapters[head] for head in heads]):
-            yield

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.versions import tower_positions
+
 
 @dataclass(frozen=True)
 class Positions:
@@ -34,10 +36,7 @@ def positions_of(visual: Any, grid: tuple[int, int, int], device: Any = "cpu") -
     """Return the positions of one image of (1, rows, columns) patches; they depend on the tower's weights."""
     import torch
 
-    grid_thw = torch.tensor([grid], device=device)
-    angles = visual.rot_pos_emb(grid_thw)
-    angles = torch.cat((angles, angles), dim=-1)
-    return Positions(visual.fast_pos_embed_interpolate(grid_thw), angles.cos(), angles.sin())
+    return Positions(*tower_positions(visual, torch.tensor([grid], device=device)))
 
 
 def patches_of(processor: Any, images: Sequence[NDArray[np.uint8]]) -> list[tuple[tuple[int, int, int], Any]]:

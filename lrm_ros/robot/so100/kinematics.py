@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
+from lrm_ros.robot.urdf import rotation, turning
 
 ARM_JOINTS = 5
 # Each row: xyz [m] and rpy [rad] of the joint in its parent, then its axis.
@@ -51,31 +52,8 @@ def require_so100(contract: RobotContract, what: str, cure: str) -> None:
         )
 
 
-def _rotation(rpy: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Return the (3, 3) rotation of fixed-axis roll, pitch, yaw [rad]."""
-    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
-    return np.array(
-        [
-            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-            [-sp, cp * sr, cp * cr],
-        ]
-    )
-
-
-def _turning(rpy: tuple[float, float, float], axis: tuple[float, float, float]) -> tuple[NDArray[np.float64], ...]:
-    """Return (3, 3) matrices A, B, C of a joint: its frame in its parent at angle a is A + B sin(a) + C cos(a).
-
-    Rodrigues' formula behind the joint's fixed rotation; worked out once, as inverse kinematics asks for it often.
-    """
-    x, y, z = axis
-    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    fixed = _rotation(rpy)
-    return fixed @ (np.eye(3) + k @ k), fixed @ k, -fixed @ k @ k
-
-
-_CHAIN = [(np.array(xyz), *_turning(rpy, axis)) for xyz, rpy, axis in _JOINTS]
-_BASE = _rotation((0.0, 0.0, math.pi / 2))  # the URDF's arm faces -y; base_link faces +x
+_CHAIN = [(np.array(xyz), *turning(rpy, axis)) for xyz, rpy, axis in _JOINTS]
+_BASE = rotation((0.0, 0.0, math.pi / 2))  # the URDF's arm faces -y; base_link faces +x
 
 
 def forward(joints: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

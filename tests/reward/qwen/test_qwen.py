@@ -226,6 +226,10 @@ def test_three_adapters_share_a_batch_and_answer_as_each_does_alone(tmp_path, ti
     queries = mixed_queries()
     values = values_of(model.score(queries))
     np.testing.assert_allclose(values, [plain(model, query) for query in queries], atol=2e-5)
+    for head in reversed(HEADS):  # a batch of one head is no mixed one
+        own = [i for i, query in enumerate(queries) if query.head == head]
+        alone = values_of(model.score([queries[i] for i in own]))
+        np.testing.assert_allclose(alone, [values[i] for i in own], atol=2e-5)
     base = values_of(tiny.score(queries))
     assert np.abs(np.array(values) - base).max() > 1e-3
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from servo_buses import JOINTS, arms  # type: ignore[import-not-found]
 
+from lrm_ros.sim.servo_bus.calibration import calibration, so101
 from lrm_ros.sim.servo_bus.commands import HELP, execute
 
 ROOT = Path(__file__).parents[3]
@@ -143,3 +145,16 @@ def test_two_arms_of_one_name_are_refused():
     process = start("left", "left")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2 and "each arm needs a name of its own; given were left left" in err
+
+
+def test_the_program_starts_calibrated_arms_and_writes_their_calibration(tmp_path):
+    with start("one", "two", "--calibrated", "--calibration", str(tmp_path / "calibration")) as program:
+        out, errors = program.communicate("", timeout=60)
+    assert program.returncode == 0, errors
+    assert out.count("/dev/pts/") == 2
+    wanted = calibration(so101().servos)
+    for name in ("one", "two"):
+        assert json.loads((tmp_path / "calibration" / f"{name}.json").read_text()) == wanted
+    for given in (["--factory", "--calibrated"], ["--calibration", str(tmp_path)]):
+        with start(*given) as program:
+            assert "give" in program.communicate(timeout=60)[1] and program.returncode == 2

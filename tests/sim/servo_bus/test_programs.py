@@ -3,34 +3,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from lerobot_programs import arm_options, program, weightless  # type: ignore[import-not-found]
 from servo_buses import JOINTS, needs_driver, wait_until  # type: ignore[import-not-found]
-from terminals import Terminal  # type: ignore[import-not-found]
 
 from lrm_ros.sim.servo_bus import protocol
-from lrm_ros.sim.servo_bus.arm import Arm
-from lrm_ros.sim.servo_bus.bus import Bus
-from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
+from lrm_ros.sim.servo_bus.calibration import MOUNTINGS, calibration
+from lrm_ros.sim.servo_bus.joints import SO101
 from lrm_ros.sim.servo_bus.server import Server
 
 pytestmark = [needs_driver, pytest.mark.slow]
-
-
-def weightless() -> Bus:
-    """An arm that stays where a hand has put it."""
-    return Bus(Arm(SimpleJoints([dataclasses.replace(joint, weight=0.0, rest=0.0) for joint in SO101])))
-
-
-def program(name: str, *arguments: str, home: Path) -> Terminal:
-    """One of LeRobot's programs; it writes below ``home`` only and asks nobody on the network."""
-    env = {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    return Terminal([sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *arguments], env)
 
 
 def sync_reads(server: Server, name: str) -> int:
@@ -49,25 +36,30 @@ def by_hand(server: Server, name: str, joint: str, angle: float) -> int:
     return bus.arm.servos[JOINTS.index(joint)].memory["Present_Position"]
 
 
+def calibrate(server: Server, home: Path, angles: Iterable[float]) -> tuple[dict, dict[str, list[int]]]:
+    """Do as lerobot-calibrate says, with each joint at its angle first; returns its file, and the ends it has seen."""
+    with server.lock:
+        for joint, angle in zip(JOINTS, angles, strict=True):
+            server.buses["arm"].arm.joints.place(joint, angle)
+    options = [f"--robot.port={server.ports['arm'].path}", "--robot.id=mine", f"--robot.calibration_dir={home}"]
+    with program("calibrate", "--robot.type=so101_follower", *options, home=home) as terminal:
+        terminal.expect("to the middle of its range of motion and press ENTER")
+        terminal.type("\n")
+        terminal.expect("Recording positions. Press ENTER to stop")
+        found = {}
+        for joint in SO101:
+            if joint.name != "wrist_roll":
+                found[joint.name] = [by_hand(server, "arm", joint.name, at) for at in (joint.low, joint.high)]
+        terminal.type("\n")
+        terminal.expect("Calibration saved to")
+        assert terminal.ended() == 0, terminal.said[-2000:]
+    return json.loads((home / "mine.json").read_text()), found
+
+
 def test_calibrate(tmp_path):
     with Server({"arm": weightless()}) as server:
         memories = [servo.memory for servo in server.buses["arm"].arm.servos]
-        with server.lock:
-            for joint, angle in zip(JOINTS, (0.1, -0.2, 0.3, -0.4, 0.5, 0.6), strict=True):
-                server.buses["arm"].arm.joints.place(joint, angle)
-        options = [f"--robot.port={server.ports['arm'].path}", "--robot.id=mine", f"--robot.calibration_dir={tmp_path}"]
-        with program("calibrate", "--robot.type=so101_follower", *options, home=tmp_path) as terminal:
-            terminal.expect("to the middle of its range of motion and press ENTER")
-            terminal.type("\n")
-            terminal.expect("Recording positions. Press ENTER to stop")
-            found = {}
-            for joint in SO101:
-                if joint.name != "wrist_roll":
-                    found[joint.name] = [by_hand(server, "arm", joint.name, at) for at in (joint.low, joint.high)]
-            terminal.type("\n")
-            terminal.expect("Calibration saved to")
-            assert terminal.ended() == 0, terminal.said[-2000:]
-        saved = json.loads((tmp_path / "mine.json").read_text())
+        saved, found = calibrate(server, tmp_path, (0.1, -0.2, 0.3, -0.4, 0.5, 0.6))
         assert saved["elbow_flex"]["homing_offset"] == round(2048 + 0.3 * 4096 / 6.283185307) - 2047
         for joint, memory in zip(JOINTS, memories, strict=True):
             ends = found.get(joint, [0, 4095])
@@ -75,6 +67,12 @@ def test_calibrate(tmp_path):
             memory.power_on()
             kept = [memory[name] for name in ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")]
             assert kept == [saved[joint]["homing_offset"], *ends], "in the EEPROM"
+
+
+def test_calibrate_finds_what_calibrated_servos_hold(tmp_path):
+    with Server({"arm": weightless(MOUNTINGS)}) as server:
+        saved, _ = calibrate(server, tmp_path, [(joint.low + joint.high) / 2 for joint in SO101])
+        assert saved == calibration(server.buses["arm"].arm.servos)
 
 
 def test_setup_motors(tmp_path):
@@ -104,12 +102,6 @@ def calibrated(server: Server, folder: Path) -> None:
             servo.memory.save("Max_Position_Limit", 3300)
             saved[joint] = {"id": i, "drive_mode": 0, "homing_offset": 0, "range_min": 800, "range_max": 3300}
         (folder / f"{name}.json").write_text(json.dumps(saved))
-
-
-def arm_options(server: Server, kind: str, name: str, folder: Path) -> list[str]:
-    word = "robot" if kind == "follower" else "teleop"
-    given = {"type": f"so101_{kind}", "port": server.ports[name].path, "id": name, "calibration_dir": folder}
-    return [f"--{word}.{key}={value}" for key, value in given.items()]
 
 
 def test_teleoperate(tmp_path):

@@ -66,6 +66,7 @@ def test_the_benchmark_runs_tiny_on_a_cpu_and_refuses_the_full_size_there(tmp_pa
     assert bench([*arguments, "--height", "96", "--width", "96", "--prompt-tokens", "60"]) == 0
     sft, dpo = json.loads(file.read_text())["rows"]
     assert (sft["sequences"], dpo["sequences"]) == (1, 2) and sft["image_tokens"] == 18
+    assert sft["samples_per_s"] == pytest.approx(1 / sft["seconds_per_step"])
     assert sft["tokens_per_s"] > 0 and sft["mfu"] is None and dpo["tflop_per_step"] > 2 * sft["tflop_per_step"] * 0.9
     with pytest.raises(SystemExit) as stop:
         bench(["--size", "8b", "--device", "cpu"])

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs with a robot in place of the twin, and the arm node as a process before an emulated arm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servo_buses import needs_driver, wait_until  # type: ignore[import-not-found]
+from so101 import FILE, follower  # type: ignore[import-not-found]
+
+from lrm_ros.graph.graphs import NodeSpec, nodes_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_on_the_robot_an_arm_and_its_cameras_take_the_place_of_the_twin():
+    contract = str(ROOT / "config" / "so101.yaml")
+    given = {"sim": "false", "contract": contract, "arm.port": "/dev/ttyACM1", "wrist_camera.source": "/dev/video4"}
+    nodes = {node.name: node for node in nodes_of("teleop", given)}
+    assert [(node.name, node.kind) for node in nodes.values()] == [
+        ("arm", "arm"),
+        ("front_camera", "camera"),
+        ("wrist_camera", "camera"),
+        ("recorder", "recorder"),
+        ("teleop", "teleop"),
+    ]
+    assert nodes["arm"].parameters == {"contract": contract, "port": "/dev/ttyACM1"}
+    assert nodes["wrist_camera"].parameters["camera"] == "wrist"
+    assert nodes["wrist_camera"].parameters["source"] == "/dev/video4"
+    assert {node.parameters["contract"] for node in nodes.values()} == {contract}
+
+
+@pytest.mark.parametrize(
+    ("graph", "contract", "says"),
+    [
+        ("teleop", "", "needs contract:=FILE"),
+        ("teleop", "config/none.yaml", "'config/none.yaml' does not exist"),
+        ("teleop", str(ROOT / "config" / "so100.yaml"), "there is no section 'arm'"),
+        ("sim_refine", "", "one of simulated worlds"),
+        ("evaluate", "", "asks the simulator for success"),
+    ],
+)
+def test_what_cannot_run_on_the_robot_is_refused(graph, contract, says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        nodes_of(graph, {"sim": "false"} | ({"contract": contract} if contract else {}))
+
+
+@needs_driver
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+def test_the_program_ends_and_the_arm_holds(tmp_path, number, code):
+    with follower(tmp_path) as server:
+        port = server.ports["follower"].path
+        given = {"contract": str(FILE), "port": port, "calibration_dir": str(tmp_path)}
+        process = subprocess.Popen(
+            NodeSpec("arm", "arm", given).command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout.readline, "")
+            assert any("holds the arm at" in line for line in lines)
+            servos = server.buses["follower"].arm.servos
+            wait_until(lambda: any(servo.memory["Goal_Position"] for servo in servos), "sent where it is")
+            process.send_signal(number)
+            rest = "".join(lines)
+            assert process.wait() == code
+        finally:
+            process.kill()
+            process.wait()
+        assert [servo.memory["Torque_Enable"] for servo in servos] == [1] * 6
+        assert ("left with its torque on" in rest) == (code == 0), rest
+
+
+@needs_driver
+def test_what_a_person_gave_wrongly_is_one_line_and_code_2(tmp_path):
+    given = {"contract": str(FILE), "port": str(tmp_path / "none")}
+    done = subprocess.run(
+        NodeSpec("arm", "arm", given).command(), capture_output=True, text=True, check=False, env={**os.environ}
+    )
+    assert done.returncode == 2, done.stderr
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
+    assert len(said) == 1 and "none' does not exist; there" in said[0]
+
+
+def test_the_arm_node_needs_no_lerobot_to_tell_its_parameters():
+    done = subprocess.run(
+        [sys.executable, "-m", "lrm_ros.nodes.arm", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "state_timeout_s" in done.stdout

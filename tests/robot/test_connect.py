@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An arm that is there is connected to, though a busy host lets an answer come too late."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from servo_buses import needs_driver  # type: ignore[import-not-found]
+from so101 import CONTRACT, angles, follower, patiently, settings  # type: ignore[import-not-found]
+
+from lrm_ros.robot import lerobot_arm
+from lrm_ros.robot.feetech import ATTEMPTS
+from lrm_ros.robot.lerobot_arm import LeRobotArm
+from lrm_ros.sim.servo_bus.faults import Fault
+
+
+@needs_driver
+@pytest.mark.parametrize("lost", [1, ATTEMPTS - 1, ATTEMPTS])
+def test_a_lost_answer_while_it_connects_is_no_missing_servo(tmp_path, monkeypatch, lost):
+    patiently(monkeypatch)
+    make, tries = lerobot_arm.make_robot, []
+
+    def made(config):
+        robot = make(config)
+        connect = robot.connect
+
+        def lossy(**options):
+            tries.append(1)
+            if len(tries) <= lost:
+                wire.set(Fault("silent", 1))
+            return connect(**options)
+
+        robot.connect = lossy
+        return robot
+
+    monkeypatch.setattr(lerobot_arm, "make_robot", made)
+    with follower(tmp_path) as server:
+        wire = server.buses["follower"].wire
+        arm = LeRobotArm(settings(server.ports["follower"].path, tmp_path), CONTRACT)
+        if lost == ATTEMPTS:
+            with pytest.raises(ValueError, match=r"no connection with the arm .* Missing motor IDs"):
+                arm.connect()
+        else:
+            arm.connect()
+            np.testing.assert_allclose(arm.read()[1], angles(server), atol=0.02)
+        assert len(tries) == min(lost + 1, ATTEMPTS)
+        arm.close()

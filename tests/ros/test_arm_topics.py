@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands on the topics of an arm, from one node and from two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
+
+from lrm_ros import messages
+from lrm_ros.config import RecorderConfig, RobotContract
+from lrm_ros.robot.arm import ArmServer
+from lrm_ros.ros.arm_topics import BACK, ArmTopics
+from lrm_ros.ros.base import LrmNode
+from lrm_ros.topics import STREAM
+from lrm_ros.types import ActionChunk
+
+JOINTS = RobotContract().joints
+NOW_NS = 1_000_000_000
+
+
+class Still:
+    """An arm that stays where it is."""
+
+    def read(self):
+        return NOW_NS, np.zeros(len(JOINTS), np.float32)
+
+    def send(self, target) -> None: ...
+
+
+class Desk:
+    """A node with an arm on its topics, and nodes that command it."""
+
+    def __init__(self, spin) -> None:
+        self.spin = spin
+        self.node = spin.add(LrmNode("arm", RecorderConfig, {}))
+        self.node.trigger_configure()
+        self.node.trigger_activate()
+        self.taken: list[ActionChunk] = []
+        self.nodes: list[Node] = []  # that command
+        server = ArmServer(Still(), self.node.contract)
+        ArmTopics(self.node, server, lambda: NOW_NS, self.taken.append).listen()
+
+    def commander(self, name: str):
+        node = self.spin.add(rclpy.create_node(name))
+        self.nodes.append(node)
+        publisher = node.create_publisher(JointTrajectory, "joint_command", STREAM)
+        self.spin.until(publisher.get_subscription_count)
+        return publisher
+
+    def command(self, publisher) -> bool:
+        """Publish a command; returns whether it was taken."""
+        taken, rejected = len(self.taken), self.node.diagnostics.total("rejected")
+        chunk = ActionChunk(NOW_NS, np.zeros((1, len(JOINTS)), np.float32), 0.1)
+        publisher.publish(messages.from_chunk(chunk, JOINTS))
+        self.spin.until(lambda: len(self.taken) + self.node.diagnostics.total("rejected") > taken + rejected)
+        return len(self.taken) > taken
+
+
+@pytest.fixture
+def desk(spin) -> Desk:
+    return Desk(spin)
+
+
+def test_two_nodes_that_command_the_arm_in_turn_are_named_and_neither_is_obeyed(desk):
+    policy, teleop = desk.commander("policy"), desk.commander("teleop")
+    assert all(desk.command(policy) for _ in range(3))
+    taken = [desk.command(each) for _ in range(BACK + 1) for each in (teleop, policy)]
+    assert taken[0] and not any(taken[-2:])
+    assert (
+        "several nodes command the arm at the same time (policy, teleop)"
+        in desk.node.diagnostics.faults["joint_command"]
+    )
+
+
+def test_one_node_takes_over_from_another(desk):
+    policy, teleop = desk.commander("policy"), desk.commander("teleop")
+    assert all(desk.command(policy) for _ in range(5))
+    assert all(desk.command(teleop) for _ in range(10))
+    assert not desk.node.diagnostics.faults
+
+
+def test_a_node_that_is_started_again_commands_as_before(desk):
+    for k in range(BACK + 2):
+        publisher = desk.commander(f"policy_{k}")
+        assert all(desk.command(publisher) for _ in range(3))
+        desk.nodes[-1].destroy_publisher(publisher)
+        desk.spin.until(lambda: not desk.node.get_publishers_info_by_topic("joint_command"))
+    assert not desk.node.diagnostics.faults
