@@ -99,8 +99,9 @@ def test_a_rate_that_was_too_low_is_good_again_when_it_is_with_and_without_looki
         come(float(now_s))
         found.look(float(now_s), 0.0)
     assert not found.line
-    for now_s in np.arange(18.0, 40.0, 0.1):  # as slowly as it may come
-        if round(now_s * 10) % 28 == 0:
-            come(float(now_s))
+    found.look(21.5, 0.0)
+    assert "stopped" in found.line
+    come(22.0)
+    for now_s in np.arange(22.0, 24.8, 0.1):  # until the next one comes, as slowly as it may
         found.look(float(now_s), 0.0)
         assert not found.line
