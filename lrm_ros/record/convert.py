@@ -56,8 +56,8 @@ def journals_to_dataset(
         if not (differences := contract_differences(info.contract, contract)):
             fitting.append((path, info))
             continue
-        error = ValueError(f"journal '{path}' is of another robot than '{first}': {'; '.join(differences)}")
-        leave_out(omissions, str(path), error)
+        other = ValueError(f"journal '{path}' is of another robot than '{first}': {'; '.join(differences)}")
+        leave_out(omissions, str(path), other)
     judged = all(info.outcome is not None for _, info in fitting)
 
     def episodes() -> Iterator[Episode]:  # one in memory at a time
