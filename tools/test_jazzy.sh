@@ -26,8 +26,11 @@ NODES=(
     tests/nodes/test_policy_estop.py
     tests/nodes/test_policy_realtime.py
     tests/nodes/test_recorder.py
+    tests/nodes/test_recorder_kills.py
+    tests/nodes/test_recorder_replay.py
     tests/ros/test_streams.py
     tests/nodes/test_reward.py
+    tests/nodes/test_reward_live_end.py
     tests/nodes/test_teleop.py
     tests/training/bench/test_topics.py
     tests/graph/test_doctor.py::test_images_cross_from_process_to_process

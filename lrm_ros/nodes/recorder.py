@@ -129,7 +129,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._keep("states", stamp_ns, "joints", stamp_ns, *self._joints.row(stamp_ns, state))
 
     def _on_camera_info(self, topic: str, message: CameraInfo) -> None:
-        stamp_ns = messages.to_ns(message.header.stamp)
+        stamp_ns = messages.to_ns(message.header.stamp) or self._state_ns
         self._keep(topic[1:], stamp_ns, "message", topic, CAMERA_INFO, stamp_ns, serialize_message(message))
 
     def _on_sent(self, message: JointTrajectory) -> None:
@@ -211,7 +211,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         """Publish what happened to an episode."""
         about = {"path": path, "source": writer.source, "task": writer.task, "dropped": self._dropped}
         about["seconds"] = f"{time.monotonic() - self._started_s:.2f}"
-        counts = {topic.strip("/").replace("/", "_"): count for topic, count in writer.counts.items()}
+        counts = {topic.strip("/").replace("/", "_"): count for topic, count in dict(writer.counts).items()}
         self._episode.publish(messages.status(level, writer.episode_id, event, {**about, **counts, **values}))
 
     # -- services ----------------------------------------------------------------------------------------------------
@@ -232,7 +232,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self.streams.begin()
         self._writer = writer
         for kind, values in self._newest.values():
-            self._queue.put((kind, values))
+            told_ns = self._state_ns or None if kind == "message" else None  # it may be of long ago
+            self._queue.put((kind, (*values[:-1], told_ns)))
             self._steps.add(kind, *values)
         self.diagnostics.recovered("journal", "recording again")
         self._report(writer, "started", writer.path)

@@ -26,7 +26,7 @@ from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
-from lrm_ros.ros.estop import RELEASE, StopWatch
+from lrm_ros.ros.estop import RELEASE, RELEASED_S, StopWatch
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
 from lrm_ros.seeds import held_out_warning
@@ -80,7 +80,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
         self._arm = ArmClient(self)
         topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
-        self._stop, self._estop = StopWatch(self, self._on_stopped), topics.ESTOP.publisher(self)
+        self._stop, self._estop = StopWatch(self, self._on_stopped, RELEASED_S), topics.ESTOP.publisher(self)
         self._joint_states = JointStates(self.contract)
         # Only as it is offered: commands are stamped as the joint state is, whatever its clock.
         Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)

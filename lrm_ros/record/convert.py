@@ -40,7 +40,15 @@ def journals_to_dataset(
     """
     if not journals:
         raise ValueError(f"no journals for data set '{root}'; record episodes first")
-    about = [(path, read_info(path)) for path in journals]
+    about: list[tuple[str | Path, JournalInfo]] = []
+    for path in journals:
+        try:
+            about.append((path, read_info(path)))
+        except ValueError as error:
+            leave_out(omissions, str(path), error)
+    if not about:
+        why = omissions.left_out[-1][1] if omissions else ""
+        raise ValueError(f"none of {len(journals)} journals for data set '{root}' can be read: {why}")
     first, usual = _most_of_one_robot(about)
     contract = usual.contract
     fitting = []
@@ -48,8 +56,8 @@ def journals_to_dataset(
         if not (differences := contract_differences(info.contract, contract)):
             fitting.append((path, info))
             continue
-        error = ValueError(f"journal '{path}' is of another robot than '{first}': {'; '.join(differences)}")
-        leave_out(omissions, str(path), error)
+        other = ValueError(f"journal '{path}' is of another robot than '{first}': {'; '.join(differences)}")
+        leave_out(omissions, str(path), other)
     judged = all(info.outcome is not None for _, info in fitting)
 
     def episodes() -> Iterator[Episode]:  # one in memory at a time

@@ -77,7 +77,7 @@ class BusLoop(BusWork):
         """Make an accepted command the one that is followed, at once. Returns whether commands are followed now."""
         if not self.active or not self.torque or self.fault or self.stopped or self._rest is not None:
             return False
-        self._command, self._command_s = command, time.perf_counter()
+        self._given.append((command, time.perf_counter()))
         self._thread.wake()
         return True
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -54,14 +55,17 @@ class BusThread:
         """Do a piece of work in the thread and return what it returns; any other thread may ask.
 
         Raises:
-            TimeoutError: the thread does not come to it in time, or has ended.
+            TimeoutError: the thread does not come to it in time, or has ended; unless it has begun it is not done.
             Exception: whatever ``work`` raises.
         """
         done = threading.Event()
         result: list[Any] = []
-        self._requests.append((work, result, done))
+        request = work, result, done
+        self._requests.append(request)
         self._wake.set()
         if not self._thread.is_alive() or not done.wait(timeout_s):
+            with contextlib.suppress(ValueError):  # it is being done
+                self._requests.remove(request)  # what was given up is not done later
             raise TimeoutError("the arm's bus thread does not answer; start the node again")
         found, error = result
         if error is not None:

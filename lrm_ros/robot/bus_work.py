@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -67,8 +68,8 @@ class BusWork:
         self.held_back = 0
         self._limp = False  # the e-stop has switched the torque off
         self._cycles_a_step = max(1, math.ceil(config().rate_hz * contract.dt_s - 1e-6))
-        self._command: ActionChunk | None = None
-        self._command_s = 0.0  # when it came
+        # The newest command and when it came [s]; what comes while one is taken is kept.
+        self._given: deque[tuple[ActionChunk, float]] = deque(maxlen=1)
         self._approach = True  # the next command is the first one
         self._approach_s: float | None = None  # since when it is approached
         self._rest: NDArray[np.float32] | None = None
@@ -113,8 +114,11 @@ class BusWork:
 
     def _take(self) -> None:
         """Send a new command its first target."""
-        command, self._command = self._command, None
-        if command is not None and self.active and not self.fault and not self.stopped:
+        try:
+            command, came_s = self._given.pop()
+        except IndexError:
+            return
+        if self.active and not self.fault and not self.stopped:
             self.server.follow(command)
             if self._approach and self._approach_s is None:
                 if self.server.near(time.time_ns()):
@@ -122,7 +126,7 @@ class BusWork:
                 else:
                     self._approach_s = time.monotonic()
             if self._send():
-                self._listener.on_command(time.perf_counter() - self._command_s)
+                self._listener.on_command(time.perf_counter() - came_s)
 
     def _step(self, cycle: int) -> None:
         """Read, send, look after the servos, in a cycle of this number."""
@@ -190,7 +194,8 @@ class BusWork:
 
     def _forget(self) -> None:
         """Without a command the server brakes and holds."""
-        self._command = self._rest = None
+        self._rest = None
+        self._given.clear()
         self.server.drop()
 
     def _hold(self) -> None:
@@ -218,7 +223,8 @@ class BusWork:
 
     def _begin(self, anew: bool = True) -> None:
         """Take the arm where it is, or let it brake where it is known to move; a next command is approached slowly."""
-        self._command = self._rest = None
+        self._rest = None
+        self._given.clear()
         if self._arm.connected:
             (self.server.start if anew else self.server.start_anew)()
             self._position = self.server.sent
@@ -246,7 +252,8 @@ class BusWork:
         self._rested.clear()
         well = self.torque and not self.fault and not self._silent and self._arm.connected
         if config.rest and well:
-            self._command, self._approach_s, self._rest_sent_s = None, None, None
+            self._given.clear()
+            self._approach_s = self._rest_sent_s = None
             self._rest = np.array(config.rest, np.float32)
             self.server.follow(ActionChunk(time.time_ns(), self._rest[None], self._contract.dt_s))
             return "the arm goes to its resting pose, then its torque goes off; call ~/reset to take it up again"
@@ -254,7 +261,8 @@ class BusWork:
         return "the torque is off; call ~/reset to take the arm up again"
 
     def _release(self) -> None:
-        self._rest = self._command = None
+        self._rest = None
+        self._given.clear()
         self._arm.torque_off()
         self.torque = False
         self._rested.set()

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
+from rclpy.timer import Timer
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
@@ -18,6 +20,8 @@ from lrm_ros import topics
 from lrm_ros.errors import one_line
 from lrm_ros.ros.base import LrmNode
 
+# An arm's node that starts says that it is not stopped before it hears that it is: a release has lasted so long [s].
+RELEASED_S = 1.0
 RELEASE = "when it is safe, release it: lrm estop --release"
 
 
@@ -119,17 +123,34 @@ class StopWatch:
         stopped: whether the arm is stopped.
     """
 
-    def __init__(self, node: LrmNode[Any], on_change: Callable[[bool], None]) -> None:
+    def __init__(self, node: LrmNode[Any], on_change: Callable[[bool], None], lasting_s: float = 0.0) -> None:
         """Listen to ``stopped``.
 
         Args:
             node: who listens.
             on_change: called when the arm is stopped (true) or released.
+            lasting_s: how long a release must have lasted to be one [s].
         """
         self.stopped, self._on_change = False, on_change
+        self._release: Timer | None = None
+        if lasting_s:
+            self._release = node.create_timer(lasting_s, self._released, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self._release.cancel()
         topics.STOPPED.subscribe(node, self._on_stopped)
 
     def _on_stopped(self, message: Bool) -> None:
-        if message.data != self.stopped:
-            self.stopped = message.data
-            self._on_change(message.data)
+        if self._release is not None:
+            self._release.cancel()
+        if message.data == self.stopped:
+            return
+        if not message.data and self._release is not None:
+            self._release.reset()
+            return
+        self.stopped = message.data
+        self._on_change(message.data)
+
+    def _released(self) -> None:
+        assert self._release is not None
+        self._release.cancel()
+        self.stopped = False
+        self._on_change(False)

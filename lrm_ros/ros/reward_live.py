@@ -30,12 +30,14 @@ class _Look:
         task: what is to be done in it.
         config: how to judge it.
         episode: number of the episode it belongs to.
+        number: of the frame in it, in the order in which they came; stamps may go back.
     """
 
     frame: Frame
     task: str
     config: RewardConfig
     episode: int
+    number: int
 
 
 class LiveRewards:
@@ -69,14 +71,14 @@ class LiveRewards:
         self._frame_waits = False  # the worker was given a frame last
         # Only the thread's:
         self._judging = 0  # episode
-        self._judged_ns = 0  # stamp of the newest frame judged in it
+        self._judged = 0  # number of the newest frame judged in it
         self._worker: Worker[_Look | None] = Worker("reward", self._work, self._broken)
 
     def take(self, frame: Frame, task: str) -> None:
         """Take the next frame: hand it over if it is due, else repeat what holds."""
         due = self._count % self._config.interval == 0
         self._count += 1
-        self._newest, self._newest_due = _Look(frame, task, self._config, self._episode), due
+        self._newest, self._newest_due = _Look(frame, task, self._config, self._episode, self._count), due
         self._recent.append(self._newest)
         self._node.diagnostics.count("frames")
         if due:
@@ -183,14 +185,14 @@ class LiveRewards:
         camera = look.config.camera
         if look.episode != self._judging:
             self._engine.reset(camera)
-            self._engine.config, self._judging, self._judged_ns = look.config, look.episode, 0
-        if look.frame.stamp_ns < self._judged_ns:
+            self._engine.config, self._judging, self._judged = look.config, look.episode, 0
+        if look.number < self._judged:
             return _unscored(
                 look.config.mode,
                 look.frame.stamp_ns,
                 "a later frame was judged before this one was known to be the episode's last",
             )
-        self._judged_ns = look.frame.stamp_ns
+        self._judged = look.number
         return self._engine.step({camera: look.frame}, look.task, [camera])[camera]
 
     def _answer(self, look: _Look, held: Held) -> None:

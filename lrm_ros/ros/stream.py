@@ -153,10 +153,11 @@ class Stream:
         while now_s - self._seen[0][0] > 1.5 * RATE_S:
             self._seen.popleft()
         since_s, good, stamp_ns = self._seen[0]
-        if now_s - since_s < RATE_S or self.stamp_ns <= stamp_ns:
+        # By its stamps, if they are looked at: a simulator that is slower than real time keeps its rate.
+        passed_s = (self.stamp_ns - stamp_ns) / 1e9 if self.stamp_ns else now_s - since_s
+        if now_s - since_s < RATE_S or passed_s <= 0 or (self.good == good and not self.stamp_ns):
             return
-        # By its stamps: a simulator that is slower than real time keeps its rate.
-        hz = (self.good - good) / (self.stamp_ns - stamp_ns) * 1e9
+        hz = (self.good - good) / passed_s
         if hz >= LOW * self.hz:
             self.clear("rate")
             return

@@ -231,3 +231,21 @@ def test_a_discarded_episode_leaves_nothing(spin, probe, arm, recorder, tmp_path
     assert spin.call(probe, Trigger, "recorder/discard_episode").success
     assert list(Path(tmp_path).iterdir()) == []
     assert not spin.call(probe, Trigger, "recorder/stop_episode").success
+
+
+def test_an_episode_is_reported_while_its_thread_writes_on_another_topic_first(spin, probe, arm, recorder):
+    events = spin.collect(probe, messages.DiagnosticStatus, "episode", EVENTS)
+    spin.until(lambda: recorder.count_subscribers("episode"))
+    assert spin.call(probe, Trigger, "recorder/start_episode").success
+    counts = recorder._writer.counts
+
+    class Topic(str):
+        def strip(self, *given) -> str:
+            counts["/new"] = 1  # what the thread does between two topics of the report
+            return super().strip(*given)
+
+    counts[Topic("/old")] = 3
+    recorder._report(recorder._writer, "ending", recorder._writer.part)
+    spin.until(lambda: events[-1:] and events[-1].message == "ending")
+    assert messages.status_values(events[-1])["old"] == "3"
+    assert spin.call(probe, Trigger, "recorder/discard_episode").success

@@ -75,6 +75,36 @@ def test_a_journal_has_what_players_need(spin, probe, tmp_path):
     np.testing.assert_allclose([step.observation.state for step in steps], np.full((3, 6), 0.1), atol=1e-6)
 
 
+def test_a_camera_info_that_came_once_or_without_a_stamp_is_of_the_episodes_time(spin, probe, tmp_path):
+    infos = probe.create_publisher(CameraInfo, "front/camera_info", IMAGE)
+    states = probe.create_publisher(JointState, "joint_states", STREAM)
+    images = probe.create_publisher(Image, "front/image_raw", IMAGE)
+    sent = probe.create_publisher(JointTrajectory, "joint_command_sent", STREAM)
+    folder, task = str(tmp_path), "put the toy in the bowl"
+    node = spin.start(RecorderNode(folder=folder, realtime=False, min_free_mb=1, task_text=task))
+    spin.until(lambda: all(end.get_subscription_count() for end in (infos, states, images, sent)))
+
+    def show(k: int) -> None:
+        states.publish(state(k * DT, 0.0))
+        images.publish(messages.from_frame(Frame(k * DT, "front", np.full((96, 96, 3), k % 256, np.uint8))))
+        spin.until(lambda: node._state_ns == k * DT)
+
+    infos.publish(messages.camera_info("front", 7, 96, 96))  # once, when its driver began
+    spin.until(lambda: node.diagnostics.total("front/camera_info") == 1)
+    show(1000)
+    assert spin.call(probe, Trigger, "recorder/start_episode").success
+    infos.publish(messages.camera_info("front", 0, 96, 96))
+    spin.until(lambda: node.diagnostics.total("front/camera_info") == 2)
+    sent.publish(messages.from_chunk(ActionChunk(1000 * DT, np.zeros((1, 6), np.float32), 0.1), JOINTS))
+    show(1001)
+    ended = spin.call(probe, Trigger, "recorder/stop_episode")
+    assert ended.success, ended.message
+    with Path(ended.message).open("rb") as stream:
+        times = [(channel.topic, message.log_time) for _, channel, message in make_reader(stream).iter_messages()]
+    assert [topic for topic, _ in times].count("/front/camera_info") == 2
+    assert {ns for _, ns in times} == {1000 * DT, 1001 * DT}  # else it is played for years
+
+
 def test_a_joint_state_has_what_is_known_of_every_joint():
     values = JointValues(("a", "b"))
     assert values.row(0, np.array([1.0, 2.0])) == (["a", "b"], [1.0, 2.0], [], [])

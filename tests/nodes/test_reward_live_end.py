@@ -85,3 +85,12 @@ def test_a_last_frame_that_cannot_be_judged_any_more_is_unscored(spin, probe, sl
     desk.ends(-1)
     spin.until(lambda: len(desk.rewards) == 5)
     assert "too long ago" in messages.to_rewards(desk.rewards[4])[0].reason
+
+
+def test_a_clock_that_goes_back_in_an_episode_leaves_no_frame_unjudged(spin, probe, slow):
+    desk = Desk(spin, probe, slow)
+    slow.go_on.release(9)
+    for step in (50, 1, 2):  # a camera that was started again, a bag that is played again
+        desk.show(step)
+        desk.judges(*(50, 1, 2)[: desk.sent])
+    desk.hears((50, OK), (1, OK), (2, OK))

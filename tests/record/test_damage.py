@@ -16,7 +16,8 @@ from journals import DT, three_steps  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
 from lrm_ros.record.checksums import CHECKSUMS_FILE
-from lrm_ros.record.dataset import load_into_ram, write_dataset
+from lrm_ros.record.convert import journals_to_dataset
+from lrm_ros.record.dataset import Omissions, load_into_ram, write_dataset
 from lrm_ros.record.journal import JournalError, iter_frames, last_frames, read_info, read_journal, recover
 from lrm_ros.types import Episode
 
@@ -76,6 +77,18 @@ def test_a_damaged_journal_is_an_error_or_the_same_episode(tmp_path, image_forma
             except Exception as error:
                 wrong.append((seed, f"{type(error).__name__}: {str(error)[:300]}"))
     assert not wrong, f"{len(wrong)} of {EXAMPLES}: {wrong[:5]}"
+
+
+def test_a_journal_that_cannot_be_read_is_left_out_where_that_is_noted(tmp_path):
+    good, bad = three_steps(tmp_path / "good.mcap").finish(), tmp_path / "bad.mcap"
+    bad.write_bytes(good.read_bytes()[:-50])
+    with pytest.raises(JournalError, match=r"bad\.mcap"):
+        journals_to_dataset([bad, good], tmp_path / "d")
+    omissions = Omissions()
+    (episode,) = load_into_ram(journals_to_dataset([bad, good], tmp_path / "d", omissions=omissions))
+    assert episode.episode_id == "good" and [name for name, _ in omissions.left_out] == [str(bad)]
+    with pytest.raises(ValueError, match=r"none of 1 journals.*bad\.mcap"):
+        journals_to_dataset([bad], tmp_path / "none", omissions=Omissions())
 
 
 def test_a_damaged_data_set_is_an_error_or_the_same_episodes(tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -11,7 +12,7 @@ from std_srvs.srv import Trigger
 from lrm_ros import topics
 from lrm_ros.config import RecorderConfig
 from lrm_ros.ros.base import LrmNode
-from lrm_ros.ros.estop import EStop, StopWatch
+from lrm_ros.ros.estop import RELEASED_S, EStop, StopWatch
 
 VOLATILE = QoSProfile(depth=1)
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -117,3 +118,21 @@ def test_an_arm_that_cannot_hold_or_resume_is_not_said_to(spin, probe, arm) -> N
     arm.trouble = None
     assert calls(spin, probe, "estop")[0]
     assert calls(spin, probe, "release") == (True, "released")
+
+
+def test_an_arms_node_that_starts_anew_has_not_released_anything(spin, probe):
+    """It says that it is not stopped, then hears the ``true`` that is still offered."""
+    node = spin.add(LrmNode("mover", RecorderConfig, {}))
+    changes: list[bool] = []
+    watch = StopWatch(node, changes.append, RELEASED_S)
+    arm = topics.STOPPED.publisher(probe)
+    spin.until(lambda: arm.get_subscription_count() == 2)
+    for stopped in (True, False, True, False, True):
+        arm.publish(Bool(data=stopped))
+    beats = spin.collect(probe, DiagnosticArray, "/diagnostics")
+    arm.publish(Bool(data=True))
+    spin.until(lambda: len(beats) > 3)  # longer than a release must last
+    assert changes == [True] and watch.stopped
+    arm.publish(Bool(data=False))
+    spin.until(lambda: changes == [True, False])
+    assert not watch.stopped

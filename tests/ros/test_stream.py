@@ -81,3 +81,27 @@ def test_a_camera_of_one_hertz_is_slow_and_has_not_stopped_again_and_again():
     assert "stopped 2.9 s ago" in found.line  # now it has
     found = looked([float(k) for k in range(5)] + [4 + 0.1 * k for k in range(1, 40)])[1]
     assert not found.line
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_rate_that_was_too_low_is_good_again_when_it_is_with_and_without_looking_at_stamps(stamped):
+    found = Stream("front/image_raw", 1 / 3, 0.1, lambda name, line, new: None, timeout_s=3.0)
+
+    def come(now_s: float) -> None:
+        found.stamp_ns = round(now_s * 1e9) + 1 if stamped else 0
+        found.usable(now_s)
+
+    for now_s in (0.0, 4.0, 8.0):
+        come(now_s)
+    found.look(11.5, 0.0)
+    assert "comes at 0.2 Hz" in found.line
+    for now_s in np.arange(12.0, 18.0, 0.1):
+        come(float(now_s))
+        found.look(float(now_s), 0.0)
+    assert not found.line
+    found.look(21.5, 0.0)
+    assert "stopped" in found.line
+    come(22.0)
+    for now_s in np.arange(22.0, 24.8, 0.1):  # until the next one comes, as slowly as it may
+        found.look(float(now_s), 0.0)
+        assert not found.line
