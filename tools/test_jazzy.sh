@@ -17,6 +17,7 @@ NODES=(
     tests/record/test_cdr.py
     tests/ros/test_collector.py
     tests/nodes/test_evaluator.py
+    tests/ros/test_arm_topics.py
     tests/ros/test_estop.py
     tests/graph/test_graph.py
     tests/nodes/test_improver.py

@@ -22,7 +22,7 @@ def seen(spin, node, robot) -> None:
     for _ in range(3):
         robot.observe(10)
         spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
-        spin.until(lambda: node._frames["front"].stamp_ns == robot.stamp_ns)
+        spin.until(lambda: "front" in node._frames and node._frames["front"].stamp_ns == robot.stamp_ns)
     assert node._predictor.wait(30)
 
 
