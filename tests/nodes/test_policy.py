@@ -109,7 +109,14 @@ def test_an_episode_begins_with_policy_reset_before_or_after_the_twin_is_reset(s
         if reset_first:
             twin.reset()
             starts.append(twin.ns)
-            spin.until(lambda: node._state[0] == twin.ns and node._frames["front"].stamp_ns == twin.ns)
+            spin.until(
+                lambda: (
+                    node._state is not None
+                    and "front" in node._frames
+                    and node._state[0] == twin.ns
+                    and node._frames["front"].stamp_ns == twin.ns
+                )
+            )
             assert twin.steps == 0  # quiet until policy/reset
             assert spin.call(probe, Trigger, "policy/reset").success
         else:
@@ -131,7 +138,14 @@ def test_an_episode_is_not_begun_before_policy_reset_when_the_one_before_left_of
     twin.on_command(commands[0])
     twin.reset()
     begin = twin.ns
-    spin.until(lambda: node._state[0] == begin and node._frames["front"].stamp_ns == begin)
+    spin.until(
+        lambda: (
+            node._state is not None
+            and "front" in node._frames
+            and node._state[0] == begin
+            and node._frames["front"].stamp_ns == begin
+        )
+    )
     for _ in range(20):
         spin.executor.spin_once(timeout_sec=0.02)
     assert begin not in [messages.to_ns(command.header.stamp) for command in commands]
