@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import KEPT_M, EnvelopeSettings
+from lrm_ros.robot.limits import checked
 from lrm_ros.robot.profile import Floats, approach, brake
 from lrm_ros.robot.urdf import LinkPoints, Urdf
 
@@ -90,31 +91,10 @@ class Envelope:
         Raises:
             ValueError: a wrong shape or a value that is not finite, naming the joint.
         """
-        rows = [self.checked(row, "joint position") for row in np.atleast_2d(position)]
+        rows = [checked(row, "joint position", self._contract) for row in np.atleast_2d(position)]
         self.position = np.array(np.broadcast_to(rows, self.position.shape))
         self.velocity = np.zeros_like(self.position)
         self.blocked[:] = False
-
-    def checked(self, wish: NDArray, what: str = "joint target") -> Floats:
-        """Return a wish as (D,) float64.
-
-        Args:
-            wish: joint positions [rad].
-            what: it is, for the message.
-
-        Raises:
-            ValueError: a wrong shape or a value that is not finite, naming the joint.
-        """
-        joints, values = self._contract.joints, np.asarray(wish, dtype=np.float64)
-        if values.shape != (len(joints),):
-            raise ValueError(
-                f"{what} has shape {values.shape}, the robot contract '{self._contract.name}' has {len(joints)} "
-                f"joints: {', '.join(joints)}"
-            )
-        bad = [f"{joint} = {value}" for joint, value in zip(joints, values, strict=True) if not np.isfinite(value)]
-        if bad:
-            raise ValueError(f"{what} is not finite: {', '.join(bad)}; nothing was sent to the arm")
-        return values
 
     def step(self, wish: NDArray, dt: float, speed: float = np.inf) -> Floats:
         """Return the next target (D,) [rad] of one arm, on the way to a wish.
@@ -125,9 +105,11 @@ class Envelope:
             speed: highest velocity of this step beside the limits, above 0 and not below that of the motion [rad/s].
 
         Raises:
-            ValueError: see :meth:`checked`; or a period that is not above 0. The state is as before.
+            ValueError: see ``lrm_ros.robot.limits.checked``; or a period that is not above 0. The state is as before.
         """
-        return self.advance(self.checked(wish)[None], self._period(dt), np.zeros(1, dtype=bool), speed)[0]
+        return self.advance(
+            checked(wish, "joint target", self._contract)[None], self._period(dt), np.zeros(1, dtype=bool), speed
+        )[0]
 
     def hold(self, dt: float) -> Floats:
         """Return the next target (D,) [rad] of one arm that brakes, and stays once it stands.
@@ -144,7 +126,7 @@ class Envelope:
         """Say which of the points are outside of the box at (D,) joint positions [rad]; empty if none is."""
         if self._points is None:
             return ""
-        points = self._points(self.checked(position, "joint position"))
+        points = self._points(checked(position, "joint position", self._contract))
         bad = ((points < self._inner[0]) | (points > self._inner[1])).any(axis=-1)
         found = [
             f"'{name}' would be at {', '.join(f'{value:.3f}' for value in point)} m"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import implausible
@@ -17,6 +17,29 @@ from lrm_ros.contract import implausible
 # Joint positions that were far outside the limits are believed again when they have been plausible for so long [s]: in
 # degrees, too, a joint passes near zero.
 PLAUSIBLE_S = 5.0
+
+
+def checked(values: ArrayLike, what: str, contract: RobotContract) -> NDArray[np.float64]:
+    """Return joint positions as (D,) float64 [rad].
+
+    Args:
+        values: one for each joint of the contract.
+        what: they are, for the message.
+        contract: joint names.
+
+    Raises:
+        ValueError: a wrong number of joints or a value that is not finite, naming the joint.
+    """
+    joints, found = contract.joints, np.asarray(values, dtype=np.float64)
+    if found.shape != (len(joints),):
+        raise ValueError(
+            f"{what} has shape {found.shape}, the robot contract '{contract.name}' has {len(joints)} joints: "
+            f"{', '.join(joints)}"
+        )
+    bad = [f"{joint} = {value}" for joint, value in zip(joints, found, strict=True) if not np.isfinite(value)]
+    if bad:
+        raise ValueError(f"{what} is not finite: {', '.join(bad)}; nothing was sent to the arm")
+    return found
 
 
 def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[np.float32]:
@@ -35,17 +58,10 @@ def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[
     Raises:
         ValueError: a wrong number of joints or a value that is not finite, naming the joint.
     """
-    joints = contract.joints
+    # In float32 first, as it is sent: what overflows is not finite.
     target, last = np.asarray(target, dtype=np.float32), np.asarray(last, dtype=np.float32)
     for name, values in (("joint target", target), ("last joint target", last)):
-        if values.shape != (len(joints),):
-            raise ValueError(
-                f"{name} has shape {values.shape}, the robot contract '{contract.name}' has {len(joints)} joints: "
-                f"{', '.join(joints)}"
-            )
-        bad = [f"{joint} = {value}" for joint, value in zip(joints, values, strict=True) if not np.isfinite(value)]
-        if bad:
-            raise ValueError(f"{name} is not finite: {', '.join(bad)}; nothing was sent to the arm")
+        checked(values, name, contract)
     inside = np.clip(target, np.array(contract.lower, np.float32), np.array(contract.upper, np.float32))
     step = np.array(contract.max_step, np.float32)
     return np.clip(inside, last - step, last + step)

@@ -25,6 +25,7 @@ from lrm_ros.config_arm import EnvelopeSettings
 from lrm_ros.options import whole
 from lrm_ros.progress import progress_bar
 from lrm_ros.robot.envelope import Envelope
+from lrm_ros.robot.limits import checked
 from lrm_ros.robot.urdf import LinkPoints, Urdf
 from lrm_ros.ros.transport import share_file
 from lrm_ros.sim.servo_bus import protocol
@@ -223,7 +224,7 @@ def trial(seed: int, rows: int = ROWS, commands: int = COMMANDS, servos: bool = 
         hold = adversary.kinds == KINDS.index("hold")
         for row in np.flatnonzero(~np.isfinite(wish).all(axis=1)):
             try:
-                envelope.checked(wish[row])
+                checked(wish[row], "joint target", CONTRACT)
             except ValueError:
                 refused += 1
             else:
