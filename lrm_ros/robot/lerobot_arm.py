@@ -71,7 +71,7 @@ class LeRobotArm:
 
         Raises:
             ValueError: something is not as it must be; one line with its cure. The port is closed again and the torque
-                as it was.
+                as it was; if the driver fails after the checks, the servos may hold.
             PortLost: the port went away meanwhile.
         """
         config = self._config
