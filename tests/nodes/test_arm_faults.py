@@ -174,7 +174,7 @@ class Process:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        bench.spin.until(lambda: bench.states and bench.commands.get_subscription_count(), 60.0, "the node runs")
+        bench.spin.until(lambda: bench.states and bench.commands.get_subscription_count(), 180.0, "the node runs")
 
     def tell(self, number: int) -> None:
         os.kill(self.program.pid, number)

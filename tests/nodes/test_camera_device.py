@@ -118,7 +118,7 @@ class Device:
 @pytest.fixture
 def device(monkeypatch) -> Iterator[type[Device]]:
     monkeypatch.setattr(cv2, "VideoCapture", Device)
-    monkeypatch.setattr(camera, "RELEASE_S", 0.01)
+    monkeypatch.setattr(camera, "RELEASE_S", LONG_S)
     Device.opened = []
     yield Device
     for opened in Device.opened:
@@ -200,7 +200,8 @@ def test_cleanup_gives_the_device_back_and_configure_takes_it_again(spin, device
 
 
 @pytest.mark.parametrize("again", ["0", "/dev/video0"])
-def test_a_device_whose_read_blocks_at_cleanup_is_not_opened_before_it_is_released(spin, device, again):
+def test_a_device_whose_read_blocks_at_cleanup_is_not_opened_before_it_is_released(spin, monkeypatch, device, again):
+    monkeypatch.setattr(camera, "RELEASE_S", 0.01)
     node = spin.start(CameraNode(source="0", **SIZE))
     (opened,) = device.opened
     _block(spin, opened)
@@ -226,6 +227,7 @@ def test_a_device_that_opens_and_then_blocks_fails_configure_and_is_released_whe
     spin, monkeypatch, device
 ):
     monkeypatch.setattr(camera, "OPEN_S", 0.05)
+    monkeypatch.setattr(camera, "RELEASE_S", 0.01)
     monkeypatch.setattr(device, "prepare", staticmethod(lambda opened: opened.go_on.clear()))
     node = spin.add(CameraNode(source="0", **SIZE))
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
