@@ -18,9 +18,6 @@ from typing import TYPE_CHECKING
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 200))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell ignores them for what it runs in the background (SIGHUP: nohup), and every program started here would, too.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import numpy as np
 import pytest
@@ -32,6 +29,9 @@ if TYPE_CHECKING:
     from spinner import Spinner  # type: ignore[import-not-found]
 
 without_real_time()
+# A shell ignores them for what it runs in the background (SIGHUP: nohup), and every program started here would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Their assertions show the values, as those of a test file do.
 pytest.register_assert_rewrite("lerobot_sets", "spinner")
