@@ -81,7 +81,7 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs"},
+    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs", "images"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},
