@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lrm_ros import seeds
+from lrm_ros.config_camera import CameraConfig as CameraConfig
+from lrm_ros.config_camera import transport_option
 from lrm_ros.config_files import option as _opt
 from lrm_ros.config_ppo import PpoConfig as PpoConfig
 
@@ -97,18 +99,6 @@ class RobotContract:
 
 
 @dataclass(frozen=True)
-class CameraConfig:
-    """The camera node."""
-
-    camera: str = _fix("front", "camera name")
-    source: str = _fix("0", "OpenCV device index or path, a video file, a folder of images, or 'synthetic'")
-    width: int = _fix(640, "image width [pixels]", 1, 16_384)
-    height: int = _fix(480, "image height [pixels]", 1, 16_384)
-    rate_hz: float = _fix(30.0, "frames per second", 0.1, 1000.0)
-    stall_s: float = _opt(1.0, "report the camera as stopped after this long without a frame [s]", 0.05, 3600.0)
-
-
-@dataclass(frozen=True)
 class RewardConfig:
     """The reward node, the judge and the engine behind them."""
 
@@ -117,6 +107,7 @@ class RewardConfig:
         "completion", "contrastive, progress, completion, tri, or roboreward, robometer, topreward (their own model)"
     )
     camera: str = _fix("front", "camera whose frames are judged")
+    image_transport: str = transport_option()
     readout: str = _opt(
         "forward",
         "'forward' (one pass, probabilities of the answers) or 'generate'",
@@ -152,6 +143,7 @@ class PolicyConfig:
     timeout_s: float = _fix(0.5, "hold when camera or joint state is older than this (real time only) [s]", *SECONDS)
     realtime: bool = _fix(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
     device: str = _opt("cpu", "torch device")
+    image_transport: str = transport_option()
 
 
 @dataclass(frozen=True)
@@ -239,6 +231,7 @@ class RecorderConfig:
 
     folder: str = _opt("runs/recordings/episodes", "where journals are written")
     image_format: str = _opt("jpeg", "'jpeg', 'png' (lossless) or 'raw'", choices=("jpeg", "png", "raw"))
+    image_transport: str = transport_option()
     jpeg_quality: int = _opt(95, "JPEG quality, 1 to 100", 1, 100)
     min_free_mb: int = _opt(200, "refuse to start an episode with less free disk than this [MB]", 0, 10**12)
     realtime: bool = _fix(True, "inputs must keep coming; false: in lock-step with the twin, like its own 'realtime'")

@@ -12,20 +12,12 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from lrm_ros import image_files, images
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
-
-# encoding -> (channels, index of each of R, G, B)
-_ENCODINGS = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
-}
 
 
 def to_ns(stamp: Time | Duration) -> int:
@@ -44,36 +36,25 @@ def to_duration(seconds: float) -> Duration:
     return Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
-def to_frame(message: Image, camera: str) -> Frame:
+def to_frame(message: Image | CompressedImage, camera: str) -> Frame:
     """Convert an image; rgb8 without row padding is not copied.
 
     Args:
-        message: encoding rgb8, bgr8, rgba8, bgra8 or mono8; ``step`` may include padding.
+        message: of an encoding that ``lrm_ros.images`` knows, ``step`` may include padding; or a JPEG or PNG.
         camera: camera name.
 
     Raises:
-        ValueError: no pixels, another encoding, or fewer bytes than height x step; names the camera and the cure.
+        ValueError: no pixels, depth, another encoding, or data that cannot be it; names the camera and the cure.
     """
-    height, width = message.height, message.width
-    if not height or not width:
-        raise ValueError(f"camera '{camera}': the image has no pixels ({width}x{height}); check the camera driver")
-    if message.encoding not in _ENCODINGS:
-        raise ValueError(
-            f"camera '{camera}': image encoding '{message.encoding}' is not supported; "
-            f"set the driver to one of {', '.join(_ENCODINGS)}"
-        )
-    channels, order = _ENCODINGS[message.encoding]
-    row = width * channels
-    step = message.step or row
-    data = np.frombuffer(message.data, np.uint8)
-    if step < row or data.size < height * step:
-        raise ValueError(
-            f"camera '{camera}': {data.size} bytes with step {step} cannot hold {width}x{height} {message.encoding}; "
-            "the driver fills the message wrongly"
-        )
-    pixels = data[: height * step].reshape(height, step)[:, :row].reshape(height, width, channels)  # (H, W, C)
-    image = pixels if message.encoding == "rgb8" else pixels[:, :, order]
-    return Frame(to_ns(message.header.stamp), camera, np.ascontiguousarray(image))
+    try:
+        if isinstance(message, CompressedImage):
+            image = image_files.decode(message.data, message.format)
+        else:
+            size = (message.width, message.height)
+            image = images.to_rgb(message.data, message.encoding, size, message.step, bool(message.is_bigendian))
+    except ValueError as error:
+        raise ValueError(f"camera '{camera}': {error}") from error
+    return Frame(to_ns(message.header.stamp), camera, image)
 
 
 def from_frame(frame: Frame, used: Image | None = None) -> Image:
@@ -102,6 +83,14 @@ def from_frame(frame: Frame, used: Image | None = None) -> Image:
         step=width * 3,
         data=data,
     )
+
+
+def from_file(frame: Frame, data: bytes, kind: str) -> CompressedImage:
+    """Return the JPEG or PNG of a frame (``kind`` ``"jpeg"`` or ``"png"``), described as image_transport does."""
+    stored = array.array("B")
+    stored.frombytes(data)
+    header = Header(stamp=to_time(frame.stamp_ns), frame_id=f"{frame.camera}_optical_frame")
+    return CompressedImage(header=header, format=f"rgb8; {kind} compressed bgr8", data=stored)
 
 
 def camera_info(camera: str, stamp_ns: int, width: int, height: int, fov_rad: float | None = None) -> CameraInfo:

@@ -19,7 +19,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float32, Int64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -134,6 +134,12 @@ class Topic:
 
 
 IMAGE_RAW = Topic("<camera>/image_raw", Image, IMAGE, "stamped, optical frame")
+IMAGE_COMPRESSED = Topic(
+    "<camera>/image_raw/compressed",
+    CompressedImage,
+    IMAGE,
+    "its JPEG or PNG, made while somebody listens; nodes hear it with `image_transport:=compressed`",
+)
 CAMERA_INFO = Topic("<camera>/camera_info", CameraInfo, IMAGE, "of the image with the same stamp")
 JOINT_STATES = Topic("joint_states", JointState, STREAM, "rad, m")
 JOINT_COMMAND = Topic(

@@ -54,7 +54,7 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
 # What has an effect while a node runs: read where it is used, at the next frame, episode, reload or evaluation.
 AT_RUN_TIME = {
     "arm": {"approach_speed", "estop_torque_off", "rest_speed", "state_timeout_s"},
-    "camera": {"stall_s"},
+    "camera": {"compressed", "jpeg_quality", "stall_s"},
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
     "improver": set(),
     "policy": {"checkpoint", "execute_steps", "explore_std", "explore_hold_s", "explore_fade_s", "seed", "device"},

@@ -53,7 +53,8 @@ def test_every_encoding_becomes_rgb_and_the_step_is_respected(frame: Frame, enco
     ("fields", "says"),
     [
         ({"width": 0}, "'wrist': the image has no pixels"),
-        ({"encoding": "yuv422"}, "'wrist': image encoding 'yuv422' is not supported"),
+        ({"encoding": "rgb16"}, "'wrist': image encoding 'rgb16' is not supported; set the driver to one of rgb8, "),
+        ({"encoding": "16UC1"}, "'wrist': '16UC1' is a depth image, not colour; give the colour topic"),
         ({"height": 97}, "cannot hold 96x97"),
         ({"step": 10}, "with step 10 cannot hold"),
     ],

@@ -15,49 +15,22 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
 from lrm_ros import environment
+from lrm_ros.graph.doctor_media import check_images, check_video
+from lrm_ros.graph.finding import FAIL, OK, WARN, Finding
+from lrm_ros.graph.finding import run as _run
 
-OK, WARN, FAIL = "OK", "WARN", "FAIL"
 LIBRARIES = ("torch", "transformers", "peft", "lerobot", "mani_skill", "mcap-ros2-support", "numpy")
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 ADAPTERS = "USC-PSI-Lab/LRM-models"
 BASE = "Qwen/Qwen3-VL-8B-Instruct"
 ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Result of one check.
-
-    Attributes:
-        name: what was checked.
-        status: ``"OK"``, ``"WARN"`` or ``"FAIL"``.
-        detail: what there is.
-        cure: what to do about it; empty when nothing is needed.
-    """
-
-    name: str
-    status: str
-    detail: str
-    cure: str = ""
-
-
-def _run(command: list[str], seconds: float) -> tuple[int, str, str]:
-    """Run a command and return its exit code, its output and the last line of its errors; 124 when time is up."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return 124, "", f"no answer within {seconds:.0f} s"
-    errors = done.stderr.strip().splitlines()
-    return done.returncode, done.stdout.strip(), errors[-1] if errors else f"exit code {done.returncode}"
 
 
 def check_python() -> Finding:
@@ -285,6 +258,8 @@ def check_full_size() -> Finding:
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": check_python,
     "opencv": check_opencv,
+    "images": check_images,
+    "video": check_video,
     "ros": check_ros,
     "dds": check_dds,
     "vulkan": check_vulkan,

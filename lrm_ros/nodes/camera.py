@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera node: a device, a video, a folder of images or a synthetic picture -> image_raw and camera_info.
+"""The camera node: a device, a video, a folder of images or a synthetic picture -> images and camera_info.
 
 The source's own thread reads and publishes, so that a device that blocks does not stop the node from saying so.
 """
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
-from lrm_ros import messages, topics
+from lrm_ros import image_files, messages, topics
 from lrm_ros.config import CameraConfig, CameraSpec
 from lrm_ros.robot.devices.camera import Source, SourceThread, device_of, open_source
+from lrm_ros.ros import camera_info
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.program import run
 from lrm_ros.types import Frame
@@ -67,6 +68,9 @@ def synthetic(width: int, height: int) -> Iterator[NDArray[np.uint8]]:
 class CameraNode(LrmNode[CameraConfig]):
     """Topics ``<camera>/image_raw`` (rgb8, stamped when read) and ``<camera>/camera_info``.
 
+    ``<camera>/image_raw/compressed`` is made while somebody listens. ``camera_info`` is that of the file in
+    ``camera_info_url``; without one it has the size alone.
+
     Pictures are upright, as far as the device, the video or the image file tells how it is turned. A device has one
     thread from configure to cleanup, which gives it back; one whose read blocks is not opened a second time.
     """
@@ -78,15 +82,18 @@ class CameraNode(LrmNode[CameraConfig]):
         self._blocked: dict[str, SourceThread] = {}  # by device: a read that had not come back at cleanup
         self._last_frame_s = 0.0
         self._message: Image | None = None  # of the frame before
+        self._info: CameraInfo | None = None  # of the calibration
 
     def configure(self) -> None:
         """Open the source and read its first frame.
 
         Raises:
-            ValueError: no such source, it blocks, it delivers another size, or no contract can name this camera.
+            ValueError: no such source, it blocks, it delivers another size, no contract can name this camera, or there
+                is no such calibration.
         """
         config = self.config
         CameraSpec(config.camera, config.width, config.height)
+        self._info = self._calibration()
         where = f"camera '{config.camera}': source '{config.source}'"
         device = device_of(config.source)
         if device in self._blocked and not self._blocked[device].stop(RELEASE_S):
@@ -109,6 +116,7 @@ class CameraNode(LrmNode[CameraConfig]):
                 f"set width:={width} height:={height}"
             )
         self._images = topics.IMAGE_RAW.of(config.camera).publisher(self)
+        self._files = topics.IMAGE_COMPRESSED.of(config.camera).publisher(self)
         self._infos = topics.CAMERA_INFO.of(config.camera).publisher(self)
         self.create_timer(0.5, lambda: self.diagnostics.value("subscribers", self._images.get_subscription_count()))
 
@@ -162,11 +170,42 @@ class CameraNode(LrmNode[CameraConfig]):
         if not (stamp_ns := self.get_clock().now().nanoseconds):
             self.diagnostics.count("unstamped")
             return
-        self._message = messages.from_frame(Frame(stamp_ns, self.config.camera, image), self._message)
+        frame = Frame(stamp_ns, self.config.camera, image)
+        self._message = messages.from_frame(frame, self._message)
         self._images.publish(self._message)
-        height, width, _ = image.shape
-        self._infos.publish(messages.camera_info(self.config.camera, stamp_ns, width, height))
+        self._infos.publish(self._info_of(stamp_ns, image))
+        self._publish_file(frame)
         self.diagnostics.count("frames")
+
+    def _publish_file(self, frame: Frame) -> None:
+        """Publish the JPEG or PNG of a frame, if somebody listens."""
+        kind = self.config.compressed
+        if kind != "none" and self._files.get_subscription_count():
+            data = image_files.encode(frame.image, kind, self.config.jpeg_quality)
+            self._files.publish(messages.from_file(frame, data, kind))
+            self.diagnostics.count("compressed")
+
+    def _calibration(self) -> CameraInfo | None:
+        """Return camera_info of the calibration, None without.
+
+        Raises:
+            ValueError: see :func:`lrm_ros.ros.camera_info.load`.
+        """
+        config = self.config
+        if not config.camera_info_url:
+            return None
+        info, name = camera_info.load(config.camera_info_url, config.camera, config.width, config.height)
+        if name not in ("", config.camera):
+            self.get_logger().warning(f"camera '{config.camera}': its calibration is of one with the name '{name}'")
+        return info
+
+    def _info_of(self, stamp_ns: int, image: NDArray[np.uint8]) -> CameraInfo:
+        """Return camera_info of an image: the calibration, or what is known without."""
+        if self._info is None:
+            height, width, _ = image.shape
+            return messages.camera_info(self.config.camera, stamp_ns, width, height)
+        self._info.header.stamp = messages.to_time(stamp_ns)
+        return self._info
 
     def _unreadable(self, error: Exception) -> None:
         self.diagnostics.count("misses")

@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from lrm_ros import messages, topics
+from lrm_ros import topics
 from lrm_ros.chunk_timing import ChunkTiming, ImageTimes
 from lrm_ros.config import CameraSpec, PolicyConfig
 from lrm_ros.errors import one_line
 from lrm_ros.policy import FakePolicy, Policy, PolicyRunner
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.camera_images import CameraImages
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.predictor import Predictor
 from lrm_ros.ros.program import run
@@ -86,7 +87,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         streams.listen_states(self._on_state, self.contract.control_hz, few)
         hz = 1 / config.timeout_s  # a camera may be slower than the arm's control, but must not stop
         for camera in self.contract.cameras:
-            streams.listen(topics.IMAGE_RAW.of(camera.name), partial(self._on_image, camera), hz, depth=newest)
+            images = CameraImages(self, camera.name, config.image_transport)
+            streams.listen(images.topic, partial(self._on_image, camera, images), hz, depth=newest)
         topics.TASK.subscribe(self, self._on_task)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/reload", self._on_reload)
@@ -141,8 +143,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._arm.on_state(position)
         self._consider()
 
-    def _on_image(self, camera: CameraSpec, message: Image) -> None:
-        self._frames[camera.name] = messages.to_frame(message, camera.name)
+    def _on_image(self, camera: CameraSpec, images: CameraImages, message: Image | CompressedImage) -> None:
+        self._frames[camera.name] = images.frame(message)
         self._images.came(camera.name, time.monotonic())
         self._consider()
 

@@ -19,7 +19,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -32,6 +32,7 @@ from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter, make_folder
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.camera_images import CameraImages, for_journal
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values
 from lrm_ros.ros.program import run
@@ -75,7 +76,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         streams = self._streams = Streams(self, self.config.realtime)
         hz = self.contract.control_hz
         for spec in self.contract.cameras:
-            streams.listen(topics.IMAGE_RAW.of(spec.name), partial(self._on_image, spec), hz)
+            images = CameraImages(self, spec.name, self.config.image_transport)
+            streams.listen(images.topic, partial(self._on_image, spec, images), hz)
             info = topics.CAMERA_INFO.of(spec.name)
             streams.listen(info, partial(self._on_camera_info, f"/{spec.name}/camera_info"), stamped=False)
         self._joints = JointValues(self.contract.joints)
@@ -114,15 +116,14 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def cleanup(self) -> None:
         """Forget the inputs."""
-        self._streams = None
-        self._newest = {}
+        self._streams, self._newest = None, {}
 
     # -- topics ------------------------------------------------------------------------------------------------------
 
-    def _on_image(self, spec: CameraSpec, message: Image) -> None:
-        frame = messages.to_frame(message, spec.name)
+    def _on_image(self, spec: CameraSpec, images: CameraImages, message: Image | CompressedImage) -> None:
+        frame = images.frame(message)
         check_size(frame, spec)
-        self._keep(f"frames_{spec.name}", frame.stamp_ns, "frame", frame)
+        self._keep(f"frames_{spec.name}", frame.stamp_ns, *for_journal(message, frame, self.config.image_format))
 
     def _on_state(self, stamp_ns: int, state: NDArray[np.float32]) -> None:
         self._state_ns = stamp_ns

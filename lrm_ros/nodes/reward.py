@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.publisher import Publisher
 from rclpy.service import Service
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
 
@@ -20,6 +20,7 @@ from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import FIRST_FRAME, Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
+from lrm_ros.ros.camera_images import CameraImages
 from lrm_ros.ros.last_reward import ENDING, last_frame_ns
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_live import LiveRewards
@@ -80,6 +81,10 @@ class RewardNode(LrmNode[RewardConfig]):
             ValueError: wrong parameters, or the model of before is still busy.
         """
         check_config(self.config)
+        if self.config.worlds and self.config.image_transport != "raw":
+            raise ValueError(
+                f"image_transport:={self.config.image_transport}: simulated worlds publish raw images only"
+            )
         if self._unended is not None and not self._unended.stop(END_S):
             raise ValueError(
                 "the model of before the cleanup still judges a frame; configure again when it has answered, or start "
@@ -96,7 +101,8 @@ class RewardNode(LrmNode[RewardConfig]):
         if self.config.realtime:
             self._live = LiveRewards(self, self._engine, self._publish)
         self._streams = Streams(self, self.config.realtime, STOPPED_S)
-        self._streams.listen(topics.IMAGE_RAW.of(self.config.camera), self._on_image, 1 / STOPPED_S, stamped=False)
+        self._images = CameraImages(self, self.config.camera, self.config.image_transport)
+        self._streams.listen(self._images.topic, self._on_image, 1 / STOPPED_S, stamped=False)
         episodes = topics.EPISODE.subscribe(self, self._on_episode, qos=topics.EVENTS.depth)  # none of the past
         self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task), episodes]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
@@ -126,11 +132,11 @@ class RewardNode(LrmNode[RewardConfig]):
     def _on_task(self, message: String) -> None:
         self._task = message.data
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         if not self.active:
             return
         try:
-            frame = messages.to_frame(message, self.config.camera)
+            frame = self._images.frame(message)
             self._adopt_config()
         except ValueError as error:
             self.diagnostics.count("rejected")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.image_files import decode
 from lrm_ros.record.info import JournalError, JournalInfo, info_of
 from lrm_ros.record.recover import recover
 from lrm_ros.record.writer import JournalWriter
@@ -100,12 +101,11 @@ def to_frame(message: Any, camera: str) -> Frame:
     """Return a decoded image message of a journal as a frame."""
     stamp_ns = stamp(message)
     if hasattr(message, "format"):
-        import cv2
-
-        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise JournalError(f"camera '{camera}': the {message.format} image at {stamp_ns} ns cannot be decoded")
-        return Frame(stamp_ns, camera, np.ascontiguousarray(image[:, :, ::-1]))
+        try:
+            return Frame(stamp_ns, camera, decode(message.data, message.format))
+        except ValueError as error:
+            what = f"camera '{camera}': the {message.format} image at {stamp_ns} ns"
+            raise JournalError(f"{what} cannot be decoded: {error}") from error
     image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)  # (H, W, C)
     return Frame(stamp_ns, camera, image)
 

@@ -25,17 +25,17 @@ class Steps:
         self._oldest_s, self._frames_oldest_s = oldest_s, frames_oldest_s
 
     def add(self, kind: str, *values: Any) -> None:
-        """Note a message, given as the journal's writer gets it; of other kinds than these three nothing is noted.
+        """Note a message, given as the journal's writer gets it; of other kinds than these nothing is noted.
 
         Args:
-            kind: ``"state"`` or ``"joints"``, ``"sent"`` (a step) or ``"frame"``.
+            kind: ``"state"`` or ``"joints"``, ``"sent"`` (a step), ``"frame"`` or ``"file"``.
             values: the stamp [ns] and more, or the frame.
         """
         if kind in ("state", "joints"):
             self._states.append(values[0])
         elif kind == "sent":
             self._sent.append(values[0])
-        elif kind == "frame":
+        elif kind in ("frame", "file"):
             self._frames[values[0].camera].append(values[0].stamp_ns)
 
     def last_frames(self) -> dict[str, int]:

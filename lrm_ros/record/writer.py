@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import to_dict
+from lrm_ros.image_files import encode
 from lrm_ros.record import cdr
 from lrm_ros.record.info import FAULTY, FORMAT, sealed
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
@@ -140,19 +140,23 @@ class JournalWriter:
     def frame(self, frame: Frame, received_ns: int | None = None) -> None:
         """Append a camera image."""
         height, width, _ = frame.image.shape
-        frame_id = f"{frame.camera}_optical_frame"
         if self._image_format == "raw":
+            frame_id = f"{frame.camera}_optical_frame"
             data = cdr.image(frame.stamp_ns, frame_id, height, width, np.ascontiguousarray(frame.image).tobytes())
             self._write(f"/{frame.camera}/image_raw", "sensor_msgs/msg/Image", frame.stamp_ns, data, received_ns)
             return
-        options = []
-        if self._image_format == "jpeg":
-            # Full colour resolution: at 96x96 the usual 4:2:0 smears a small coloured object over its background.
-            options = [cv2.IMWRITE_JPEG_QUALITY, self._jpeg_quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-        ok, encoded = cv2.imencode("." + self._image_format, frame.image[:, :, ::-1], options)
-        if not ok:
-            raise RuntimeError(f"camera '{frame.camera}': cannot encode the image as {self._image_format}")
-        data = cdr.compressed_image(frame.stamp_ns, frame_id, self._image_format, encoded.tobytes())
+        self.file(frame, self._image_format, encode(frame.image, self._image_format, self._jpeg_quality), received_ns)
+
+    def file(self, frame: Frame, description: str, data: bytes, received_ns: int | None = None) -> None:
+        """Append a camera image as the JPEG or PNG that the camera itself has made.
+
+        Args:
+            frame: stamp and camera of it.
+            description: format of its message, see :func:`lrm_ros.image_files.decode`.
+            data: the file, which is not changed.
+            received_ns: see the class.
+        """
+        data = cdr.compressed_image(frame.stamp_ns, f"{frame.camera}_optical_frame", description, data)
         topic = f"/{frame.camera}/image_raw/compressed"
         self._write(topic, "sensor_msgs/msg/CompressedImage", frame.stamp_ns, data, received_ns)
 

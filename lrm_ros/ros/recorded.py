@@ -75,6 +75,9 @@ def live_topics(node: Node, contract: RobotContract) -> dict[str, tuple[str, str
         found[f"/{topic.name}"] = (live, offered)
         if topic.name.endswith("/image_raw"):
             found[f"/{topic.name}/compressed"] = (f"{live}/compressed", offered)
+    for compressed in (topics.IMAGE_COMPRESSED.of(camera.name) for camera in contract.cameras):
+        if node.get_publishers_info_by_topic(compressed.name):
+            found[f"/{compressed.name}"] = (node.resolve_topic_name(compressed.name), _offered(node, compressed))
     return found
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lrm_ros.graph import doctor
+from lrm_ros.graph import doctor, doctor_media
 from lrm_ros.graph.doctor import FAIL, OK, WARN, Finding
+from lrm_ros.images import Bridge
 
 
 def fixed(finding: Finding):
@@ -99,6 +100,71 @@ def test_an_arms_driver_and_its_calibrations_are_looked_for(tmp_path: Path, monk
     monkeypatch.setattr(importlib.metadata, "version", none)
     finding = doctor.check_arm()
     assert finding.status == WARN and "lrm_ros[arm]" in finding.cure
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "says"),
+    [
+        (Bridge(), OK, "OpenCV converts, no cv_bridge is installed"),
+        (Bridge(object(), frozenset({"bgr8"}), "/opt/ros/cv_bridge"), OK, "cv_bridge in /opt/ros/cv_bridge converts"),
+        (
+            Bridge(origin="/x/cv_bridge", fault="it ended with signal 11"),
+            WARN,
+            "is used for none: it ended with signal 11",
+        ),
+        (
+            Bridge(object(), frozenset({"bgr8"}), "/x", "not the same of yuv422"),
+            WARN,
+            "for some: not the same of yuv422",
+        ),
+    ],
+)
+def test_who_converts_images_is_said(monkeypatch: pytest.MonkeyPatch, found: Bridge, status: str, says: str) -> None:
+    monkeypatch.setattr(doctor_media.images, "bridge", lambda: found)
+    finding = doctor.check_images()
+    assert finding.status == status and says in finding.detail and bool(finding.cure) == (status == WARN)
+    assert doctor.CHECKS["images"] is doctor.check_images
+
+
+def _codec(monkeypatch: pytest.MonkeyPatch, folder: Path, source: str) -> None:
+    """Install a torchcodec of this source, with a version."""
+    (folder / "torchcodec").mkdir(parents=True)
+    (folder / "torchcodec/__init__.py").write_text("")
+    (folder / "torchcodec/decoders.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.99")
+
+
+def test_videos_that_cannot_be_read_name_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _codec(
+        monkeypatch,
+        tmp_path,
+        "import ctypes.util\nctypes.util.find_library = lambda name: None\nraise RuntimeError('x')",
+    )
+    finding = doctor.check_video()
+    assert finding.status == WARN and "torchcodec 0.99 cannot be loaded (RuntimeError)" in finding.detail
+    assert "no FFmpeg libraries are found" in finding.detail and "sudo apt install ffmpeg" in finding.cure
+
+
+def test_a_reader_of_videos_that_fits_another_torch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "import ctypes.util\nctypes.util.find_library = lambda name: 'libavutil.so.57'\nraise OSError('x')"
+    _codec(monkeypatch, tmp_path, source)
+    finding = doctor.check_video()
+    assert finding.status == WARN and "FFmpeg: libavutil.so.57" in finding.detail
+    assert "install the torchcodec that its README names for this torch" in finding.cure
+
+
+def test_a_reader_of_videos_that_loads_or_is_not_installed_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _codec(monkeypatch, tmp_path, "")
+    assert doctor.check_video() == Finding("video", OK, "torchcodec 0.99, LeRobot's default reader")
+
+    def none(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    assert doctor.check_video() == Finding("video", OK, "no torchcodec: LeRobot reads videos with PyAV")
 
 
 def test_a_damaged_tiny_model_fails(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def _bad_image(**fields) -> Image:
     ("topic", "bad", "says"),
     [
         ("joint_states", _bad_state, "shoulder_lift = nan"),
-        ("front/image_raw", lambda: _bad_image(encoding="bayer_rggb8"), "bayer_rggb8"),
+        ("front/image_raw", lambda: _bad_image(encoding="bayer_rggb16"), "bayer_rggb16"),
         ("front/image_raw", lambda: _bad_image(width=0, height=0, step=0, data=b""), "no pixels"),
         ("front/image_raw", lambda: _bad_image(height=48), "contract says 96x96"),
     ],

@@ -51,6 +51,7 @@ ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
+CORE |= {"images", "image_files"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": {"errors"},
@@ -61,23 +62,26 @@ UPSTREAM: dict[str, set[str]] = {
     "errors": set(),
     "seeds": set(),
     "files": set(),
+    "images": set(),
+    "image_files": {"images"},
     "config_files": set(),
     "config_ppo": set(),
-    "config": {"types", "seeds", "config_ppo"},
+    "config_camera": set(),
+    "config": {"types", "seeds", "config_ppo", "config_camera"},
     "config_arm": {"config"},
     "parameters": set(),
     "contract": {"types", "config"},
     "act_small": {"types", "config"},
     "reward": {"types", "config"},
-    "record": {"types", "config", "contract", "files"},
+    "record": {"types", "config", "contract", "files", "image_files"},
     "robot": {"types", "config", "config_arm", "contract"},
     "policy": {"types", "config", "contract", "act_small"},
     "chunk_timing": set(),
-    "messages": {"types", "config"},
+    "messages": {"types", "config", "images", "image_files"},
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs"},
+    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs", "images"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},
