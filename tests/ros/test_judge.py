@@ -343,7 +343,9 @@ def test_live_rewards_are_the_same_with_and_without_a_judge_between_them(spin, p
             images.publish(messages.from_frame(frame))
             spin.until(lambda number=number: len(heard) == number)
             if judged:
+                kept = tiny._seen
                 asker.ask(asker.judge.judge, frames[::-1], TASK, "e")
+                assert tiny._seen is kept, "what the next contrastive answer shows again is still encoded"
         return [
             (messages.to_ns(m.header.stamp), status.name, status.level, status.message, value)
             for m in heard
