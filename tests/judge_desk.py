@@ -40,7 +40,7 @@ class Asker:
 
     def __init__(self, spin, probe, answer_s: float = 60.0, find_s: float = 60.0, **settings: Any) -> None:
         self.spin = spin
-        self.control = Control(probe)
+        self.control = Control(probe, nodes=("reward",))
         self.judge = Judge(probe, self.control, ImproverConfig(**{"model": "fake", **settings}), answer_s, find_s)
         self._outcome: list[Any] = []
         self._thread: threading.Thread | None = None

@@ -59,14 +59,14 @@ class ImproverNode(LrmNode[ImproverConfig]):
         self._evaluation: dict[str, str] = {}
 
     def configure(self) -> None:
-        """Check the run folder and listen to the evaluator and to the reward node, whose model judges."""
+        """Check the run folder and listen to the evaluator and to the reward node's judgements."""
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
         if self.config.explore_std > 0:  # not after hours of training, when the first rollout explores
             require_so100(self.contract, "exploration", "set explore_std to 0")
         self._run = Path(self.config.run)
         self._remember_config()
         triggers = (*TwinEpisodes.TRIGGERS, *_SERVICES, "twin/demonstrate", "evaluator/evaluate")
-        nodes = (*TwinEpisodes.NODES, "policy", "evaluator")
+        nodes = (*TwinEpisodes.NODES, "policy", "evaluator", "reward")
         control = Control(self, triggers, nodes, lifecycles=("reward",), set_bools=TwinEpisodes.SET_BOOLS)
         self._control, self._judge = control, Judge(self, control, self.config)
         self._collector = Collector(
@@ -161,7 +161,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
         self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
         self._control.wait_state("reward", State.PRIMARY_STATE_ACTIVE)
         camera = self.contract.cameras[0]
-        self._judge.check(Frame(0, camera.name, np.zeros((camera.height, camera.width, 3), np.uint8)))
+        self._judge.begin(Frame(0, camera.name, np.zeros((camera.height, camera.width, 3), np.uint8)))
         self._collector.abandon()
         demonstrations = run_folder / "demonstrations"
         if not is_complete(demonstrations / "dataset"):

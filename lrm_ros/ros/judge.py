@@ -16,11 +16,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
 from lrm_ros import messages, topics
-from lrm_ros.config import ImproverConfig
+from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.verdict import completion_queries, judge_queries, verdict
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.reward_recorded import BATCH, REFUSED, recorded_image, recorded_query
-from lrm_ros.types import Frame, Reward, RewardQuery, Unscored, Verdict
+from lrm_ros.types import VIDEO_HEADS, Frame, Reward, RewardQuery, Unscored, Verdict
 
 BATCH_BYTES = 24 * 2**20  # of images in a query at most, if it is about more than one: shared memory has 64 MiB
 _LOOK_S = 0.2  # how often to look whether the reward node is still there [s]
@@ -52,7 +53,7 @@ class Judge:
 
         Args:
             node: who asks; must be spinning in another thread.
-            control: its waits; :meth:`Control.stop` ends those for answers, too.
+            control: its waits, and the reward node's parameters; :meth:`Control.stop` ends waits for answers, too.
             config: model, frames and threshold of the judge.
             answer_s: how long no answer may come [s]. The answers of a batch come together, and a large model on a
                 slow GPU takes minutes for one.
@@ -62,19 +63,33 @@ class Judge:
         self._answer_s, self._find_s = answer_s, find_s
         self._id, self._count = uuid.uuid4().hex[:8], 0
         self._asked: _Asked | None = None
+        self._own: RewardEngine | None = None
         self._images = topics.RECORDED.publisher(node)
         self._queries = topics.REWARD_QUERY.publisher(node)
         topics.RECORDED_REWARD.subscribe(node, self._on_answer, qos=topics.RECORDED_REWARD.qos)
 
-    def check(self, frame: Frame) -> None:
-        """Have any frame judged, before hours of work rely on it.
+    def begin(self, frame: Frame) -> None:
+        """Find out who judges and have any frame judged, before hours of work rely on it.
+
+        The reward node judges if the judge's model is its own. If it is not, as where the live rewards are those of a
+        baseline, which has no completion head, the model is loaded here, beside the reward node's.
 
         Raises:
-            EpisodeError: the reward node does not answer, its model is another one or has no completion head.
+            EpisodeError: the reward node does not answer, or the model has no completion head.
+            FileNotFoundError, ValueError: the model is loaded here and cannot be.
         """
-        (answer,) = self._ask(completion_queries([frame], "anything"), "the check of the judge")
+        name, mode = (self._control.get(_NODE, parameter) for parameter in ("model", "mode"))
+        self._own = None
+        if name != self._config.model or mode in VIDEO_HEADS:
+            print(
+                f"node '{_NODE}' has model '{name}' in mode '{mode}', the judge is model '{self._config.model}': it is "
+                "loaded here, beside that",
+                flush=True,
+            )
+            self._own = RewardEngine(RewardConfig(model=self._config.model, mode="completion"))
+        (answer,) = self._ask_all(completion_queries([frame], "anything"), "none")
         if isinstance(answer, Unscored):
-            raise EpisodeError(f"node '{_NODE}' cannot judge episodes: {answer.reason}")
+            raise EpisodeError(f"model '{self._config.model}' cannot judge episodes: {answer.reason}")
 
     def judge(self, frames: Sequence[Frame], task: str, episode_id: str) -> Verdict:
         """Decide about one episode.
@@ -96,7 +111,9 @@ class Judge:
         return self._ask_all(completion_queries(frames, task), episode_id)
 
     def _ask_all(self, queries: Sequence[RewardQuery], episode_id: str) -> list[Reward | Unscored]:
-        """Ask batch after batch: the next one when the last has been answered."""
+        """Ask the reward node batch after batch: the next one when the last has been answered."""
+        if self._own is not None:
+            return self._own.score(queries)
         return [a for batch in batches(queries) for a in self._ask(batch, f"episode '{episode_id}'")]
 
     def _ask(self, queries: Sequence[RewardQuery], what: str) -> list[Reward | Unscored]:

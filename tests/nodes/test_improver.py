@@ -102,9 +102,9 @@ def test_a_loop_whose_judge_cannot_judge_ends_before_it_does_anything(spin, tmp_
         def wait_state(self, *state):
             self.asked.append(state)
 
-        def check(self, frame):
+        def begin(self, frame):
             self.asked.append((frame.camera, frame.image.shape))
-            raise EpisodeError("node 'reward' judges the check of the judge by model 'fake'")
+            raise EpisodeError("model 'tiny' cannot judge episodes")
 
     node = spin.add(ImproverNode(run=str(tmp_path)))
     node._run, node._control, node._judge = tmp_path, Ready(), Ready()
