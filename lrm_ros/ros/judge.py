@@ -184,7 +184,7 @@ class Judge:
 
     def _listeners(self) -> frozenset[bytes]:
         """Return the ids of those who hear queries; another one of the same name has another id."""
-        found = self._node.get_subscriptions_info_by_topic(self._queries.topic_name)
+        found = self._node.get_subscriptions_info_by_topic(topics.REWARD_QUERY.name)
         return frozenset(bytes(end.endpoint_gid) for end in found)
 
 
