@@ -158,8 +158,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
         """Do every stage that is not done yet."""
         config, run_folder = self.config, self._run
         assert self._control is not None
-        self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
-        self._control.wait_state("reward", State.PRIMARY_STATE_ACTIVE)
+        load_s = self._control.load_s  # the reward node loads its model, which may be large, while this one is ready
+        self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"), load_s)
+        self._control.wait_state("reward", State.PRIMARY_STATE_ACTIVE, load_s)
         camera = self.contract.cameras[0]
         self._judge.begin(Frame(0, camera.name, np.zeros((camera.height, camera.width, 3), np.uint8)))
         self._collector.abandon()

@@ -47,7 +47,7 @@ class Judge:
     """Judges by the completion head of the reward node's model; its methods wait, so they belong in a worker thread."""
 
     def __init__(
-        self, node: Node, control: Control, config: ImproverConfig, answer_s: float = 600.0, find_s: float = 120.0
+        self, node: Node, control: Control, config: ImproverConfig, answer_s: float = 600.0, find_s: float = 600.0
     ) -> None:
         """Subscribe.
 

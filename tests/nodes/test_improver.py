@@ -95,9 +95,10 @@ def test_a_run_keeps_the_model_of_its_judge(spin, tmp_path):
 def test_a_loop_whose_judge_cannot_judge_ends_before_it_does_anything(spin, tmp_path):
     class Ready:
         asked: ClassVar[list[tuple]] = []
+        load_s = 600.0  # as long as a large model may take
 
-        def wait_ready(self, services):
-            self.asked.append(tuple(services))
+        def wait_ready(self, services, timeout_s):
+            self.asked.append(("reward/reset" in services, timeout_s))
 
         def wait_state(self, *state):
             self.asked.append(state)
@@ -111,7 +112,7 @@ def test_a_loop_whose_judge_cannot_judge_ends_before_it_does_anything(spin, tmp_
     codes: list[int] = []
     node.on_exit = codes.append
     node._guard()
-    assert codes == [1] and Ready.asked[1:] == [("reward", 3), ("front", (96, 96, 3))]
+    assert codes == [1] and Ready.asked == [(True, 600), ("reward", 3, 600), ("front", (96, 96, 3))]
     assert not list(tmp_path.iterdir())
     node._control = None
 
