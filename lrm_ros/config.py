@@ -321,7 +321,7 @@ class ImproverConfig:
     eval_episodes: int = _fix(200, "held-out seeds of the evaluation", *COUNT)
     eval_seed: int = _fix(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only", *SEED)
     seed: int = _fix(FinetuneConfig.seed, "seed of everything, 0 to 99", 0, 99)
-    model: str = _fix(RewardConfig.model, "reward model of the judge")
+    model: str = _fix(RewardConfig.model, "reward model of the judge; the reward node's is asked if it is the same")
     judge_frames: int = _fix(
         RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames", *COUNT
     )

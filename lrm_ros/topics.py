@@ -175,7 +175,16 @@ TRUTH = Topic(
 )
 WORLDS = Topic("worlds", DiagnosticArray, STREAM, "lock-step: what all worlds show, one status a world")
 WORLDS_SEEDS = Topic("worlds/seeds", Int64MultiArray, STREAM, "lock-step: new episodes in all worlds, worlds x seeds")
-REWARD_QUERY = Topic("reward/query", DiagnosticArray, STREAM, "lock-step: which frames of the worlds to judge")
+REWARD_QUERY = Topic(
+    "reward/query", DiagnosticArray, STREAM, "which recorded frames, or frames of simulated worlds, to judge"
+)
+RECORDED = Topic("reward/recorded/image_raw", Image, IMAGE, "recorded frames to judge; frame_id is their query's id")
+RECORDED_REWARD = Topic(
+    "reward/recorded/reward",
+    DiagnosticArray,
+    EVENTS,
+    "the answer about one of them, or why there is none; frame_id is its query's id",
+)
 DDS_CHECK = Topic("dds_check", Image, IMAGE, "`lrm doctor` only: whether images pass between two processes")
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STATUS, "rates, drops, latency and faults of each node")
 CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time; with `ns:=arm1` it is `/arm1/clock`")

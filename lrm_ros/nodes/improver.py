@@ -24,11 +24,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import State
 
 from lrm_ros import messages, topics
 from lrm_ros.commit import source_commit
-from lrm_ros.config import FinetuneConfig, ImproverConfig, RewardConfig, RobotContract
+from lrm_ros.config import FinetuneConfig, ImproverConfig, RobotContract
 from lrm_ros.config_files import option_words, to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
@@ -37,7 +39,9 @@ from lrm_ros.robot.so100.kinematics import require_so100
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.collector import Collector, kept_any
 from lrm_ros.ros.control import Control, EpisodeError, SentSteps, Stopped, TwinEpisodes
+from lrm_ros.ros.judge import Judge
 from lrm_ros.ros.program import run
+from lrm_ros.types import Frame
 
 _SERVICES = ("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode")
 
@@ -55,24 +59,24 @@ class ImproverNode(LrmNode[ImproverConfig]):
         self._evaluation: dict[str, str] = {}
 
     def configure(self) -> None:
-        """Check the run folder, load the judge and listen to the evaluator."""
+        """Check the run folder and listen to the evaluator and to the reward node's judgements."""
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
         if self.config.explore_std > 0:  # not after hours of training, when the first rollout explores
             require_so100(self.contract, "exploration", "set explore_std to 0")
         self._run = Path(self.config.run)
         self._remember_config()
         triggers = (*TwinEpisodes.TRIGGERS, *_SERVICES, "twin/demonstrate", "evaluator/evaluate")
-        nodes = (*TwinEpisodes.NODES, "policy", "evaluator")
-        control = self._control = Control(self, triggers, nodes, set_bools=TwinEpisodes.SET_BOOLS)
-        config = self.config
-        judge = RewardConfig(
-            model=config.model,
-            mode="completion",
-            camera=self.contract.cameras[0].name,
-            judge_frames=config.judge_frames,
-            judge_threshold=config.judge_threshold,
+        nodes = (*TwinEpisodes.NODES, "policy", "evaluator", "reward")
+        control = Control(self, triggers, nodes, lifecycles=("reward",), set_bools=TwinEpisodes.SET_BOOLS)
+        self._control, self._judge = control, Judge(self, control, self.config)
+        self._collector = Collector(
+            control,
+            TwinEpisodes(control),
+            SentSteps(self, control),
+            self._judge,
+            self.contract.cameras[0].name,
+            self.config,
         )
-        self._collector = Collector(control, TwinEpisodes(control), SentSteps(self, control), judge, config)
         topics.EVALUATION.subscribe(self, self._on_evaluation)
 
     def activate(self) -> None:
@@ -154,7 +158,11 @@ class ImproverNode(LrmNode[ImproverConfig]):
         """Do every stage that is not done yet."""
         config, run_folder = self.config, self._run
         assert self._control is not None
-        self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"))
+        load_s = self._control.load_s  # the reward node loads its model, which may be large, while this one is ready
+        self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"), load_s)
+        self._control.wait_state("reward", State.PRIMARY_STATE_ACTIVE, load_s)
+        camera = self.contract.cameras[0]
+        self._judge.begin(Frame(0, camera.name, np.zeros((camera.height, camera.width, 3), np.uint8)))
         self._collector.abandon()
         demonstrations = run_folder / "demonstrations"
         if not is_complete(demonstrations / "dataset"):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -24,6 +24,7 @@ from lrm_ros.ros.camera_images import CameraImages
 from lrm_ros.ros.last_reward import ENDING, last_frame_ns
 from lrm_ros.ros.program import run
 from lrm_ros.ros.reward_live import LiveRewards
+from lrm_ros.ros.reward_recorded import RecordedQueries
 from lrm_ros.ros.reward_worlds import WorldQueries
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward, Unscored
@@ -49,6 +50,9 @@ class RewardNode(LrmNode[RewardConfig]):
     With a video head as ``mode`` and its weights as ``model`` the node judges the episode so far: it keeps every judged
     frame until ``~/reset``.
 
+    Beside that it answers queries about recorded frames by the completion head, as the improver's judge asks them
+    (``lrm_ros.ros.reward_recorded``): nothing of it is on ``reward``. In real time the same thread does both in turn.
+
     With parameter ``worlds`` it answers queries about the frames of that many simulated worlds instead, see
     ``lrm_ros.ros.reward_worlds``.
     """
@@ -67,6 +71,7 @@ class RewardNode(LrmNode[RewardConfig]):
         self._live: LiveRewards | None = None
         self._unended: LiveRewards | None = None  # its inference had not ended at cleanup
         self._queries: WorldQueries | None = None
+        self._recorded: RecordedQueries | None = None
 
     def fixed(self, new: RewardConfig) -> set[str]:
         """Another model is another ``mode`` of a video head, too; in simulated worlds everything stays."""
@@ -100,6 +105,8 @@ class RewardNode(LrmNode[RewardConfig]):
         self._reward = topics.REWARD.publisher(self)
         if self.config.realtime:
             self._live = LiveRewards(self, self._engine, self._publish)
+        here = self._live.aside if self._live is not None else _at_once
+        self._recorded = RecordedQueries(self, self._engine.model, here)
         self._streams = Streams(self, self.config.realtime, STOPPED_S)
         self._images = CameraImages(self, self.config.camera, self.config.image_transport)
         self._streams.listen(self._images.topic, self._on_image, 1 / STOPPED_S, stamped=False)
@@ -112,10 +119,14 @@ class RewardNode(LrmNode[RewardConfig]):
         self._forget()
         if self._queries is not None:
             self._queries.forget()
+        if self._recorded is not None:
+            self._recorded.forget()
 
     def cleanup(self) -> None:
         """Free the model and drop subscriptions, publishers and the service."""
         self._forget()
+        if self._recorded is not None:
+            self._recorded.close()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         for publisher in self._plots.values():
@@ -127,7 +138,7 @@ class RewardNode(LrmNode[RewardConfig]):
         if live is not None and not live.stop(END_S):
             self._unended = live
         self._subscriptions_made, self._plots, self._reset, self._engine = [], {}, None, None
-        self._newest = self._queries = None
+        self._newest = self._queries = self._recorded = None
 
     def _on_task(self, message: String) -> None:
         self._task = message.data
@@ -234,6 +245,11 @@ class RewardNode(LrmNode[RewardConfig]):
             self._live.forget()
         elif self._engine is not None:
             self._engine.reset(self.config.camera)
+
+
+def _at_once(job: Callable[[], None]) -> None:
+    """Do a job in the executor's thread, which judges in lock-step."""
+    job()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,6 +29,7 @@ import numpy as np
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import MODES, RewardModel
+from lrm_ros.reward.verdict import judge_queries, verdict
 from lrm_ros.types import HEADS, VIDEO_HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
 
 FIRST_FRAME = "no earlier frame in this episode yet"  # why the contrastive head cannot judge an episode's first frame
@@ -192,17 +193,13 @@ class RewardEngine:
     def judge_all(self, episodes: Sequence[tuple[str, str, Sequence[Frame]]]) -> list[Verdict]:
         """Decide by the completion head which episodes succeeded (paper IV-C), all in one batch.
 
-        An episode is kept when the mean p(done) of its last ``judge_frames`` frames is at least ``judge_threshold``.
-        If any of these frames gets no answer (as from a model without that head), or its task text is blank, it is not
-        kept, its score is NaN. If the batch fails each episode is judged by itself: one spoils no other.
+        The rule is :func:`lrm_ros.reward.verdict.verdict`, about the last ``judge_frames`` frames of each. If the
+        batch fails each episode is judged by itself: one spoils no other.
 
         Args:
             episodes: (episode id, task, frames oldest first) of each.
         """
-        asked = []  # queries of each episode
-        for _, task, frames in episodes:
-            tail = list(frames)[-self.config.judge_frames :] if task.strip() else []
-            asked.append([RewardQuery(task, "completion", (frame,)) for frame in tail])
+        asked = [judge_queries(frames, task, self.config.judge_frames) for _, task, frames in episodes]
         together = [query for queries in asked for query in queries]
         try:
             found = iter(self._ask(together) if together else [])
@@ -210,26 +207,9 @@ class RewardEngine:
         except Exception:
             answers = [self.score(queries) for queries in asked]
         return [
-            self._verdict(name, given)
-            if task.strip()
-            else Verdict(name, False, float("nan"), "not judged: its task text is blank")
+            verdict(name, task, given, self.config.judge_threshold)
             for (name, task, _), given in zip(episodes, answers, strict=True)
         ]
-
-    def _verdict(self, episode_id: str, answers: Sequence[Reward | Unscored]) -> Verdict:
-        failed = [answer.reason for answer in answers if isinstance(answer, Unscored)]
-        if failed or not answers:
-            why = f"{len(failed)} of {len(answers)} frames unscored: {failed[0]}" if failed else "it has no frames"
-            return Verdict(episode_id, False, float("nan"), f"not judged: {why}")
-        score = float(np.mean([answer.value for answer in answers if isinstance(answer, Reward)]))
-        keep = score >= self.config.judge_threshold
-        return Verdict(
-            episode_id,
-            keep,
-            score,
-            f"p(done) {score:.2f} over the last {len(answers)} frames is {'at least' if keep else 'below'} "
-            f"{self.config.judge_threshold:.2f}",
-        )
 
 
 def check_config(config: RewardConfig) -> None:

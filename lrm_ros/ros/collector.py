@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from lrm_ros import seeds
-from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.config import ImproverConfig
 from lrm_ros.files import append_line, read_lines, repair_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import Omissions, leave_out
 from lrm_ros.record.journal import JournalError, read_journal
-from lrm_ros.reward.engine import RewardEngine, episode_frames
+from lrm_ros.reward.engine import episode_frames
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
-from lrm_ros.types import Episode, Reward, RewardQuery
+from lrm_ros.ros.judge import Judge
+from lrm_ros.types import Episode, Reward
 
 DONE_CHECK_EVERY = 3  # control steps between two frames that are checked for the end of the task
 MARGIN = 4  # control steps kept after that moment: the policy also learns to stay
@@ -33,15 +34,22 @@ class Collector:
     """Rolls out, judges and reads back; does not use the simulator's labels."""
 
     def __init__(
-        self, control: Control, episodes: EpisodeControl, sent: SentSteps, judge: RewardConfig, config: ImproverConfig
+        self,
+        control: Control,
+        episodes: EpisodeControl,
+        sent: SentSteps,
+        judge: Judge,
+        camera: str,
+        config: ImproverConfig,
     ) -> None:
-        """Load the judge.
+        """Look whether there are start poses enough.
 
         Args:
             control: asks the other nodes.
             episodes: begins and ends episodes.
             sent: counts the control steps of the episode.
-            judge: model, camera, frames and threshold of the judge.
+            judge: asks the reward node about recorded frames.
+            camera: whose frames are judged.
             config: the loop's settings.
 
         Raises:
@@ -51,8 +59,7 @@ class Collector:
         for iteration in range(1, config.iterations + 1):
             seeds.rollouts(config.seed, iteration, config.episodes)
         self._control, self._episodes, self._sent = control, episodes, sent
-        self._config, self._camera = config, judge.camera
-        self._engine = RewardEngine(judge)
+        self._config, self._camera, self._judges = config, camera, judge
 
     # -- collecting --------------------------------------------------------------------------------------------------
 
@@ -163,7 +170,7 @@ class Collector:
         """Judge the last frames of a journal and, if it is kept, find where it was done."""
         episode = read_journal(journal)
         frames = episode_frames(episode, self._camera)
-        verdict = self._engine.judge(frames, episode.task, episode.episode_id)
+        verdict = self._judges.judge(frames, episode.task, episode.episode_id)
         row = {
             "episode_id": verdict.episode_id,
             "keep": verdict.keep,
@@ -178,7 +185,7 @@ class Collector:
         """Return the stamp of the first of two checked frames in a row that show the task done."""
         frames = episode_frames(episode, self._camera)
         checked = frames[::DONE_CHECK_EVERY]
-        answers = self._engine.score([RewardQuery(episode.task, "completion", (frame,)) for frame in checked])
+        answers = self._judges.completion(checked, episode.task, episode.episode_id)
         threshold = self._config.judge_threshold
         done = [isinstance(answer, Reward) and answer.value >= threshold for answer in answers]
         for index in range(len(done) - 1):

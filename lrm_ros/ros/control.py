@@ -228,6 +228,22 @@ class Control:
                     )
                 self._changed.wait(deadline - time.monotonic())
 
+    def holds(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until ``condition()`` holds, asked after every :meth:`notify`; returns whether it does after that long.
+
+        Args:
+            condition: of something that is no arm's, so an e-stop does not end the wait.
+            timeout_s: how long to wait at most [s].
+
+        Raises:
+            Stopped: see :meth:`stop`.
+        """
+        with self._changed:
+            held = self._changed.wait_for(lambda: self._stopping or condition(), timeout_s)
+            if self._stopping:
+                raise Stopped
+            return held
+
     def stop(self) -> None:
         """Make every wait raise :class:`Stopped`, now and until :meth:`resume`."""
         with self._changed:

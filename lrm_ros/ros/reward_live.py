@@ -141,6 +141,10 @@ class LiveRewards:
         with self._lock:
             self._oldest = self._episode
 
+    def aside(self, job: Callable[[], None]) -> None:
+        """Have a job done in the thread: when no frame waits, or after one inference at the latest."""
+        self._worker.put_aside(job)
+
     def stop(self, timeout_s: float) -> bool:
         """End the thread after the inference that runs, if any. Returns whether it has ended within ``timeout_s``."""
         return self._worker.stop(timeout_s)

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread that works on the newest item: a mailbox with one slot, so that slow work is late by one item at most."""
+"""A thread that works on the newest item: a mailbox with one slot, so that slow work is late by one item at most.
+
+Other jobs may share the thread, so that what is not made for two threads is used by one.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,8 +19,9 @@ T = TypeVar("T")
 class Worker(Generic[T]):
     """Runs ``work`` on the newest item put, one at a time, in a thread of its own.
 
-    An item that is put while another is worked on waits; a newer one takes its place. All methods may be called from
-    any thread, those without a time limit return at once.
+    An item that is put while another is worked on waits; a newer one takes its place. A job that is put aside is not
+    replaced: it is done when no item waits, or after one item at the latest, so neither keeps the other waiting for
+    more than one piece of work. All methods may be called from any thread, those without a time limit return at once.
     """
 
     def __init__(self, name: str, work: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
@@ -30,6 +36,8 @@ class Worker(Generic[T]):
         self._work, self._failed = work, failed
         self._changed = threading.Condition()
         self._slot: list[T] = []  # none or one
+        self._aside: deque[Callable[[], None]] = deque()
+        self._asides_turn = False  # an item was worked on last
         self._working = self._stopping = False
         # A daemon: work that never returns must not keep the process.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -52,9 +60,21 @@ class Worker(Generic[T]):
             self._changed.notify_all()
         return replaced
 
+    def put_aside(self, job: Callable[[], None]) -> None:
+        """Have a job done beside the items: the oldest first, one between two items.
+
+        Raises:
+            RuntimeError: the worker has been told to stop.
+        """
+        with self._changed:
+            if self._stopping:
+                raise RuntimeError(f"worker '{self.name}' has been stopped; make a new one")
+            self._aside.append(job)
+            self._changed.notify_all()
+
     @property
     def busy(self) -> bool:
-        """Whether an item is worked on or waits."""
+        """Whether an item or a job is worked on, or an item waits."""
         with self._changed:
             return self._working or bool(self._slot)
 
@@ -67,12 +87,12 @@ class Worker(Generic[T]):
         return dropped
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until nothing is worked on and nothing waits. Returns whether that came within ``timeout_s`` [s]."""
+        """Wait until nothing is worked on and no item waits. Returns whether that came within ``timeout_s`` [s]."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._working and not self._slot, timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
-        """Drop the item that waits and end the thread after the one that is worked on; may be called again.
+        """Drop the item and the jobs that wait and end the thread after what is worked on; may be called again.
 
         Args:
             timeout_s: how long to wait for that [s]. In the worker's own thread it does not wait.
@@ -83,6 +103,7 @@ class Worker(Generic[T]):
         with self._changed:
             self._stopping = True
             self._slot.clear()
+            self._aside.clear()
             self._changed.notify_all()
         if threading.current_thread() is self._thread:
             return False
@@ -92,21 +113,23 @@ class Worker(Generic[T]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or bool(self._slot))
+                self._changed.wait_for(lambda: self._stopping or bool(self._slot) or bool(self._aside))
                 if self._stopping:
                     return
-                item = self._slot.pop()
+                aside = bool(self._aside) and (self._asides_turn or not self._slot)
+                work = self._aside.popleft() if aside else partial(self._work, self._slot.pop())
+                self._asides_turn = not aside
                 self._working = True
-            self._call(item)
-            del item  # an image must not live until the next one comes
+            self._call(work)
+            del work  # an image must not live until the next one comes
             with self._changed:
                 self._working = False
                 self._changed.notify_all()
 
-    def _call(self, item: T) -> None:
-        """Work on an item; nothing that is raised ends the thread."""
+    def _call(self, work: Callable[[], None]) -> None:
+        """Do a piece of work; nothing that is raised ends the thread."""
         try:
-            self._work(item)
+            work()
         except BaseException as error:
             try:
                 self._failed(error)

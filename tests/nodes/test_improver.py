@@ -2,9 +2,11 @@
 """What the improver does when a training fails, and with what a kill left behind."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -78,6 +80,59 @@ def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default_only(spi
     other._run = tmp_path
     with pytest.raises(ValueError, match="was started with judge_frames=4, now it is 7"):
         other._remember_config()
+
+
+def test_a_run_keeps_the_model_of_its_judge(spin, tmp_path):
+    node = spin.add(ImproverNode(run=str(tmp_path)))
+    node._run = tmp_path
+    node._remember_config()
+    other = spin.add(ImproverNode(run=str(tmp_path), model="my/LRM"))
+    other._run = tmp_path
+    with pytest.raises(ValueError, match="was started with model='tiny', now it is 'my/LRM'"):
+        other._remember_config()
+
+
+def test_a_loop_whose_judge_cannot_judge_ends_before_it_does_anything(spin, tmp_path):
+    class Ready:
+        asked: ClassVar[list[tuple]] = []
+        load_s = 600.0  # as long as a large model may take
+
+        def wait_ready(self, services, timeout_s):
+            self.asked.append(("reward/reset" in services, timeout_s))
+
+        def wait_state(self, *state):
+            self.asked.append(state)
+
+        def begin(self, frame):
+            self.asked.append((frame.camera, frame.image.shape))
+            raise EpisodeError("model 'tiny' cannot judge episodes")
+
+    node = spin.add(ImproverNode(run=str(tmp_path)))
+    node._run, node._control, node._judge = tmp_path, Ready(), Ready()
+    codes: list[int] = []
+    node.on_exit = codes.append
+    node._guard()
+    assert codes == [1] and Ready.asked == [(True, 600), ("reward", 3, 600), ("front", (96, 96, 3))]
+    assert not list(tmp_path.iterdir())
+    node._control = None
+
+
+def test_the_improver_loads_no_model_of_its_own(tmp_path):
+    """Another 16 GB at full size: the reward node has it already."""
+    program = (
+        "import sys, rclpy\n"
+        "from rclpy.lifecycle import TransitionCallbackReturn\n"
+        "from lrm_ros.nodes.improver import ImproverNode\n"
+        "rclpy.init()\n"
+        f"node = ImproverNode(run={str(tmp_path / 'run')!r})\n"
+        "assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS\n"
+        "heavy = ('torch', 'transformers', 'peft', 'lerobot', 'lrm_ros.reward.qwen.model')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+        "node.close()\n"
+        "rclpy.shutdown()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_a_run_of_other_settings_or_with_a_damaged_record_is_refused(spin, tmp_path):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lrm_ros.config import ImproverConfig, RewardConfig
+from lrm_ros.config import ImproverConfig
 from lrm_ros.ros.collector import MARGIN, Collector, cut, read_verdicts
 from lrm_ros.ros.control import EpisodeError
 from lrm_ros.types import Episode, Frame, Observation, Step
@@ -84,7 +84,7 @@ class Refusing:
 
 def test_a_faulty_episode_is_not_judged_and_ends_the_collection_with_its_reason(tmp_path):
     nodes = Refusing()
-    collector = Collector(nodes, nodes, nodes, RewardConfig(model="fake"), ImproverConfig(model="fake"))
+    collector = Collector(nodes, nodes, nodes, nodes, "front", ImproverConfig(model="fake"))
     with pytest.raises(EpisodeError, match="is not good: 'joint_states' stopped"):
         collector.demonstrate(tmp_path)
     assert not read_verdicts(tmp_path)

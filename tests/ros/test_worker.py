@@ -110,3 +110,42 @@ def test_work_may_stop_its_own_worker():
     worker: Worker[int] = Worker("self", lambda _: answers.append(worker.stop(LONG_S)), answers.append)  # type: ignore[arg-type]
     worker.put(1)
     assert worker.wait(LONG_S) and worker.stop(LONG_S) and answers == [False]
+
+
+def test_a_job_put_aside_comes_after_one_item_at_the_latest_and_is_not_replaced(slow):
+    def job(name: str):
+        return lambda: slow.done.append(name)
+
+    slow.put_and_begin(1)
+    for name in ("a", "b", "c"):
+        slow.worker.put_aside(job(name))
+    slow.worker.put(2)
+    slow.go_on.release()
+    assert slow.begun.acquire(timeout=LONG_S)
+    assert slow.done == [1, "a"]  # not b: an item waits
+    slow.go_on.release()
+    ended = threading.Event()
+    slow.worker.put_aside(ended.set)
+    slow.put_and_begin(3)
+    slow.go_on.release()
+    assert ended.wait(LONG_S) and slow.worker.wait(LONG_S)
+    assert slow.done[:4] == [1, "a", 2, "b"] and sorted(slow.done[4:], key=str) == [3, "c"]
+
+
+def test_a_job_that_raises_is_reported_and_one_that_waits_at_the_stop_is_not_done(slow):
+    raised = threading.Event()
+
+    def odd() -> None:
+        raised.set()
+        raise ValueError("odd")
+
+    slow.worker.put_aside(odd)
+    assert raised.wait(LONG_S) and slow.worker.wait(LONG_S)
+    assert [str(error) for error in slow.errors] == ["odd"]
+    slow.put_and_begin(1)
+    slow.worker.put_aside(lambda: slow.done.append("late"))
+    assert not slow.worker.stop(0.0)
+    with pytest.raises(RuntimeError, match="has been stopped"):
+        slow.worker.put_aside(lambda: None)
+    slow.go_on.release()
+    assert slow.worker.stop(LONG_S) and slow.done == [1]
