@@ -41,6 +41,7 @@ COMMANDS = {
         "lrm_ros.training.reward.eval.openloop",
         "evaluate a reward model open-loop on rollouts, against the simulator",
     ),
+    "serve": ("lrm_ros.reward.serve.command", "serve a reward model over HTTP, in batches, with upstream's routes"),
     "evaluate": ("lrm_ros.training.policy.evaluate", "evaluate a policy's success rate in the twin on held-out seeds"),
     "report": ("lrm_ros.training.report.command", "write the report of a run"),
     "bench topics": ("lrm_ros.training.bench.topics", "measure loss and latency from cameras to the recorder"),
