@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server around its routes: token, limits, slow and vanished clients, a full queue, the model's loading, its end."""
+"""The server around its routes: token, limits, slow and vanished clients, full queue, loading of the model, its end."""
 
 from __future__ import annotations
 
