@@ -70,6 +70,10 @@ COMMANDS = {
         "move the twin in real time by a policy that takes its time",
     ),
     "bench signals": ("lrm_ros.training.bench.signals", "stop nodes and graphs at random moments, count bad ends"),
+    "bench serve": (
+        "lrm_ros.training.bench.serve",
+        "measure the reward server: a hop over loopback, many clients at once",
+    ),
     "bench train": (
         "lrm_ros.training.bench.train",
         "measure a step of reward training: tokens/s, MFU, memory",
