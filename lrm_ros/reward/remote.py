@@ -12,30 +12,20 @@ import base64
 import io
 import math
 import os
-import random
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
-from lrm_ros.errors import one_line
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.json_server import JsonServer, NoAnswer
 from lrm_ros.reward.video_heads import VIDEO_HEADS
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 Answers = list[Reward | Unscored]
 TOKEN = "LRM_SERVE_TOKEN"
 TIMEOUT_S = 30.0  # a call may take so long in all [s]
-FAILURES = 3  # calls in a row that failed, after which the server is left alone
-LEFT_ALONE_S = 5.0  # for so long [s]
-_PASSING = (429, 503)  # statuses that may be gone at the next try
 _PART = 64  # queries of one request
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-
-
-class _Failure(Exception):
-    """A request that got no answer; the message says why."""
 
 
 class RemoteModel:
@@ -61,16 +51,14 @@ class RemoteModel:
             raise ValueError(f"model '{address}' is no address; give http://HOST:PORT, perhaps with ?jpeg=90&timeout=5")
         self._jpeg = int(_option(address, options, "jpeg", 0, 1, 100))
         self._timeout_s = timeout_s = _option(address, options, "timeout", TIMEOUT_S, 0.01, 3600)
-        self._url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
         self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._failed, self._closed_until = 0, 0.0
+        token = os.environ.get(TOKEN, "").strip()
+        self._server = JsonServer(url, timeout_s, {"Authorization": f"Bearer {token}"} if token else {})
         try:
-            found = self._session().get(f"{self._url}/health", timeout=min(10.0, timeout_s))
-            about = found.json()
+            about = self._server.get("/health").json()
             known = isinstance(about, dict) and "model_loaded" in about
-            self._upstream = self._session().get(f"{self._url}/ready", timeout=min(10.0, timeout_s)).status_code == 404
+            self._upstream = self._server.get("/ready").status_code == 404
         except requests.exceptions.JSONDecodeError:
             known = False
         except requests.RequestException as error:
@@ -80,16 +68,6 @@ class RemoteModel:
             ) from error
         if not known:
             raise ConnectionError(f"what answers at {self.name} is no reward server; give the address of 'lrm serve'")
-
-    def _session(self) -> Any:
-        """Return this thread's connection."""
-        import requests
-
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            if token := os.environ.get(TOKEN, ""):
-                self._local.session.headers["Authorization"] = f"Bearer {token.strip()}"
-        return self._local.session
 
     def score(self, queries: Sequence[RewardQuery], readout: str = "forward") -> Answers:
         """Answer every query, in order; whatever goes wrong is Unscored with the reason.
@@ -102,11 +80,8 @@ class RemoteModel:
         for start in range(0, len(queries), size):
             part = queries[start : start + size]
             try:
-                self._check_circuit()
                 answers += self._ask_upstream(part[0], end) if self._upstream else self._ask(part, readout, end)
-                with self._lock:
-                    self._failed = 0
-            except _Failure as failure:
+            except NoAnswer as failure:
                 answers += [Unscored(query.stamp_ns, query.head, f"{self.name}: {failure}") for query in part]
         return answers
 
@@ -132,11 +107,11 @@ class RemoteModel:
             "timeout_s": max(0.001, end - time.monotonic()),
         }
         started = time.perf_counter()
-        reply = self._post("/v1/score", body, end)
+        reply = self._server.post("/v1/score", body, end)
         seconds = time.perf_counter() - started
         given = reply.get("answers")
         if not isinstance(given, list) or len(given) != len(queries):
-            raise _Failure(
+            raise NoAnswer(
                 f"it gave {len(given) if isinstance(given, list) else 'no'} answers to {len(queries)} queries"
             )
         model = f"{reply.get('model')} at {self.name}"
@@ -164,9 +139,9 @@ class RemoteModel:
             raw = _raw(frame)
             body |= {name: raw["data"], f"{name}_shape": raw["shape"], f"{name}_dtype": raw["dtype"]}
         started = time.perf_counter()
-        reply = self._post(route, body, end)
+        reply = self._server.post(route, body, end)
         if reply.get("success") is not True or (query.head == "contrastive" and reply.get("result") is None):
-            raise _Failure(str(reply.get("error", "it could read no answer")))
+            raise NoAnswer(str(reply.get("error", "it could read no answer")))
         answer = {"head": query.head, "stamp_ns": query.stamp_ns, "value": reply.get("score")}
         return [self._answer(query, answer, self.name, time.perf_counter() - started)]
 
@@ -190,58 +165,6 @@ class RemoteModel:
         Image.fromarray(frame.image).save(stream, "JPEG", quality=self._jpeg)
         return {"data": base64.b64encode(stream.getvalue()).decode()}
 
-    # ---- requests ----------------------------------------------------------------------------------------------------
-
-    def _post(self, route: str, body: dict[str, Any], end: float) -> dict[str, Any]:
-        """Return the reply to a request, tried again while there is time and hope.
-
-        Raises:
-            _Failure: there is none.
-        """
-        import requests
-
-        pause = _FIRST_PAUSE_S
-        while True:
-            left = end - time.monotonic()
-            try:
-                if left <= 0:
-                    raise requests.Timeout
-                reply = self._session().post(f"{self._url}{route}", json=body, timeout=(min(5.0, left), left))
-                if reply.status_code == 200:
-                    found = reply.json()
-                    if isinstance(found, dict):
-                        return found
-                    raise _Failure("its reply is no object")
-                why = f"{reply.status_code}: {_reason(reply)}"
-                if reply.status_code not in _PASSING:
-                    raise _Failure(why)
-                told = reply.headers.get("Retry-After", "")
-                pause = max(pause, float(told) if told.isdigit() else 0.0)
-            except requests.Timeout:
-                raise self._break(f"no answer within {self._timeout_s:g} s") from None
-            except requests.exceptions.JSONDecodeError:
-                raise _Failure("its reply is no JSON") from None
-            except requests.RequestException as error:
-                why = one_line(error)
-            wait = random.uniform(0.5, 1.0) * pause
-            if time.monotonic() + wait >= end:
-                raise self._break(why)
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    def _break(self, reason: str) -> _Failure:
-        """Count a call that failed; after several in a row the server is left alone."""
-        with self._lock:
-            self._failed += 1
-            if self._failed >= FAILURES:
-                self._closed_until = time.monotonic() + LEFT_ALONE_S
-        return _Failure(reason)
-
-    def _check_circuit(self) -> None:
-        left = self._closed_until - time.monotonic()
-        if left > 0:
-            raise _Failure(f"it failed {self._failed} times in a row and is left alone for {left:.1f} s")
-
 
 def _option(address: str, options: dict[str, list[str]], name: str, default: float, low: float, high: float) -> float:
     """Return a number behind the question mark of an address."""
@@ -260,11 +183,3 @@ def _raw(frame: Frame) -> dict[str, Any]:
     """Return an image as upstream's client encodes it."""
     data = base64.b64encode(frame.image.tobytes()).decode()
     return {"data": data, "shape": list(frame.image.shape), "dtype": "uint8"}
-
-
-def _reason(reply: Any) -> str:
-    """Return what a server says of an error."""
-    try:
-        return str(reply.json()["error"])[:600]
-    except (ValueError, KeyError, TypeError):
-        return str(reply.reason)

@@ -3,32 +3,28 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from played_server import Replies, playing  # type: ignore[import-not-found]
 from served import grey, serving  # type: ignore[import-not-found]
 
 from lrm_ros.config import RewardConfig
-from lrm_ros.reward import remote
+from lrm_ros.reward import json_server, remote
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.remote import RemoteModel
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
-Replies = Callable[[str, dict[str, Any]], tuple[int, Any, dict[str, str]]]
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(json_server, "_FIRST_PAUSE_S", 0.001)
 
 
 def frame(light: int, stamp_ns: int = 0) -> Frame:
@@ -105,39 +101,6 @@ def test_where_no_server_answers_it_says_how_to_start_one() -> None:
 # ---- servers that the test plays -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def playing(replies: Replies) -> Iterator[str]:
-    """A server that answers /health, and what ``replies(path, body)`` says."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._say(*replies(self.path, {}))
-
-        def do_POST(self) -> None:
-            self._say(*replies(self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-
-        def _say(self, status: int, body: Any, headers: dict[str, str]) -> None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def ours(post: Replies) -> Replies:
     """Replies of a server of ours, but for those to its batch route."""
 
@@ -205,7 +168,7 @@ def test_a_server_that_keeps_failing_is_left_alone_and_then_asked_again(monkeypa
         assert "failed 3 times in a row and is left alone for" in said(model.score([ASKED]))[0][2]
         assert len(replies) == before
         now = time.monotonic
-        monkeypatch.setattr(time, "monotonic", lambda: now() + remote.LEFT_ALONE_S)
+        monkeypatch.setattr(time, "monotonic", lambda: now() + json_server.LEFT_ALONE_S)
         good = scored(0.5)
         assert isinstance(model.score([ASKED])[0], Reward)
 
