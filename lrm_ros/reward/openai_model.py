@@ -117,7 +117,7 @@ class OpenAiModel:
         total = sum(mass.values())
         if not total >= LEAST_MASS:
             raise NoAnswer(
-                f"the answers {', '.join(head.candidates[:2])}, ... have a probability of {total:.1g} together, it would "
+                f"the answers {', '.join(head.candidates[:2])}, ... have {total:.1g} probability together: it would "
                 "say something else; use readout:=generate, or a model that was trained to answer so"
             )
         values = dict(zip(head.candidates, head.values, strict=True))

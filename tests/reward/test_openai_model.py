@@ -108,7 +108,7 @@ def test_generate_reads_what_the_model_writes() -> None:
 @pytest.mark.parametrize(
     ("reply", "readout", "reason"),
     [
-        (tokens(The=0.9, a=0.01), "forward", "have a probability of 0 together"),
+        (tokens(The=0.9, a=0.01), "forward", "have 0 probability together"),
         (text("0"), "forward", "no probabilities (logprobs); use readout:=generate"),
         ((200, {"choices": []}, {}), "forward", "no probabilities"),
         (tokens(**{"0": 3.0}), "forward", "its probabilities are none"),
