@@ -109,6 +109,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "lrm_ros.record",
             "lrm_ros.reward",
             "lrm_ros.reward.qwen",
+            "lrm_ros.reward.serve",
             "lrm_ros.robot",
             "lrm_ros.robot.devices",
             "lrm_ros.robot.so100",
@@ -160,6 +161,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "mcap-ros2-support>=0.5,<1",
             "matplotlib>=3.8,<4",
             "pyyaml>=6,<7",
+            "requests>=2.31,<3",
             "scikit-learn>=1.4,<2",
             "scipy>=1.15,<2",
             "tqdm>=4.66,<5",
@@ -171,6 +173,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "arm": ["feetech-servo-sdk>=1,<2"],
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
             "ray": ["ray>=2.40,<3"],
+            "serve": ["fastapi>=0.115,<1", "uvicorn>=0.30,<1", "prometheus-client>=0.20,<1"],
             "metaworld": ["metaworld>=3.1,<4", "packaging"],
             "train": ["trl>=1.16,<2", "tensorboard>=2.18,<3"],
             "test": [

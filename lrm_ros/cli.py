@@ -41,6 +41,7 @@ COMMANDS = {
         "lrm_ros.training.reward.eval.openloop",
         "evaluate a reward model open-loop on rollouts, against the simulator",
     ),
+    "serve": ("lrm_ros.reward.serve.command", "serve a reward model over HTTP, in batches, with upstream's routes"),
     "evaluate": ("lrm_ros.training.policy.evaluate", "evaluate a policy's success rate in the twin on held-out seeds"),
     "report": ("lrm_ros.training.report.command", "write the report of a run"),
     "bench topics": ("lrm_ros.training.bench.topics", "measure loss and latency from cameras to the recorder"),
@@ -69,6 +70,10 @@ COMMANDS = {
         "move the twin in real time by a policy that takes its time",
     ),
     "bench signals": ("lrm_ros.training.bench.signals", "stop nodes and graphs at random moments, count bad ends"),
+    "bench serve": (
+        "lrm_ros.training.bench.serve",
+        "measure the reward server: a hop over loopback, many clients at once",
+    ),
     "bench train": (
         "lrm_ros.training.bench.train",
         "measure a step of reward training: tokens/s, MFU, memory",

@@ -14,7 +14,7 @@ printf '%s ; python_version < "3"\n' mplib opencv-python > "$scratch/left_out"
 printf '%s\n' 'mani_skill>=3.0.1,<3.1' 'setuptools>=71,<81' > "$scratch/more.in"
 for version in 3.12 3.13; do
     tools/uv.sh pip compile -q --no-annotate --no-header --overrides "$scratch/left_out" --python-version $version \
-        --extra ros --extra train --extra test -o "$scratch/$version" setup.py "$scratch/more.in"
+        --extra ros --extra serve --extra train --extra test -o "$scratch/$version" setup.py "$scratch/more.in"
 done
 diff "$scratch/3.12" "$scratch/3.13" || { echo "lock: 3.12 and 3.13 need different packages, see above" >&2; exit 1; }
 {

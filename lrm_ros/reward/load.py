@@ -24,8 +24,9 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
 
     Args:
         name: ``tiny`` (shipped), ``fake`` (brightness; only for tests of the graph), a folder (a whole Qwen3-VL or
-            LoRA adapters, see ``lrm_ros.reward.qwen.load``; for a video head its weights), or a Hugging Face name that
-            is already in the local cache.
+            LoRA adapters, see ``lrm_ros.reward.qwen.load``; for a video head its weights), a Hugging Face name that
+            is already in the local cache, or ``http://HOST:PORT`` of a reward server (``lrm serve``, or upstream's), or
+            ``openai:NAME@URL`` of an OpenAI-compatible one.
         device: torch device; ``auto`` takes the GPU when there is one.
         mode: one of ``MODES``. A video head has a model of its own; all others share one.
 
@@ -37,6 +38,14 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
         raise ValueError(f"reward mode '{mode}' is unknown; choose one of {', '.join(MODES)}")
     if name == "fake":
         return FakeModel()
+    if name.startswith(("http://", "https://")):
+        from lrm_ros.reward.remote import RemoteModel
+
+        return RemoteModel(name)
+    if name.startswith("openai:"):
+        from lrm_ros.reward.openai_model import OpenAiModel
+
+        return OpenAiModel(name)
     if mode not in VIDEO_HEADS:
         from lrm_ros.reward.qwen.model import QwenRewardModel
 

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests to a server that may be busy or away: tried again until a deadline; one that keeps failing is left alone."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lrm_ros.errors import one_line
+
+FAILURES = 3  # calls in a row that failed, after which the server is left alone
+LEFT_ALONE_S = 5.0  # for so long [s]
+_PASSING = (429, 503)  # statuses that may be gone at the next try
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class NoAnswer(Exception):
+    """A request that got no answer; the message says why."""
+
+
+class JsonServer:
+    """Posts JSON and gets JSON; may be used by many threads, each with a connection of its own."""
+
+    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str]) -> None:
+        """Ask nothing yet.
+
+        Args:
+            url: base address.
+            timeout_s: of a call in all, for the words of an error [s].
+            headers: of each request.
+        """
+        self._url, self._timeout_s, self._headers = url, timeout_s, dict(headers)
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._failed, self._closed_until = 0, 0.0
+
+    def session(self) -> Any:
+        """Return this thread's connection."""
+        import requests
+
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            self._local.session.headers.update(self._headers)
+        return self._local.session
+
+    def get(self, route: str) -> Any:
+        """Return the response to a plain GET; raises what requests does."""
+        return self.session().get(f"{self._url}{route}", timeout=min(10.0, self._timeout_s))
+
+    def post(self, route: str, body: Mapping[str, Any], end: float) -> dict[str, Any]:
+        """Return the reply to a request, tried again with growing, random pauses while there is time and hope.
+
+        Args:
+            route: below the base address.
+            body: JSON.
+            end: when to give up, on the monotonic clock [s].
+
+        Raises:
+            NoAnswer: there is none, or the server is being left alone.
+        """
+        left_alone = self._closed_until - time.monotonic()
+        if left_alone > 0:
+            raise NoAnswer(f"it failed {self._failed} times in a row and is left alone for {left_alone:.1f} s")
+        import requests
+
+        pause = _FIRST_PAUSE_S
+        while True:
+            left = end - time.monotonic()
+            try:
+                if left <= 0:
+                    raise requests.Timeout
+                reply = self.session().post(f"{self._url}{route}", json=body, timeout=(min(5.0, left), left))
+                if reply.status_code == 200:
+                    found = reply.json()
+                    if isinstance(found, dict):
+                        self._failed = 0
+                        return found
+                    raise NoAnswer("its reply is no object")
+                why = f"{reply.status_code}: {_reason(reply)}"
+                if reply.status_code not in _PASSING:
+                    raise NoAnswer(why)
+                told = reply.headers.get("Retry-After", "")
+                pause = max(pause, float(told) if told.isdigit() else 0.0)
+            except requests.Timeout:
+                raise self._break(f"no answer within {self._timeout_s:g} s") from None
+            except requests.exceptions.JSONDecodeError:
+                raise NoAnswer("its reply is no JSON") from None
+            except requests.RequestException as error:
+                why = one_line(error)
+            wait = random.uniform(0.5, 1.0) * pause
+            if time.monotonic() + wait >= end:
+                raise self._break(why)
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _break(self, reason: str) -> NoAnswer:
+        """Count a call that failed; after several in a row the server is left alone."""
+        with self._lock:
+            self._failed += 1
+            if self._failed >= FAILURES:
+                self._closed_until = time.monotonic() + LEFT_ALONE_S
+        return NoAnswer(reason)
+
+
+def _reason(reply: Any) -> str:
+    """Return what a server says of an error: ours and upstream's a text, OpenAI's an object with a message."""
+    try:
+        said = reply.json()
+        said = said.get("error", said.get("message", said))
+        return str(said.get("message", said) if isinstance(said, dict) else said)[:600]
+    except (ValueError, AttributeError):
+        return str(reply.reason)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve a reward model over HTTP: ``lrm serve``.
+
+POST /v1/score takes batches; the upstream server's routes are there, too, so that its client works unchanged. GET
+/health, /ready, /metrics, /docs. Ends with 0 when it is asked to stop; what has been asked is answered before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from lrm_ros.config_files import add_options, from_options
+from lrm_ros.config_serve import ServeConfig
+from lrm_ros.errors import one_line
+from lrm_ros.programs import exit_code
+from lrm_ros.reward.models import MODES, find_model
+
+TOKEN = "LRM_SERVE_TOKEN"
+
+
+def _token(path: Path | None) -> str:
+    """Return the token of a file, else of the environment; empty if there is none.
+
+    Raises:
+        ValueError: it is blank.
+        OSError: the file cannot be read.
+    """
+    text = os.environ.get(TOKEN, "") if path is None else path.read_text()
+    if path is not None and not text.strip():
+        raise ValueError(f"'{path}' holds no token; write one into it")
+    return text.strip()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the server; returns 0 when it was asked to stop, 2 for what the user gave."""
+    parser = argparse.ArgumentParser(prog="lrm serve", description=__doc__)
+    add_options(parser, ServeConfig)
+    parser.add_argument("--token-file", type=Path, help=f"file of the token that requests must carry; else {TOKEN}")
+    args = parser.parse_args(argv)
+    try:
+        config = from_options(ServeConfig, args)
+        if config.mode not in MODES:
+            raise ValueError(f"reward mode '{config.mode}' is unknown; choose one of {', '.join(MODES)}")
+        if config.model != "fake":
+            find_model(config.model)  # at once, not after the server has begun to answer
+        token = _token(args.token_file)
+        if not config.is_local and not token:
+            raise ValueError(
+                f"host '{config.host}' lets other machines in: set a token in {TOKEN} or --token-file, or serve "
+                "127.0.0.1"
+            )
+        from lrm_ros.reward.serve.server import RewardServer
+
+        server = RewardServer(config, token)
+    except (OSError, ValueError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return exit_code(error)
+    print(f"serving '{config.model}' on {server.url}", flush=True)
+    server.run()
+    if server.failure is None:
+        return 0
+    print(f"error: {one_line(server.failure)}", file=sys.stderr)
+    return exit_code(server.failure)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

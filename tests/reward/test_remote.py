@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reward model on another machine: the same answers, and Unscored with the reason whatever goes wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from played_server import Replies, playing  # type: ignore[import-not-found]
+from served import grey, serving  # type: ignore[import-not-found]
+
+from lrm_ros.config import RewardConfig
+from lrm_ros.reward import json_server, remote
+from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.fake import FakeModel
+from lrm_ros.reward.load import load_model
+from lrm_ros.reward.remote import RemoteModel
+from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_server, "_FIRST_PAUSE_S", 0.001)
+
+
+def frame(light: int, stamp_ns: int = 0) -> Frame:
+    return Frame(stamp_ns, "front", grey(light))
+
+
+DARK, LIGHT = frame(51, 10**9), frame(204, 3 * 10**9)
+EVERY = [
+    RewardQuery("t", "contrastive", (DARK, LIGHT)),
+    RewardQuery("t", "contrastive", (LIGHT, DARK)),
+    RewardQuery("t", "contrastive", (LIGHT, LIGHT)),
+    RewardQuery("t", "progress", (LIGHT,)),
+    RewardQuery("t", "progress", (DARK, LIGHT), DARK),
+    RewardQuery("t", "completion", (LIGHT,)),
+    RewardQuery("other", "completion", (DARK,)),
+    RewardQuery("t", "roboreward", (DARK, LIGHT)),
+    RewardQuery("t", "robometer", (DARK, LIGHT)),
+]
+
+
+def said(answers: Sequence[Reward | Unscored]) -> list[tuple[int, str, float | str]]:
+    return [(a.stamp_ns, a.head, a.value if isinstance(a, Reward) else a.reason) for a in answers]
+
+
+def test_it_answers_as_the_model_itself_every_head_and_every_reason() -> None:
+    with serving() as url:
+        model = load_model(url)
+        found, expected = said(model.score(EVERY)), said(FakeModel().score(EVERY))
+        assert [(*answer[:2], str(answer[2]).removeprefix(f"{url}: ")) for answer in found] == [
+            (*answer[:2], str(answer[2])) for answer in expected
+        ]
+        many = [RewardQuery("t", "progress", (frame(light, light),)) for light in range(150)]
+        assert said(model.score(many)) == said(FakeModel().score(many))
+        assert model.score([]) == []
+        answer = model.score(EVERY[3:4])[0]
+        assert isinstance(answer, Reward) and answer.model == f"fake at {url}" and answer.latency_s > 0
+
+
+def test_the_engine_takes_it_by_its_address() -> None:
+    with serving() as url:
+        engine = RewardEngine(RewardConfig(model=url))
+        assert engine.judge([DARK, LIGHT], "t").score == 0.5
+
+
+def test_jpegs_are_smaller_and_nearly_the_same() -> None:
+    with serving() as url:
+        answer = RemoteModel(f"{url}/?jpeg=95&timeout=20").score([RewardQuery("t", "progress", (LIGHT,))])[0]
+        assert isinstance(answer, Reward) and answer.value == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "http://h?jpg=3", "http://h?jpeg=", "http://h?jpeg=0", "http://h?timeout=nan", "ftp://h"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="give"):
+        RemoteModel(address)
+
+
+def test_a_token_goes_along_and_is_in_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(token="sesame") as url:
+        assert "401: a token is needed" in said(RemoteModel(url).score(EVERY[3:4]))[0][2]
+        named = RemoteModel(url.replace("//", "//lrm:sesame@"))
+        answer = named.score(EVERY[3:4])[0]
+        assert isinstance(answer, Reward) and "sesame" not in named.name + answer.model
+        monkeypatch.setenv("LRM_SERVE_TOKEN", "sesame")
+        assert isinstance(RemoteModel(url).score(EVERY[3:4])[0], Reward)
+
+
+def test_where_no_server_answers_it_says_how_to_start_one() -> None:
+    with pytest.raises(ConnectionError, match=r"no reward server answers at http://127\.0\.0\.1:9.*lrm serve"):
+        load_model("http://127.0.0.1:9")
+
+
+# ---- servers that the test plays -------------------------------------------------------------------------------------
+
+
+def ours(post: Replies) -> Replies:
+    """Replies of a server of ours, but for those to its batch route."""
+
+    def replies(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        return post(path, body) if path == "/v1/score" else (200, {"status": "healthy", "model_loaded": True}, {})
+
+    return replies
+
+
+def scored(value: Any, **more: Any) -> tuple[int, Any, dict[str, str]]:
+    answer = {"head": "progress", "stamp_ns": LIGHT.stamp_ns, "value": value, **more}
+    return 200, {"model": "m", "answers": [answer]}, {}
+
+
+ASKED = RewardQuery("t", "progress", (LIGHT,))
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (scored(1.01), "its answer is none"),
+        (scored(-0.1), "its answer is none"),
+        (scored(float("nan")), "its answer is none"),
+        (scored(True), "its answer is none"),
+        (scored("0.5"), "its answer is none"),
+        (scored(0.5, head="completion"), "its answer is none"),
+        (scored(0.5, stamp_ns=1), "its answer is none"),
+        (scored(None), "its answer is none"),
+        (scored(None, unscored="dark"), ": dark"),
+        ((200, {"answers": []}, {}), "it gave 0 answers to 1 queries"),
+        ((200, {}, {}), "it gave no answers"),
+        ((200, [], {}), "its reply is no object"),
+        ((200, b"<html>", {}), "its reply is no JSON"),
+        ((500, {"success": False, "error": "broken"}, {}), "500: broken"),
+        ((404, b"", {}), "404: Not Found"),
+    ],
+)
+def test_whatever_a_server_says_is_a_reward_or_unscored(reply: tuple[int, Any, dict[str, str]], reason: str) -> None:
+    with playing(ours(lambda path, body: reply)) as url:
+        answer = RemoteModel(url).score([ASKED])[0]
+    assert isinstance(answer, Unscored) and reason in answer.reason, answer
+    assert (answer.stamp_ns, answer.head) == (LIGHT.stamp_ns, "progress")
+
+
+def test_what_may_pass_is_asked_again() -> None:
+    waiting = [(429, {"error": "full"}, {"Retry-After": "0"}), (503, {"error": "loading"}, {}), scored(0.5)]
+    with playing(ours(lambda path, body: waiting.pop(0))) as url:
+        answer = RemoteModel(url).score([ASKED])[0]
+    assert isinstance(answer, Reward) and answer.value == 0.5 and not waiting
+
+
+def test_a_server_that_keeps_failing_is_left_alone_and_then_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies: list[Any] = []
+
+    def post(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        replies.append(path)
+        return good or (503, {"error": "loading"}, {})
+
+    good: Any = None
+    with playing(ours(post)) as url:
+        model = RemoteModel(f"{url}?timeout=0.05")
+        for _ in range(3):
+            assert "503: loading" in said(model.score([ASKED]))[0][2]
+        before = len(replies)
+        assert "failed 3 times in a row and is left alone for" in said(model.score([ASKED]))[0][2]
+        assert len(replies) == before
+        now = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: now() + json_server.LEFT_ALONE_S)
+        good = scored(0.5)
+        assert isinstance(model.score([ASKED])[0], Reward)
+
+
+def test_a_server_that_goes_or_is_silent_is_unscored_at_the_deadline() -> None:
+    go_on = threading.Event()
+
+    def post(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        assert go_on.wait(30)
+        return scored(0.5)
+
+    with playing(ours(post)) as url:
+        model = RemoteModel(f"{url}?timeout=0.2")
+        assert "no answer within 0.2 s" in said(model.score([ASKED]))[0][2]
+        go_on.set()
+    assert isinstance(model.score([ASKED])[0], Unscored)
+
+
+def test_upstreams_server_is_asked_by_its_own_routes() -> None:
+    asked: list[tuple[str, set[str]]] = []
+
+    def replies(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        if path == "/health":
+            return 200, {"status": "healthy", "model_loaded": True, "adapters": []}, {}
+        if path == "/ready":
+            return 404, b"", {}
+        asked.append((path, set(body)))
+        assert np.frombuffer(remote.base64.b64decode(body.get("image", "")), np.uint8).size in (0, 72)
+        if path == "/compute_comparison" and body["image_a"] == body["image_b"]:
+            return 200, {"success": True, "result": None, "score": 0.0, "response": "hm"}, {}
+        if path == "/compute_robometer":
+            return 500, {"success": False, "error": "no head"}, {}
+        return 200, {"success": True, "score": 1.0, "result": "ImageB", "completed": True}, {}
+
+    with playing(replies) as url:
+        found = RemoteModel(url).score(EVERY)
+    image = {"image", "image_shape", "image_dtype"}
+    more = {f"{name}{part}" for name in ("initial_image", "goal_image") for part in ("", "_shape", "_dtype")}
+    assert asked[3:6] == [
+        ("/compute_reward", {"task_description", "reward_type", *image}),
+        ("/compute_reward", {"task_description", "reward_type", *image, *more}),
+        ("/compute_completion", {"task_description", *image}),
+    ]
+    assert asked[7] == ("/compute_roboreward", {"task_description", "frames", "fps"})
+    kinds = [type(answer) for answer in found]
+    assert kinds == [Reward, Reward, Unscored, Reward, Reward, Reward, Reward, Reward, Unscored]
+    assert "it could read no answer" in said(found)[2][2] and "500: no head" in said(found)[8][2]
