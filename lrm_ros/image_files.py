@@ -15,7 +15,7 @@ MAX_PIXELS = 50_000_000  # a small file can claim any size
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
-def decode(data: Any, description: str) -> Rgb:
+def decode(data: Any, description: str, max_pixels: int = MAX_PIXELS) -> Rgb:
     """Decode the JPEG or PNG of a compressed image message; like image_transport, ignore what EXIF says of orientation.
 
     Args:
@@ -23,11 +23,13 @@ def decode(data: Any, description: str) -> Rgb:
         description: the message's ``format``: ``"jpeg"``, ``"png"``, or as image_transport writes it, e.g. ``"rgb8;
             jpeg compressed bgr8"``. The colours are those of the file. mono16 as in :func:`lrm_ros.images.to_rgb`.
 
+        max_pixels: refuse more; what the file says is looked at before anything is decoded.
+
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: a depth image, neither JPEG nor PNG, cut off, damaged, larger than ``MAX_PIXELS``, or of 16 bits
+        ValueError: a depth image, neither JPEG nor PNG, cut off, damaged, larger than ``max_pixels``, or of 16 bits
             without being mono16; with the cure.
     """
     import cv2
@@ -46,9 +48,9 @@ def decode(data: Any, description: str) -> Rgb:
             f"{len(raw)} bytes of format '{description}' are neither JPEG nor PNG; let the camera publish one of them, "
             "or set image_transport:=raw"
         )
-    if not 0 < width * height <= MAX_PIXELS:
+    if not 0 < width * height <= max_pixels:
         raise ValueError(
-            f"the compressed image says that it has {width}x{height} pixels; up to {MAX_PIXELS / 1e6:g} million are "
+            f"the compressed image says that it has {width}x{height} pixels; up to {max_pixels / 1e6:g} million are "
             "decoded: set the camera to a smaller size"
         )
     if bits == 16 and (encoding != "mono16" or not grey):

@@ -14,17 +14,17 @@ tested against a server that a test plays; vLLM and SGLang themselves were not r
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS, Head
 from lrm_ros.reward.json_server import JsonServer, NoAnswer
 from lrm_ros.reward.models import READOUTS, other_head
@@ -87,7 +87,10 @@ class OpenAiModel:
         content = [
             part
             if part["type"] == "text"
-            else {"type": "image_url", "image_url": {"url": "data:image/png;base64," + _png(part["image"])}}
+            else {
+                "type": "image_url",
+                "image_url": {"url": "data:image/png;base64," + b64encode(encode(part["image"], "png")).decode()},
+            }
             for part in head.messages(query)[0]["content"]
         ]
         name = self._model.replace("{head}", head.name)
@@ -155,11 +158,3 @@ def places(candidates: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
         for length in range(len(candidate)):
             found.setdefault(candidate[:length], set()).add(candidate[length])
     return [(context, tuple(sorted(after))) for context, after in sorted(found.items()) if len(after) > 1]
-
-
-def _png(image: Any) -> str:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=1)
-    return base64.b64encode(stream.getvalue()).decode()

@@ -9,7 +9,6 @@ in a row is left alone for a while, so that a robot does not wait for it at ever
 from __future__ import annotations
 
 import base64
-import io
 import math
 import os
 import time
@@ -17,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.json_server import JsonServer, NoAnswer
 from lrm_ros.reward.video_heads import VIDEO_HEADS
@@ -159,11 +159,7 @@ class RemoteModel:
     def _image(self, frame: Frame) -> dict[str, Any]:
         if not self._jpeg:
             return _raw(frame)
-        from PIL import Image
-
-        stream = io.BytesIO()
-        Image.fromarray(frame.image).save(stream, "JPEG", quality=self._jpeg)
-        return {"data": base64.b64encode(stream.getvalue()).decode()}
+        return {"data": base64.b64encode(encode(frame.image, "jpeg", self._jpeg)).decode()}
 
 
 def _option(address: str, options: dict[str, list[str]], name: str, default: float, low: float, high: float) -> float:

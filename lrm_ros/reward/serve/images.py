@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lrm_ros.image_files import decode
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_PREFIX = "lrm_"  # nothing else of a machine's shared memory is read
@@ -74,22 +75,10 @@ def file_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     Raises:
         BadImage: it is neither, cut off, damaged, or too large.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            _check_size(image.width, image.height, max_pixels)
-            if image.mode.startswith(("I", "F")):
-                raise BadImage(f"it has {image.mode} pixels; give 8 bits a channel")
-            return np.array(image.convert("RGB"))
-    except UnidentifiedImageError:
-        raise BadImage("it is neither JPEG nor PNG; for raw bytes give shape and dtype") from None
-    except Image.DecompressionBombError as error:
+        return decode(data, "", max_pixels)
+    except ValueError as error:
         raise BadImage(str(error)) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, BadImage):
-            raise
-        raise BadImage(f"it is damaged or cut off ({error})") from error
 
 
 def shared_image(name: str, offset: int, shape: Sequence[int], max_pixels: int) -> NDArray[np.uint8]:

@@ -74,14 +74,14 @@ def _damaged() -> list[tuple[dict[str, Any], str]]:
     deep = io.BytesIO()
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(deep, "PNG")
     return [
-        ({"data": base64_of(jpeg[: len(jpeg) // 2])}, "damaged or cut off"),
-        ({"data": base64_of(b"GIF89a" + jpeg)}, "neither JPEG nor PNG"),
-        ({"data": ""}, "neither JPEG nor PNG"),
+        ({"data": base64_of(jpeg[: len(jpeg) // 2])}, "ends after"),
+        ({"data": base64_of(b"GIF89a" + jpeg)}, "are neither JPEG nor PNG"),
+        ({"data": ""}, "are neither JPEG nor PNG"),
         ({"data": "%"}, "no base64"),
         ({}, "neither data nor shared_memory"),
-        ({"data": base64_of(bomb.getvalue())}, "9000 x 9000 pixels"),
-        ({"data": base64_of(larger.getvalue())}, "400000000 pixels"),
-        ({"data": base64_of(deep.getvalue())}, "give 8 bits a channel"),
+        ({"data": base64_of(bomb.getvalue())}, "9000x9000 pixels"),
+        ({"data": base64_of(larger.getvalue())}, "20000x20000 pixels"),
+        ({"data": base64_of(deep.getvalue())}, "has 16 bits a channel"),
         ({"shared_memory": "psm_other", "shape": [2, 2, 3]}, "must begin with 'lrm_'"),
         ({"shared_memory": "lrm_../../etc/passwd", "shape": [2, 2, 3]}, "must begin with 'lrm_'"),
         ({"shared_memory": "lrm_none", "shape": [2, 2, 3]}, "No such file"),
