@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from lrm_ros.config import FinetuneConfig, RobotContract
-from lrm_ros.config_files import to_dict
+from lrm_ros.config_files import load_yaml, to_dict
 from lrm_ros.contract import load_contract
 from lrm_ros.policy import PolicyRunner
-from lrm_ros.record.dataset import load_into_ram
+from lrm_ros.record.dataset import load_into_ram, write_dataset
 from lrm_ros.training.policy.datasets import training_data
 from lrm_ros.training.policy.finetune import finetune, main
 from lrm_ros.training.policy.stream import StreamedData
+from lrm_ros.types import Episode, Observation, Step
 
 SMALL: dict[str, Any] = {
     "cnn_channels": [8, 8, 8], "dim_model": 8, "n_heads": 2, "dim_feedforward": 8, "chunk_size": 4,
@@ -105,8 +106,6 @@ def test_the_policy_acts_where_it_was_made_and_is_refused_for_an_arm(policy, cup
     content = yaml.safe_load(path.read_text())
     del content["arm"]
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(content))
-    from lrm_ros.config_files import load_yaml
-
     with pytest.raises(ValueError, match=r"no limits and units.*--contract FILE.*config/so101\.yaml") as refused:
         PolicyRunner(policy, load_yaml(tmp_path / "plain.yaml", RobotContract))
     assert "\n" not in str(refused.value)
@@ -143,27 +142,21 @@ def test_units_that_nobody_said_are_asked_for(cups, tmp_path):
     path = robot_file(tmp_path, arm=False)
     with pytest.raises(ValueError, match=r"has no section 'arm'.*config/so101\.yaml.*--units rad"):
         training_data([cups], "action", contract_file=path)
-    with pytest.raises(ValueError, match="shoulder_lift|does the driver publish degrees"):
+    with pytest.raises(ValueError, match=r"does the driver publish degrees\?"):
         training_data([cups], "action", contract_file=path, units="rad")
     with pytest.raises(ValueError, match=r"--units rad.*give --contract FILE"):
         training_data([cups], "action", units="rad")
 
 
 def test_data_sets_with_and_without_units_are_not_mixed(cups, tmp_path):
-    from lrm_ros.record.dataset import write_dataset
-
     steps = load_into_ram(cups)[0].steps
     contract = training_data([cups], "action", contract_file=robot_file(tmp_path)).contract
-    from lrm_ros.types import Episode, Observation, Step
-
+    at_rest = np.zeros(6, np.float32)
     still = [
-        Step(
-            Observation(s.observation.stamp_ns, s.observation.frames, np.zeros(6, np.float32), "t"), *[np.zeros(6)] * 2
-        )
-        for s in steps
+        Step(Observation(s.observation.stamp_ns, s.observation.frames, at_rest, "t"), at_rest, at_rest) for s in steps
     ]
     ours = write_dataset([Episode("e", "t", still, 30.0)], tmp_path / "ours", contract)
-    with pytest.raises(ValueError, match="limits and rad instead of unknown units|no limits and units"):
+    with pytest.raises(ValueError, match="was made for another robot: limits and rad instead of unknown units"):
         training_data([cups, ours], "action")
 
 

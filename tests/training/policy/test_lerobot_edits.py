@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What LeRobot's own tools make of our data sets (merged, split, with episodes deleted) trains and is judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from episodes import square_episodes  # type: ignore[import-not-found]
+
+from lrm_ros.config import FinetuneConfig, RobotContract
+from lrm_ros.config_files import to_dict
+from lrm_ros.contract import load_contract
+from lrm_ros.record.dataset import load_into_ram, write_dataset
+from lrm_ros.record.lerobot_set import open_set
+from lrm_ros.training.policy.finetune import main as finetune
+from lrm_ros.training.policy.judge import main as judge
+
+CONTRACT = RobotContract()
+SMALL: dict[str, Any] = {
+    "cnn_channels": [8, 8, 8], "dim_model": 8, "n_heads": 2, "dim_feedforward": 8, "chunk_size": 4, "n_action_steps": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def written(home: Path, storage: str) -> list:
+    """Data sets me/a of three and me/b of two episodes, judged and scored."""
+    episodes = square_episodes(5, rewards=True)
+    for episode, outcome in zip(episodes, (True, False, True, False, True), strict=True):
+        object.__setattr__(episode, "outcome", outcome)
+    for name, part in (("a", episodes[:3]), ("b", episodes[3:])):
+        write_dataset(part, home / "me" / name, CONTRACT, storage=storage, reward_head="completion")
+    return episodes
+
+
+def by_program(home: Path) -> None:
+    """Merge, split and delete with lerobot-edit-dataset, as a person does."""
+    env = os.environ | {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    edits = [
+        ["--repo_id=me/all", "--new_repo_id=me/all", "--operation.type=merge", "--operation.repo_ids=['me/a','me/b']"],
+        ["--repo_id=me/all", "--operation.type=split", '--operation.splits={"first": [0, 3], "rest": [1, 2, 4]}'],
+        ["--repo_id=me/all", "--new_repo_id=me/less", "--operation.type=delete_episodes",
+         "--operation.episode_indices=[0, 2]"],
+    ]  # fmt: skip
+    for words in edits:
+        done = subprocess.run(
+            [sys.executable, "-m", "lerobot.scripts.lerobot_edit_dataset", *words], env=env, text=True,
+            capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("first", "rest"):
+        (home / f"me/all_{name}").rename(home / f"me/{name}")
+
+
+def by_functions(home: Path) -> None:
+    """The same by the functions behind it."""
+    from lerobot.datasets.dataset_tools import delete_episodes, merge_datasets, split_dataset
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    def opened(name: str) -> Any:
+        return LeRobotDataset(f"me/{name}", root=home / "me" / name, video_backend="pyav")
+
+    merge_datasets([opened("a"), opened("b")], "me/all", output_dir=home / "me/all")
+    split_dataset(opened("all"), {"first": [0, 3], "rest": [1, 2, 4]}, output_dir=home / "parts")
+    delete_episodes(opened("all"), [0, 2], output_dir=home / "me/less", repo_id="me/less")
+    parts = {path.name.rpartition("_")[2]: path for path in (home / "parts").iterdir()}
+    for name in ("first", "rest"):
+        parts[name].rename(home / "me" / name)
+
+
+@pytest.mark.parametrize(("edit", "storage", "loose"), [(by_program, "video", 8.0), (by_functions, "image", 0.0)])
+def test_merged_split_and_shortened_data_sets_have_every_row_image_wish_and_outcome(tmp_path, edit, storage, loose):
+    home = tmp_path / "home"
+    episodes = written(home, storage)
+    edit(home)
+    for name, wanted in {"all": range(5), "first": (0, 3), "rest": (1, 2, 4), "less": (1, 3, 4)}.items():
+        root = home / "me" / name
+        found = open_set(root)
+        assert found.has_wish and not found.contract.has_limits and not (root / "episodes.json").exists(), name
+        back = load_into_ram(root)
+        assert [episode.outcome for episode in back] == [episodes[index].outcome for index in wanted], name
+        for episode, index in zip(back, wanted, strict=True):
+            for got, step in zip(episode.steps, episodes[index].steps, strict=True):
+                np.testing.assert_array_equal(got.observation.state, step.observation.state, err_msg=name)
+                np.testing.assert_array_equal(got.action, step.action)
+                np.testing.assert_array_equal(got.wish, step.wish)
+                one, other = (s.observation.frames["front"].image.astype(float) for s in (got, step))
+                assert np.abs(one - other).mean() <= loose, (name, index)
+    trains_and_is_judged(home / "me/less", tmp_path)
+
+
+def trains_and_is_judged(root: Path, folder: Path) -> None:
+    """By the command line: in unknown units, and in rad with the robot's contract, on the wish."""
+    words = ["--dataset", str(root), "--steps", "2", "--batch-size", "4", "--options", json.dumps(SMALL)]
+    assert finetune([*words, "--out", str(folder / "unknown")]) == 0
+    assert not load_contract(folder / "unknown").has_limits
+    robot = folder / "robot.json"
+    robot.write_text(json.dumps(to_dict(CONTRACT)))  # as a contract.json is
+    assert finetune([*words, "--out", str(folder / "known"), "--contract", str(robot), "--label", "wish"]) == 0
+    assert load_contract(folder / "known") == CONTRACT
+    out = folder / "judge.json"
+    assert judge([str(root), "--model", "fake", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["n"] == 3
+
+
+def test_a_data_set_changed_where_it_lies_says_how_to_go_on(tmp_path):
+    root = write_dataset(square_episodes(2), tmp_path / "ours", CONTRACT)
+    table = root / "meta/tasks.parquet"
+    table.write_bytes(table.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"checksums\.json' if it was changed on purpose"):
+        load_into_ram(root)
