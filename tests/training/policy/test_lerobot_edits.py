@@ -19,6 +19,7 @@ from lrm_ros.record.dataset import load_into_ram, write_dataset
 from lrm_ros.record.lerobot_set import open_set
 from lrm_ros.training.policy.finetune import main as finetune
 from lrm_ros.training.policy.judge import main as judge
+from lrm_ros.training.reward.data.command import main as reward_data
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {
@@ -110,6 +111,8 @@ def trains_and_is_judged(root: Path, folder: Path) -> None:
     out = folder / "judge.json"
     assert judge([str(root), "--model", "fake", "--json", str(out)]) == 0
     assert json.loads(out.read_text())["n"] == 3
+    assert reward_data(["--lerobot", str(root), "--out", str(folder / "keyframes")]) == 0
+    assert json.loads((folder / "keyframes/manifest.json").read_text())["counts"]["less"]["episodes"] == 3
 
 
 def test_a_data_set_changed_where_it_lies_says_how_to_go_on(tmp_path):
