@@ -27,7 +27,6 @@ from lrm_ros.config import (
 )
 from lrm_ros.config_arm import SECTION, ArmNodeConfig, load_arm
 from lrm_ros.config_files import load_yaml
-from lrm_ros.contract import require_limits
 from lrm_ros.parameters import (
     BUILT_IN,
     EPISODE_PARAMETERS,
@@ -231,7 +230,6 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
     if not contract:
         raise ValueError("sim:=false needs contract:=FILE, the robot's with its section 'arm', e.g. config/so101.yaml")
     robot = load_yaml(contract, RobotContract, (SECTION,))
-    require_limits(robot, f"robot contract '{contract}'")
     load_arm(contract, robot)
     cameras = [
         # A USB camera takes two of the system's numbers.

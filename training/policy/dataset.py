@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--push",
         metavar="USER/NAME",
-        help="also upload it to the Hugging Face hub; with a data set's folder: only that",
+        help="also upload it to the Hugging Face hub; with a data set as path: only that",
     )
     parser.add_argument("--private", action="store_true", help="on the hub only its owner sees it")
     parser.add_argument(

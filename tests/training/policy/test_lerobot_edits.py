@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from episodes import square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import FinetuneConfig, RobotContract
+from lrm_ros.config import RobotContract
 from lrm_ros.config_files import to_dict
 from lrm_ros.contract import load_contract
 from lrm_ros.record.dataset import load_into_ram, write_dataset
@@ -20,6 +20,7 @@ from lrm_ros.record.lerobot_set import open_set
 from lrm_ros.training.policy.finetune import main as finetune
 from lrm_ros.training.policy.judge import main as judge
 from lrm_ros.training.reward.data.command import main as reward_data
+from lrm_ros.versions import video_backend
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {
@@ -43,9 +44,17 @@ def written(home: Path, storage: str) -> list:
     return episodes
 
 
+def program(name: str, words: list[str], home: Path) -> str:
+    """What one of LeRobot's programs says; it must end well."""
+    env = os.environ | {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *words]
+    done = subprocess.run(command, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
 def by_program(home: Path) -> None:
     """Merge, split and delete with lerobot-edit-dataset, as a person does."""
-    env = os.environ | {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     edits = [
         ["--repo_id=me/all", "--new_repo_id=me/all", "--operation.type=merge", "--operation.repo_ids=['me/a','me/b']"],
         ["--repo_id=me/all", "--operation.type=split", '--operation.splits={"first": [0, 3], "rest": [1, 2, 4]}'],
@@ -53,11 +62,7 @@ def by_program(home: Path) -> None:
          "--operation.episode_indices=[0, 2]"],
     ]  # fmt: skip
     for words in edits:
-        done = subprocess.run(
-            [sys.executable, "-m", "lerobot.scripts.lerobot_edit_dataset", *words], env=env, text=True,
-            capture_output=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
+        program("edit_dataset", words, home)
     for name in ("first", "rest"):
         (home / f"me/all_{name}").rename(home / f"me/{name}")
 
@@ -113,6 +118,36 @@ def trains_and_is_judged(root: Path, folder: Path) -> None:
     assert json.loads(out.read_text())["n"] == 3
     assert reward_data(["--lerobot", str(root), "--out", str(folder / "keyframes")]) == 0
     assert json.loads((folder / "keyframes/manifest.json").read_text())["counts"]["less"]["episodes"] == 3
+
+
+def test_lerobot_trains_on_our_data_set(tmp_path):
+    home = tmp_path / "home"
+    written(home, "video")
+    said = program(
+        "train",
+        [
+            "--dataset.repo_id=me/a", f"--dataset.root={home / 'me/a'}", f"--dataset.video_backend={video_backend()}",
+            "--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false", "--policy.dim_model=16",
+            "--policy.pretrained_backbone_weights=null", "--policy.n_heads=2", "--policy.dim_feedforward=16",
+            "--policy.chunk_size=4", "--policy.n_action_steps=4", "--policy.n_encoder_layers=1",
+            "--policy.use_vae=false", "--steps=1", "--batch_size=1", "--num_workers=0", "--save_freq=1",
+            "--wandb.enable=false", f"--output_dir={tmp_path / 'train'}",
+        ],
+        home,
+    )  # fmt: skip
+    assert "dataset.num_episodes=3" in said
+    config = json.loads((tmp_path / "train/checkpoints/000001/pretrained_model/config.json").read_text())
+    assert sorted(config["input_features"]) == ["observation.images.front", "observation.state"]
+    assert list(config["output_features"]) == ["action"]
+
+
+def test_lerobot_shows_our_data_set(tmp_path):
+    pytest.importorskip("rerun", reason="LeRobot's dataset-viz needs its extra viz")
+    home = tmp_path / "home"
+    written(home, "image")
+    words = ["--repo-id=me/a", f"--root={home / 'me/a'}", "--episode-index=1", "--save=1", "--num-workers=0"]
+    program("dataset_viz", [*words, f"--output-dir={tmp_path / 'shown'}", "--mode=local"], home)
+    assert [path.suffix for path in (tmp_path / "shown").iterdir()] == [".rrd"]
 
 
 def test_a_data_set_changed_where_it_lies_says_how_to_go_on(tmp_path):
