@@ -90,6 +90,10 @@ def test_two_cameras_of_640x480_train_from_the_command_line_and_what_is_unknown_
     assert f"{root}: limits and units are unknown" in said and "config/so101.yaml" in said
     contract = load_contract(tmp_path / "p")
     assert not contract.has_limits and [camera.width for camera in contract.cameras] == [640, 640]
+    shipped = Path(__file__).parents[3] / "config/so101.yaml"
+    data = training_data([root], "action", contract_file=shipped)
+    assert data.contract == load_yaml(shipped, RobotContract, ("arm",))
+    np.testing.assert_allclose(data.states[1, :2], np.radians([1.0, -20.0]), rtol=1e-6)
 
 
 def test_version_2_1_trains_to_nearly_the_same_losses(tmp_path, policy):

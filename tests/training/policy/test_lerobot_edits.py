@@ -150,9 +150,14 @@ def test_lerobot_shows_our_data_set(tmp_path):
     assert [path.suffix for path in (tmp_path / "shown").iterdir()] == [".rrd"]
 
 
-def test_a_data_set_changed_where_it_lies_says_how_to_go_on(tmp_path):
+def test_a_data_set_whose_tasks_lerobot_changed_where_it_lies_says_how_to_go_on(tmp_path):
+    from lerobot.datasets.dataset_tools import modify_tasks
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     root = write_dataset(square_episodes(2), tmp_path / "ours", CONTRACT)
-    table = root / "meta/tasks.parquet"
-    table.write_bytes(table.read_bytes() + b"\0")
+    modify_tasks(LeRobotDataset("me/ours", root=root, video_backend="pyav"), new_task="put it away")
     with pytest.raises(ValueError, match=r"checksums\.json' if it was changed on purpose"):
         load_into_ram(root)
+    (root / "checksums.json").unlink()
+    assert [episode.task for episode in load_into_ram(root)] == ["put it away"] * 2
+    assert open_set(root).contract == CONTRACT
