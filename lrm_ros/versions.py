@@ -155,7 +155,8 @@ def convert_v21_to_v30(folder: Path) -> None:
 def video_backend() -> str:
     """Return the decoder to give LeRobotDataset: its default torchcodec where that loads, else "pyav".
 
-    0.4 and 0.6 take torchcodec wherever it is installed, and fail at the first frame where FFmpeg's libraries are not.
+    0.4 takes torchcodec wherever it is installed, and fails at the first frame where FFmpeg's libraries are not; 0.6
+    does as this.
     """
     try:
         importlib.import_module("torchcodec.decoders")

@@ -20,7 +20,7 @@ from lrm_ros.record.lerobot_set import open_set
 from lrm_ros.training.policy.finetune import main as finetune
 from lrm_ros.training.policy.judge import main as judge
 from lrm_ros.training.reward.data.command import main as reward_data
-from lrm_ros.versions import video_backend
+from lrm_ros.versions import at_least, video_backend
 
 CONTRACT = RobotContract()
 SMALL: dict[str, Any] = {
@@ -139,6 +139,17 @@ def test_lerobot_trains_on_our_data_set(tmp_path):
     config = json.loads((tmp_path / "train/checkpoints/000001/pretrained_model/config.json").read_text())
     assert sorted(config["input_features"]) == ["observation.images.front", "observation.state"]
     assert list(config["output_features"]) == ["action"]
+
+
+def test_lerobots_default_reader_reads_our_videos(tmp_path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    episodes = square_episodes(2)
+    root = write_dataset(episodes, tmp_path / "ours", CONTRACT, storage="video")
+    options = {} if at_least("lerobot", 0, 6) else {"video_backend": video_backend()}  # 0.4: not without FFmpeg
+    dataset = LeRobotDataset("me/ours", root=root, **options)
+    image = (dataset[3]["observation.images.front"] * 255).permute(1, 2, 0).numpy()
+    assert np.abs(image - episodes[0].steps[3].observation.frames["front"].image).mean() < 8
 
 
 def test_lerobot_shows_our_data_set(tmp_path):
