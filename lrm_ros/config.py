@@ -55,7 +55,8 @@ class CameraSpec:
 class RobotContract:
     """What policy, recorder and arm must agree on. Copied into every data set and checkpoint.
 
-    The default is the SO-100 arm and its twin (ManiSkill's so100.urdf: joint order and limits [rad]).
+    The default is the SO-100 arm and its twin (ManiSkill's so100.urdf: joint order and limits [rad]). With ``lower``,
+    ``upper`` and ``max_step`` all empty limits and units are unknown, as in what LeRobot records: no arm moves by it.
     """
 
     name: str = _opt("so100", "robot type")
@@ -72,21 +73,14 @@ class RobotContract:
     def __post_init__(self) -> None:
         for what, names in (("joint", self.joints), ("camera", [camera.name for camera in self.cameras])):
             if twice := sorted({name for name in names if list(names).count(name) > 1}):
-                raise ValueError(
-                    f"contract '{self.name}': {what} name {twice[0]!r} is there twice; give each {what} its own name"
-                )
+                raise ValueError(f"contract '{self.name}': {what} name {twice[0]!r} is there twice; give each its own")
         if unnamed := [index for index, joint in enumerate(self.joints) if not joint.strip()]:
-            raise ValueError(
-                f"contract '{self.name}': joint {unnamed[0]} has the name {self.joints[unnamed[0]]!r}; give it the one "
-                "that it has in joint_states"
-            )
+            name = self.joints[unnamed[0]]
+            raise ValueError(f"contract '{self.name}': joint {unnamed[0]} has the name {name!r}; see joint_states")
         for name in ("lower", "upper", "max_step"):
-            if len(getattr(self, name)) != len(self.joints):
-                raise ValueError(
-                    f"contract '{self.name}': {name} has {len(getattr(self, name))} values, "
-                    f"there are {len(self.joints)} joints"
-                )
-        for joint, low, high in zip(self.joints, self.lower, self.upper, strict=True):
+            if self.lower + self.upper + self.max_step and (count := len(getattr(self, name))) != len(self.joints):
+                raise ValueError(f"contract '{self.name}': {name} has {count} values for {len(self.joints)} joints")
+        for joint, low, high in zip(self.joints, self.lower, self.upper, strict=self.has_limits):
             if not low < high:
                 raise ValueError(f"contract '{self.name}': joint '{joint}' has lower {low} >= upper {high}")
         if not self.control_hz > 0:
@@ -96,6 +90,11 @@ class RobotContract:
     def dt_s(self) -> float:
         """Time between two control steps [s]."""
         return 1.0 / self.control_hz
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether limits and units (rad) are known."""
+        return bool(self.lower)
 
 
 @dataclass(frozen=True)

@@ -120,13 +120,19 @@ def load_arm(path: str | Path, contract: RobotContract) -> ArmConfig:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has no such section, its joints are not the contract's, or a value is wrong; says what to do.
+        ValueError: it has no such section, the contract no limits, its joints are not the contract's, or a value is
+            wrong; says what to do.
     """
     values = read_yaml(path).get(SECTION)
     if not isinstance(values, dict):
         raise ValueError(
             f"{path}: there is no section '{SECTION}', so nothing says how the arm is driven; copy it from "
             "config/so101.yaml"
+        )
+    if not contract.has_limits:
+        raise ValueError(
+            f"{path}: there are no limits, so no arm moves by it; give lower, upper and max_step [rad], as "
+            "config/so101.yaml does"
         )
     config = from_dict(ArmConfig, values, f"{path}: {SECTION}")
     if (names := tuple(joint.name for joint in config.joints)) != contract.joints:

@@ -15,6 +15,10 @@ from lrm_ros.types import Episode, Frame, Step
 
 CONTRACT_FILE = "contract.json"
 OLDEST_S = 0.5
+NO_LIMITS = (
+    "its data had no limits and units, for LeRobot records neither: train it with 'lrm finetune --contract FILE', the "
+    "robot's, e.g. config/so101.yaml"
+)
 
 
 def save_contract(contract: RobotContract, folder: str | Path) -> Path:
@@ -51,12 +55,32 @@ def load_contract(folder: str | Path) -> RobotContract:
     return from_dict(RobotContract, data, str(path))
 
 
+def require_limits(contract: RobotContract, where: str) -> None:
+    """Refuse a robot contract that tells no limits and units, before anything moves by it.
+
+    Args:
+        contract: of an arm, or of a policy that is to move one.
+        where: names it in the error.
+
+    Raises:
+        ValueError: it has none; says what to do.
+    """
+    if not contract.has_limits:
+        raise ValueError(
+            f"{where} has no limits and units, so no arm moves by it; give it lower, upper and max_step [rad], as "
+            "config/so101.yaml has them; a policy gets them by 'lrm finetune --contract FILE'"
+        )
+
+
 def contract_differences(found: RobotContract, wanted: RobotContract) -> list[str]:
     """Name what would make a policy or data set of one robot wrong for another; empty if they agree.
 
-    Joint limits and step limits are not compared: the limiter of the robot at hand holds them, not the policy.
+    Joint limits and step limits are not compared: the limiter of the robot at hand holds them, not the policy. But
+    whether there are any is: without them the units are unknown.
     """
     differences = []
+    if found.has_limits != wanted.has_limits:
+        differences.append(NO_LIMITS if wanted.has_limits else "limits and rad instead of unknown units")
     if found.joints != wanted.joints:
         differences.append(f"joints {list(found.joints)} instead of {list(wanted.joints)}")
     if found.control_hz != wanted.control_hz:
@@ -91,8 +115,10 @@ def implausible(values: Iterable[float | None], contract: RobotContract) -> str:
 
     Args:
         values: of each joint in the contract's order [rad]; ``None``: not known.
-        contract: joints and limits.
+        contract: joints and limits; without limits nothing is implausible.
     """
+    if not contract.has_limits:
+        return ""
     for joint, value, low, high in zip(contract.joints, values, contract.lower, contract.upper, strict=True):
         if value is not None and not 2 * low - high <= value <= 2 * high - low:
             limits = f"its limits are {low:g} to {high:g} rad"
@@ -133,6 +159,8 @@ def check_episode(episode: Episode, contract: RobotContract) -> None:
                 raise ValueError(f"{where}, step {index}: {name} must be {joints} finite numbers, got {value}")
         if step.observation.state.shape != (joints,):
             raise ValueError(f"{where}, step {index}: {len(step.observation.state)} joints, the contract has {joints}")
+        if not contract.has_limits and not np.isfinite(step.observation.state).all():
+            raise ValueError(f"{where}, step {index}: the state is not finite: {step.observation.state}")
         for name, values in (("state", step.observation.state), ("action", step.action), ("wish", step.wish)):
             if reason := implausible(np.asarray(values).tolist(), contract):
                 raise ValueError(f"{where}, step {index}, {name}: {reason}")

@@ -143,9 +143,10 @@ class PolicyRunner:
             camera.name: Frame(0, camera.name, np.full((camera.height, camera.width, 3), 127, np.uint8))
             for camera in contract.cameras
         }
-        middle = np.array(
-            [(low + high) / 2 for low, high in zip(contract.lower, contract.upper, strict=True)], np.float32
+        ends = np.array(
+            [contract.lower, contract.upper] if contract.has_limits else np.zeros((2, len(contract.joints)))
         )
+        middle = ends.mean(axis=0).astype(np.float32)
         device = str(self.policy.config.device)
         # What is drawn later must not depend on this.
         with torch.random.fork_rng([device] if device.startswith("cuda") else []):

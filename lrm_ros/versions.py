@@ -8,6 +8,7 @@ the functions that need them.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -149,6 +150,19 @@ def convert_v21_to_v30(folder: Path) -> None:
         from lerobot.datasets.v30.convert_dataset_v21_to_v30 import convert_dataset
 
         convert_dataset(folder.name, root=folder.parent, push_to_hub=False)
+
+
+def video_backend() -> str:
+    """Return the decoder to give LeRobotDataset: its default torchcodec where that loads, else "pyav".
+
+    0.4 takes torchcodec wherever it is installed, and fails at the first frame where FFmpeg's libraries are not; 0.6
+    does as this.
+    """
+    try:
+        importlib.import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError):
+        return "pyav"
+    return "torchcodec"
 
 
 # ---- ROS 2 -----------------------------------------------------------------------------------------------------------

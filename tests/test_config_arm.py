@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from so101 import CONTRACT, FILE  # type: ignore[import-not-found]
@@ -55,6 +57,12 @@ def test_a_section_that_does_not_fit_says_so(tmp_path, change, says):
     path.write_text(change(FILE.read_text()))
     with pytest.raises(ValueError, match=says):
         load_arm(path, CONTRACT)
+
+
+def test_without_limits_no_arm_is_driven():
+    contract = dataclasses.replace(CONTRACT, lower=(), upper=(), max_step=())
+    with pytest.raises(ValueError, match="there are no limits, so no arm moves by it; give lower, upper and max_step"):
+        load_arm(FILE, contract)
 
 
 def test_the_shipped_section_is_the_published_descriptions():

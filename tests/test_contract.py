@@ -160,3 +160,13 @@ def test_an_image_of_another_size_names_camera_and_sizes():
     contract = dataclasses.replace(CONTRACT, cameras=(CameraSpec("front", 64, 64),))
     with pytest.raises(ValueError, match=r"camera 'front'.*96.*64"):
         check_episode(square_episode(0), contract)
+
+
+def test_limits_are_all_there_or_none_and_tell_rad_from_unknown_units():
+    bare = dataclasses.replace(RobotContract(), lower=(), upper=(), max_step=())
+    assert not bare.has_limits and RobotContract().has_limits
+    with pytest.raises(ValueError, match="upper has 0 values"):
+        dataclasses.replace(RobotContract(), upper=())
+    (of_policy,) = contract_differences(bare, RobotContract())
+    assert "lrm finetune --contract FILE" in of_policy
+    assert contract_differences(RobotContract(), bare) == ["limits and rad instead of unknown units"]

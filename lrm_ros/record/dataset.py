@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes -> LeRobotDataset v3 -> episodes in RAM. Journals are the truth; a data set is derived and never extended.
+"""Episodes -> LeRobotDataset v3. Journals are the truth; a data set is derived and never extended.
 
 A data set is written into ``<root>.writing`` and renamed when LeRobot has finalised it, so that a folder under its
 final name is always complete. Beside LeRobot's files it has ``contract.json`` (the robot) and ``episodes.json``
@@ -20,23 +20,19 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.contract import (
-    CONTRACT_FILE,
-    load_contract,
-    save_contract,
-)
-from lrm_ros.record.checksums import check_files, write_checksums
+from lrm_ros.contract import save_contract
+from lrm_ros.record.checksums import write_checksums
+from lrm_ros.record.lerobot_read import EPISODES_FILE, load_into_ram
 from lrm_ros.record.rows import features_of, rows_of
-from lrm_ros.types import Episode, Frame, Observation, Step
+from lrm_ros.types import Episode
 from lrm_ros.versions import create_dataset, make_scalars
 
-EPISODES_FILE = "episodes.json"
+__all__ = ["EPISODES_FILE", "Omissions", "is_complete", "leave_out", "load_into_ram", "write_dataset"]
 
 
 @dataclass
@@ -192,101 +188,3 @@ def _fix_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]], r
             else:  # q01 to q99
                 stats["next.reward"][name] = [float(np.quantile(scored, int(name[1:]) / 100))]
     path.write_text(json.dumps(stats, indent=4))
-
-
-def load_into_ram(root: str | Path) -> list[Episode]:
-    """Read a data set written by :func:`write_dataset`, every frame decoded once.
-
-    Reads the files directly: no hub call, no copy in a cache.
-
-    Returns:
-        Episodes in order; stamps count from one control period, rewards are not restored.
-
-    Raises:
-        FileNotFoundError: no data set there, or an unfinished one.
-        ValueError: the files are damaged, or contradict each other; names the data set or the file.
-    """
-    root = Path(root)
-    if not is_complete(root):
-        half = root.with_name(root.name + ".writing")
-        why = f"; '{half}' was interrupted: build it again from the journals" if half.exists() else ""
-        raise FileNotFoundError(
-            f"'{root}' is no finished data set (meta/info.json, {EPISODES_FILE}, {CONTRACT_FILE}){why}"
-        )
-    check_files(root)
-    try:
-        return _load(root)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Arrow, OpenCV and PyAV meet damage with any
-        if str(root) in str(error):
-            raise ValueError(str(error)) from error
-        what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"data set '{root}' is damaged ({what}); write it again from its journals") from error
-
-
-def _load(root: Path) -> list[Episode]:
-    """Read the files of a finished data set; what is wrong with them may raise anything."""
-    import pyarrow.parquet as pq
-
-    contract = load_contract(root)
-    about = json.loads((root / EPISODES_FILE).read_text())
-    features = json.loads((root / "meta/info.json").read_text())["features"]
-    tasks = pq.read_table(root / "meta/tasks.parquet").to_pandas()
-    task_of = {int(row.task_index): str(name) for name, row in tasks.iterrows()}
-    rows: dict[str, list[Any]] = {
-        name: [] for name in ("observation.state", "action", "wish", "episode_index", "task_index")
-    }
-    images: dict[str, list[Any]] = {camera.name: [] for camera in contract.cameras}
-    for path in sorted((root / "data").glob("*/*.parquet")):
-        table = pq.read_table(path)
-        for name, values in rows.items():
-            values.extend(table[name].to_pylist())
-        for name, stack in images.items():
-            if features[f"observation.images.{name}"]["dtype"] == "image":
-                stack.extend(_decode_png(item["bytes"]) for item in table[f"observation.images.{name}"].to_pylist())
-    for name, stack in images.items():
-        key = f"observation.images.{name}"
-        if features[key]["dtype"] == "video":
-            for path in sorted((root / "videos" / key).glob("*/*.mp4")):
-                stack.extend(_decode_video(path))
-        if len(stack) != len(rows["action"]):
-            raise ValueError(
-                f"'{root}': camera '{name}' has {len(stack)} images for {len(rows['action'])} rows; write it again"
-            )
-    episode_index = np.asarray(rows["episode_index"])
-    if len(about) != len(np.unique(episode_index)):
-        raise ValueError(
-            f"'{root}': {EPISODES_FILE} names {len(about)} episodes, the rows {len(np.unique(episode_index))}"
-        )
-    state, action, wish = (np.asarray(rows[name], np.float32) for name in ("observation.state", "action", "wish"))
-    dt_ns = round(1e9 * contract.dt_s)
-    episodes = []
-    for index, origin in enumerate(about):
-        steps = []
-        picked = np.flatnonzero(episode_index == index)
-        task = task_of[rows["task_index"][picked[0]]]
-        for k, row in enumerate(picked):
-            stamp_ns = (k + 1) * dt_ns
-            frames = {name: Frame(stamp_ns, name, stack[row]) for name, stack in images.items()}
-            steps.append(Step(Observation(stamp_ns, frames, state[row], task), action[row], wish[row]))
-        episodes.append(Episode(origin["id"], task, steps, contract.control_hz, origin["outcome"], origin["source"]))
-    return episodes
-
-
-def _decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Return an encoded image as (H, W, 3) uint8 RGB."""
-    import cv2
-
-    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
-
-
-def _decode_video(path: Path) -> list[NDArray[np.uint8]]:
-    """Return every frame of a video in order."""
-    import av
-
-    container = av.open(str(path))
-    try:
-        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
-    finally:
-        container.close()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.contract import implausible
+from lrm_ros.contract import implausible, require_limits
 
 # Joint positions that were far outside the limits are believed again when they have been plausible for so long [s]: in
 # degrees, too, a joint passes near zero.
@@ -56,12 +56,14 @@ def limited(target: NDArray, last: NDArray, contract: RobotContract) -> NDArray[
         (D,) float32 [rad].
 
     Raises:
-        ValueError: a wrong number of joints or a value that is not finite, naming the joint.
+        ValueError: a wrong number of joints, a value that is not finite, naming the joint, or a contract without
+            limits.
     """
     # In float32 first, as it is sent: what overflows is not finite.
     target, last = np.asarray(target, dtype=np.float32), np.asarray(last, dtype=np.float32)
     for name, values in (("joint target", target), ("last joint target", last)):
         checked(values, name, contract)
+    require_limits(contract, f"robot contract '{contract.name}'")
     inside = np.clip(target, np.array(contract.lower, np.float32), np.array(contract.upper, np.float32))
     step = np.array(contract.max_step, np.float32)
     return np.clip(inside, last - step, last + step)

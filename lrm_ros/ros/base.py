@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import SECTION as ARM_SECTION
 from lrm_ros.config_files import load_yaml
+from lrm_ros.contract import require_limits
 from lrm_ros.parameters import (
     AT_CONFIGURE,
     AT_START,
@@ -259,6 +260,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         self._permanent = set(self._entities())
         path = str(self.get_parameter("contract").value)
         self.contract = load_yaml(path, RobotContract, (ARM_SECTION,)) if path else RobotContract()
+        require_limits(self.contract, f"robot contract '{path}'")
         self.configure()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

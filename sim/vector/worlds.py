@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
+from lrm_ros.contract import require_limits
 from lrm_ros.sim.vector.env_worker import NEXT, Command, EpisodeRules, image_slots
 from lrm_ros.sim.vector.processes import Processes
 from lrm_ros.sim.vector.ray_actors import RayActors
@@ -109,12 +110,13 @@ class VectorWorlds:
             ray: address of a Ray cluster that simulates (``vector.ray_actors``); empty: processes of this machine.
 
         Raises:
-            ValueError: a number below 1.
+            ValueError: a number below 1, or a contract without limits.
             RuntimeError: a world could not be built, or the cluster has not that many CPUs free; says why.
         """
         if min(count, chunk, processes or 1) < 1:
             raise ValueError(f"worlds, chunk and processes must be at least 1, got {count}, {chunk}, {processes}")
         self.contract = contract or RobotContract()
+        require_limits(self.contract, f"robot contract '{self.contract.name}'")
         self.count, self.rules, self.chunk = count, rules, chunk
         self._camera = self.contract.cameras[0].name
         about = (image_slots(rules, chunk), rules, task, self.contract)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,10 @@ def test_the_time_of_good_positions_begins_anew_with_every_bad_one():
     with pytest.raises(ValueError, match="arm is -60"):
         plausibility.check((0.0, 0.0), 4.0 + 0.9 * PLAUSIBLE_S)
     plausibility.check((0.0, 0.0), 4.0 + PLAUSIBLE_S)
+
+
+def test_nothing_moves_by_a_contract_without_limits():
+    bare = dataclasses.replace(CONTRACT, lower=(), upper=(), max_step=())
+    with pytest.raises(ValueError, match="has no limits and units, so no arm moves by it"):
+        limited(np.zeros(2), np.zeros(2), bare)
+    Plausibility(bare).check((1e6, 0.0), 0.0)  # of unknown units no number is wrong

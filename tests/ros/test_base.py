@@ -159,6 +159,9 @@ def test_the_contract_comes_from_its_file(spin, tmp_path):
     missing = spin.add(Example(contract="nowhere.yaml"))
     assert missing.trigger_configure() == FAILURE
     assert "'nowhere.yaml' does not exist" in missing.diagnostics.faults["configure"]
+    (tmp_path / "bare.yaml").write_text("lower: []\nupper: []\nmax_step: []\n")
+    bare = spin.add(Example(contract=str(tmp_path / "bare.yaml")))
+    assert bare.trigger_configure() == FAILURE and "so no arm moves by it" in bare.diagnostics.faults["configure"]
 
 
 def test_the_shipped_contract_file_is_the_default():

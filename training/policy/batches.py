@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,13 @@ class TrainingData:
         p = (share / share.sum() / np.bincount(self.source))[self.source]
         return rng.choice(len(self.inputs), size=size, p=p / p.sum())
 
+    def batches(
+        self, seed: int, steps: range, size: int, weights: Sequence[float] | None, deltas: Sequence[int]
+    ) -> Generator[dict[str, Any]]:
+        """Yield the batch of each training step; see :meth:`sample_indices` and :meth:`batch`."""
+        for step in steps:
+            yield self.batch(self.sample_indices(seed, step, size, weights), deltas)
+
     def batch(self, indices: np.ndarray, deltas: Sequence[int]) -> dict[str, Any]:
         """Return a batch as LeRobot's collated LeRobotDataset items.
 
@@ -110,18 +117,25 @@ class TrainingData:
         """
         import torch
 
-        steps = self.inputs[indices]  # (B,)
-        wanted = steps[:, None] + np.asarray(deltas)  # (B, K)
-        last = self._end[steps][:, None] - 1  # (B, 1)
         batch: dict[str, Any] = {
             f"observation.images.{name}": torch.from_numpy(images[indices]).permute(0, 3, 1, 2).float() / 255
             for name, images in self.images.items()
         }
-        batch["observation.state"] = torch.from_numpy(self.states[steps])
-        batch["action"] = torch.from_numpy(self.actions[np.minimum(wanted, last)])
-        batch["action_is_pad"] = torch.from_numpy(wanted > last)
-        batch["task"] = [self.tasks[index] for index in indices]
-        return batch
+        return batch | self.without_images(indices, deltas)
+
+    def without_images(self, indices: np.ndarray, deltas: Sequence[int]) -> dict[str, Any]:
+        """Return what a batch has beside images; see :meth:`batch`."""
+        import torch
+
+        steps = self.inputs[indices]  # (B,)
+        wanted = steps[:, None] + np.asarray(deltas)  # (B, K)
+        last = self._end[steps][:, None] - 1  # (B, 1)
+        return {
+            "observation.state": torch.from_numpy(self.states[steps]),
+            "action": torch.from_numpy(self.actions[np.minimum(wanted, last)]),
+            "action_is_pad": torch.from_numpy(wanted > last),
+            "task": [self.tasks[index] for index in indices],
+        }
 
     def statistics(self) -> dict[str, dict[str, np.ndarray]]:
         """Return normalisation statistics computed by LeRobot's own code.
@@ -141,16 +155,21 @@ class TrainingData:
                 if low in joint:
                     short = np.maximum(2 * MIN_STD_RAD - (joint[high] - joint[low]), 0) / 2
                     joint[low], joint[high] = joint[low] - short, joint[high] + short
-        for name, images in self.images.items():
+        for camera in self.contract.cameras:
+            name, images = camera.name, self.image_sample(camera.name, sample_indices(len(self.inputs)))
             # Floats, because LeRobot 0.4 squares what it is given: with uint8 the deviation overflows to 0 (0.6: not).
-            sample = images[sample_indices(len(images))].transpose(0, 3, 1, 2).astype(np.float32)
+            sample = images.transpose(0, 3, 1, 2).astype(np.float32)
             raw = get_feature_stats(sample, axis=(0, 2, 3), keepdims=True)
             stats[f"observation.images.{name}"] = {
                 key: value if key == "count" else np.squeeze(value / 255, axis=0) for key, value in raw.items()
             }
         return stats
 
-    def fingerprint(self) -> int:
+    def image_sample(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+        """Return images of a camera (N, H, W, 3) uint8, for its statistics."""
+        return self.images[camera][indices]
+
+    def fingerprint(self) -> int | str:
         """Return a checksum of the training data."""
         value = 0
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):

@@ -4,25 +4,30 @@
 Episodes that a person called a failure are left out, and with --verdicts those that the judge did not keep; without
 verdicts also those whose recording was cut off. One that cannot be used is left out with its reason; a step whose frame
 was lost has the one before, up to half a second. The journals stay as they are: a data set is derived and never
-extended, so after more episodes write a new one. LeRobot's own tools read it, too.
+extended, so after more episodes write a new one. LeRobot's own tools read it, too. With --push it goes to the hub by
+LeRobot; for one that is there already give its folder and --push alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.errors import one_line
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import Omissions
 from lrm_ros.record.journal import JournalError, read_info
+from lrm_ros.record.lerobot_files import is_dataset
 from lrm_ros.training.policy.judge import find_journals
+from lrm_ros.versions import video_backend
 
 
 def kept_by_judge(verdicts: Path) -> dict[str, bool]:
@@ -129,13 +134,50 @@ def make_dataset(
     }
 
 
+def check_push(name: str) -> None:
+    """Look for what a push to the hub needs, before anything is written.
+
+    Raises:
+        ValueError: it is no name on the hub, or nobody is logged in there.
+    """
+    from huggingface_hub import get_token
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(f"--push {name}: give USER/NAME, the name that the data set gets on the hub")
+    if not get_token():
+        raise ValueError(f"--push {name}: nobody is logged in at the hub; run 'hf auth login', or set HF_TOKEN")
+
+
+def push(root: Path, name: str, private: bool = False) -> None:
+    """Upload a data set by LeRobot's own ``push_to_hub``, which writes its card and tags its version.
+
+    Raises:
+        ValueError: LeRobot does not read it, or the hub does not take it; in one line.
+    """
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    try:
+        LeRobotDataset(name, root=root, video_backend=video_backend()).push_to_hub(private=private)
+    except Exception as error:  # the hub's client and its network raise any
+        raise ValueError(
+            f"'{root}' is written, but not pushed to '{name}': {one_line(error)}; look at the network and at what the "
+            f"token may write, then run: lrm dataset {root} --push {name}"
+        ) from error
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm dataset``; returns 2 for wrong arguments."""
     parser = argparse.ArgumentParser(
         prog="lrm dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("paths", nargs="+", type=Path, help="journals or folders of them")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new data set")
+    parser.add_argument("--out", type=Path, help="folder of the new data set")
+    parser.add_argument(
+        "--push",
+        metavar="USER/NAME",
+        help="also upload it to the Hugging Face hub; with a data set as path: only that",
+    )
+    parser.add_argument("--private", action="store_true", help="on the hub only its owner sees it")
     parser.add_argument(
         "--verdicts", type=Path, metavar="FILE", help="only episodes kept in a file of 'lrm judge --json'"
     )
@@ -146,7 +188,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     try:
+        if args.push:
+            check_push(args.push)
+            if args.out is None and len(args.paths) == 1 and is_dataset(args.paths[0]):
+                push(args.paths[0], args.push, args.private)
+                print(f"{args.paths[0]}: pushed to https://huggingface.co/datasets/{args.push}")
+                return 0
+        if args.out is None:
+            raise ValueError("give --out FOLDER, the new data set's")
         figures = make_dataset(args.paths, args.out, args.verdicts, args.failures, args.storage)
+        if args.push:
+            push(args.out, args.push, args.private)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
@@ -155,6 +207,8 @@ def main(argv: list[str] | None = None) -> int:
     if held := figures["held"]:
         print(f"{sum(held.values())} steps of {len(held)} episodes have the frame before: theirs was lost or late")
     print(f"{args.out}: {figures['episodes']} episodes, {figures['frames']} frames")
+    if args.push:
+        print(f"pushed to https://huggingface.co/datasets/{args.push}")
     print(f"next: lrm finetune --dataset {args.out} --out POLICY --steps 1500")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

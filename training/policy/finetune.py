@@ -3,8 +3,8 @@
 
 Model, loss, optimiser, schedule, processors and checkpoint format are LeRobot's (lerobot.scripts.lerobot_train); the
 loss of ``act`` and ``smolvla`` is that of the installed LeRobot (0.4 also counts the steps past an episode's end). Own
-are the batches (frames decoded once into RAM, drawn by a seed that depends on the step only) and the resuming: a run
-that was killed goes on from its last checkpoint and ends with the same weights.
+are the batches (drawn by a seed that depends on the step only; frames decoded once into RAM if they fit there) and the
+resuming: a run that was killed goes on from its last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,12 +22,13 @@ import numpy as np
 
 from lrm_ros.config import FinetuneConfig, RobotContract
 from lrm_ros.config_files import add_options, from_options, to_dict
-from lrm_ros.contract import contract_differences, load_contract, save_contract
-from lrm_ros.options import whole
+from lrm_ros.contract import save_contract
+from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
 from lrm_ros.training.policy.batches import TrainingData, add_state_noise, jitter_hues
 from lrm_ros.training.policy.create import has_time_axis, load_or_create, lr_schedule
+from lrm_ros.training.policy.datasets import MEMORY_SHARE, UNITS, WORKERS, training_data
 from lrm_ros.types import Episode
 from lrm_ros.versions import training_states
 
@@ -39,17 +41,20 @@ def finetune(
     config: FinetuneConfig,
     contract: RobotContract | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """Train a policy and save it as a LeRobot ``pretrained_model`` folder.
 
     A finished ``out`` made by the same call is returned as it is; an interrupted one is resumed.
 
     Args:
-        datasets: LeRobotDataset folders written by this package, or lists of episodes.
+        datasets: LeRobotDataset folders of this package or of LeRobot, names on its hub, or lists of episodes.
         out: folder of the new checkpoint; its unfinished state lives beside it in ``<out>.part``.
         config: how it is trained.
         contract: robot contract of in-memory episodes; data set folders carry their own.
         progress: called with (step, steps, loss) after each step.
+        reading: how data sets are read: ``contract_file``, ``units``, ``memory_share``, ``workers``, ``say`` of
+            :func:`training_data`.
 
     Returns:
         Figures: steps, seconds, ms_per_step, loss_first, loss_last, losses, inputs, episodes, parameters, settings.
@@ -60,10 +65,9 @@ def finetune(
     """
     from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
 
-    episodes, contract = _load(datasets, contract, config.init)
-    data = TrainingData(episodes, contract, config.label)
-    settings = settings_of(config, data)
     out = Path(out)
+    data = training_data(datasets, config.label, contract, config.init, out=out, **reading)
+    settings = settings_of(config, data)
     if (out / METRICS_FILE).is_file():
         figures = json.loads((out / METRICS_FILE).read_text())
         _check_settings(figures["settings"], settings, out)
@@ -71,7 +75,7 @@ def finetune(
     if out.exists():
         raise ValueError(f"'{out}' exists and is no finished training; remove it or choose another --out")
     part = out.with_name(out.name + ".part")
-    run = _Training(data, contract, config, part)
+    run = _Training(data, data.contract, config, part)
     started, first = time.perf_counter(), run.step
     while run.step < config.steps:
         loss = run.train_step()
@@ -145,14 +149,17 @@ class _Training:
         meters = {name: AverageMeter(name, ":.3g") for name in names}
         self.metrics = MetricsTracker(settings.batch_size, len(data.inputs), data.episodes, meters, self.step)
         self.policy.train()
+        self.batches = data.batches(
+            settings.seed, range(self.step, settings.steps), settings.batch_size, settings.weights,
+            config.action_delta_indices,
+        )  # fmt: skip
 
     def train_step(self) -> float:
         """Do one optimizer step with LeRobot's ``update_policy`` and return the loss."""
         from lerobot.scripts.lerobot_train import update_policy
 
         settings = self.settings
-        indices = self.data.sample_indices(settings.seed, self.step, settings.batch_size, settings.weights)
-        batch = self.data.batch(indices, self.policy.config.action_delta_indices)
+        batch = next(self.batches)
         if settings.colour > 0:
             for camera in self.contract.cameras:
                 key = f"observation.images.{camera.name}"
@@ -197,6 +204,7 @@ class _Training:
 
     def finish(self, out: Path, figures: dict[str, Any]) -> None:
         """Move the finished checkpoint to its place and remove the checkpoints."""
+        self.batches.close()  # ends its processes
         temporary = self.part / "finished"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -219,27 +227,6 @@ class _Training:
         return points[-1]
 
 
-def _load(
-    datasets: Sequence[str | Path | Sequence[Episode]], contract: RobotContract | None, init: str | Path | None
-) -> tuple[list[Sequence[Episode]], RobotContract]:
-    """Read the data sets; all must have the same contract."""
-    if not datasets:
-        raise ValueError("no data set given; name at least one with --dataset")
-    folders = [Path(item) for item in datasets if isinstance(item, str | Path)]
-    found = [(folder, load_contract(folder)) for folder in folders]
-    if init is not None:
-        if not Path(init).is_dir():
-            raise FileNotFoundError(f"checkpoint folder '{init}' does not exist; train one without --init first")
-        found.append((Path(init), load_contract(init)))
-    agreed = contract or (found[0][1] if found else RobotContract())
-    for folder, other in found:
-        if differences := contract_differences(other, agreed):
-            raise ValueError(f"'{folder}' was made for another robot: {'; '.join(differences)}; do not mix them")
-    if folders:
-        from lrm_ros.record.dataset import load_into_ram
-    return [load_into_ram(item) if isinstance(item, str | Path) else item for item in datasets], agreed
-
-
 def _check_settings(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
     """Raise if a folder belongs to a training with other settings or data; one it does not name had its default."""
     found = {**to_dict(FinetuneConfig(steps=1)), "steps": None, **found}
@@ -257,9 +244,30 @@ def main(argv: list[str] | None = None) -> int:
     import argparse
 
     parser = argparse.ArgumentParser(prog="lrm finetune", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", action="append", required=True, help="LeRobotDataset folder; may be repeated")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        required=True,
+        metavar="FOLDER|USER/NAME",
+        help="LeRobotDataset v2.1 or v3, of this package or of LeRobot, or its name on the hub; may be repeated",
+    )
+    parser.add_argument(
+        "--contract", metavar="FILE", help="robot contract with limits, for data sets that LeRobot or its tools wrote"
+    )
+    parser.add_argument(
+        "--units", choices=UNITS, help="of what LeRobot recorded: 'arm' (as in section arm of --contract) or 'rad'"
+    )
     parser.add_argument("--out", required=True, help="folder of the new checkpoint; an interrupted run is resumed")
     add_options(parser, FinetuneConfig)
+    parser.add_argument(
+        "--memory-share",
+        type=number(),
+        default=MEMORY_SHARE,
+        help=f"share of the free memory for images; more are read while it trains (default: {MEMORY_SHARE})",
+    )
+    parser.add_argument(
+        "--workers", type=whole(0), default=WORKERS, help=f"processes that then read images (default: {WORKERS})"
+    )
     parser.add_argument("--threads", type=whole(1), help="torch threads (default: torch's)")
     parser.add_argument("--json", metavar="FILE", help="write the metrics to this file")
     arguments = parser.parse_args(argv)
@@ -276,7 +284,17 @@ def main(argv: list[str] | None = None) -> int:
                 bar.update(step - bar.n)
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
 
-            figures = finetune(arguments.dataset, arguments.out, config, progress=show)
+            figures = finetune(
+                arguments.dataset,
+                arguments.out,
+                config,
+                progress=show,
+                contract_file=arguments.contract,
+                units=arguments.units,
+                memory_share=arguments.memory_share,
+                workers=arguments.workers,
+                say=lambda line: bar.write(line, file=sys.stderr),
+            )
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         parser.exit(exit_code(error), f"lrm finetune: {error}\n")
     if arguments.json:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judge journals by the completion head: ``lrm judge``.
+"""Judge recorded episodes by the completion head: ``lrm judge``.
 
-Prints one line an episode, and precision and recall over the episodes whose outcome a person has given.
+Takes journals, folders of them, and LeRobotDatasets (v2.0 to v3.0). Prints one line an episode, and precision and
+recall over the episodes whose outcome a person has given.
 """
 
 from __future__ import annotations
@@ -11,25 +12,29 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from lrm_ros.config import RewardConfig
 from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.record.journal import JournalError, last_frames, read_info
+from lrm_ros.record.lerobot_files import is_dataset, read_description
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.training.report.stats import precision_recall
-from lrm_ros.types import Verdict
+from lrm_ros.training.reward.data.sources.episode import BadEpisode
+from lrm_ros.training.reward.data.sources.lerobot import read_lerobot
+from lrm_ros.types import Frame, Verdict
 
 _BATCH = 32  # episodes judged at once
 
 
 @dataclass(frozen=True)
 class JudgedEpisode:
-    """A journal and its verdict.
+    """An episode and its verdict.
 
     Attributes:
-        path: the journal.
+        path: its journal, or the data set that it is in.
         verdict: the judge's decision.
         outcome: label of success by a person, ``None`` without one.
     """
@@ -37,6 +42,49 @@ class JudgedEpisode:
     path: Path
     verdict: Verdict
     outcome: bool | None
+
+
+def judge_dataset(engine: RewardEngine, folder: Path, prefix: str = "") -> Iterator[JudgedEpisode]:
+    """Judge the episodes of a LeRobotDataset by their last frames, many in a batch, in order.
+
+    An episode that cannot be read is not kept; its verdict carries the reason.
+
+    Args:
+        engine: answers the completion head; its camera is one of the data set.
+        folder: the data set.
+        prefix: what its episodes' names begin with.
+
+    Raises:
+        ValueError: it cannot be read, or has no such camera.
+    """
+    config = engine.config
+    try:
+        entries = list(read_lerobot(folder, config.camera, prefix=prefix))
+    except ValueError as error:
+        cure = "; give one of them by --camera" if "has no camera" in str(error) else ""
+        raise ValueError(f"{error}{cure}") from error
+    for start in range(0, len(entries), _BATCH):
+        outcomes: dict[str, bool | None] = {}
+        refused: dict[str, Verdict] = {}
+        episodes = []
+        batch = entries[start : start + _BATCH]
+        for entry in batch:
+            name = entry.episode_id
+            try:
+                episode = entry.open()
+                last = range(max(0, episode.length - config.judge_frames), episode.length)
+                images = list(episode.read(last))
+            except BadEpisode as error:
+                refused[name] = Verdict(name, False, float("nan"), f"not judged: {error}")
+                continue
+            stamps = [round(1e9 * (k + 1) / episode.fps) for k in last]
+            frames = [Frame(stamp, config.camera, image) for stamp, image in zip(stamps, images, strict=True)]
+            outcomes[name] = episode.success
+            episodes.append((name, episode.task, frames))
+        verdicts = iter(engine.judge_all(episodes))
+        for entry in batch:
+            name = entry.episode_id
+            yield JudgedEpisode(folder, refused[name] if name in refused else next(verdicts), outcomes.get(name))
 
 
 def find_journals(paths: Sequence[Path]) -> list[Path]:
@@ -87,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the judge; returns 1 if no episode could be judged, 2 for wrong arguments."""
     default = RewardConfig()
     parser = argparse.ArgumentParser(prog="lrm judge", description=__doc__)
-    parser.add_argument("paths", nargs="+", type=Path, help="journals or folders of them")
+    parser.add_argument("paths", nargs="+", type=Path, help="journals, folders of them, LeRobotDatasets")
     parser.add_argument("--model", default=default.model, help="'tiny', a folder or a Hugging Face name")
     parser.add_argument("--camera", default=default.camera, help="camera whose frames are judged")
     parser.add_argument("--frames", type=whole(1), default=default.judge_frames, help="how many last frames are judged")
@@ -98,8 +146,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default=default.device)
     parser.add_argument("--json", type=Path, help="write the verdicts to this file")
     args = parser.parse_args(argv)
+    sets = [path for path in args.paths if is_dataset(path)]
+    names = [path.resolve().name for path in sets]
     try:
-        paths = find_journals(args.paths)
+        others = [path for path in args.paths if path not in sets]
+        paths = find_journals(others)
+        total = len(paths) + sum(int(read_description(path).get("total_episodes", 0)) for path in sets)
+        if len(set(names)) < len(names):
+            raise ValueError(f"two data sets have one name ({', '.join(names)}); judge them one after the other")
         engine = RewardEngine(
             RewardConfig(
                 model=args.model,
@@ -115,15 +169,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     judged = []
-    for item in judge_journals(engine, paths):
-        judged.append(item)
-        verdict = item.verdict
-        said = {None: "-", True: "success", False: "failure"}[item.outcome]
-        print(
-            f"{len(judged):4d}/{len(paths)}  {verdict.episode_id:32s} {verdict.score:6.3f}  "
-            f"{'keep' if verdict.keep else 'drop'}  {said:8s} {verdict.reason}",
-            flush=True,
-        )
+    prefixes = names if len(sets) > 1 else [""] * len(sets)
+    inside = (judge_dataset(engine, path, prefix) for path, prefix in zip(sets, prefixes, strict=True))
+    try:
+        for item in chain(judge_journals(engine, paths), chain.from_iterable(inside)):
+            judged.append(item)
+            verdict = item.verdict
+            said = {None: "-", True: "success", False: "failure"}[item.outcome]
+            print(
+                f"{len(judged):4d}/{total}  {verdict.episode_id:32s} {verdict.score:6.3f}  "
+                f"{'keep' if verdict.keep else 'drop'}  {said:8s} {verdict.reason}",
+                flush=True,
+            )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code(error)
     known = [item for item in judged if item.outcome is not None]
     found = precision_recall([item.verdict.keep for item in known], [bool(item.outcome) for item in known])
     figures = {name: found[name] for name in ("precision", "recall", "n")}

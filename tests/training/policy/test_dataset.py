@@ -139,3 +139,64 @@ def test_errors_name_what_is_wrong(folder, tmp_path, capsys):
     assert "has 2 episodes named 'good'" in error(str(folder), "--verdicts", str(twice))
     assert main([str(folder), "--out", out]) == 0
     assert f"'{out}' exists" in error(str(folder))
+
+
+class FakeHub:
+    """The hub's side of huggingface_hub, in process: what LeRobot asks it to do, and with which files."""
+
+    def __init__(self, monkeypatch, token: str | None = "hf_fake") -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.files: list[str] = []
+        self.private: object = None
+        self.broken = ""
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+        for name in ("create_repo", "upload_folder", "delete_tag", "create_tag"):
+            monkeypatch.setattr(f"huggingface_hub.HfApi.{name}", self._method(name))
+        monkeypatch.setattr("huggingface_hub.repocard.RepoCard.push_to_hub", self._method("card"))
+
+    def _method(self, name: str):
+        def call(_: object, repo_id: str, **options) -> None:
+            if self.broken:
+                raise OSError(self.broken)
+            self.calls.append((name, repo_id))
+            if name == "create_repo":
+                self.private = options["private"]
+            if name == "upload_folder":
+                root = Path(options["folder_path"])
+                self.files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+
+        return call
+
+
+def test_a_data_set_is_pushed_by_lerobot_with_all_its_files(folder, tmp_path, monkeypatch, capsys):
+    hub, out = FakeHub(monkeypatch), tmp_path / "data"
+    assert main([str(folder), "--out", str(out), "--storage", "video", "--push", "someone/cups", "--private"]) == 0
+    assert [name for name, _ in hub.calls] == ["create_repo", "upload_folder", "card", "delete_tag", "create_tag"]
+    assert {repo for _, repo in hub.calls} == {"someone/cups"} and hub.private is True
+    assert {"meta/info.json", "contract.json", "episodes.json"} <= set(hub.files)
+    assert any(name.endswith(".mp4") for name in hub.files)
+    assert "pushed to https://huggingface.co/datasets/someone/cups" in capsys.readouterr().out
+    hub.calls.clear()
+    assert main([str(out), "--push", "someone/again"]) == 0
+    assert ("upload_folder", "someone/again") in hub.calls and hub.private is False
+
+
+def test_without_a_token_or_a_name_nothing_is_written(folder, tmp_path, monkeypatch, capsys):
+    hub, out = FakeHub(monkeypatch, token=None), tmp_path / "data"
+    assert main([str(folder), "--out", str(out), "--push", "someone/cups"]) == 2
+    said = capsys.readouterr().err
+    assert "nobody is logged in at the hub; run 'hf auth login', or set HF_TOKEN" in said and said.count("\n") == 1
+    assert main([str(folder), "--out", str(out), "--push", "cups"]) == 2
+    assert "give USER/NAME" in capsys.readouterr().err
+    assert main([str(folder)]) == 2 and "give --out FOLDER" in capsys.readouterr().err
+    assert not out.exists() and not hub.calls
+
+
+def test_a_hub_that_does_not_take_it_leaves_the_data_set_and_says_how_to_go_on(folder, tmp_path, monkeypatch, capsys):
+    hub, out = FakeHub(monkeypatch), tmp_path / "data"
+    hub.broken = "403 Forbidden\nthis token only reads"
+    assert main([str(folder), "--out", str(out), "--push", "someone/cups"]) == 2
+    said = capsys.readouterr().err
+    assert "is written, but not pushed" in said and f"lrm dataset {out} --push someone/cups" in said
+    assert len(names(out)) == 3

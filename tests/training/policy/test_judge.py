@@ -2,6 +2,7 @@
 import json
 from pathlib import Path
 
+import lerobot_made as made  # type: ignore[import-not-found]
 import pytest
 from journals import journal  # type: ignore[import-not-found]
 
@@ -63,3 +64,41 @@ def test_wrong_arguments_say_what_to_give(tmp_path, capsys):
 def test_a_missing_model_is_an_error_that_names_it(folder, capsys):
     assert main([str(folder), "--model", "./none"]) == 2
     assert "model folder './none' does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write", [made.write_v3, made.write_v21])
+def test_episodes_of_data_sets_that_lerobot_wrote_are_judged_beside_journals(tmp_path, capsys, monkeypatch, write):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(made, "number", lambda episode, frame: 220 if episode == 1 else 60)
+    cups, out = write(tmp_path / "cups"), tmp_path / "judge.json"
+    bright = journal(tmp_path / "a.mcap", [0, 255, 255], True)
+    assert main([str(bright), str(cups), "--model", "fake", "--frames", "2", "--json", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert [(e["episode_id"], e["keep"], e["path"]) for e in figures["episodes"]] == [
+        ("a", True, str(bright)),
+        ("episode_000000", False, str(cups)),
+        ("episode_000001", True, str(cups)),
+        ("episode_000002", False, str(cups)),
+    ]
+    assert "   4/4  episode_000002" in capsys.readouterr().out
+    assert main([str(cups), "--model", "fake", "--camera", "top"]) == 2
+    said = capsys.readouterr().err
+    assert "has no camera 'top', only: observation.images.front, observation.images.wrist; give one of them by" in said
+    (tmp_path / "other").mkdir()
+    again = write(tmp_path / "other/cups")
+    assert main([str(cups), str(again), "--model", "fake"]) == 2
+    assert "two data sets have one name" in capsys.readouterr().err
+
+
+def test_a_data_set_that_tells_success_is_compared_with_it_and_a_bad_episode_spoils_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    flag = {"next.success": {"dtype": "bool", "shape": (1,), "names": None}}
+    cups, out = made.write_v3(tmp_path / "cups", "image", more=flag), tmp_path / "judge.json"
+    old = made.write_v21(tmp_path / "old", "image")
+    (old / "data/chunk-000/episode_000001.parquet").write_bytes(b"damaged")
+    assert main([str(cups), str(old), "--model", "fake", "--frames", "1", "--json", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert [e["episode_id"] for e in figures["episodes"]][2:4] == ["cups/episode_000002", "old/episode_000000"]
+    assert [e["outcome"] for e in figures["episodes"]] == [False] * 3 + [None] * 3 and figures["n"] == 3
+    assert [e["score"] is None for e in figures["episodes"]] == [False] * 4 + [True, False]
+    assert "unreadable rows" in figures["episodes"][4]["reason"]

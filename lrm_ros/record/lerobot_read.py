@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The episodes of a LeRobotDataset v2.0 to v3.0: rows, and images decoded once; without LeRobot, hub or cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrm_ros.record.checksums import check_files
+from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, metadata_of, tasks_of
+from lrm_ros.record.lerobot_set import ACTION, STATE, WISH, LeRobotSet, open_set
+from lrm_ros.types import Episode, Frame, Observation, Step
+
+EPISODES_FILE = "episodes.json"
+
+
+@dataclass(frozen=True)
+class EpisodeRows:
+    """The rows of an episode, without images.
+
+    Attributes:
+        files: where it lies.
+        states: (T, D) of the contract's joints, in its units.
+        actions: (T, D) sent to the arm.
+        wishes: (T, D) asked for; the actions where the data set does not tell them.
+        tasks: T instructions.
+        success: whether it ended with success; ``None``: nobody said.
+        images: image feature -> T encoded images, of those that lie in the rows, if asked for.
+    """
+
+    files: EpisodeFiles
+    states: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    wishes: NDArray[np.float32]
+    tasks: Sequence[str]
+    success: bool | None
+    images: Mapping[str, Sequence[bytes]]
+
+
+def load_into_ram(root: str | Path) -> list[Episode]:
+    """Read a data set of this package or of LeRobot, every frame decoded once.
+
+    Reads the files directly: no hub call, no copy in a cache.
+
+    Returns:
+        Episodes in order; stamps count from one control period, rewards are not restored.
+
+    Raises:
+        FileNotFoundError: no data set there, or an unfinished one.
+        ValueError: the files are damaged, or contradict each other; names the data set or the file.
+    """
+    root = Path(root)
+    if not (root / INFO_FILE).is_file():
+        half = root.with_name(root.name + ".writing")
+        why = f"; '{half}' was interrupted: build it again from the journals" if half.exists() else ""
+        raise FileNotFoundError(f"'{root}' is no finished data set ({INFO_FILE}){why}")
+    return read_episodes(open_set(root))
+
+
+def read_episodes(dataset: LeRobotSet) -> list[Episode]:
+    """Read an opened data set, every frame decoded once; see :func:`load_into_ram`."""
+    check_files(dataset.root)
+    with _damage_named(dataset.root):
+        return _episodes(dataset, list(_rows(dataset, dataset.episodes(), images=True)))
+
+
+def read_rows(dataset: LeRobotSet) -> list[EpisodeRows]:
+    """Read an opened data set without its images.
+
+    Raises:
+        FileNotFoundError: a file of it is missing.
+        ValueError: the files are damaged; names the data set or the file.
+    """
+    with _damage_named(dataset.root):
+        return list(_rows(dataset, dataset.episodes(), images=False))
+
+
+@contextmanager
+def _damage_named(root: Path) -> Iterator[None]:
+    """Name the data set whose files raise what nobody expects."""
+    try:
+        yield
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:  # Arrow, OpenCV and PyAV meet damage with any
+        if str(root) in str(error):
+            raise ValueError(str(error)) from error
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"data set '{root}' is damaged ({what}); write it again from its journals, or fetch it again"
+        ) from error
+
+
+def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> Iterator[EpisodeRows]:
+    """Yield the rows of each episode; a file with many episodes is read once."""
+    import pyarrow.parquet as pq
+
+    with metadata_of(dataset.root):
+        tasks = tasks_of(dataset.root, dataset.info)
+    encoded = [key for key in dataset.cameras.values() if key not in dataset.in_video] if images else []
+    names = [STATE, ACTION, "episode_index", "task_index", *encoded]
+    names += [WISH] if dataset.has_wish else []
+    names += [dataset.success] if dataset.success else []
+    path: Path | None = None
+    table: Any = None
+    numbers: dict[str, NDArray[Any]] = {}
+    for files in places:
+        if files.rows != path:
+            path, table = files.rows, pq.read_table(files.rows, columns=names)
+            numbers = {name: _numbers(table[name]) for name in names if name not in encoded}
+        at = np.flatnonzero(numbers["episode_index"][:, 0] == files.index)
+        if len(at) == 0:
+            raise ValueError(f"'{files.rows}' has no rows of episode {files.index}, which is listed")
+        success = None if dataset.success is None else bool(numbers[dataset.success][at[-1], 0])
+        wishes = numbers[WISH if dataset.has_wish else ACTION][at]
+        yield EpisodeRows(
+            files,
+            _converted(dataset, numbers[STATE][at][:, list(dataset.joints)]),
+            _converted(dataset, numbers[ACTION][at]),
+            _converted(dataset, wishes),
+            [str(tasks[int(index)]) for index in numbers["task_index"][at, 0]],
+            success,
+            {key: [image["bytes"] for image in table[key].take(at).to_pylist()] for key in encoded},
+        )
+
+
+def _numbers(column: Any) -> NDArray[Any]:
+    """Return a column (T, N); LeRobot writes numbers plain or as lists."""
+    values = column.to_numpy(zero_copy_only=False)
+    return np.stack(values) if values.dtype == object else values[:, None]
+
+
+def _converted(dataset: LeRobotSet, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return numbers of a file (T, D) in the contract's units."""
+    if dataset.scale is None or dataset.offset is None:
+        return np.asarray(values, np.float32)
+    return (values * dataset.scale + dataset.offset).astype(np.float32)
+
+
+def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]:
+    """Return episodes with their images."""
+    root, contract = dataset.root, dataset.contract
+    origins: list[dict[str, Any]] = [
+        {"id": f"episode_{one.files.index:06d}", "source": "lerobot", "outcome": one.success} for one in rows
+    ]
+    if (root / EPISODES_FILE).is_file():
+        origins = json.loads((root / EPISODES_FILE).read_text())
+        if len(origins) != len(rows):
+            raise ValueError(f"'{root}': {EPISODES_FILE} names {len(origins)} episodes, the rows {len(rows)}")
+    images = {name: _images(dataset, name, key, rows) for name, key in dataset.cameras.items()}
+    dt_ns = round(1e9 * contract.dt_s)
+    episodes = []
+    for place, (origin, one) in enumerate(zip(origins, rows, strict=True)):
+        steps = []
+        for k, (state, action, wish) in enumerate(zip(one.states, one.actions, one.wishes, strict=True)):
+            stamp_ns = (k + 1) * dt_ns
+            frames = {name: Frame(stamp_ns, name, stacks[place][k]) for name, stacks in images.items()}
+            steps.append(Step(Observation(stamp_ns, frames, state, one.tasks[k]), action, wish))
+        episodes.append(
+            Episode(origin["id"], one.tasks[0], steps, contract.control_hz, origin["outcome"], origin["source"])
+        )
+    return episodes
+
+
+def _images(dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRows]) -> list[list[NDArray[np.uint8]]]:
+    """Return a camera's images of each episode; every video is decoded once, from its start."""
+    if key not in dataset.in_video:
+        return [[_decode_png(data) for data in one.images[key]] for one in rows]
+    found: list[list[NDArray[np.uint8]]] = [[] for _ in rows]
+    videos: dict[Path, list[tuple[int, int]]] = {}  # -> (first frame, episode's place) of each
+    for place, one in enumerate(rows):
+        path, first = one.files.videos[key]
+        videos.setdefault(path, []).append((first, place))
+    for path, parts in videos.items():
+        wanted = {first + k: (place, k) for first, place in parts for k in range(len(rows[place].states))}
+        for number, image in enumerate(_decode_video(path, max(wanted) + 1)):
+            if number in wanted:
+                found[wanted[number][0]].append(image)
+    there, wanted_rows = sum(map(len, found)), sum(len(one.states) for one in rows)
+    if there != wanted_rows:
+        raise ValueError(
+            f"'{dataset.root}': camera '{camera}' has {there} images for {wanted_rows} rows; write or fetch it again"
+        )
+    return found
+
+
+def _decode_png(data: bytes) -> NDArray[np.uint8]:
+    """Return an encoded image as (H, W, 3) uint8 RGB."""
+    import cv2
+
+    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def _decode_video(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the first frames of a video in order, as LeRobot's own decoder by PyAV gives them."""
+    import av
+
+    container = av.open(str(path))
+    try:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number == count:
+                return
+            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    finally:
+        container.close()
