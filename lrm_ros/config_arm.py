@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a real arm: section ``arm`` or ``ros2_control`` of a robot contract's file, and its node's parameters.
+"""The settings of a real arm: section ``arm`` or ``ros2_control`` of a robot contract's file, and those of its node.
 
 ``arm``: behind LeRobot's driver. ``ros2_control``: behind controllers of a controller_manager.
 """
@@ -146,9 +146,7 @@ class ControlNodeConfig:
     )
     approach_speed: float = _opt(0.5, "speed at which a first command is approached [rad/s]", 0.01, 10.0)
     state_timeout_s: float = _opt(0.3, "hold after this long without a joint state [s]", 0.05, 10.0, fixed=True)
-    wait_s: float = _opt(
-        10.0, "wait at configure so long for controllers and joint states [s]", 0.0, 600.0, fixed=True
-    )
+    wait_s: float = _opt(10.0, "wait at configure so long for controllers and joint states [s]", 0.0, 600.0, fixed=True)
 
 
 @dataclass(frozen=True)

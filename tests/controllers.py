@@ -115,7 +115,7 @@ class PositionController:
 
 
 class Manager:
-    """Controllers as nodes, and a broadcaster, in a thread; the arm goes where its controllers say, but for stuck joints.
+    """Controllers as nodes and a broadcaster, in a thread; the arm goes where they say, but for stuck joints.
 
     Attributes:
         controllers: by name.

@@ -64,5 +64,5 @@ def test_one_section_says_how_the_arm_is_driven(tmp_path):
     both.write_text(FILE.read_text() + text[text.index("\narm:") :])
     with pytest.raises(ValueError, match="sections arm and ros2_control both say how the arm is driven; leave one"):
         driven_by(both)
-    with pytest.raises(ValueError, match="no section 'arm'.*or 'ros2_control' from config/ros2_control.yaml"):
+    with pytest.raises(ValueError, match=r"no section 'arm'.*or 'ros2_control' from config/ros2_control\.yaml"):
         driven_by(FILE.parent / "so100.yaml")

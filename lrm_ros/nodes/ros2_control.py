@@ -49,6 +49,8 @@ class ControlNode(LrmNode[ControlNodeConfig]):
         """Declare the parameters; ``overrides`` are parameter values."""
         super().__init__("arm", ControlNodeConfig, overrides)
         self._loop: ControlLoop | None = None
+        self._topics: ArmTopics | None = None
+        self._state: tuple[int, NDArray[np.float32]] | None = None
         self._controllers: Controllers | None = None
         self._estop = EStop(self, self._stop_arm, self._release)
 
@@ -74,8 +76,7 @@ class ControlNode(LrmNode[ControlNodeConfig]):
                 f"controllers' {', '.join(section.joints)} come; let the joint_state_broadcaster publish elsewhere "
                 "(remap its joint_states, or use_local_topics) and set ros2_control.joint_states to that"
             )
-        self._republish = own != heard
-        self._state: tuple[int, NDArray[np.float32]] | None = None
+        self._state = None
         self._controllers = controllers = Controllers(self, section.controllers, section.joints)
         self._streams = Streams(self, True, config.state_timeout_s, "the arm holds: ")
         self._streams.listen_states(
@@ -85,12 +86,11 @@ class ControlNode(LrmNode[ControlNodeConfig]):
             topic=dataclasses.replace(topics.JOINT_STATES, name=section.joint_states),
             joints=section.joints,
         )
-        self._wait(config.wait_s)
-        assert self._state is not None
+        state = self._first_state(config.wait_s)
         loop = self._loop = ControlLoop(
-            contract, section, envelope, self._state, controllers.send, self._hindrance, lambda: self.config, self
+            contract, section, envelope, state, controllers.send, self._hindrance, lambda: self.config, self
         )
-        self._topics = ArmTopics(self, loop.server, self._now_ns, self._take, self._estop.refusal, self._republish)
+        self._topics = ArmTopics(self, loop.server, self._now_ns, self._take, self._estop.refusal, own != heard)
         self._topics.listen()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_timer(0.5, self._show)
@@ -100,8 +100,8 @@ class ControlNode(LrmNode[ControlNodeConfig]):
         names = ", ".join(controller.name for controller in section.controllers)
         self.get_logger().info(f"holds the arm through {names}, {1 / loop.period_s:g} times a second")
 
-    def _wait(self, seconds: float) -> None:
-        """Wait for the controllers and a joint state.
+    def _first_state(self, seconds: float) -> tuple[int, NDArray[np.float32]]:
+        """Wait for the controllers and a joint state, and return it.
 
         Raises:
             ValueError: they are not there in time; says what is missing and the cure.
@@ -115,9 +115,10 @@ class ControlNode(LrmNode[ControlNodeConfig]):
         self._streams.attend(lambda: ready() or time.monotonic() > deadline)
         if why := missing():
             raise ValueError(why)
-        if not ready():
+        if self._state is None or not self._streams.good:
             reasons = self._streams.not_ready().values()
             raise ValueError("; ".join(reasons) or "no joint state has come; start a joint_state_broadcaster")
+        return self._state
 
     def activate(self) -> None:
         """Follow commands from now on; raises ValueError if something hinders that."""
@@ -168,7 +169,7 @@ class ControlNode(LrmNode[ControlNodeConfig]):
     def _on_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
         self._state = stamp_ns, position
         self.diagnostics.count("states")
-        if self._loop is None:
+        if self._loop is None or self._topics is None:
             return
         self._loop.on_state(stamp_ns, position, self._now_ns())
         if self.active:
@@ -208,7 +209,7 @@ class ControlNode(LrmNode[ControlNodeConfig]):
 
     def on_sent(self, stamp_ns: int, target: NDArray[np.float32]) -> None:
         """Publish what the controllers were sent at a control step."""
-        if self.active:
+        if self.active and self._topics is not None:
             self._topics.publish_sent(stamp_ns, target)
             self.diagnostics.count("steps")
 

@@ -24,9 +24,7 @@ class EnvelopeServer(ArmServer):
         envelope: the limiter; its motion is what the arm is sent.
     """
 
-    def __init__(
-        self, arm: Arm, contract: RobotContract, envelope: Envelope, longest_s: float = np.inf
-    ) -> None:
+    def __init__(self, arm: Arm, contract: RobotContract, envelope: Envelope, longest_s: float = np.inf) -> None:
         """Take an arm where it is.
 
         Args:

@@ -47,7 +47,9 @@ def test_the_contracts_section_says_which_node_is_in_front_of_the_arm():
 
 def test_the_controllers_of_the_contract_are_looked_at_before_any_node_starts(tmp_path):
     path = tmp_path / "robot.yaml"
-    path.write_text((ROOT / "config" / "ros2_control.yaml").read_text().replace("grippers: [gripper]", "grippers: [jaw]"))
+    path.write_text(
+        (ROOT / "config" / "ros2_control.yaml").read_text().replace("grippers: [gripper]", "grippers: [jaw]")
+    )
     with pytest.raises(ValueError, match="jaw is no joint"):
         nodes_of("teleop", {"sim": "false", "contract": str(path)})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What controllers are sent, in time that the tests make: limits at their joints, stops, what hinders, what is stuck."""
+"""What controllers are sent, in time that the tests make: limits at their joints, stops, hindrances, stuck joints."""
 
 from __future__ import annotations
 
