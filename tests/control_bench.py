@@ -21,7 +21,7 @@ from lrm_ros.nodes.ros2_control import ControlNode
 from lrm_ros.topics import STREAM
 from lrm_ros.types import ActionChunk
 
-FILE = Path(__file__).parents[2] / "config" / "ros2_control.yaml"
+FILE = Path(__file__).parents[1] / "config" / "ros2_control.yaml"
 CONTRACT = load_yaml(FILE, RobotContract, SECTIONS)
 SETTINGS = load_control(FILE, CONTRACT)
 HIGHEST, ACCELERATION = np.array(SETTINGS.max_velocity), np.array(SETTINGS.max_acceleration)

@@ -42,7 +42,8 @@ class ControlLoop:
     """An ``lrm_ros.robot.arm.Arm`` and the server in front of it.
 
     A controller goes from where it is to each target in a time that is given with it. That time is kept so that it is
-    never asked to go faster than the envelope's motion: what a late target has lost is not caught up.
+    never asked to go faster than the envelope's motion: what a late target has lost is not caught up. After a pause of
+    ``state_timeout_s`` older commands mean nothing.
 
     While something hinders it (controllers that do not listen, joint states that are not usable) it brakes, then sends
     nothing; afterwards the arm begins where it is and older commands mean nothing. A joint that does not follow its
@@ -90,7 +91,7 @@ class ControlLoop:
         self.late = self.held_back = 0
         self._must_follow = np.array([joint not in settings.grippers for joint in contract.joints])
         self._approach = Approach()
-        self._hindered = ""
+        self._hindered, self._stood = "", False
         self._back: NDArray[np.float32] | None = None  # where an arm was found that does not follow
         self._cycle, self._step = 0, -1
         self._sent_s = self._due_s = -math.inf  # when the last target was sent, and when the arm will be there [s]
@@ -171,8 +172,13 @@ class ControlLoop:
     def _send(self, now_ns: int, now_s: float) -> None:
         self._passed_s, self._sent_s = now_s - self._sent_s, now_s
         if self._passed_s > LONGEST * self.period_s:  # the server begins a motion anew then
-            self.late += math.isfinite(self._passed_s)
+            if math.isfinite(self._passed_s):
+                self.late += 1
+                self._wake(self._passed_s)
             self._passed_s = 0.0
+        elif self._stood:
+            self._stood = False
+            self._listener.on_good("cycles", "this program runs in time again")
         speed = self._config().approach_speed
         if self._back is None:
             speed = self._approach.speed(speed, now_s)
@@ -186,6 +192,19 @@ class ControlLoop:
         if (step := self._cycle // self._cycles_a_step) != self._step:
             self._step = step
             self._listener.on_sent(now_ns, self.server.sent)
+
+    def _wake(self, passed_s: float) -> None:
+        """After a long pause the command is of a scene that is no longer there."""
+        if passed_s <= self._config().state_timeout_s:
+            return
+        self._forget()
+        self._approach.begin()
+        self._stood = True
+        self._listener.on_fault(
+            "cycles",
+            f"this program stood still for {passed_s:.1f} s, commands from before mean nothing: its process was "
+            "stopped, or its computer is too busy",
+        )
 
     def finish(self, now: Callable[[], tuple[int, float]], wait: Callable[[float], None]) -> bool:
         """Brake to a stand and send the hold there, as a node does that ends.

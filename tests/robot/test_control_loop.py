@@ -109,7 +109,7 @@ def test_no_controllers_joint_is_faster_than_its_limit_whatever_the_periods(line
     for _ in range(1500):
         if rng.random() < 0.02:
             line.follow(rng.uniform(CONTRACT.lower, CONTRACT.upper))
-        line.step(period * rng.choice([1.0, 0.3, 1.7, LONGEST - 0.1, 5.0, 60.0], p=[0.8, 0.05, 0.1, 0.03, 0.01, 0.01]))
+        line.step(period * rng.choice([1.0, 0.3, 1.7, LONGEST - 0.1, 6.0, 30.0], p=[0.8, 0.05, 0.1, 0.03, 0.01, 0.01]))
     assert not line.controller.refused and line.loop.late > 0 and not line.faults
     assert (line.controller.fastest <= HIGHEST + ROUNDING).all()
     assert (line.controller.fastest[:3] > 0.9 * HIGHEST[:3]).all(), "they were driven to it"
@@ -141,6 +141,17 @@ def test_after_a_pause_the_motion_begins_anew_where_the_controller_stands(line):
     assert (np.abs(line.sent[-1] - last) <= ACCELERATION * line.loop.period_s**2).all(), "from a stand"
     line.steps(200)
     assert line.controller.at(line.now_s) == pytest.approx(FAR, abs=1e-5), "its command goes on"
+
+
+def test_a_program_that_stood_still_forgets_its_command_and_says_so(line):
+    line.follow(FAR)
+    line.steps(30)
+    last = line.sent[-1]
+    line.step(0.5)
+    assert line.faults["cycles"].startswith("this program stood still for 0.5 s")
+    line.steps(100)
+    assert line.sent[-1] == pytest.approx(last, abs=1e-5) and not line.faults
+    assert line.follow(FAR)
 
 
 def test_a_stop_brakes_in_a_known_number_of_messages_and_holds(line):
