@@ -63,11 +63,11 @@ class _Route:
 
     def __init__(self, node: Node, controller: ControllerConfig, columns: Sequence[int]) -> None:
         kind = topics.CONTROLLER_COMMANDS if controller.type == POSITION else topics.CONTROLLER_TRAJECTORY
-        topic = kind.of(controller.name)
+        self._topic = kind.of(controller.name)
         self.controller, self.columns, self._node = controller, list(columns), node
         self.name = controller.name.rpartition("/")[2]
-        self.publisher = topic.publisher(node)
-        self.topic = self.publisher.topic_name
+        self.publisher = self._topic.publisher(node)
+        self.topic = self.publisher.topic_name  # absolute, for people
         self._listens, self._looked_s = False, -np.inf
 
     def listens(self, now_s: float) -> bool:
@@ -75,7 +75,7 @@ class _Route:
         if not self.publisher.get_subscription_count():
             self._listens, self._looked_s = False, -np.inf
         elif now_s - self._looked_s > _LOOK_S:
-            names = {found.node_name for found in self._node.get_subscriptions_info_by_topic(self.topic)}
+            names = {found.node_name for found in self._node.get_subscriptions_info_by_topic(self._topic.name)}
             self._listens, self._looked_s = not names.isdisjoint({self.name, _UNKNOWN}), now_s
         return self._listens
 
