@@ -69,16 +69,16 @@ class Bench:
         self.ask(FAR, lambda: np.abs(self.node._loop.server.envelope.velocity).max() > 1.0)
 
     def ask(self, target, done) -> None:
-        """Command until something is true; on a busy machine joint states may be late, and a command means nothing."""
-        ignored = [-1]
+        """Command until something is true, again after a fault: on a busy machine a command may be forgotten."""
+        before = [-1]
 
         def asked() -> bool:
-            if (count := self.node.diagnostics.total("ignored")) != ignored[0]:
-                ignored[0] = count
+            if (count := sum(map(self.node.diagnostics.total, ("ignored", "faults")))) != before[0]:
+                before[0] = count
                 self.command(target)
             return done()
 
-        self.spin.until(asked, what=f"{target}, not {self.at}, {self.node.diagnostics.faults}")
+        self.spin.until(asked, 90.0, what=f"{target}, not {self.at}, {self.node.diagnostics.faults}")
 
     def still(self) -> None:
         self.spin.until(lambda: self.node._loop.server.envelope.standing, what="standing")

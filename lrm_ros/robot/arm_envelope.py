@@ -31,8 +31,8 @@ class EnvelopeServer(ArmServer):
             arm: whom to send to.
             contract: joints, joint limits and control period.
             envelope: made for the same contract; nobody else may use it.
-            longest_s: without another target for so long the arm has come to a stand by itself at the last one [s]; a
-                motion then begins anew there.
+            longest_s: without another target for longer the arm has come to a stand by itself at the last one [s]; a
+                motion then begins anew there, as if so much time had passed.
         """
         self.envelope, self._longest_s = envelope, longest_s
         super().__init__(arm, contract)
@@ -69,7 +69,7 @@ class EnvelopeServer(ArmServer):
         dt = max(0.0 if self._moved_s is None else now_s - self._moved_s, _SHORTEST_S)
         if dt > self._longest_s:
             envelope.start(self.sent)
-            dt = _SHORTEST_S
+            dt = self._longest_s
         wish = self._wish(now_ns)
         if wish is None or np.abs(envelope.velocity).max() > speed:
             target = envelope.hold(dt)

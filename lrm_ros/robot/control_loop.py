@@ -20,8 +20,8 @@ from lrm_ros.robot.arm_envelope import EnvelopeServer
 from lrm_ros.robot.envelope import Envelope
 from lrm_ros.types import ActionChunk
 
-# After so many periods without a target an arm has come to a stand by itself: a controller goes to its last point.
-LONGEST = 5.0
+# After so many control periods without a target an arm has come to a stand: a controller goes to its last point.
+LONGEST = 2.0
 STOPPED = "the arm is stopped; release it first: lrm estop --release"
 
 
@@ -86,7 +86,8 @@ class ControlLoop:
         self._put, self._hindrance, self._config, self._listener = put, hindrance, config, listener
         self._cycles_a_step = max(1, math.ceil(config().rate_hz * contract.dt_s - 1e-6))
         self.period_s = contract.dt_s / self._cycles_a_step
-        self.server = EnvelopeServer(self, contract, envelope, LONGEST * self.period_s)
+        self._longest_s = LONGEST * contract.dt_s
+        self.server = EnvelopeServer(self, contract, envelope, self._longest_s)
         self.active, self.stopped, self.fault = False, False, ""
         self.late = self.held_back = 0
         self._must_follow = np.array([joint not in settings.grippers for joint in contract.joints])
@@ -171,11 +172,11 @@ class ControlLoop:
 
     def _send(self, now_ns: int, now_s: float) -> None:
         self._passed_s, self._sent_s = now_s - self._sent_s, now_s
-        if self._passed_s > LONGEST * self.period_s:  # the server begins a motion anew then
+        if self._passed_s > self._longest_s:  # the server begins a motion anew then
             if math.isfinite(self._passed_s):
                 self.late += 1
                 self._wake(self._passed_s)
-            self._passed_s = 0.0
+            self._passed_s = self._longest_s
         elif self._stood:
             self._stood = False
             self._listener.on_good("cycles", "this program runs in time again")
