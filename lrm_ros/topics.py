@@ -42,7 +42,7 @@ STREAM = _qos(1000)  # joint states, commands, rewards
 LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
 EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
 STATUS = _qos(10)  # once a second, from every node
-TARGET = _qos(1)  # of a controller: only the newest counts
+TARGET = _qos(10)  # of a controller
 # For consumers that only want the newest frame in real time.
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 

@@ -233,7 +233,7 @@ class ControlLoop:
 
     def follow(self, command: ActionChunk, now_ns: int, now_s: float) -> bool:
         """Make an accepted command the one that is followed. Returns whether commands are followed now."""
-        if not self.active or self.stopped or self.fault or self._hindered:
+        if not self.active or self.stopped or self.fault or self._hindered or self._hindrance():
             return False
         self.server.follow(command)
         self._approach.follow(self.server, now_ns, now_s)

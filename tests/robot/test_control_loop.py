@@ -186,6 +186,7 @@ def test_what_hinders_makes_it_brake_then_silent_and_the_arm_begins_where_it_is(
     line.follow(FAR)
     line.steps(30)
     line.hindrance = what
+    assert not line.follow(FAR), "at once"
     line.step()
     assert not line.follow(FAR)
     line.until_still()
