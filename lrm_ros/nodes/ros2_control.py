@@ -26,7 +26,7 @@ from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
-DELIVER_S = 0.2  # a node that ends waits so long until the controllers have the hold [s]
+DELIVER_S = 1.0  # a node that ends waits so long until the controllers have the hold [s]
 
 
 class ControlNode(LrmNode[ControlNodeConfig]):
