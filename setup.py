@@ -23,6 +23,7 @@ NODES = {
     "evaluator": "lrm_ros.nodes.evaluator",
     "improver": "lrm_ros.nodes.improver",
     "refiner": "lrm_ros.training.ppo.node",
+    "ros2_control": "lrm_ros.nodes.ros2_control",
     "teleop": "lrm_ros.nodes.teleop",
     "twin": "lrm_ros.sim.twin.node",
     "worlds": "lrm_ros.sim.vector.node",

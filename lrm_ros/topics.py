@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
-from std_msgs.msg import Bool, Float32, Int64MultiArray, String
+from std_msgs.msg import Bool, Float32, Float64MultiArray, Int64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 
@@ -42,6 +42,7 @@ STREAM = _qos(1000)  # joint states, commands, rewards
 LATCHED = _qos(1, DurabilityPolicy.TRANSIENT_LOCAL)  # task, e-stop: late joiners get the last one
 EVENTS = _qos(100, DurabilityPolicy.TRANSIENT_LOCAL)  # episode: late joiners get the recent ones
 STATUS = _qos(10)  # once a second, from every node
+TARGET = _qos(10)  # of a controller
 # For consumers that only want the newest frame in real time.
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -153,6 +154,18 @@ JOINT_COMMAND_SENT = Topic(
     JointTrajectory,
     STREAM,
     "what the arm got after limits: one point a control step, stamped when it was sent",
+)
+CONTROLLER_TRAJECTORY = Topic(
+    "<controller>/joint_trajectory",
+    JointTrajectory,
+    TARGET,
+    "node `ros2_control` to a joint_trajectory_controller: one point, stamp 0, time to reach it",
+)
+CONTROLLER_COMMANDS = Topic(
+    "<controller>/commands",
+    Float64MultiArray,
+    TARGET,
+    "node `ros2_control` to a forward position controller: positions in its order",
 )
 ESTOP = Topic(
     "estop", Bool, LATCHED, "true from anyone stops the arm; false never releases it, its node's `~/release` does"

@@ -64,6 +64,7 @@ AT_RUN_TIME = {
         *("mode", "readout", "interval", "scale", "weights"),
         *("initial_image", "judge_frames", "judge_threshold"),
     },
+    "ros2_control": {"approach_speed"},
     "teleop": {"joint_step", "cartesian_step", "gripper_step", "seed", "timeout_s"},
     "twin": {"seed", "realtime", "frame_every", "max_steps", "disturbance_std"},
     "worlds": set(),

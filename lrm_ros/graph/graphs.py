@@ -25,7 +25,15 @@ from lrm_ros.config import (
     TwinConfig,
     WorldsConfig,
 )
-from lrm_ros.config_arm import SECTION, ArmNodeConfig, load_arm
+from lrm_ros.config_arm import (
+    CONTROL_SECTION,
+    SECTIONS,
+    ArmNodeConfig,
+    ControlNodeConfig,
+    driven_by,
+    load_arm,
+    load_control,
+)
 from lrm_ros.config_files import load_yaml
 from lrm_ros.parameters import (
     BUILT_IN,
@@ -88,6 +96,7 @@ KINDS: dict[str, Kind] = {
     "recorder": Kind("lrm_ros.nodes.recorder", RecorderConfig, EPISODE_PARAMETERS),
     "refiner": Kind("lrm_ros.training.ppo.node", RefinerConfig),
     "reward": Kind("lrm_ros.nodes.reward", RewardConfig),
+    "ros2_control": Kind("lrm_ros.nodes.ros2_control", ControlNodeConfig),
     "teleop": Kind("lrm_ros.nodes.teleop", TeleopConfig),
     "twin": Kind("lrm_ros.sim.twin.node", TwinConfig),
     "worlds": Kind("lrm_ros.sim.vector.node", WorldsConfig),
@@ -169,8 +178,8 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
     Args:
         graph: a key of ``GRAPHS``.
         arguments: ``parameter`` sets it on every node that has it, ``node.parameter`` on the node of that name;
-            ``contract`` and ``use_sim_time`` go to all; ``sim`` selects the twin (true, the default) or the robot, an
-            arm node and a node ``NAME_camera`` for each camera of the contract; ``ns`` or
+            ``contract`` and ``use_sim_time`` go to all; ``sim`` selects the twin (true, the default) or the robot, a
+            node ``arm`` and a node ``NAME_camera`` for each camera of the contract; ``ns`` or
             ``namespace`` is where all nodes run.
 
     Raises:
@@ -208,11 +217,12 @@ def nodes_of(graph: str, arguments: Mapping[str, Any] | None = None) -> list[Nod
 
 
 def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
-    """Return a graph with an arm node and a camera node for each of the contract's cameras in place of the twin.
+    """Return a graph with an arm's node and a camera node for each of the contract's cameras in place of the twin.
 
     Args:
         graph: a key of ``GRAPHS``.
-        contract: file of the robot contract, with a section ``arm``.
+        contract: file of the robot contract. Its section ``arm`` (LeRobot's driver) or ``ros2_control`` says which
+            node is in front of the arm.
 
     Raises:
         ValueError: the graph cannot run on a robot yet, or the file does not describe one.
@@ -228,9 +238,16 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
             "asked for yet; record with 'lrm up teleop sim:=false', and use lrm judge, dataset and finetune"
         )
     if not contract:
-        raise ValueError("sim:=false needs contract:=FILE, the robot's with its section 'arm', e.g. config/so101.yaml")
-    robot = load_yaml(contract, RobotContract, (SECTION,))
-    load_arm(contract, robot)
+        raise ValueError(
+            "sim:=false needs contract:=FILE, the robot's with its section 'arm', e.g. config/so101.yaml, or "
+            "'ros2_control', e.g. config/ros2_control.yaml"
+        )
+    robot = load_yaml(contract, RobotContract, SECTIONS)
+    controlled = driven_by(contract) == CONTROL_SECTION
+    if controlled:
+        load_control(contract, robot)
+    else:
+        load_arm(contract, robot)
     cameras = [
         # A USB camera takes two of the system's numbers.
         NodeSpec(
@@ -241,7 +258,8 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
         for index, camera in enumerate(robot.cameras)
     ]
     others = [node for node in specs if node.kind != "twin"]
-    return (NodeSpec("arm", "arm"), *cameras, *others)
+    # Whatever drives it, the node in front of the arm has one name.
+    return (NodeSpec("arm", "ros2_control" if controlled else "arm"), *cameras, *others)
 
 
 def _is_true(key: str, value: Any) -> bool:

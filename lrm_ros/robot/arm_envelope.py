@@ -24,15 +24,17 @@ class EnvelopeServer(ArmServer):
         envelope: the limiter; its motion is what the arm is sent.
     """
 
-    def __init__(self, arm: Arm, contract: RobotContract, envelope: Envelope) -> None:
+    def __init__(self, arm: Arm, contract: RobotContract, envelope: Envelope, longest_s: float = np.inf) -> None:
         """Take an arm where it is.
 
         Args:
             arm: whom to send to.
             contract: joints, joint limits and control period.
             envelope: made for the same contract; nobody else may use it.
+            longest_s: without another target for longer the arm has come to a stand by itself at the last one [s]; a
+                motion then begins anew there, as if so much time had passed.
         """
-        self.envelope = envelope
+        self.envelope, self._longest_s = envelope, longest_s
         super().__init__(arm, contract)
 
     def start(self) -> None:
@@ -65,6 +67,9 @@ class EnvelopeServer(ArmServer):
         """
         envelope = self.envelope
         dt = max(0.0 if self._moved_s is None else now_s - self._moved_s, _SHORTEST_S)
+        if dt > self._longest_s:
+            envelope.start(self.sent)
+            dt = self._longest_s
         wish = self._wish(now_ns)
         if wish is None or np.abs(envelope.velocity).max() > speed:
             target = envelope.hold(dt)

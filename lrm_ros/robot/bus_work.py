@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig, ArmNodeConfig
 from lrm_ros.errors import one_line
+from lrm_ros.robot.approach import Approach
 from lrm_ros.robot.arm_envelope import EnvelopeServer
 from lrm_ros.robot.bus_listener import Listener
 from lrm_ros.robot.envelope import Envelope
@@ -70,8 +71,7 @@ class BusWork:
         self._cycles_a_step = max(1, math.ceil(config().rate_hz * contract.dt_s - 1e-6))
         # The newest command and when it came [s]; what comes while one is taken is kept.
         self._given: deque[tuple[ActionChunk, float]] = deque(maxlen=1)
-        self._approach = True  # the next command is the first one
-        self._approach_s: float | None = None  # since when it is approached
+        self._approach = Approach()
         self._rest: NDArray[np.float32] | None = None
         self._rest_sent_s: float | None = None
         self._rested = threading.Event()
@@ -120,11 +120,7 @@ class BusWork:
             return
         if self.active and not self.fault and not self.stopped:
             self.server.follow(command)
-            if self._approach and self._approach_s is None:
-                if self.server.near(time.time_ns()):
-                    self._approach = False
-                else:
-                    self._approach_s = time.monotonic()
+            self._approach.follow(self.server, time.time_ns(), time.monotonic())
             if self._send():
                 self._listener.on_command(time.perf_counter() - came_s)
 
@@ -175,15 +171,13 @@ class BusWork:
         if self.stopped:
             self._forget()
         config, now_s, now_ns = self._config(), time.monotonic(), time.time_ns()
-        speed = math.inf
-        if self._rest is not None:
-            speed = config.rest_speed
-        elif self._approach_s is not None:
-            speed = config.approach_speed * (1 + now_s - self._approach_s)
+        speed = config.rest_speed
+        if self._rest is None:
+            speed = self._approach.speed(config.approach_speed, now_s)
         reached = self.server.track(now_ns, now_s, speed)
         self.held_back += bool(self.server.envelope.blocked[0])
-        if self._approach_s is not None and reached:
-            self._approach, self._approach_s = False, None
+        if reached:
+            self._approach.reached()
         if self._rest is not None and reached and self.server.envelope.standing:
             self._rest_sent_s = self._rest_sent_s or now_s
             if np.abs(self._position - self._rest).max() < NEAR_RAD or now_s - self._rest_sent_s > SETTLE_S:
@@ -228,7 +222,7 @@ class BusWork:
         if self._arm.connected:
             (self.server.start if anew else self.server.start_anew)()
             self._position = self.server.sent
-        self._approach, self._approach_s = True, None
+        self._approach.begin()
 
     def _refuse_stopped(self) -> None:
         if self.stopped:
@@ -253,7 +247,8 @@ class BusWork:
         well = self.torque and not self.fault and not self._silent and self._arm.connected
         if config.rest and well:
             self._given.clear()
-            self._approach_s = self._rest_sent_s = None
+            self._approach.interrupt()
+            self._rest_sent_s = None
             self._rest = np.array(config.rest, np.float32)
             self.server.follow(ActionChunk(time.time_ns(), self._rest[None], self._contract.dt_s))
             return "the arm goes to its resting pose, then its torque goes off; call ~/reset to take it up again"

@@ -36,6 +36,7 @@ class ArmTopics:
         now_ns: Callable[[], int],
         take: Callable[[ActionChunk], None],
         refusal: Callable[[], str] = lambda: "",
+        states: bool = True,
     ) -> None:
         """Create the publishers.
 
@@ -45,10 +46,11 @@ class ArmTopics:
             now_ns: time of the arm's clock [ns].
             take: called with each command that is to be executed.
             refusal: says why no command is executed now (e-stop); empty: commands are.
+            states: whether the node publishes joint states; false: its driver does.
         """
         self._node, self._server, self._now_ns, self._take = node, server, now_ns, take
         self._refusal = refusal
-        self._states = topics.JOINT_STATES.publisher(node)
+        self._states = topics.JOINT_STATES.publisher(node) if states else None
         self._sent = topics.JOINT_COMMAND_SENT.publisher(node)
         self._number = 0  # of the newest command among those of its publisher
         self._back_s: deque[float] = deque(maxlen=BACK)  # when the numbers went back
@@ -97,7 +99,9 @@ class ArmTopics:
             )
 
     def publish_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
-        """Publish joint positions (D,) [rad]."""
+        """Publish joint positions (D,) [rad], unless the driver does."""
+        if self._states is None:
+            return
         self._states.publish(messages.from_state(stamp_ns, self._node.contract.joints, position))
 
     def publish_sent(self, stamp_ns: int, target: NDArray[np.float32]) -> None:

@@ -19,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from lrm_ros.config import RobotContract
-from lrm_ros.config_arm import SECTION as ARM_SECTION
+from lrm_ros.config_arm import SECTIONS as ARM_SECTIONS
 from lrm_ros.config_files import load_yaml
 from lrm_ros.contract import require_limits
 from lrm_ros.parameters import (
@@ -259,7 +259,7 @@ class LrmNode(LifecycleNode, Generic[C]):
     def _configure(self) -> None:
         self._permanent = set(self._entities())
         path = str(self.get_parameter("contract").value)
-        self.contract = load_yaml(path, RobotContract, (ARM_SECTION,)) if path else RobotContract()
+        self.contract = load_yaml(path, RobotContract, ARM_SECTIONS) if path else RobotContract()
         require_limits(self.contract, f"robot contract '{path}'")
         self.configure()
 

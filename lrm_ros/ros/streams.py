@@ -7,8 +7,9 @@ topic's name until it is good again.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,8 @@ class Streams:
         hz: float = 0.0,
         depth: int | None = None,
         whole: Callable[[JointState], Any] = lambda _: None,
+        topic: topics.Topic = topics.JOINT_STATES,
+        joints: Sequence[str] = (),
     ) -> None:
         """Subscribe to ``joint_states``, whole or in parts, with more joints than the contract's or not.
 
@@ -113,8 +116,11 @@ class Streams:
             hz: as for :meth:`listen`.
             depth: as for :meth:`listen`.
             whole: called before with each message as it came.
+            topic: of a driver that publishes them elsewhere.
+            joints: that driver's names of the contract's joints, in its order; empty: the same.
         """
-        states = JointStates(self._node.contract)
+        contract = self._node.contract
+        states = JointStates(dataclasses.replace(contract, joints=tuple(joints) or contract.joints))
 
         def take(message: JointState) -> bool:
             stamp_ns = messages.to_ns(message.header.stamp)
@@ -125,8 +131,7 @@ class Streams:
             callback(stamp_ns, state)
             return True
 
-        topic = topics.JOINT_STATES
-        stream = Stream(topic.name, hz, self._node.contract.dt_s, self._tell, self._timeout_s)
+        stream = Stream(topic.name, hz, contract.dt_s, self._tell, self._timeout_s)
         stream.lacking, stream.slowest, stream.whole = states.lacking, lambda: states.slowest, lambda: states.anew
         self._add(topic, take, stream, depth)
 

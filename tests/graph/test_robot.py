@@ -35,6 +35,25 @@ def test_on_the_robot_an_arm_and_its_cameras_take_the_place_of_the_twin():
     assert {node.parameters["contract"] for node in nodes.values()} == {contract}
 
 
+def test_the_contracts_section_says_which_node_is_in_front_of_the_arm():
+    contract = str(ROOT / "config" / "ros2_control.yaml")
+    given = {"sim": "false", "contract": contract, "arm.wait_s": "60.0"}
+    arm, *others = nodes_of("teleop", given)
+    assert (arm.name, arm.kind) == ("arm", "ros2_control")
+    assert arm.parameters == {"contract": contract, "wait_s": 60.0}
+    assert "lrm_ros.nodes.ros2_control" in arm.command()
+    assert [node.name for node in others] == ["front_camera", "wrist_camera", "recorder", "teleop"]
+
+
+def test_the_controllers_of_the_contract_are_looked_at_before_any_node_starts(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text(
+        (ROOT / "config" / "ros2_control.yaml").read_text().replace("grippers: [gripper]", "grippers: [jaw]")
+    )
+    with pytest.raises(ValueError, match="jaw is no joint"):
+        nodes_of("teleop", {"sim": "false", "contract": str(path)})
+
+
 @pytest.mark.parametrize(
     ("graph", "contract", "says"),
     [

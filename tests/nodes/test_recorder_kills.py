@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
+from shared_memory import remove, segments  # type: ignore[import-not-found]
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages, topics
@@ -28,12 +28,6 @@ from lrm_ros.types import ActionChunk, Frame
 KILLS = int(os.environ.get("LRM_KILLS", "3"))
 JOINTS = RobotContract().joints
 DT = 100_000_000
-_SEGMENT = re.compile(r"/dev/shm/(fast(?:dds|rtps)_[0-9a-f]{16})")
-
-
-def _segments(pid: int) -> set[str]:
-    """The shared memory of DDS that a process has."""
-    return set(_SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
 
 
 class Recorder:
@@ -41,7 +35,7 @@ class Recorder:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.name, self.kill_s = f"recorder_{number}", float("inf")
-        self._others = _segments(os.getpid())  # later this process, too, has the recorder's
+        self._others = segments(os.getpid())  # later this process, too, has the recorder's
         values = {"folder": folder, "realtime": "false", "image_format": "png", "min_free_mb": 1, "task_text": "lift"}
         words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
         command = [sys.executable, "-m", "lrm_ros.nodes.recorder", "--ros-args", "-r", f"__node:={self.name}", *words]
@@ -55,12 +49,10 @@ class Recorder:
 
     def kill(self) -> None:
         """Kill it and remove the shared memory that it leaves."""
-        left = _segments(self._process.pid) - self._others
+        left = segments(self._process.pid) - self._others
         self._process.kill()
         self._process.wait()
-        for name in left:
-            for end in ("", "_el"):
-                (Path("/dev/shm") / (name + end)).unlink(missing_ok=True)
+        remove(left)
 
 
 class World:
