@@ -31,6 +31,7 @@ from lrm_ros.contract import (
     load_contract,
     save_contract,
 )
+from lrm_ros.errors import one_line
 from lrm_ros.record.checksums import check_files, write_checksums
 from lrm_ros.record.rows import features_of, rows_of
 from lrm_ros.types import Episode, Frame, Observation, Step
@@ -219,9 +220,9 @@ def load_into_ram(root: str | Path) -> list[Episode]:
     except FileNotFoundError:
         raise
     except Exception as error:  # Arrow, OpenCV and PyAV meet damage with any
-        if str(root) in str(error):
-            raise ValueError(str(error)) from error
-        what = f"{type(error).__name__}: {error}"
+        what = one_line(error)
+        if str(root) in what:
+            raise ValueError(what) from error
         raise ValueError(f"data set '{root}' is damaged ({what}); write it again from its journals") from error
 
 
@@ -260,9 +261,15 @@ def _load(root: Path) -> list[Episode]:
             f"'{root}': {EPISODES_FILE} names {len(about)} episodes, the rows {len(np.unique(episode_index))}"
         )
     state, action, wish = (np.asarray(rows[name], np.float32) for name in ("observation.state", "action", "wish"))
+    for name, values in (("observation.state", state), ("action", action), ("wish", wish)):
+        if values.shape != (len(episode_index), len(contract.joints)) or not np.isfinite(values).all():
+            raise ValueError(f"{name} holds other than a finite number for each of {len(contract.joints)} joints")
     dt_ns = round(1e9 * contract.dt_s)
     episodes = []
     for index, origin in enumerate(about):
+        kinds = [type(origin[key]) for key in ("id", "source", "outcome")]
+        if kinds not in ([str, str, bool], [str, str, type(None)]):
+            raise ValueError(f"{EPISODES_FILE} does not say id, source and outcome of an episode, but {origin}")
         steps = []
         picked = np.flatnonzero(episode_index == index)
         task = task_of[rows["task_index"][picked[0]]]
