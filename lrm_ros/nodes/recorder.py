@@ -303,18 +303,15 @@ class RecorderNode(LrmNode[RecorderConfig]):
     def _await_last_reward(self, writer: JournalWriter) -> str:
         """Wait for the reward of the last frames, where a reward node judges; return what has not come, if anything.
 
-        What has not come is recorded as Unscored: an old answer must not stand for the last frame. Meanwhile the
-        streams are attended; services and timers of this node wait.
+        That is recorded as Unscored: an old answer must not stand for it. Services and timers wait, streams do not.
         """
         last, streams, rewards = self._steps.last_frames(), self.streams, self._last_reward
         if not (streams.has_publisher(topics.REWARD) and rewards.missing(last)):
             return ""
         self._ending = True
         self._report(writer, ENDING, writer.part, **last_frame_values(last))
-        reason = rewards.not_asked(last)
-        if publishes_and_hears(self, topics.REWARD, topics.EPISODE):
-            reason = rewards.wait(last, self.config.reward_s, streams.attend, in_order=not self.config.realtime)
-        if reason:
+        timeout_s = self.config.reward_s if publishes_and_hears(self, topics.REWARD, topics.EPISODE) else None
+        if reason := rewards.wait(last, timeout_s, streams.attend, in_order=not self.config.realtime):
             self.get_logger().warning(f"episode '{writer.episode_id}': {reason}")
         for camera, answers in rewards.unscored(last, reason).items():
             self._put("rewards", last[camera], "rewards", answers, camera)

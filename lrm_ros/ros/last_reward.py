@@ -65,7 +65,7 @@ class LastReward:
     def wait(
         self,
         last: Mapping[str, int],
-        timeout_s: float,
+        timeout_s: float | None,
         attend: Callable[[Callable[[], bool]], None],
         in_order: bool = False,
     ) -> str:
@@ -73,7 +73,7 @@ class LastReward:
 
         Args:
             last: stamp of each camera's last frame [ns].
-            timeout_s: give up when no answer has come for so long [s].
+            timeout_s: give up when no answer has come for so long [s]; ``None``: nobody hears the end, none will come.
             attend: takes messages until it is told that it is done; see ``Streams.attend``.
             in_order: answers come in the order of the frames, as in lock-step: after one about a later frame none
                 comes.
@@ -81,6 +81,11 @@ class LastReward:
         Returns:
             What has not come, empty if everything has.
         """
+        if timeout_s is None:
+            return (
+                f"no reward came for the last frame of camera {', '.join(self.missing(last))}, and no node that publishes "
+                "rewards hears the end of an episode; is the reward node active?"
+            )
         self._came_s = time.monotonic()
         attend(lambda: not self._may_come(last, in_order) or time.monotonic() - self._came_s > timeout_s)
         missing = self.missing(last)
@@ -92,14 +97,6 @@ class LastReward:
                 "and does it judge one of these cameras?"
             )
         return f"no reward came for the last frame of camera {', '.join(missing)}"
-
-    def not_asked(self, last: Mapping[str, int]) -> str:
-        """Return what has not come where nobody can be asked for it, empty if everything has."""
-        missing = ", ".join(self.missing(last))
-        return missing and (
-            f"no reward came for the last frame of camera {missing}, and no node that publishes rewards listens for the "
-            "end of an episode; is the reward node active?"
-        )
 
     def _may_come(self, last: Mapping[str, int], in_order: bool) -> bool:
         """Return whether an answer is missing that may come."""
