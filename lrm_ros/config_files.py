@@ -73,7 +73,7 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
             raise ValueError(f"{where or cls.__name__}.{key}: must be {allowed}, got {value!r}")
     try:
         return cls(**arguments)
-    except (ValueError, TypeError) as error:  # TypeError: a key is missing
+    except ValueError as error:
         raise ValueError(f"{where}: {error}" if where else str(error)) from error
 
 

@@ -179,7 +179,9 @@ def other_journal(draw: Callable[..., Any], content: bytes) -> bytes:
             payload = draw(other_bytes(record[9:]))
             records[one] = record[:1] + struct.pack("<Q", len(payload)) + payload
         elif kind == "text":  # of a schema, a topic, a name: of the same length, so that the rest is as it was
-            words = [word for word in (b"float64", b"float32", b"joint_states", b"ros2", b"cdr", b"front") if word in record]
+            words = [
+                word for word in (b"float64", b"float32", b"joint_states", b"ros2", b"cdr", b"front") if word in record
+            ]
             if words:
                 word = draw(st.sampled_from(words))
                 records[one] = record.replace(word, bytes(reversed(word)), draw(st.integers(1, 3)))

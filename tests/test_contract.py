@@ -160,3 +160,24 @@ def test_an_image_of_another_size_names_camera_and_sizes():
     contract = dataclasses.replace(CONTRACT, cameras=(CameraSpec("front", 64, 64),))
     with pytest.raises(ValueError, match=r"camera 'front'.*96.*64"):
         check_episode(square_episode(0), contract)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": [None]}, r"contract\.json\.cameras\[0\]: expected a mapping, got None"),
+        ({"control_hz": 10**400}, r"contract\.json\.control_hz: expected a number, got one of 401 digits"),
+    ],
+)
+def test_a_contract_with_a_value_that_is_none_names_file_and_key(tmp_path, change, message):
+    save_contract(CONTRACT, tmp_path)
+    path = tmp_path / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        load_contract(tmp_path)
+
+
+def test_a_contract_that_is_nested_too_deep_names_the_file(tmp_path):
+    (tmp_path / "contract.json").write_text("[" * 20_000)
+    with pytest.raises(ValueError, match=r"contract\.json.*restore"):
+        load_contract(tmp_path)

@@ -83,7 +83,7 @@ class LastReward:
         """
         if timeout_s is None:
             return (
-                f"no reward came for the last frame of camera {', '.join(self.missing(last))}, and no node that publishes "
+                f"no reward came for the last frame of camera {', '.join(self.missing(last))}: no node that publishes "
                 "rewards hears the end of an episode; is the reward node active?"
             )
         self._came_s = time.monotonic()

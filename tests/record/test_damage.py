@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 from journals import check_journal, fields_of, three_steps  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
+from lrm_ros.record import dataset
 from lrm_ros.record.checksums import CHECKSUMS_FILE
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import Omissions, load_into_ram, write_dataset
@@ -69,3 +71,42 @@ def test_a_damaged_data_set_is_an_error_or_the_same_episodes(tmp_path):
                 wrong.append((seed, name, "other episodes"))
         shutil.rmtree(root)
     assert not wrong, f"{len(wrong)} of {EXAMPLES}: {wrong[:5]}"
+
+
+@pytest.mark.parametrize(
+    "origin", [{"id": "a", "source": "expert", "outcome": -1}, {"id": 7, "source": "expert", "outcome": None}]
+)
+def test_a_data_set_without_checksums_whose_episodes_say_nonsense_is_refused(tmp_path, origin):
+    root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
+    (root / CHECKSUMS_FILE).unlink()
+    (root / "episodes.json").write_text(json.dumps([origin]))
+    with pytest.raises(ValueError, match=rf"'{root}' is damaged.*episodes.json does not say id, source and outcome"):
+        load_into_ram(root)
+
+
+def test_a_data_set_without_checksums_whose_numbers_are_none_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
+    (root / CHECKSUMS_FILE).unlink()
+    (path,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(path)
+    actions = table["action"].to_pylist()
+    actions[3][2] = float("nan")
+    index = table.column_names.index("action")
+    pq.write_table(table.set_column(index, "action", pa.array(actions, table["action"].type)), path)
+    with pytest.raises(ValueError, match=rf"'{root}' is damaged.*action holds other than a finite number"):
+        load_into_ram(root)
+
+
+def test_what_a_library_says_in_several_lines_of_a_data_set_is_one_line(tmp_path, monkeypatch):
+    root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
+
+    def fail(_):
+        raise OSError("Couldn't deserialize thrift\nDeserializing page header failed.\n")
+
+    monkeypatch.setattr(dataset, "_load", fail)
+    with pytest.raises(ValueError, match=rf"'{root}' is damaged") as refused:
+        load_into_ram(root)
+    assert "\n" not in str(refused.value)

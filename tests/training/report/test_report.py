@@ -8,16 +8,11 @@ import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from damage import EXAMPLES, damaged  # type: ignore[import-not-found]
 from run_folders import TASK, write_evaluation, write_lines, write_run  # type: ignore[import-not-found]
 
-from lrm_ros.config import CameraSpec, ImproverConfig, RobotContract
-from lrm_ros.config_files import to_dict
-from lrm_ros.record.journal import JournalWriter
 from lrm_ros.training.report.command import main, report_of, write_report
 from lrm_ros.training.report.run_folder import read_run
 from lrm_ros.training.report.stats import paired, wilson
