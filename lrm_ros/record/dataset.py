@@ -261,8 +261,8 @@ def _load(root: Path) -> list[Episode]:
             f"'{root}': {EPISODES_FILE} names {len(about)} episodes, the rows {len(np.unique(episode_index))}"
         )
     state, action, wish = (np.asarray(rows[name], np.float32) for name in ("observation.state", "action", "wish"))
-    for name, values in (("observation.state", state), ("action", action), ("wish", wish)):
-        if values.shape != (len(episode_index), len(contract.joints)) or not np.isfinite(values).all():
+    for name, numbers in (("observation.state", state), ("action", action), ("wish", wish)):
+        if numbers.shape != (len(episode_index), len(contract.joints)) or not np.isfinite(numbers).all():
             raise ValueError(f"{name} holds other than a finite number for each of {len(contract.joints)} joints")
     dt_ns = round(1e9 * contract.dt_s)
     episodes = []

@@ -271,8 +271,7 @@ def kill_nodes(times: int, seed: int, only: list[str], folder: Path) -> dict[str
                 found = check.wrong()
                 session.start()
                 if victim != "improver":
-                    improver = session.processes["improver"]
-                    session.spin(rng.uniform(0.0, 3.0), lambda process=improver: process.poll() is not None)
+                    session.spin(rng.uniform(0.0, 3.0), lambda: session.processes["improver"].poll() is not None)
                     session.ask_to_stop("improver")
                     session.spin(0.1)
                     found += check.judged()
