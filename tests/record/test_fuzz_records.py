@@ -64,7 +64,8 @@ def test_fuzz_of_data_sets(data_sets, kind):
                 (root / name).unlink()
             else:
                 (root / name).write_bytes(data.draw(other_file(good / name)))
-            if earlier:  # as a data set of an earlier version
+            # As a data set of an earlier version; FFmpeg may crash on a damaged video, which checksums keep from it.
+            if earlier and not name.endswith(".mp4"):
                 (root / CHECKSUMS_FILE).unlink(missing_ok=True)
             try:
                 found = load_into_ram(root)
