@@ -42,7 +42,7 @@ from lrm_ros.types import Episode
 NODES = ("twin", "reward", "policy", "recorder", "improver")
 STEPS = 24  # control steps of a rollout
 _ITERATION = 1
-_READY_S = 180.0  # a session that has not begun an episode by then does not go on
+_READY_S = 300.0  # a session that has not begun an episode by then does not go on; an answer may take 60
 _CHILD = "LRM_BENCH_KILLS"  # environment variable: this process is the improver
 
 
