@@ -65,6 +65,10 @@ COMMANDS = {
         "move the twin's arm by a policy through driver and servo bus",
     ),
     "bench faults": ("lrm_ros.training.bench.faults", "measure how soon an arm in motion holds after each fault"),
+    "bench kills": (
+        "lrm_ros.training.bench.kills",
+        "kill nodes of a recording session at random moments, count what is lost",
+    ),
     "bench realtime": (
         "lrm_ros.training.bench.realtime",
         "move the twin in real time by a policy that takes its time",

@@ -58,6 +58,8 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
         ValueError: an unknown key, a value of the wrong type or out of its range, or one that the dataclass refuses;
             names key, value and cure.
     """
+    if not isinstance(values, typing.Mapping):
+        raise ValueError(f"{where or cls.__name__}: expected a mapping, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     arguments = {}
@@ -91,7 +93,10 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{where}: expected a number, got one of {len(str(value))} digits") from error
     if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
         return float(value)  # YAML 1.1 takes 1e-5, without a point, for text
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -48,7 +48,7 @@ def load_contract(folder: str | Path) -> RobotContract:
         )
     try:
         data = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not readable as JSON ({error}); restore it or record again") from error
     if not isinstance(data, dict):
         raise ValueError(f"'{path}' is no JSON object; restore it or record again")

@@ -81,7 +81,7 @@ def read_json(path: Path, cure: str = "restore it, or delete it") -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(f"'{path}' is no valid JSON ({error}); {cure}", "", 0) from error
 
 
@@ -153,7 +153,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     """Return the JSON object of a line, None if it is none."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -57,11 +57,13 @@ def load_policy_config(folder: str | Path) -> Any:
     path = Path(folder) / "config.json"
     try:
         values = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not JSON ({error}); copy or train the policy again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"'{path}' is no JSON object; copy or train the policy again")
     known, kind = PreTrainedConfig.get_known_choices(), values.pop("type", None)
     cure = f"install the LeRobot that wrote it (this is {metadata.version('lerobot')}), or train the policy again"
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ValueError(f"'{path}' holds a policy of type {kind!r}, which this LeRobot does not have; {cure}")
     for name in values.keys() - known[kind].__dataclass_fields__.keys():
         harmless, value = ADDED_FIELDS.get(name, ()), values.pop(name)

@@ -170,3 +170,24 @@ def test_limits_are_all_there_or_none_and_tell_rad_from_unknown_units():
     (of_policy,) = contract_differences(bare, RobotContract())
     assert "lrm finetune --contract FILE" in of_policy
     assert contract_differences(RobotContract(), bare) == ["limits and rad instead of unknown units"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cameras": [None]}, r"contract\.json\.cameras\[0\]: expected a mapping, got None"),
+        ({"control_hz": 10**400}, r"contract\.json\.control_hz: expected a number, got one of 401 digits"),
+    ],
+)
+def test_a_contract_with_a_value_that_is_none_names_file_and_key(tmp_path, change, message):
+    save_contract(CONTRACT, tmp_path)
+    path = tmp_path / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        load_contract(tmp_path)
+
+
+def test_a_contract_that_is_nested_too_deep_names_the_file(tmp_path):
+    (tmp_path / "contract.json").write_text("[" * 20_000)
+    with pytest.raises(ValueError, match=r"contract\.json.*restore"):
+        load_contract(tmp_path)

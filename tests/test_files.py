@@ -173,3 +173,13 @@ def test_settings_that_may_differ_are_not_named():
     found = {"a": 1, "b": 2, "gone": 3}
     assert files.differing(found, {"a": 5, "b": 2}, free=("a",)) == []
     assert files.differing(found, {"a": 5, "c": None}) == ["a 1 there, 5 now"]
+
+
+def test_json_that_is_nested_too_deep_is_damaged(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 20_000)
+    with pytest.raises(files.DamagedFile, match=r"deep\.json.*restore it"):
+        files.read_json(path)
+    path.write_text("[" * 20_000 + "\n{}\n")
+    with pytest.raises(files.DamagedFile, match="line 1"):
+        files.read_lines(path)

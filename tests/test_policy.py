@@ -205,3 +205,13 @@ def test_in_lock_step_smolvla_acts_as_without_real_time_chunking(smolvla):
     runner.predict(observation())
     torch.manual_seed(1)
     np.testing.assert_allclose(runner.act(observation()).actions, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '{"type": []}', '{"type": null}', "[" * 20_000])
+def test_a_configuration_that_is_none_is_one_line(tmp_path, text):
+    from lrm_ros.versions import load_policy_config
+
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json'.*again$") as refused:
+        load_policy_config(tmp_path)
+    assert "\n" not in str(refused.value)

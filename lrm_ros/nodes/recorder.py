@@ -34,7 +34,7 @@ from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.camera_images import CameraImages, for_journal
 from lrm_ros.ros.estop import RELEASE, StopWatch
-from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values
+from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values, publishes_and_hears
 from lrm_ros.ros.program import run
 from lrm_ros.ros.recorded import CAMERA_INFO, JointValues, live_topics, write_queued
 from lrm_ros.ros.streams import Streams
@@ -304,14 +304,15 @@ class RecorderNode(LrmNode[RecorderConfig]):
     def _await_last_reward(self, writer: JournalWriter) -> str:
         """Wait for the reward of the last frames, where a reward node judges; return what has not come, if anything.
 
-        What has not come is recorded as Unscored: an old answer must not stand for the last frame.
+        That is recorded as Unscored: an old answer must not stand for it. Services and timers wait, streams do not.
         """
         last, streams, rewards = self._steps.last_frames(), self.streams, self._last_reward
         if not (streams.has_publisher(topics.REWARD) and rewards.missing(last)):
             return ""
-        self._report(writer, ENDING, writer.part, **last_frame_values(last))
         self._ending = True
-        if reason := rewards.wait(last, self.config.reward_s, streams.attend):
+        self._report(writer, ENDING, writer.part, **last_frame_values(last))
+        timeout_s = self.config.reward_s if publishes_and_hears(self, topics.REWARD, topics.EPISODE) else None
+        if reason := rewards.wait(last, timeout_s, streams.attend, in_order=not self.config.realtime):
             self.get_logger().warning(f"episode '{writer.episode_id}': {reason}")
         for camera, answers in rewards.unscored(last, reason).items():
             self._put("rewards", last[camera], "rewards", answers, camera)

@@ -62,6 +62,7 @@ class RewardNode(LrmNode[RewardConfig]):
         super().__init__("reward", RewardConfig, overrides)
         self._engine: RewardEngine | None = None
         self._subscriptions_made: list[Subscription] = []
+        self._ends: Subscription | None = None
         self._reset: Service | None = None
         self._plots: dict[str, Publisher] = {}
         self._task = ""
@@ -110,12 +111,19 @@ class RewardNode(LrmNode[RewardConfig]):
         self._streams = Streams(self, self.config.realtime, STOPPED_S)
         self._images = CameraImages(self, self.config.camera, self.config.image_transport)
         self._streams.listen(self._images.topic, self._on_image, 1 / STOPPED_S, stamped=False)
-        episodes = topics.EPISODE.subscribe(self, self._on_episode, qos=topics.EVENTS.depth)  # none of the past
-        self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task), episodes]
+        self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task)]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
+
+    def activate(self) -> None:
+        """Listen for the ends of episodes: by that a recorder knows that its last frame is judged."""
+        if self._queries is None:
+            self._ends = topics.EPISODE.subscribe(self, self._on_episode, qos=topics.EVENTS.depth)  # none of the past
 
     def deactivate(self) -> None:
         """Hold: frames that arrive now belong to no episode."""
+        if self._ends is not None:
+            self.destroy_subscription(self._ends)
+            self._ends = None
         self._forget()
         if self._queries is not None:
             self._queries.forget()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.errors import one_line
 from lrm_ros.record.checksums import check_files
 from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, metadata_of, tasks_of
 from lrm_ros.record.lerobot_set import ACTION, STATE, WISH, LeRobotSet, open_set
@@ -90,9 +91,9 @@ def _damage_named(root: Path) -> Iterator[None]:
     except (FileNotFoundError, ImportError):
         raise
     except Exception as error:  # Arrow, OpenCV and PyAV meet damage with any
-        if str(root) in str(error):
-            raise ValueError(str(error)) from error
-        what = f"{type(error).__name__}: {error}"
+        what = one_line(error)
+        if str(root) in what:
+            raise ValueError(what) from error
         raise ValueError(
             f"data set '{root}' is damaged ({what}); write it again from its journals, or fetch it again"
         ) from error
@@ -122,9 +123,9 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
         wishes = numbers[WISH if dataset.has_wish else ACTION][at]
         yield EpisodeRows(
             files,
-            _converted(dataset, numbers[STATE][at][:, list(dataset.joints)]),
-            _converted(dataset, numbers[ACTION][at]),
-            _converted(dataset, wishes),
+            _converted(dataset, STATE, numbers[STATE][at][:, list(dataset.joints)]),
+            _converted(dataset, ACTION, numbers[ACTION][at]),
+            _converted(dataset, WISH, wishes),
             [str(tasks[int(index)]) for index in numbers["task_index"][at, 0]],
             success,
             {key: [image["bytes"] for image in table[key].take(at).to_pylist()] for key in encoded},
@@ -137,8 +138,15 @@ def _numbers(column: Any) -> NDArray[Any]:
     return np.stack(values) if values.dtype == object else values[:, None]
 
 
-def _converted(dataset: LeRobotSet, values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return numbers of a file (T, D) in the contract's units."""
+def _converted(dataset: LeRobotSet, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return numbers of a file (T, D) in the contract's units.
+
+    Raises:
+        ValueError: one is not finite, or there are more or fewer than joints.
+    """
+    count = len(dataset.contract.joints)
+    if values.shape[1:] != (count,) or not np.isfinite(values).all():
+        raise ValueError(f"{name} holds other than a finite number for each of {count} joints")
     if dataset.scale is None or dataset.offset is None:
         return np.asarray(values, np.float32)
     return (values * dataset.scale + dataset.offset).astype(np.float32)
@@ -158,6 +166,9 @@ def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]
     dt_ns = round(1e9 * contract.dt_s)
     episodes = []
     for place, (origin, one) in enumerate(zip(origins, rows, strict=True)):
+        kinds = [type(origin[key]) for key in ("id", "source", "outcome")]
+        if kinds not in ([str, str, bool], [str, str, type(None)]):
+            raise ValueError(f"{EPISODES_FILE} does not say id, source and outcome of an episode, but {origin}")
         steps = []
         for k, (state, action, wish) in enumerate(zip(one.states, one.actions, one.wishes, strict=True)):
             stamp_ns = (k + 1) * dt_ns

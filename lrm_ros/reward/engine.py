@@ -148,6 +148,24 @@ class RewardEngine:
                 window.answers["tri"] = combine(window.answers, self.config.weights)
         return {stream: self._held(stream, stream in due) for stream in frames}
 
+    def late(self, stream: str, frame: Frame, task: str, previous: Frame | None, later: Sequence[Frame]) -> Held:
+        """Judge a frame as if the later ones had not come; what holds and what is judged next stay as they are.
+
+        Args:
+            stream: whose frame it is; one that has been judged in this episode.
+            frame: the frame.
+            task: language instruction.
+            previous: the frame that was judged last before it in this episode, ``None``: there is none.
+            later: frames that were judged and came after it.
+        """
+        window = self._windows[stream]
+        judged = [each for each in window.judged if not any(each is one for one in later)]
+        self._windows[stream] = _Window(window.count, window.first if previous else None, previous, judged)
+        try:
+            return self.step({stream: frame}, task, [stream])[stream]
+        finally:
+            self._windows[stream] = window
+
     def completion(self, frames: Mapping[str, Frame], tasks: Mapping[str, str] | str) -> dict[str, Reward | Unscored]:
         """Return p(done) of one frame of each stream, in one batch; what is held stays as it is.
 

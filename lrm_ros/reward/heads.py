@@ -180,7 +180,7 @@ def _first_json(text: str) -> dict[str, Any]:
         return {}
     try:
         return json.loads(match.group(0))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return {}
 
 

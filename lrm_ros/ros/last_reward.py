@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rclpy.node import Node
+
+from lrm_ros.topics import Topic
 from lrm_ros.types import Reward, Unscored
 
 ENDING = "ending"  # event on topic ``episode``: the last frames are known, their rewards are not all there
@@ -22,6 +25,14 @@ def last_frame_ns(values: Mapping[str, str], camera: str) -> int | None:
     """Return the stamp of a camera's last frame in the values of ``ENDING`` [ns]; ``None``: it has none."""
     text = values.get(_FRAME + camera)
     return None if text is None else int(text)
+
+
+def publishes_and_hears(node: Node, published: Topic, heard: Topic) -> bool:
+    """Return whether one node publishes the one topic and listens to the other; an inactive reward node does not."""
+    publishers = node.get_publishers_info_by_topic(published.name)
+    hearers = node.get_subscriptions_info_by_topic(heard.name)
+    names = [{(each.node_namespace, each.node_name) for each in found} for found in (publishers, hearers)]
+    return bool(names[0] & names[1])
 
 
 class LastReward:
@@ -51,19 +62,32 @@ class LastReward:
             camera for camera in self._judged.keys() & last.keys() if last[camera] not in self._judged[camera]
         )
 
-    def wait(self, last: Mapping[str, int], timeout_s: float, attend: Callable[[Callable[[], bool]], None]) -> str:
+    def wait(
+        self,
+        last: Mapping[str, int],
+        timeout_s: float | None,
+        attend: Callable[[Callable[[], bool]], None],
+        in_order: bool = False,
+    ) -> str:
         """Wait for the answers about the last frames.
 
         Args:
             last: stamp of each camera's last frame [ns].
-            timeout_s: give up when no answer has come for so long [s].
+            timeout_s: give up when no answer has come for so long [s]; ``None``: nobody hears the end, none will come.
             attend: takes messages until it is told that it is done; see ``Streams.attend``.
+            in_order: answers come in the order of the frames, as in lock-step: after one about a later frame none
+                comes.
 
         Returns:
             What has not come, empty if everything has.
         """
+        if timeout_s is None:
+            return (
+                f"no reward came for the last frame of camera {', '.join(self.missing(last))}: no node that publishes "
+                "rewards hears the end of an episode; is the reward node active?"
+            )
         self._came_s = time.monotonic()
-        attend(lambda: not self._may_come(last) or time.monotonic() - self._came_s > timeout_s)
+        attend(lambda: not self._may_come(last, in_order) or time.monotonic() - self._came_s > timeout_s)
         missing = self.missing(last)
         if not missing:
             return ""
@@ -74,9 +98,12 @@ class LastReward:
             )
         return f"no reward came for the last frame of camera {', '.join(missing)}"
 
-    def _may_come(self, last: Mapping[str, int]) -> bool:
-        """Return whether an answer is missing that no answer about a later frame has overtaken."""
-        return any(max(self._judged.get(camera, {0})) < last[camera] for camera in self.missing(last))
+    def _may_come(self, last: Mapping[str, int], in_order: bool) -> bool:
+        """Return whether an answer is missing that may come."""
+        missing = self.missing(last)
+        if not in_order:
+            return bool(missing)
+        return any(max(self._judged.get(camera, {0})) < last[camera] for camera in missing)
 
     def unscored(self, last: Mapping[str, int], reason: str) -> dict[str, list[Unscored]]:
         """Return the missing answers: for each camera one a head that has answered before."""

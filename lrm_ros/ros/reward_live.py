@@ -59,6 +59,7 @@ class LiveRewards:
         self._episode = 0
         self._oldest = 0  # answers for frames of earlier episodes are not published
         self._held: Held | None = None  # of this episode
+        self._held_number = 0  # of the frame it is about
         self._ends: list[_Look] = []  # last frames of episodes, not begun yet
         self._begun: deque[_Look] = deque(maxlen=RECENT)
         # Only the executor's:
@@ -71,7 +72,7 @@ class LiveRewards:
         self._frame_waits = False  # the worker was given a frame last
         # Only the thread's:
         self._judging = 0  # episode
-        self._judged = 0  # number of the newest frame judged in it
+        self._judged: deque[_Look] = deque(maxlen=RECENT)  # in it
         self._worker: Worker[_Look | None] = Worker("reward", self._work, self._broken)
 
     def take(self, frame: Frame, task: str) -> None:
@@ -152,7 +153,7 @@ class LiveRewards:
     def _begin(self) -> None:
         with self._lock:
             self._episode += 1
-            self._held = None
+            self._held, self._held_number = None, 0
         self._count, self._newest, self._last_ns = 0, None, None
         self._recent.clear()
 
@@ -189,23 +190,24 @@ class LiveRewards:
         camera = look.config.camera
         if look.episode != self._judging:
             self._engine.reset(camera)
-            self._engine.config, self._judging, self._judged = look.config, look.episode, 0
-        if look.number < self._judged:
-            return _unscored(
-                look.config.mode,
-                look.frame.stamp_ns,
-                "a later frame was judged before this one was known to be the episode's last",
-            )
-        self._judged = look.number
-        return self._engine.step({camera: look.frame}, look.task, [camera])[camera]
+            self._engine.config, self._judging = look.config, look.episode
+            self._judged.clear()
+        earlier = [each.frame for each in self._judged if each.number < look.number]
+        later = [each.frame for each in self._judged if each.number > look.number]
+        if later:  # it was not due, and turned out to be the last of its episode
+            held = self._engine.late(camera, look.frame, look.task, earlier[-1] if earlier else None, later)
+        else:
+            held = self._engine.step({camera: look.frame}, look.task, [camera])[camera]
+        self._judged.append(look)
+        return held
 
     def _answer(self, look: _Look, held: Held) -> None:
         """Publish an answer, with its frame's own stamp; it holds on in its own episode alone."""
         with self._lock:
             if look.episode < self._oldest:
                 return
-            if look.episode == self._episode:
-                self._held = held
+            if look.episode == self._episode and look.number > self._held_number:
+                self._held, self._held_number = held, look.number
             age_s = (self._node.get_clock().now().nanoseconds - look.frame.stamp_ns) / 1e9
             self._node.diagnostics.latency("age", age_s)
             self._node.diagnostics.value("age_s", f"{age_s:.3f}")

@@ -110,6 +110,12 @@ def record(spin, probe, arm: Arm, steps: int, name: str, node: RecorderNode, fir
     return Path(ended.message)
 
 
+def hears_ends(spin, probe, recorder: RecorderNode) -> None:
+    """Have the probe listen for the ends of episodes, as an active reward node does."""
+    spin.collect(probe, messages.DiagnosticStatus, "episode", EVENTS)
+    spin.until(lambda: recorder.count_subscribers("episode"))
+
+
 def test_the_last_frame_is_judged_before_the_episode_ends(spin, probe, arm, judge, recorder, tmp_path):
     events = spin.collect(probe, messages.DiagnosticStatus, "episode", EVENTS)
     spin.until(lambda: arm.ready() and judge._task and probe.count_publishers("reward"))
@@ -136,6 +142,7 @@ def test_the_last_frame_is_judged_before_the_episode_ends(spin, probe, arm, judg
 
 def test_what_does_not_come_is_named_and_unscored_and_spoils_nothing(spin, probe, arm, recorder, tmp_path):
     rewards = probe.create_publisher(DiagnosticArray, "reward", REWARD.qos)
+    hears_ends(spin, probe, recorder)
     spin.until(rewards.get_subscription_count)
     recorder.set_parameters([Parameter("reward_s", value=0.1)])
     recorder.set_parameters([Parameter("episode_id", value="e1")])
@@ -156,10 +163,56 @@ def test_what_does_not_come_is_named_and_unscored_and_spoils_nothing(spin, probe
 
 def test_a_reward_node_that_is_silent_is_named(spin, probe, arm, recorder):
     probe.create_publisher(DiagnosticArray, "reward", REWARD.qos)
+    hears_ends(spin, probe, recorder)
     spin.until(lambda: recorder.count_publishers("reward"))
     recorder.set_parameters([Parameter("reward_s", value=0.1)])
     notes = read_info(record(spin, probe, arm, 2, "e1", recorder)).notes
     assert "answered nothing in the episode" in notes["unjudged"]
+
+
+def test_a_reward_node_that_is_not_active_is_not_waited_for(spin, probe, arm, judge, recorder):
+    spin.until(lambda: recorder.count_publishers("reward") and recorder.count_subscribers("episode"))
+    judge.trigger_deactivate()
+    spin.until(lambda: not recorder.count_subscribers("episode"))
+    recorder.set_parameters([Parameter("reward_s", value=600.0)])
+    notes = read_info(record(spin, probe, arm, 2, "e1", recorder)).notes
+    assert "last frame of camera front" in notes["unjudged"] and "is the reward node active?" in notes["unjudged"]
+    judge.trigger_activate()
+    spin.until(lambda: recorder.count_subscribers("episode") and judge._task)
+    path = record(spin, probe, arm, 2, "e2", recorder, first=11)
+    assert "unjudged" not in read_info(path).notes
+    assert read_journal(path).final_rewards["progress"].stamp_ns == 13 * DT
+
+
+def test_streams_are_taken_while_the_last_reward_is_waited_for(spin, probe, arm, recorder):
+    rewards = probe.create_publisher(DiagnosticArray, "reward", REWARD.qos)
+    hears_ends(spin, probe, recorder)
+    spin.until(rewards.get_subscription_count)
+    recorder.set_parameters([Parameter("reward_s", value=600.0)])
+    done, taken = threading.Event(), []
+
+    def go_on() -> None:
+        """A camera that goes on, and an answer once two of its images were taken."""
+        while not done.is_set() and not recorder._ending:
+            done.wait(0.001)
+        before = recorder.diagnostics.total("frames_front")
+        for k in (4, 5):
+            arm.show(k)
+        while not done.is_set() and recorder.diagnostics.total("frames_front") < before + 2:
+            done.wait(0.001)
+        taken.append(recorder.diagnostics.total("frames_front") - before)
+        rewards.publish(messages.from_rewards([Reward(3 * DT, "progress", 0.5)], "front"))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        episode = read_journal(record(spin, probe, arm, 2, "e1", recorder))
+    finally:
+        done.set()
+        thread.join()
+    assert taken == [2] and episode.final_rewards["progress"] == Reward(3 * DT, "progress", 0.5)
+    assert [step.observation.stamp_ns for step in episode.steps] == [DT, 2 * DT] and episode.final is not None
+    assert episode.final.stamp_ns == 3 * DT  # what came after the end is not of the episode
 
 
 def test_what_is_missing_at_the_end_of_an_episode():
@@ -179,6 +232,13 @@ def test_what_is_missing_at_the_end_of_an_episode():
             asked.append(1)
             rewards.came("front", [Reward(12, "progress", 0.5)])  # overtakes
 
-    assert "camera front" in rewards.wait(last, 600.0, attend) and asked == [1]
+    assert "camera front" in rewards.wait(last, 600.0, attend, in_order=True) and asked == [1]
+
+    def late(done) -> None:
+        while not done():
+            rewards.came("front", [Reward(14 if len(asked) == 1 else 9, "progress", 0.5)])
+            asked.append(2)
+
+    assert rewards.wait(last, 600.0, late) == "" and asked == [1, 2, 2]
     rewards.came("front", [Reward(9, "progress", 0.5)])
     assert rewards.missing(last) == [] and rewards.wait(last, 600.0, attend) == ""

@@ -10,7 +10,6 @@ from reward_desk import OK, STALE, Desk, Slow  # type: ignore[import-not-found]
 
 from lrm_ros import messages
 from lrm_ros.nodes import reward
-from lrm_ros.types import Unscored
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_a_last_frame_that_comes_after_the_end_is_judged_when_it_comes(spin, pro
     assert [messages.to_ns(m.header.stamp) // 100_000_000 for m in desk.rewards] == [0, 2]
 
 
-def test_a_last_frame_that_cannot_be_judged_any_more_is_unscored(spin, probe, slow):
+def test_a_last_frame_that_was_not_due_is_judged_after_a_later_one_and_does_not_hold(spin, probe, slow):
     desk = Desk(spin, probe, slow, interval=2)
     slow.go_on.release(9)
     desk.show(0)
@@ -77,14 +76,33 @@ def test_a_last_frame_that_cannot_be_judged_any_more_is_unscored(spin, probe, sl
     desk.show(1)
     desk.hears((0, OK), (0, STALE))
     desk.show(2)
-    desk.hears((0, OK), (0, STALE), (2, OK))
+    heard = [(0, OK), (0, STALE), (2, OK)]
+    desk.hears(*heard)
+    desk.ends(1)
+    desk.hears(*heard, (1, OK))
+    desk.show(3)
+    desk.hears(*heard, (1, OK), (2, STALE))
+    desk.ends(1)  # again: it has been judged
+    desk.ends(-1)
+    spin.until(lambda: len(desk.rewards) == 6)
+    assert "too long ago" in messages.to_rewards(desk.rewards[5])[0].reason
+    assert slow.asked == [0, 2, 1]
+
+
+def test_a_last_frame_that_is_judged_late_is_compared_with_the_one_before_it(spin, probe, slow):
+    desk = Desk(spin, probe, slow, interval=2, mode="contrastive")
+    slow.go_on.release(9)
+    for step, light in enumerate((50, 100, 200)):
+        desk.show(step, light=light)
+        spin.until(lambda wanted=step + 1: len(desk.rewards) == wanted)
     desk.ends(1)
     spin.until(lambda: len(desk.rewards) == 4)
-    (answer,) = messages.to_rewards(desk.rewards[3])
-    assert isinstance(answer, Unscored) and answer.stamp_ns == 100_000_000 and "a later frame" in answer.reason
-    desk.ends(-1)
-    spin.until(lambda: len(desk.rewards) == 5)
-    assert "too long ago" in messages.to_rewards(desk.rewards[4])[0].reason
+    desk.show(3)
+    desk.show(4, light=150)
+    spin.until(lambda: len(desk.rewards) == 6)
+    answers = [messages.to_rewards(message)[0] for message in desk.rewards if message.status[0].level == OK]
+    values = [(answer.stamp_ns // 100_000_000, answer.value) for answer in answers]
+    assert values == [(2, 1.0), (1, 1.0), (4, -1.0)]  # 1 beside 0, and 4 beside 2
 
 
 def test_a_clock_that_goes_back_in_an_episode_leaves_no_frame_unjudged(spin, probe, slow):

@@ -41,6 +41,7 @@ ROS_FILES = {
     "lrm_ros/training/bench/arm_bed.py",
     "lrm_ros/training/bench/faults.py",
     "lrm_ros/training/bench/bus.py",
+    "lrm_ros/training/bench/kills.py",
     "lrm_ros/training/bench/realtime.py",
     "lrm_ros/training/bench/robot.py",
     "lrm_ros/training/bench/topics.py",

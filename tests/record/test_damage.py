@@ -3,67 +3,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from damage import EXAMPLES, damaged  # type: ignore[import-not-found]
 from episodes import square_episodes  # type: ignore[import-not-found]
-from journals import DT, three_steps  # type: ignore[import-not-found]
+from journals import check_journal, fields_of, three_steps  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
+from lrm_ros.record import dataset
 from lrm_ros.record.checksums import CHECKSUMS_FILE
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import Omissions, load_into_ram, write_dataset
-from lrm_ros.record.journal import JournalError, iter_frames, last_frames, read_info, read_journal, recover
-from lrm_ros.types import Episode
-
-
-def fields_of(episode: Episode) -> list[Any]:
-    """Everything an episode says, as plain values."""
-    about: list[Any] = [episode.task, episode.fps, episode.outcome, episode.source]
-    for step in episode.steps:
-        frames = [(name, frame.stamp_ns, frame.image.tobytes()) for name, frame in step.observation.frames.items()]
-        seen = (step.observation.stamp_ns, step.observation.state.tolist(), frames)
-        about.append((seen, step.action.tolist(), step.wish.tolist(), dict(step.rewards)))
-    return about
-
-
-def check_journal(good: Path, whole: Episode, content: bytes, folder: Path) -> None:
-    """Read and recover damaged content in an empty folder."""
-    path = folder / "e.mcap"
-    path.write_bytes(content)
-    wanted = {
-        read_journal: lambda found: fields_of(found) == fields_of(whole),
-        read_info: lambda found: found == read_info(good),
-        lambda path: last_frames(path, "front", 2): lambda found: [f.stamp_ns for f in found] == [2 * DT, 3 * DT],
-        lambda path: list(iter_frames(path, "front")): lambda found: len(found) == 3,
-    }
-    for read, right in wanted.items():
-        try:
-            found = read(path)
-        except JournalError as error:
-            assert str(path) in str(error)
-        else:
-            assert right(found), read
-    try:
-        recovered = recover(path)
-    except ValueError as error:
-        assert str(path) in str(error) and "holds nothing readable" in str(error)
-        assert sorted(p.name for p in folder.iterdir()) == ["e.mcap"]
-        return
-    assert sorted(p.name for p in folder.iterdir()) == ["e.mcap", "e_recovered.mcap"]
-    try:
-        part = read_journal(recovered)
-    except JournalError as error:
-        assert str(recovered) in str(error)
-    else:
-        assert read_info(recovered).recovered and part.task == whole.task
-        steps = {step.observation.stamp_ns: step.action.tolist() for step in whole.steps}
-        assert all(steps[step.observation.stamp_ns] == step.action.tolist() for step in part.steps)
+from lrm_ros.record.journal import JournalError, read_journal
 
 
 @pytest.mark.parametrize("image_format", ["png", "raw"])
@@ -115,3 +71,42 @@ def test_a_damaged_data_set_is_an_error_or_the_same_episodes(tmp_path):
                 wrong.append((seed, name, "other episodes"))
         shutil.rmtree(root)
     assert not wrong, f"{len(wrong)} of {EXAMPLES}: {wrong[:5]}"
+
+
+@pytest.mark.parametrize(
+    "origin", [{"id": "a", "source": "expert", "outcome": -1}, {"id": 7, "source": "expert", "outcome": None}]
+)
+def test_a_data_set_without_checksums_whose_episodes_say_nonsense_is_refused(tmp_path, origin):
+    root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
+    (root / CHECKSUMS_FILE).unlink()
+    (root / "episodes.json").write_text(json.dumps([origin]))
+    with pytest.raises(ValueError, match=rf"'{root}' is damaged.*episodes.json does not say id, source and outcome"):
+        load_into_ram(root)
+
+
+def test_a_data_set_without_checksums_whose_numbers_are_none_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
+    (root / CHECKSUMS_FILE).unlink()
+    (path,) = root.glob("data/*/*.parquet")
+    table = pq.read_table(path)
+    actions = table["action"].to_pylist()
+    actions[3][2] = float("nan")
+    index = table.column_names.index("action")
+    pq.write_table(table.set_column(index, "action", pa.array(actions, table["action"].type)), path)
+    with pytest.raises(ValueError, match=rf"'{root}' is damaged.*action holds other than a finite number"):
+        load_into_ram(root)
+
+
+def test_what_a_library_says_in_several_lines_of_a_data_set_is_one_line(tmp_path, monkeypatch):
+    root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
+
+    def fail(_):
+        raise OSError("Couldn't deserialize thrift\nDeserializing page header failed.\n")
+
+    monkeypatch.setattr(dataset, "_load", fail)
+    with pytest.raises(ValueError, match=rf"'{root}' is damaged") as refused:
+        load_into_ram(root)
+    assert "\n" not in str(refused.value)

@@ -40,7 +40,7 @@ def kept_by_judge(verdicts: Path) -> dict[str, bool]:
         pairs = [(str(item["episode_id"]), bool(item["keep"])) for item in json.loads(verdicts.read_text())["episodes"]]
     except FileNotFoundError as error:
         raise ValueError(f"'{verdicts}' does not exist; write it with 'lrm judge ... --json {verdicts}'") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"'{verdicts}' is no file of 'lrm judge --json': {error!r}") from error
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1:
