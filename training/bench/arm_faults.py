@@ -3,7 +3,7 @@
 
 Arm node (LeRobot's driver, limits of config/so101.yaml), recorder, policy and emulated SO-101 are processes. The pan
 swings at 1.1 rad/s when the fault comes. Times are the servos': from the fault until no goal changes and no driven
-joint is further than 0.02 rad from where it stands; ``beyond_s`` is what is left of it after the time-out that the
+joint is further than 0.01 rad from where it stands; ``beyond_s`` is what is left of it after the time-out that the
 fault has by its nature. From then on the goals must stay until a person's word or the recovery that docs/faults.md
 names, which is then tried. Before each fault an episode is recorded; at the end all of them are read. Exit code 1: a
 row does not stand.
@@ -58,7 +58,8 @@ class Row:
         strike: a line or a fault for the bus, or what makes it; returns the end of its time-out [monotonic s].
         reads: what a person reads, a regular expression; empty: nothing is to be read.
         mend: takes it away.
-        word: of a person, before which nothing moves: ``reset`` (``arm/reset``) or ``release``.
+        word: of a person, before which nothing moves: ``reset`` (``arm/reset``), ``release``, or
+            ``start`` of the node.
         timeout_s: that the fault has by its nature, beside what ``strike`` returns.
         limp: the power is gone: no goal may come that would switch the torque on.
         last_point: the arm goes to the last point of its newest command.
@@ -110,11 +111,6 @@ def _kill_node(desk: Desk) -> float:
     return at_s
 
 
-def _start_node(desk: Desk) -> None:
-    desk.stop("arm")
-    desk.start("arm")
-
-
 def _kill_recorder(desk: Desk) -> float:
     at_s = time.monotonic()
     desk.kill("recorder")
@@ -124,7 +120,8 @@ def _kill_recorder(desk: Desk) -> float:
 def _start_recorder(desk: Desk) -> None:
     desk.stop("recorder")
     for part in (desk.file.parent / "episodes").glob("*.part"):
-        read_journal(recover(part))
+        with contextlib.suppress(ValueError):  # killed before anything of it was written
+            read_journal(recover(part))
     desk.start("recorder")
 
 
@@ -200,7 +197,7 @@ ROWS: dict[str, Row] = {
     "unplugged, back under another name": Row("unplug", "serial port .* is gone", _replug, "reset"),
     "the node is stopped": Row(_stop_node, f"{SILENT}|answered late", _go_on, timeout_s=SILENT_S),
     "the node is slow": Row(_bursts, arrives=True),
-    "the node is killed": Row(_kill_node, mend=_start_node),
+    "the node is killed": Row(_kill_node, word="start"),
     "the policy is killed": Row(_kill_policy, last_point=True),
     "commands come slowly": Row(_slow_policy, last_point=True),
     "all other programs stand still": Row(_stop_all_others, mend=_start_others, last_point=True),
@@ -270,6 +267,9 @@ def _hold(desk: Desk, row: Row, begin_s: float, since: tuple[float, int]) -> dic
         desk.reset()
     elif row.word == "release":
         desk.commander.release()
+    elif row.word == "start":
+        desk.stop("arm")
+        desk.start("arm")
     desk.bus.course()
     time.sleep(LOOK_S)
     lay = desk.bus.course().moved() <= STAYS_RAD
