@@ -286,9 +286,9 @@ def _hold(desk: Desk, row: Row, begin_s: float, since: tuple[float, int]) -> dic
 
 
 def _arrival(desk: Desk, row: Row, begin_s: float, end: float) -> dict[str, Any]:
-    """Look whether the arm arrives without a leap."""
+    """Look whether the arm arrives without a leap; it is commanded again and again, as by a policy."""
     with contextlib.suppress(TimeoutError):
-        desk.until(lambda: abs(desk.pan - end) < NEAR, "arm at the end of its way", ARRIVE_S)
+        desk.go(end, ARRIVE_S)
     arrived = abs(desk.pan - end) < NEAR
     seconds = time.monotonic() - begin_s
     fastest = desk.bus.course().fastest(WINDOW_S) * STEP
