@@ -17,7 +17,7 @@ from lrm_ros.sim.servo_bus.faults import Fault
 
 Floats = NDArray[np.float64]
 NAME = "bench"  # of the arm, its port's link and its calibration file
-HELD_RAD = 0.01  # an arm that holds stays within so much of where it stands then, half a degree
+HELD_RAD = 0.02  # an arm that holds stays within so much of where it stands then, a degree
 MOVED = 2  # a goal that changes by more is another one [steps]; an encoder's step is 0.0015 rad
 _HEAR_S = 30.0  # the process has so long to answer [s]
 

@@ -3,7 +3,7 @@
 
 Arm node (LeRobot's driver, limits of config/so101.yaml), recorder, policy and emulated SO-101 are processes. The pan
 swings at 1.1 rad/s when the fault comes. Times are the servos': from the fault until no goal changes and no driven
-joint is further than 0.01 rad from where it stands; ``beyond_s`` is what is left of it after the time-out that the
+joint is further than 0.02 rad from where it stands; ``beyond_s`` is what is left of it after the time-out that the
 fault has by its nature. From then on the goals must stay until a person's word or the recovery that docs/faults.md
 names, which is then tried. Before each fault an episode is recorded; at the end all of them are read. Exit code 1: a
 row does not stand.
