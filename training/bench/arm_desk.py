@@ -37,7 +37,7 @@ from lrm_ros.types import ActionChunk, Frame
 POSE = np.array([0.0, -0.5, 0.5, 0.3, 0.4, 0.5], np.float32)  # but the pan, which swings
 SWING, SPEED = 1.4, 1.1  # of the pan to either side [rad], [rad/s]
 CHUNK, EVERY = 16, 8  # control steps of a policy's chunk, and until it sends the next one
-TRIES = 3  # to connect to the arm
+TRIES = 5  # to connect to the arm
 NEAR = 0.1  # an arm so near is there: it sags and the joints have an encoder [rad]
 _POLICY = "LRM_BENCH_POLICY"  # environment variable: this process is the policy; the contract's file
 _FIND_S = 60.0
@@ -229,6 +229,7 @@ class Desk:
             except EpisodeError:
                 if not left:
                     raise
+                time.sleep(0.5)
 
     # -- episodes ----------------------------------------------------------------------------------------------------
 
