@@ -30,6 +30,7 @@ from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
 from lrm_ros.ros.base import set_transport, share_file
 from lrm_ros.ros.control import Control, EpisodeError
+from lrm_ros.ros.diagnostics import SUMMARY_S
 from lrm_ros.training.bench.arm_bed import Commander
 from lrm_ros.training.bench.arm_bus import NAME, EmulatedBus
 from lrm_ros.types import ActionChunk, Frame
@@ -41,6 +42,7 @@ TRIES = 5  # to connect to the arm
 NEAR = 0.1  # an arm so near is there: it sags and the joints have an encoder [rad]
 _POLICY = "LRM_BENCH_POLICY"  # environment variable: this process is the policy; the contract's file
 _FIND_S = 60.0
+ANSWER_S = 5.0  # a service that was killed is still seen for 20 s, and does not answer
 _SEGMENT = re.compile(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}")
 
 
@@ -91,7 +93,7 @@ class Desk:
         node.create_timer(1 / 30, lambda: camera.publish(messages.from_frame(Frame(time.time_ns(), "front", image))))
         topics.JOINT_COMMAND.subscribe(node, self._on_command)
         services = ["arm/reset", "recorder/start_episode", "recorder/stop_episode"]
-        self.control = Control(node, services, find_s=_FIND_S)
+        self.control = Control(node, services, timeout_s=ANSWER_S, find_s=_FIND_S)
 
     def _on_command(self, message: JointTrajectory) -> None:
         self.last = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)
@@ -168,7 +170,16 @@ class Desk:
         return self._log.stat().st_size if self._log.exists() else 0
 
     def read(self, words: str, since: tuple[float, int]) -> str:
-        """Return what a person reads since a moment (monotonic time [s], bytes of output) that matches, or empty."""
+        """Return what a person reads since a moment that matches, or empty; see :meth:`_find`.
+
+        A fault that has come and gone before is not told again at once, but in a line with a count.
+        """
+        with contextlib.suppress(TimeoutError):
+            self.until(lambda: self._find(words, since), "line about it", SUMMARY_S + 2.0)
+        return self._find(words, since)
+
+    def _find(self, words: str, since: tuple[float, int]) -> str:
+        """Return what matches since a moment: (monotonic time [s], bytes of output)."""
         with self._log.open("rb") as file:
             file.seek(since[1])
             lines = file.read().decode(errors="replace").splitlines()
