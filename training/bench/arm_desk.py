@@ -42,7 +42,7 @@ TRIES = 5  # to connect to the arm
 NEAR = 0.1  # an arm so near is there: it sags and the joints have an encoder [rad]
 _POLICY = "LRM_BENCH_POLICY"  # environment variable: this process is the policy; the contract's file
 _FIND_S = 60.0
-ANSWER_S = 5.0  # a service that was killed is still seen for 20 s, and does not answer
+ANSWER_S = 10.0  # a service that was killed is still seen for 20 s, and does not answer
 _SEGMENT = re.compile(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}")
 
 
