@@ -133,7 +133,7 @@ def test_where_it_is_asked_for_a_stop_on_the_way_to_the_resting_pose_switches_th
     assert node._estop.latched and bench.torque == [0] * 6
 
 
-def test_where_it_is_asked_for_a_stop_switches_switches_the_torque_off_and_the_release_on_again(bench):
+def test_where_it_is_asked_for_a_stop_switches_the_torque_off_and_the_release_on_again(bench):
     bench.start(estop_torque_off=True)
     bench.move()
     stop(bench)
