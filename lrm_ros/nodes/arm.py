@@ -138,7 +138,7 @@ class ArmNode(LrmNode[ArmNodeConfig]):
                 if self._reach_rest(loop) or not loop.torque:
                     return
                 why = f"its resting pose was not reached within {REST_S:g} s"
-                if loop.stopped:
+                if self._estop.latched:
                     loop.wait_standing(BRAKE_S)
                     why = f"it was stopped by {self._estop.reason} on the way to its resting pose"
             except (ValueError, OSError) as error:
