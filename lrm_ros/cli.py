@@ -60,6 +60,10 @@ COMMANDS = {
         "lrm_ros.training.bench.arm",
         "measure the arm node before an emulated arm: command to the bus, joint states",
     ),
+    "bench arm-faults": (
+        "lrm_ros.training.bench.arm_faults",
+        "measure what an arm in motion does at each fault of bus, servos, node and policy",
+    ),
     "bench bus": (
         "lrm_ros.training.bench.bus",
         "move the twin's arm by a policy through driver and servo bus",

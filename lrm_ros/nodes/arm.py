@@ -30,6 +30,7 @@ from lrm_ros.ros.program import run
 from lrm_ros.types import ActionChunk
 
 REST_S = 4.0  # a node that ends has so long to reach the resting pose [s]; the graph kills it after 8 s
+HEAR_S, BRAKE_S = 0.005, 2.0  # on the way e-stops are looked for so often; one is braked in so long at most [s]
 # The driver waits for the servos' answers by asking again and again: another thread of this process must not wait for
 # it longer than this [s].
 SWITCH_S = 0.0005
@@ -49,7 +50,8 @@ class ArmNode(LrmNode[ArmNodeConfig]):
     ``estop_torque_off`` says so; nothing else is sent before its release.
 
     Inactive, the arm holds with torque. At cleanup it goes to its resting pose, if section ``arm`` has one, and the
-    torque goes off; without one, and if this program is killed, the servos hold where they were sent last.
+    torque goes off; stopped on the way, without one, and if this program is killed, the servos hold where they were
+    sent last.
 
     Service ``~/reset`` takes the arm up again after a fault; ``~/torque_off`` rests it and switches its torque off.
     """
@@ -109,32 +111,46 @@ class ArmNode(LrmNode[ArmNodeConfig]):
 
     def cleanup(self) -> None:
         """Rest the arm if it has a resting pose, and give back the port."""
-        loop, self._loop = self._loop, None
-        arm, self._arm = self._arm, None
+        loop, arm = self._loop, self._arm
         if arm is None:
             return
         try:
             if loop is not None and loop.torque:
                 self._rest(loop)
         finally:
+            self._loop = self._arm = None
             if loop is not None:
                 loop.stop()
             arm.close()
 
     def _rest(self, loop: BusLoop) -> None:
-        """Go to the resting pose and switch the torque off, if that can be done; else the arm holds, and says so."""
+        """Go to the resting pose and switch the torque off, if that can be done; else the arm holds, and says so.
+
+        An e-stop on the way brakes it, and it holds there with its torque; or that goes off, where ``estop_torque_off``
+        says so.
+        """
         why = "section 'arm' of the contract's file has no resting pose"
         if loop.stopped:
             why = "it is stopped, and moves nowhere before its release"
         elif self._section.rest and not loop.fault:
             try:
                 loop.torque_off(self._section)
-                if loop.wait_rested(REST_S):
+                if self._reach_rest(loop) or not loop.torque:
                     return
                 why = f"its resting pose was not reached within {REST_S:g} s"
+                if self._estop.latched:
+                    loop.wait_standing(BRAKE_S)
+                    why = f"it was stopped by {self._estop.reason} on the way to its resting pose"
             except (ValueError, OSError) as error:
                 why = one_line(error)
         self.get_logger().warning(f"the arm is left with its torque on and holds: {loop.fault or why}")
+
+    def _reach_rest(self, loop: BusLoop) -> bool:
+        """Wait until the arm rests without torque, or is stopped; returns whether it rests."""
+        end_s = time.monotonic() + REST_S
+        while not (rested := loop.wait_rested(HEAR_S)) and not loop.stopped and time.monotonic() < end_s:
+            self._estop.hear()
+        return rested
 
     def _urdf(self) -> Urdf | None:
         """Return the arm's description, if there is one; raises ValueError if its joints are not the contract's."""

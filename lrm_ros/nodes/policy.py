@@ -116,6 +116,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
         """Hold; in real time the arm has been told when this returns."""
         self._running = False
         self._hold(deliver_s=DELIVER_S)
+        if not self._stop.stopped:
+            self._released()
 
     def cleanup(self) -> None:
         """Free the policy and forget what was seen."""
@@ -168,8 +170,15 @@ class PolicyNode(LrmNode[PolicyConfig]):
         if self._arm is not None:
             self._arm.drop()
         name = self.get_name()
+        if not stopped and not self._running:
+            self._released()
+            return
         cure = RELEASE if stopped else f"it is released: call {name}/reset, or deactivate and activate {name}"
         self.diagnostics.fault("estop", f"the policy asks for nothing, the arm was stopped; {cure}")
+
+    def _released(self) -> None:
+        """An inactive policy asks for nothing anyway: no fault is left of a stop that was released."""
+        self.diagnostics.recovered("estop", "the arm is released; the policy is not active")
 
     def _go_on(self) -> None:
         """Ask for motions again, if the arm is not stopped."""

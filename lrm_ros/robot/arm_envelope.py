@@ -55,7 +55,11 @@ class EnvelopeServer(ArmServer):
     def track(self, now_ns: int, now_s: float, speed: float = np.inf) -> bool:
         """Send what is due now, at any moment.
 
-        Between the points of a command the wish is interpolated linearly; the envelope goes there.
+        Point k of a command stamped t is the wish at t + k dt, when the twin's control step sends it (``step``), and
+        what a data set has as that step's action; in between it is interpolated linearly, and the envelope goes there.
+        The message's ``time_from_start``, (k + 1) dt, is the end of that step. The twin's target stands for the step;
+        ours is on the way to the next point meanwhile, half a period ahead in the mean, of which envelope and bus take
+        back a part: the joints stay nearer to the twin's than with points that are reached at ``time_from_start``.
 
         Args:
             now_ns: time of the arm's clock [ns].

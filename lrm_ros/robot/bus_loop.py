@@ -148,3 +148,10 @@ class BusLoop(BusWork):
     def wait_rested(self, timeout_s: float) -> bool:
         """Wait until the torque is off after :meth:`torque_off`; returns whether it is within ``timeout_s`` [s]."""
         return self._rested.wait(timeout_s)
+
+    def wait_standing(self, timeout_s: float) -> bool:
+        """Wait until the braking is over; returns whether it is within ``timeout_s`` [s]."""
+        end_s = time.monotonic() + timeout_s
+        while not self.server.envelope.standing and time.monotonic() < end_s:
+            time.sleep(self._contract.dt_s / self._cycles_a_step)
+        return self.server.envelope.standing

@@ -51,13 +51,14 @@ def connect(robot: Any) -> None:
     """Connect a robot of LeRobot's; nobody is asked for a calibration.
 
     The driver asks each servo once whether it is there. One answer that a busy host takes too late is no missing servo:
-    it is tried again. Raises what the driver does at the last of ``ATTEMPTS``.
+    it is tried again. Raises what the driver does at the last of ``ATTEMPTS``; that is an IndexError where its ping
+    takes a late answer for that of its own read.
     """
     for left in reversed(range(ATTEMPTS)):
         try:
             robot.connect(calibrate=False)
             return
-        except (ConnectionError, RuntimeError):
+        except (ConnectionError, RuntimeError, IndexError):
             if not left or not hasattr(robot, "bus"):
                 raise
             with contextlib.suppress(Exception):

@@ -102,7 +102,7 @@ def _check_presence(bus: Any, port: str) -> None:
     missing = []
     for name in bus.motors:
         try:
-            bus.sync_read("Model_Number", name, normalize=False)
+            bus.sync_read("Model_Number", name, normalize=False, num_retry=2)  # a busy host may take an answer too late
         except ConnectionError:
             bus.port_handler.ser.reset_input_buffer()
             missing.append(name)

@@ -146,7 +146,7 @@ class LeRobotArm:
             yield
         except ValueError:
             raise
-        except (OSError, RuntimeError, termios.error) as error:
+        except (OSError, RuntimeError, IndexError, termios.error) as error:
             with contextlib.suppress(Exception):
                 robot.bus.port_handler.closePort()
             raise ValueError(

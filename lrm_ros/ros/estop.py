@@ -50,7 +50,7 @@ class EStop:
         self._stopped = topics.STOPPED.publisher(node)
         topics.ESTOP.subscribe(node, self._on_estop)
         topics.ESTOP.subscribe_as_offered(node, self._on_estop, reliable=False, depth=1)  # best effort, too
-        node.create_service(Trigger, "~/estop", self._on_stop)
+        self._service = node.create_service(Trigger, "~/estop", self._on_stop)
         node.create_service(Trigger, "~/release", self._on_release)
         self._stopped.publish(Bool(data=False))
 
@@ -82,6 +82,20 @@ class EStop:
         self._stopped.publish(Bool(data=True))
         self._node.diagnostics.fault("estop", self.refusal())
         return not self._trouble
+
+    def hear(self) -> None:
+        """Take the stops that have come; for a transition that moves the arm, in which no executor calls."""
+        for subscription in self._node.subscriptions:
+            if subscription.callback == self._on_estop:
+                with subscription.handle:
+                    while (
+                        taken := subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                    ) is not None:
+                        self._on_estop(taken[0])
+        with self._service.handle:
+            request, header = self._service.handle.service_take_request(Trigger.Request)
+        if header is not None:
+            self._service.send_response(self._on_stop(request, Trigger.Response()), header)
 
     def release(self) -> None:
         """Take commands again; nothing moves before a new one comes.

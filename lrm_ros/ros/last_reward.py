@@ -41,13 +41,13 @@ class LastReward:
     def __init__(self) -> None:
         """Begin an episode: no answer has come."""
         self._judged: dict[str, set[int]] = {}  # camera -> stamps of the frames judged
-        self._heads: dict[str, list[str]] = {}
+        self._heads: dict[str, dict[str, None]] = {}  # camera -> heads of all reward nodes, in their order
         self._came_s = 0.0
 
     def came(self, camera: str, rewards: Sequence[Reward | Unscored]) -> None:
         """Note the answers about one frame of a camera; held ones are none."""
         self._judged.setdefault(camera, set()).add(rewards[0].stamp_ns)
-        self._heads[camera] = [reward.head for reward in rewards]
+        self._heads.setdefault(camera, {}).update(dict.fromkeys(reward.head for reward in rewards))
         self._came_s = time.monotonic()
 
     def missing(self, last: Mapping[str, int]) -> list[str]:

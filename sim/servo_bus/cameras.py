@@ -176,6 +176,7 @@ def render(
         mirror.show(snapshot.copy())
         number += 1
         for camera, writer in zip(cameras, writers, strict=True):
+            writer.check()
             if writer.read:
                 newest[camera.name] = (number, mirror.picture(camera))
             else:

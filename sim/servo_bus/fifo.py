@@ -79,16 +79,30 @@ class FifoWriter:
         """
         self._path, self._newest, self._counts = path, newest, counts
         self.read = False
+        self._error: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"camera {path.name}", daemon=True)
         self._thread.start()
 
+    def check(self) -> None:
+        """Raise RuntimeError if the thread has ended by something else than :meth:`close`; says by what."""
+        if self._error is not None:
+            raise RuntimeError(f"nothing more is written to '{self._path}': {self._error}") from self._error
+
     def close(self) -> None:
-        """Stop; whoever reads comes to the end of the stream."""
+        """Stop; whoever reads comes to the end of the stream. Raises as :meth:`check`."""
         self._stop.set()
         self._thread.join()
+        self.check()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            self._error = error
+
+    def _serve(self) -> None:
+        """Write to one reader after the other."""
         while not self._stop.is_set():
             try:
                 fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)

@@ -143,8 +143,9 @@ def test_after_a_brown_out_nothing_moves_until_a_person_says_so(bench):
     bench.start()
     bench.go()
     with bench.server.lock:
-        bench.bus.arm.brown_out(0.3)
-    while not bench.arm.diagnostics.faults:
+        # Longer than a busy computer may stand still between two reads without noticing it (docs/arm.md, "Not seen").
+        bench.bus.arm.brown_out(1.0)
+    while not {"arm", "joint_states"} & bench.arm.diagnostics.faults.keys():
         bench.command(HOME + 0.1)  # a policy goes on
         bench.spin.executor.spin_once(timeout_sec=0.005)
     bench.fault("have lost power")
@@ -154,7 +155,7 @@ def test_after_a_brown_out_nothing_moves_until_a_person_says_so(bench):
     answer = bench.call("reset")
     assert answer.success, answer.message
     assert bench.torque == [1] * 6
-    assert not bench.arm.diagnostics.faults
+    bench.spin.until(lambda: not {"arm", "joint_states"} & bench.arm.diagnostics.faults.keys(), what="faults over")
     bench.go(np.zeros(6))
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import rclpy
 from arm_bench import FAR, HOME, URDF, contract, running  # type: ignore[import-not-found]
 from rclpy.lifecycle import TransitionCallbackReturn
-from servo_buses import needs_driver  # type: ignore[import-not-found]
+from servo_buses import needs_driver, wait_until  # type: ignore[import-not-found]
 from so101 import CONTRACT, FILE, angles  # type: ignore[import-not-found]
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -86,6 +88,49 @@ def test_a_stop_by_the_service_is_latched_through_a_cleanup_and_refuses_reset_an
     bench.spin.until(lambda: node.diagnostics.total("rejected") > rejected, what="refused")
     assert bench.call("release").success
     bench.go(HOME)
+
+
+def stop_on_the_way_to_rest(bench, tmp_path, by: str, **overrides):
+    """Clean up an arm that has a resting pose and stop it on its way; returns the node and the service's answers."""
+    node = bench.start(**contract(tmp_path, rest="[0.0, -1.7, 1.6, 0.9, 0.0, 0.0]"), rest_speed=0.5, **overrides)
+    bench.go(FAR)
+    far, client = np.array(bench.goals), bench.probe.create_client(Trigger, "arm/estop")
+    bench.spin.until(client.service_is_ready, what="the service")
+    answers = []
+
+    def someone() -> None:
+        wait_until(lambda: np.abs(np.array(bench.goals) - far).max() * STEP > 0.1, "on its way to rest")
+        if by == "topic":
+            bench.estop.publish(Bool(data=True))
+        else:
+            answers.append(client.call_async(Trigger.Request()))
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(someone)
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        asked.result()
+    return node, answers
+
+
+@pytest.mark.parametrize("by", ["topic", "service"])
+def test_a_stop_on_the_way_to_the_resting_pose_brakes_and_the_torque_stays_on(bench, tmp_path, by, capfd):
+    node, answers = stop_on_the_way_to_rest(bench, tmp_path, by)
+    assert node._estop.latched and bench.torque == [1] * 6
+    resting = np.array([0.0, -1.7, 1.6, 0.9, 0.0, 0.0])
+    assert np.abs(np.array(angles(bench.server)) - resting).max() > 0.3, "it is on its way still"
+    bench.spin.until(lambda: bench.stopped and bench.stopped[-1], what="stopped")
+    for answer in answers:
+        bench.spin.until(answer.done, what="an answer")
+        assert answer.result().success, answer.result().message
+    assert "on the way to its resting pose" in "".join(capfd.readouterr())
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node._loop.stopped, "taken up again it is stopped still"
+
+
+def test_where_it_is_asked_for_a_stop_on_the_way_to_the_resting_pose_switches_the_torque_off(bench, tmp_path):
+    node, _ = stop_on_the_way_to_rest(bench, tmp_path, "topic", estop_torque_off=True)
+    assert node._estop.latched and bench.torque == [0] * 6
 
 
 def test_where_it_is_asked_for_a_stop_switches_the_torque_off_and_the_release_on_again(bench):

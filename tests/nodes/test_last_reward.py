@@ -242,3 +242,12 @@ def test_what_is_missing_at_the_end_of_an_episode():
     assert rewards.wait(last, 600.0, late) == "" and asked == [1, 2, 2]
     rewards.came("front", [Reward(9, "progress", 0.5)])
     assert rewards.missing(last) == [] and rewards.wait(last, 600.0, attend) == ""
+
+
+def test_the_heads_of_two_reward_nodes_that_judge_one_camera_are_all_unscored():
+    rewards = LastReward()
+    rewards.came("front", [Reward(5, "progress", 0.5), Reward(5, "completion", 0.1)])
+    rewards.came("front", [Reward(7, "robometer", 0.5)])
+    assert rewards.unscored({"front": 9}, "why") == {
+        "front": [Unscored(9, head, "why") for head in ("progress", "completion", "robometer")]
+    }

@@ -58,3 +58,22 @@ def test_an_arm_that_is_stopped_already_is_not_moved_by_a_policy_that_starts(spi
     spin.until(lambda: node._stop.stopped)
     seen(spin, node, robot)
     assert not robot.commands and "estop" in node.diagnostics.faults
+
+
+@pytest.mark.parametrize("first", ["deactivate", "release"])
+def test_an_inactive_policy_shows_no_fault_of_a_stop_that_was_released(spin, probe, first) -> None:
+    node, robot = moving(spin, probe)
+    arm = topics.STOPPED.publisher(probe)
+    say(spin, node, arm, True)
+    if first == "release":
+        say(spin, node, arm, False)
+        assert "it is released: call policy/reset" in node.diagnostics.faults["estop"]
+    node.trigger_deactivate()
+    assert ("estop" in node.diagnostics.faults) == (first == "deactivate"), "as long as the arm is stopped"
+    if first == "deactivate":
+        say(spin, node, arm, False)
+    assert "estop" not in node.diagnostics.faults
+    asked = len(robot.commands)
+    node.trigger_activate()
+    robot.observe(10)
+    spin.until(lambda: len(robot.commands) > asked)

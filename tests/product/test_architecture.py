@@ -39,6 +39,7 @@ ROS_FILES = {
     "lrm_ros/sim/vector/client.py",
     "lrm_ros/sim/vector/node.py",
     "lrm_ros/training/bench/arm_bed.py",
+    "lrm_ros/training/bench/arm_desk.py",
     "lrm_ros/training/bench/faults.py",
     "lrm_ros/training/bench/bus.py",
     "lrm_ros/training/bench/kills.py",

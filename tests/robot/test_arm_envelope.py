@@ -6,8 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import EnvelopeSettings
+from lrm_ros.robot.arm import ArmServer
 from lrm_ros.robot.arm_envelope import EnvelopeServer
 from lrm_ros.robot.envelope import Envelope
 from lrm_ros.types import ActionChunk
@@ -131,3 +133,45 @@ def test_an_arm_that_is_faster_than_it_may_be_now_brakes_first(motors):
         track(arm, k * DT / 10, 0.3)
         speeds.append(abs(arm.envelope.velocity[0]).max())
     assert speeds[0] > 1 and speeds[-1] == pytest.approx(0.3) and np.diff(speeds).max() <= 0.1 + 1e-9
+
+
+WAY = 0.06 * np.sin(np.arange(30) / 4.0)[:, None] * np.array([1.0, 2.0])  # (K, D) of one command
+MESSAGE = messages.from_chunk(chunk(BEGIN, *WAY), CONTRACT.joints)
+
+
+def test_at_the_control_steps_the_targets_are_those_of_the_twins_server_for_the_same_message(motors):
+    """What is recorded as a step's action is the command's point of that step, in the twin and here."""
+    other = Motors()
+    twin, arm = ArmServer(other, CONTRACT), server(motors, AT_ONCE)
+    for each in (twin, arm):
+        each.follow(each.accept(messages.to_chunk(MESSAGE, CONTRACT.joints, CONTRACT.dt_s), BEGIN))
+    for k in range(len(WAY)):
+        twin.step(BEGIN + k * DT)
+        for part in range(10):
+            track(arm, k * DT + part * DT / 10)
+            if part == 0 and k:  # the first one is where the arm begins
+                assert motors.targets[-1] == pytest.approx(other.targets[-1], abs=2e-4), k
+    assert other.targets[-1] == pytest.approx(WAY[-1], abs=1e-4)
+
+
+def test_the_joints_are_nearer_to_the_twins_than_if_points_were_reached_at_time_from_start(motors):
+    """Drives as the twin's (a first-order system of 0.1 s), envelope and bus rate as of config/so100_bus.yaml."""
+    fast = EnvelopeSettings(max_velocity=(3.0, 3.0), max_acceleration=(40.0, 40.0))
+    twin = np.repeat(WAY, 12, axis=0)  # its target stands for a control step
+
+    def targets(late_steps: int) -> np.ndarray:
+        arm = server(Motors(), fast)
+        given = messages.to_chunk(MESSAGE, CONTRACT.joints, CONTRACT.dt_s)
+        arm.follow(arm.accept(ActionChunk(BEGIN + late_steps * DT, given.actions, given.dt_s), BEGIN))
+        for cycle in range(len(twin)):
+            track(arm, cycle * DT / 12)
+        return np.array(arm._arm.targets)
+
+    def apart(given: np.ndarray) -> float:
+        joints = [np.zeros((2, 2))]
+        for both in np.stack([given, twin], axis=1):
+            joints.append(joints[-1] + (both - joints[-1]) * (0.1 / 12) / 0.1)
+        here, there = np.moveaxis(np.array(joints[24:]), 1, 0)
+        return float(np.abs(here - there).mean())
+
+    assert apart(targets(0)) < 0.85 * apart(targets(1))

@@ -45,3 +45,36 @@ def test_a_lost_answer_while_it_connects_is_no_missing_servo(tmp_path, monkeypat
             np.testing.assert_allclose(arm.read()[1], angles(server), atol=0.02)
         assert len(tries) == min(lost + 1, ATTEMPTS)
         arm.close()
+
+
+@needs_driver
+@pytest.mark.parametrize("times", [1, ATTEMPTS])
+def test_an_answer_that_feetechs_ping_takes_for_another_is_one_line_at_most(tmp_path, monkeypatch, times):
+    """It reads the model number from whatever comes, also from an answer without data: an IndexError."""
+    patiently(monkeypatch)
+    make, tries = lerobot_arm.make_robot, []
+
+    def made(config):
+        robot = make(config)
+        connect = robot.connect
+
+        def odd(**options):
+            tries.append(1)
+            if len(tries) <= times:
+                robot.bus.connect(handshake=False)
+                raise IndexError("list index out of range")
+            return connect(**options)
+
+        robot.connect = odd
+        return robot
+
+    monkeypatch.setattr(lerobot_arm, "make_robot", made)
+    with follower(tmp_path) as server:
+        arm = LeRobotArm(settings(server.ports["follower"].path, tmp_path), CONTRACT)
+        if times == ATTEMPTS:
+            with pytest.raises(ValueError, match=r"no connection with the arm .* IndexError"):
+                arm.connect()
+        else:
+            arm.connect()
+            np.testing.assert_allclose(arm.read()[1], angles(server), atol=0.02)
+        arm.close()

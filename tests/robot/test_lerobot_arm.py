@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -64,6 +65,24 @@ def test_another_type_and_unknown_options_say_what_there_is():
         make_robot(ArmConfig(type="so102", port="x"))
     with pytest.raises(ValueError, match=r"'gain=3' is no option of 'so101_follower'; .*position_p_coefficient"):
         make_robot(ArmConfig(port="x", options="gain=3"))
+
+
+@needs_driver
+@pytest.mark.parametrize("kind", ["koch_follower", "omx_follower"])
+def test_arms_with_dynamixels_servos_have_the_joints_and_units_of_the_so101s_section(kind, tmp_path):
+    """Constructed, and no more: there is no emulator of their servos."""
+    pytest.importorskip("dynamixel_sdk")
+    robot = make_robot(settings("/dev/ttyUSB0", tmp_path, type=kind, id="koch"))
+    assert tuple(key.removesuffix(".pos") for key in robot.action_features) == CONTRACT.joints
+    units = [robot.bus.motors[joint].norm_mode.value for joint in CONTRACT.joints]
+    assert units == [joint.units for joint in settings("", tmp_path).joints]
+
+
+@needs_driver
+@pytest.mark.skipif(find_spec("dynamixel_sdk") is not None, reason="it is installed")
+def test_a_type_whose_driver_is_not_installed_says_what_to_install(tmp_path):
+    with pytest.raises(ValueError, match=r"LeRobot's driver of 'koch_follower' is not installed: .*dynamixel"):
+        make_robot(settings("/dev/ttyUSB0", tmp_path, type="koch_follower"))
 
 
 # -- motion --------------------------------------------------------------------------------------------------------

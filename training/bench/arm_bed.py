@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import multiprocessing
 import tempfile
 import threading
@@ -31,6 +30,7 @@ from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
 from lrm_ros.ros.base import set_transport, share_file
 from lrm_ros.ros.executor import make_executor
+from lrm_ros.training.bench.arm_bus import calibrate
 from lrm_ros.types import ActionChunk
 
 STEP = 2 * np.pi / 4096
@@ -64,7 +64,6 @@ def emulate(folder: str, stop: Any, seen: Any) -> None:
     from lrm_ros.sim.servo_bus import protocol
     from lrm_ros.sim.servo_bus.arm import Arm
     from lrm_ros.sim.servo_bus.bus import Bus
-    from lrm_ros.sim.servo_bus.joints import SO101
     from lrm_ros.sim.servo_bus.server import Server
 
     found: list[Seen] = []
@@ -81,13 +80,7 @@ def emulate(folder: str, stop: Any, seen: Any) -> None:
                     found.append(Seen(time.monotonic(), goals, joints))
 
     bus = Listening(Arm())
-    rows = {}
-    for i, joint in enumerate(SO101):
-        low, high = (1934, 3186) if joint.name == "gripper" else (0, 4095)  # -10 and 100 degrees
-        bus.arm.servos[i].memory.save("Min_Position_Limit", low)
-        bus.arm.servos[i].memory.save("Max_Position_Limit", high)
-        rows[joint.name] = {"id": i + 1, "drive_mode": 0, "homing_offset": 0, "range_min": low, "range_max": high}
-    (Path(folder) / "bench.json").write_text(json.dumps(rows))
+    calibrate(bus.arm.servos, folder)
     with Server({"bench": bus}, {"bench": Path(folder) / "port"}):
         seen.send("ready")
         stop.wait()
@@ -104,6 +97,7 @@ class Commander:
         self.states: list[tuple[float, float]] = []  # (when it came, its age) [s]
         self.position: NDArray[np.float32] | None = None
         self.values: dict[str, str] = {}  # of the node's diagnostics
+        self.told: list[tuple[float, str]] = []  # (when it came [s], the node's faults)
         self.stopped = False
         self._publisher = topics.JOINT_COMMAND.publisher(self.node)
         self._estop = topics.ESTOP.publisher(self.node)
@@ -132,6 +126,12 @@ class Commander:
         for status in message.status:
             if status.name == "/arm":
                 self.values = {value.key: value.value for value in status.values}
+                self.told.append((time.monotonic(), status.message))
+
+    @property
+    def heard_s(self) -> float:
+        """When the newest joint state came [s]; 0: none has."""
+        return self.states[-1][0] if self.states else 0.0
 
     def wait(self, condition: Any, what: str) -> None:
         """Wait until a condition is true.

@@ -117,3 +117,14 @@ def test_the_camera_node_delivers_from_a_pipe_and_again_after_its_writer_came_ba
     node.close()
     spin.nodes.remove(node)
     second.writer.close()
+
+
+def test_what_ends_the_writer_is_told(tmp_path):
+    scene = Scene(tmp_path / "front")
+    scene.newest = (0, np.zeros((4, 4), np.uint8))  # no RGB
+    with scene.path.open("rb"):
+        wait_until(lambda: scene.writer._error, "an error")
+        with pytest.raises(RuntimeError, match=r"nothing more is written to '.*front'"):
+            scene.writer.check()
+    with pytest.raises(RuntimeError, match="nothing more is written"):
+        scene.writer.close()
