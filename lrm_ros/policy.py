@@ -104,7 +104,7 @@ class PolicyRunner:
         """Load configuration, weights and processors; raises ValueError if they do not fit or do not load."""
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-        from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
+        import lerobot_policy_act_small  # noqa: F401  registers the policy type with LeRobot
 
         contract, name = self._contract, f"policy checkpoint '{self._checkpoint}'"
         config = load_policy_config(folder)

@@ -25,7 +25,6 @@ HEAVY = {
 }
 # Imported only by such a function, so these may import them at the top.
 LAZY_FILES = {
-    "lrm_ros/act_small.py",
     "lrm_ros/sim/render/shaders.py",
     "lrm_ros/sim/tabletop/task.py",
     "lrm_ros/sim/twin/place_toy_in_bowl.py",
@@ -49,7 +48,7 @@ ROS_FILES = {
 }
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
-CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
+CORE = {"types", "seeds", "files", "config", "contract", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
@@ -67,11 +66,10 @@ UPSTREAM: dict[str, set[str]] = {
     "config_arm": {"config"},
     "parameters": set(),
     "contract": {"types", "config"},
-    "act_small": {"types", "config"},
     "reward": {"types", "config"},
     "record": {"types", "config", "contract", "files"},
     "robot": {"types", "config", "config_arm", "contract"},
-    "policy": {"types", "config", "contract", "act_small"},
+    "policy": {"types", "config", "contract"},
     "chunk_timing": set(),
     "messages": {"types", "config"},
     "topics": set(),

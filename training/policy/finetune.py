@@ -58,7 +58,7 @@ def finetune(
         ValueError: data, checkpoint and contract do not fit together, or ``out`` belongs to another run.
         FloatingPointError: the loss became infinite or NaN.
     """
-    from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
+    import lerobot_policy_act_small  # noqa: F401  registers the policy type with LeRobot
 
     episodes, contract = _load(datasets, contract, config.init)
     data = TrainingData(episodes, contract, config.label)
