@@ -152,6 +152,7 @@ class PolicyConfig:
     timeout_s: float = _fix(0.5, "hold when camera or joint state is older than this (real time only) [s]", *SECONDS)
     realtime: bool = _fix(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
     device: str = _opt("cpu", "torch device")
+    units: str = _opt("", "'rad': so a checkpoint without contract has its joints, in our order", choices=("", "rad"))
 
 
 @dataclass(frozen=True)

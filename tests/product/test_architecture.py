@@ -48,7 +48,7 @@ ROS_FILES = {
 }
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
-CORE = {"types", "seeds", "files", "config", "contract", "reward", "record", "robot", "policy"}
+CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
@@ -69,7 +69,8 @@ UPSTREAM: dict[str, set[str]] = {
     "reward": {"types", "config"},
     "record": {"types", "config", "contract", "files"},
     "robot": {"types", "config", "config_arm", "contract"},
-    "policy": {"types", "config", "contract"},
+    "checkpoint": {"config", "contract"},
+    "policy": {"types", "config", "contract", "checkpoint"},
     "chunk_timing": set(),
     "messages": {"types", "config"},
     "topics": set(),

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lrm_ros.checkpoint import policy_contract, require_checkpoint
 from lrm_ros.config import FinetuneConfig, RobotContract
 from lrm_ros.config_files import add_options, from_options, to_dict
 from lrm_ros.contract import contract_differences, load_contract, save_contract
@@ -122,6 +123,10 @@ class _Training:
         source = resume / "pretrained_model" if resume else settings.init
         self.policy, self.preprocessor, self.postprocessor = load_or_create(data, settings, source)
         config = self.policy.config
+        # Steps relative to an input, for a policy whose observations have a time axis.
+        self.observed = list(config.observation_delta_indices) if has_time_axis(config) else None
+        if self.observed is not None:
+            data.look_back(self.observed)
         self.parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         optimizer = config.get_optimizer_preset()
         self.config = TrainPipelineConfig(
@@ -152,7 +157,7 @@ class _Training:
 
         settings = self.settings
         indices = self.data.sample_indices(settings.seed, self.step, settings.batch_size, settings.weights)
-        batch = self.data.batch(indices, self.policy.config.action_delta_indices)
+        batch = self.data.batch(indices, self.policy.config.action_delta_indices, self.observed)
         if settings.colour > 0:
             for camera in self.contract.cameras:
                 key = f"observation.images.{camera.name}"
@@ -160,9 +165,6 @@ class _Training:
         if settings.state_noise > 0:
             states = batch["observation.state"]
             batch["observation.state"] = add_state_noise(states, settings.seed, self.step, settings.state_noise)
-        if has_time_axis(self.policy.config):
-            for key in (key for key in batch if key.startswith("observation.")):
-                batch[key] = batch[key][:, None]  # (B, 1, ...)
         batch = self.preprocessor(batch)
         clip = self.config.optimizer.grad_clip_norm
         update_policy(
@@ -230,7 +232,7 @@ def _load(
     if init is not None:
         if not Path(init).is_dir():
             raise FileNotFoundError(f"checkpoint folder '{init}' does not exist; train one without --init first")
-        found.append((Path(init), load_contract(init)))
+        found.append((require_checkpoint(init), policy_contract(init)))
     agreed = contract or (found[0][1] if found else RobotContract())
     for folder, other in found:
         if differences := contract_differences(other, agreed):
