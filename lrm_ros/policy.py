@@ -119,16 +119,16 @@ class PolicyRunner:
                 f"{name} expects other inputs than this robot has: {'; '.join(differences)}. Use a checkpoint of this"
                 " robot, or train it on data sets with these names"
             )
-        self.execute_steps = execute_steps or config.n_action_steps
-        chunk = getattr(config, "chunk_size", config.n_action_steps)
-        if not 1 <= self.execute_steps <= chunk:
-            raise ValueError(f"{name} predicts {chunk} steps, execute_steps is {self.execute_steps}; set 1 to {chunk}")
         self.observed_steps = config.n_obs_steps
         if self.observed_steps != 1 and config.type != "diffusion":
             raise ValueError(
                 f"{name} is a {config.type} that looks at the last {self.observed_steps} control steps; only diffusion"
                 " policies can: train it with n_obs_steps = 1"
             )
+        self.execute_steps = execute_steps or config.n_action_steps
+        chunk = getattr(config, "chunk_size", config.n_action_steps)
+        if not 1 <= self.execute_steps <= chunk:
+            raise ValueError(f"{name} predicts {chunk} steps, execute_steps is {self.execute_steps}; set 1 to {chunk}")
         override = {"device_processor": {"device": device}}
         with self._told("does not load"):
             self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)

@@ -70,7 +70,9 @@ def test_the_contract_of_the_data_set_it_was_trained_on_is_the_policys(foreign, 
     data_set(tmp_path)
     assert PolicyRunner(foreign, CONTRACT).note == "" and policy_contract(foreign) == CONTRACT
     assert contract_file(foreign) == tmp_path / "data/contract.json"
-    with pytest.raises(ValueError, match=r"made for another robot: joints .* contract to the one in its data set's") as e:
+    with pytest.raises(
+        ValueError, match=r"made for another robot: joints .* contract to the one in its data set's"
+    ) as e:
         PolicyRunner(foreign, OTHER)
     assert str(tmp_path / "data") in str(e.value)
     save_contract(OTHER, foreign)  # its own one counts
@@ -97,7 +99,9 @@ def test_names_of_the_data_set_are_the_order_of_the_joints(foreign, tmp_path):
     assert PolicyRunner(foreign, CONTRACT, units="rad").note
     shutil.rmtree(tmp_path / "data")
     data_set(tmp_path, None, [f"{name}.pos" for name in OTHER.joints])
-    with pytest.raises(ValueError, match=r"made for another robot: joints \['gripper', .*Use a checkpoint of this robot"):
+    with pytest.raises(
+        ValueError, match=r"made for another robot: joints \['gripper', .*Use a checkpoint of this robot"
+    ):
         PolicyRunner(foreign, CONTRACT, units="rad")
 
 
@@ -112,7 +116,9 @@ def test_a_policy_trained_in_degrees_moves_no_arm_whoever_says_rad(foreign, tmp_
     values = load_file(path)
     values[statistic][1] = -90.0
     save_file(values, path)
-    with pytest.raises(ValueError, match=r"not trained in rad: .* joint shoulder_lift is -90\.0, its limits are .* rad\."):
+    with pytest.raises(
+        ValueError, match=r"not trained in rad: .* joint shoulder_lift is -90\.0, its limits are .* rad\."
+    ):
         PolicyRunner(foreign, CONTRACT, units="rad" if said_by == "units" else "")
 
 

@@ -60,8 +60,8 @@ class History:
     def complete(self, observation: Observation, begin_ns: int, every_step: bool) -> Observation:
         """Return an observation with those of the control steps before it.
 
-        The state and each frame of k steps before are the newest that are no more than half a step younger than those
-        of the observation less k periods: of a slow camera one frame may serve for two steps. Steps before the
+        The state and each frame of k steps before are the nearest to those of the observation less k periods, and no
+        more than half a step younger: of a slow camera one frame may serve for two steps. Steps before the
         episode's first observation, or of which nothing came, are left out: a policy then looks at the oldest that it
         has, as LeRobot does at the beginning of an episode.
 
@@ -77,9 +77,9 @@ class History:
         for back in range((self._steps - 1) * self._dt_ns, 0, -self._dt_ns):
             if observation.stamp_ns - back < begin_ns - self._dt_ns // 2:
                 continue
-            state = self._newest(self._states, observation.stamp_ns - back, every_step)
+            state = self._nearest(self._states, observation.stamp_ns - back, every_step)
             frames = {
-                name: self._newest(self._frames[name], frame.stamp_ns - back, every_step)
+                name: self._nearest(self._frames[name], frame.stamp_ns - back, every_step)
                 for name, frame in observation.frames.items()
             }
             missing = [name for name, frame in frames.items() if frame is None] + ["joint state"] * (state is None)
@@ -93,10 +93,10 @@ class History:
                 before.append(Observation(observation.stamp_ns - back, seen, state, observation.task))
         return dataclasses.replace(observation, before=tuple(before))
 
-    def _newest(self, kept: deque[tuple[int, T]], stamp_ns: int, exact: bool) -> T | None:
-        """Return the newest item that is at most half a step younger than a stamp, if ``exact`` nor older."""
+    def _nearest(self, kept: deque[tuple[int, T]], stamp_ns: int, exact: bool) -> T | None:
+        """Return the item nearest to a stamp of those at most half a step younger; if ``exact`` nor older than that."""
         half = self._dt_ns // 2
-        for found_ns, item in reversed(kept):
-            if found_ns <= stamp_ns + half:
-                return item if not exact or found_ns >= stamp_ns - half else None
-        return None
+        near = min(
+            (one for one in kept if one[0] <= stamp_ns + half), key=lambda one: abs(one[0] - stamp_ns), default=None
+        )
+        return near[1] if near is not None and (not exact or near[0] >= stamp_ns - half) else None

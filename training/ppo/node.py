@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import threading
 import traceback
-from pathlib import Path
 from typing import Any
 
+from lrm_ros.checkpoint import contract_file, policy_contract
 from lrm_ros.config import RefinerConfig, WorldsConfig
 from lrm_ros.config_files import to_dict
-from lrm_ros.checkpoint import contract_file, policy_contract
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control
 from lrm_ros.ros.program import run

@@ -98,9 +98,9 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     """Record, score and analyse policies; returns the content of ``openloop.json``."""
     import torch
 
+    from lrm_ros.checkpoint import policy_contract
     from lrm_ros.commit import source_commit
     from lrm_ros.config import RewardConfig
-    from lrm_ros.checkpoint import policy_contract
     from lrm_ros.progress import progress_bar
     from lrm_ros.reward.engine import RewardEngine
     from lrm_ros.training.reward.eval.trajectories.record import record

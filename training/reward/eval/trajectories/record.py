@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lrm_ros.commit import source_commit
 from lrm_ros.checkpoint import policy_contract
+from lrm_ros.commit import source_commit
 from lrm_ros.files import read_json, write_json
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 from lrm_ros.training.ppo.actors.load import load_eval_actor
