@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy's folder as LeRobot leaves it: is it one, and for which robot was it made: joints, order, units, cameras.
 
-LeRobot's files tell shapes and camera names. Order and units of the joints are in ``contract.json``: in the folder, else
-in the data set that the policy was trained on, if that is still where ``train_config.json`` says. Else somebody must say
-so: a policy that answers in degrees must not move an arm as if in rad.
+LeRobot's files tell shapes and camera names. Order and units of the joints are in ``contract.json``: in the folder,
+else in the data set that the policy was trained on, if that is still where ``train_config.json`` says. Else somebody
+must say so: a policy that answers in degrees must not move an arm as if in rad.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def check_robot(folder: Path, contract: RobotContract, units: str) -> str:
         note = f"policy '{folder}': its joints are taken for {', '.join(contract.joints)}, in rad, as units=rad says"
     else:
         raise ValueError(
-            f"nothing says order and units of the joints of policy checkpoint '{folder}': it has no {CONTRACT_FILE}, nor"
-            f" has the data set it was trained on ({_named(root)}). Copy that file into it; or, if they are "
+            f"nothing says order and units of the joints of policy checkpoint '{folder}': it has no {CONTRACT_FILE},"
+            f" nor has the data set it was trained on ({_named(root)}). Copy that file into it; or, if they are "
             f"{', '.join(contract.joints)}, in rad, set units to rad"
         )
     if not own and (reason := _other_units(folder, contract)):

@@ -77,7 +77,8 @@ class PolicyRunner:
         Raises:
             FileNotFoundError: the folder or one of its files is missing.
             ValueError: the checkpoint was made for other cameras, joints or another rate, or in other units, or nothing
-                says which; its chunks are too short, it is damaged or of another LeRobot, or it cannot act on an observation of this robot.
+                says which; its chunks are too short, it is damaged or of another LeRobot, or it cannot act on an
+                observation of this robot.
         """
         folder = require_checkpoint(checkpoint)
         self.note = check_robot(folder, contract, units)

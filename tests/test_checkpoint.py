@@ -49,7 +49,8 @@ def data_set(tmp_path: Path, contract: RobotContract | None = CONTRACT, names: l
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("run", "checkpoints/last"), ("run/checkpoints", "last"), ("run/checkpoints/last", ""), ("run/checkpoints/000020", "")],
+    [("run", "checkpoints/last"), ("run/checkpoints", "last"), ("run/checkpoints/last", ""),
+     ("run/checkpoints/000020", "")],
 )  # fmt: skip
 @pytest.mark.parametrize("link", [True, False])
 def test_a_folder_of_lerobot_train_is_refused_with_the_one_inside_that_is_meant(foreign, tmp_path, given, meant, link):
@@ -60,7 +61,7 @@ def test_a_folder_of_lerobot_train_is_refused_with_the_one_inside_that_is_meant(
         shutil.copytree(foreign, older)
     inside = tmp_path / given / meant / "pretrained_model"
     for refused in (require_checkpoint, lambda path: PolicyRunner(path, CONTRACT), policy_contract):
-        with pytest.raises(FileNotFoundError, match="has no config.json; give ") as error:
+        with pytest.raises(FileNotFoundError, match=r"has no config\.json; give ") as error:
             refused(tmp_path / given)
         assert str(error.value).endswith(f"give '{inside}'") and "\n" not in str(error.value)
     assert require_checkpoint(inside) == inside

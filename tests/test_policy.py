@@ -15,6 +15,7 @@ from denoisers import diffusion_folder, observation, pi_folder, sees_and_says, s
 from lrm_ros.config import RobotContract
 from lrm_ros.policy import PolicyRunner, policy_input
 from lrm_ros.types import Observation
+from lrm_ros.versions import at_least
 
 CONTRACT = RobotContract()
 
@@ -261,6 +262,10 @@ def test_a_diffusion_policy_acts_as_in_lerobots_loop_at_its_beginning_and_later(
 
 @pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
 def test_a_language_policy_runs_from_the_folder_as_lerobot_leaves_it(kind, smolvla, tmp_path, monkeypatch):
+    if kind != "smolvla" and not at_least("lerobot", 0, 6):  # 0.4 wants its own build of transformers, and says so
+        with pytest.raises(ValueError, match="incorrect transformer version"):
+            pi_folder(kind, tmp_path, monkeypatch)
+        return
     folder = tmp_path / "policy"
     shutil.copytree(smolvla if kind == "smolvla" else pi_folder(kind, tmp_path / "made", monkeypatch), folder)
     (folder / "contract.json").unlink()

@@ -39,8 +39,9 @@ class History:
 
     def clear(self) -> None:
         """Forget what came."""
-        for kept in (self._states, *self._frames.values()):
-            kept.clear()
+        self._states.clear()
+        for frames in self._frames.values():
+            frames.clear()
 
     def add_state(self, stamp_ns: int, state: NDArray[np.float32]) -> None:
         """Keep a joint state (D,) [rad]."""

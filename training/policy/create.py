@@ -53,8 +53,8 @@ def load_or_create(data: TrainingData, settings: FinetuneConfig, source: str | P
             config.optimizer_lr_backbone = settings.lr
     if config.type != "diffusion" and has_time_axis(config) and list(config.observation_delta_indices) != [0]:
         raise ValueError(
-            f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, which only diffusion"
-            " can here; set its n_obs_steps to 1 (--options '{\"n_obs_steps\": 1}')"
+            f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, which only"
+            " diffusion can here; set its n_obs_steps to 1 (--options '{\"n_obs_steps\": 1}')"
         )
     policy_class = get_policy_class(config.type)
     if source is not None:
