@@ -104,6 +104,8 @@ with tempfile.TemporaryDirectory() as scratch:
         ],
         python_requires=">=3.11",
         packages=[
+            # LeRobot's programs find it where its own small distribution is installed, too.
+            "lerobot_policy_act_small",
             "lrm_ros",
             "lrm_ros.graph",
             "lrm_ros.nodes",

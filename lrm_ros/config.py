@@ -143,6 +143,7 @@ class PolicyConfig:
     realtime: bool = _fix(True, "act at the control rate; false: in lock-step with the twin, like its own 'realtime'")
     device: str = _opt("cpu", "torch device")
     image_transport: str = transport_option()
+    units: str = _opt("", "'rad': so a checkpoint without contract has its joints, in our order", choices=("", "rad"))
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lrm_ros.checkpoint import check_robot, require_checkpoint
 from lrm_ros.config import RobotContract
-from lrm_ros.contract import contract_differences, load_contract
 from lrm_ros.errors import one_line
 from lrm_ros.types import ActionChunk, Frame, Observation
 from lrm_ros.versions import load_policy_config
 
 
 class Policy(Protocol):
-    """What the policy node and the evaluation need of a policy."""
+    """What the policy node and the evaluation need of a policy.
+
+    Attributes:
+        observed_steps: control steps that it looks at: the present one, and so many less one in ``Observation.before``.
+    """
+
+    observed_steps: int
 
     def act(self, observation: Observation) -> ActionChunk:
         """Return the targets to execute after an observation, before the next one is looked at."""
@@ -37,13 +43,19 @@ class Policy(Protocol):
         """
         ...
 
-    def reset(self) -> None:
-        """Start a new episode."""
+    def reset(self, seed: int | None = None) -> None:
+        """Start a new episode; with a seed everything that is drawn in it follows from that."""
         ...
 
 
 class PolicyRunner:
-    """Any LeRobot policy from a ``pretrained_model`` folder that also holds a ``contract.json``."""
+    """Any LeRobot policy from a ``pretrained_model`` folder, of ``lrm finetune`` or of ``lerobot-train``.
+
+    Attributes:
+        note: what was taken for granted of its joints, in one line; empty if a contract says it all.
+        execute_steps: actions that :meth:`act` returns.
+        observed_steps: see :class:`Policy`.
+    """
 
     def __init__(
         self,
@@ -51,34 +63,25 @@ class PolicyRunner:
         contract: RobotContract,
         execute_steps: int | None = None,
         device: str = "cpu",
+        units: str = "",
     ) -> None:
         """Load policy and processors and check that they were made for this robot.
 
         Args:
-            checkpoint: folder written by ``lrm finetune`` (LeRobot's format plus the contract).
+            checkpoint: the folder.
             contract: the robot at hand.
             execute_steps: actions to return of every predicted chunk; ``None``: the policy's own ``n_action_steps``.
             device: torch device.
+            units: of a policy without a robot contract, see ``checkpoint.check_robot``.
 
         Raises:
             FileNotFoundError: the folder or one of its files is missing.
-            ValueError: the checkpoint was made for other cameras, joints or another rate, its chunks are too short, it
-                is damaged or of another LeRobot, or it cannot act on an observation of this robot.
+            ValueError: the checkpoint was made for other cameras, joints or another rate, or in other units, or nothing
+                says which; its chunks are too short, it is damaged or of another LeRobot, or it cannot act on an
+                observation of this robot.
         """
-        folder = Path(checkpoint)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"policy checkpoint '{checkpoint}' is no folder; train one with 'lrm finetune'")
-        for name in ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"policy checkpoint '{checkpoint}' has no {name}; give LeRobot's pretrained_model folder itself,"
-                    " with its processors"
-                )
-        if differences := contract_differences(load_contract(folder), contract):
-            raise ValueError(
-                f"policy checkpoint '{checkpoint}' was made for another robot: {'; '.join(differences)}. Use a"
-                " checkpoint of this robot, or set the robot contract to the one in the checkpoint's contract.json"
-            )
+        folder = require_checkpoint(checkpoint)
+        self.note = check_robot(folder, contract, units)
         self._contract, self._checkpoint = contract, checkpoint
         self._raw: tuple[int, Any] | None = None  # of the newest chunk: stamp and (1, K, D) normalised actions
         self._load(folder, execute_steps, device)
@@ -104,7 +107,7 @@ class PolicyRunner:
         """Load configuration, weights and processors; raises ValueError if they do not fit or do not load."""
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-        from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
+        import lerobot_policy_act_small  # noqa: F401  registers the policy type with LeRobot
 
         contract, name = self._contract, f"policy checkpoint '{self._checkpoint}'"
         config = load_policy_config(folder)
@@ -117,15 +120,16 @@ class PolicyRunner:
                 f"{name} expects other inputs than this robot has: {'; '.join(differences)}. Use a checkpoint of this"
                 " robot, or train it on data sets with these names"
             )
+        self.observed_steps = config.n_obs_steps
+        if self.observed_steps != 1 and config.type != "diffusion":
+            raise ValueError(
+                f"{name} is a {config.type} that looks at the last {self.observed_steps} control steps; only diffusion"
+                " policies can: train it with n_obs_steps = 1"
+            )
         self.execute_steps = execute_steps or config.n_action_steps
         chunk = getattr(config, "chunk_size", config.n_action_steps)
         if not 1 <= self.execute_steps <= chunk:
             raise ValueError(f"{name} predicts {chunk} steps, execute_steps is {self.execute_steps}; set 1 to {chunk}")
-        if config.type == "diffusion" and config.n_obs_steps != 1:
-            raise ValueError(
-                f"{name} looks at the last {config.n_obs_steps} control steps; it is asked once a chunk and sees one:"
-                " train it with n_obs_steps = 1"
-            )
         override = {"device_processor": {"device": device}}
         with self._told("does not load"):
             self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
@@ -153,8 +157,12 @@ class PolicyRunner:
             self.act(Observation(0, frames, middle, "do nothing"))
         self.reset()
 
-    def reset(self) -> None:
-        """Start a new episode: clear the policy's queues and forget the chunk before."""
+    def reset(self, seed: int | None = None) -> None:
+        """Start a new episode: clear the policy's queues and forget the chunk before; see :class:`Policy`."""
+        if seed is not None:
+            import torch
+
+            torch.manual_seed(seed)
         self.policy.reset()
         self._raw = None
 
@@ -204,11 +212,14 @@ class PolicyRunner:
         """Return all predicted targets; ``guidance`` are options of real-time chunking."""
         import torch
 
-        batch = self.preprocess(policy_input(observation, self._contract))
+        batches = [self.preprocess(policy_input(seen, self._contract)) for seen in (*observation.before, observation)]
+        batch = batches[-1]
         # Real-time chunking takes gradients inside, which inference mode would forbid.
         with torch.no_grad() if guidance else torch.inference_mode():
             if self.policy.config.type == "diffusion":  # reads its own observation queues only
-                batch = _queue_observation(self.policy, batch)
+                self.policy.reset()
+                for seen in batches:  # the first one fills the queues, as LeRobot begins an episode
+                    batch = _queue_observation(self.policy, seen)
             chunk = self.policy.predict_action_chunk(batch, **guidance)  # (1, K, D)
             if guidance:
                 self._raw = (observation.stamp_ns, chunk)
@@ -255,10 +266,10 @@ class FakePolicy:
 
     def __init__(self, contract: RobotContract, execute_steps: int = 8) -> None:
         """Set the chunk length [control steps]."""
-        self.execute_steps = execute_steps
+        self.execute_steps, self.observed_steps = execute_steps, 1
         self._dt_s = contract.dt_s
 
-    def reset(self) -> None:
+    def reset(self, seed: int | None = None) -> None:
         """Do nothing: it has no state."""
 
     def act(self, observation: Observation) -> ActionChunk:

@@ -58,12 +58,15 @@ class Observation:
         frames: newest frame of each camera.
         state: (D,) float32 joint positions [rad; gripper as the joint's own rad], finite.
         task: language instruction.
+        before: what was seen in the control steps before, oldest first, for a policy that looks back; fewer at the
+            beginning of an episode.
     """
 
     stamp_ns: int
     frames: Mapping[str, Frame]
     state: NDArray[np.float32]
     task: str
+    before: tuple[Observation, ...] = ()
 
     def __post_init__(self) -> None:
         state = _read_only(self.state, np.float32)

@@ -42,7 +42,7 @@ def save(policy: Any, data: TrainingData, folder: Path) -> Path:
     return folder
 
 
-def features(config: Any) -> Any:
+def sees_and_says(config: Any) -> Any:
     """Set what a policy sees and says to those of the contract."""
     from lerobot.configs.types import FeatureType, PolicyFeature
 
@@ -66,7 +66,7 @@ def diffusion_folder(folder: Path, steps: int = 5, **options: Any) -> Path:
         "spatial_softmax_num_keypoints": 4, "resize_shape": (32, 32), "num_train_timesteps": 20, "device": "cpu",
         "pretrained_backbone_weights": None, "use_group_norm": True, "use_separate_rgb_encoder_per_camera": False,
     }  # fmt: skip
-    policy = DiffusionPolicy(features(DiffusionConfig(**(small | options))))
+    policy = DiffusionPolicy(sees_and_says(DiffusionConfig(**(small | options))))
     data = TrainingData([square_episodes(3)], CONTRACT)
     preprocess, _ = make_pre_post_processors(policy.config, dataset_stats=data.statistics())
     optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
@@ -125,7 +125,7 @@ def smolvla_folder(folder: Path, **options: Any) -> Path:
         "vlm_model_name": str(model), "num_vlm_layers": 2, "chunk_size": 10, "n_action_steps": 10, "max_state_dim": 8,
         "max_action_dim": 8, "resize_imgs_with_padding": (64, 64), "num_steps": 10, "device": "cpu",
     }  # fmt: skip
-    policy = SmolVLAPolicy(features(SmolVLAConfig(**(small | options))))
+    policy = SmolVLAPolicy(sees_and_says(SmolVLAConfig(**(small | options))))
     return save(policy, TrainingData([square_episodes(3)], CONTRACT), folder / "policy")
 
 
@@ -158,7 +158,7 @@ def pi_folder(kind: str, folder: Path, monkeypatch: Any) -> Path:
     config = getattr(configuration, f"{kind.upper()}Config")(
         chunk_size=10, n_action_steps=10, max_state_dim=8, max_action_dim=8, image_resolution=(28, 28), device="cpu"
     )
-    policy = getattr(model, f"{kind.upper()}Policy")(features(config))
+    policy = getattr(model, f"{kind.upper()}Policy")(sees_and_says(config))
     return save(policy, TrainingData([square_episodes(3)], CONTRACT), folder / "policy")
 
 

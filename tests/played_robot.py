@@ -54,7 +54,7 @@ class Robot:
 class Slow:
     """A policy that answers when the test says so."""
 
-    execute_steps = 8
+    execute_steps, observed_steps = 8, 1
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.asked, self.resets = error, 0, 0
@@ -69,7 +69,7 @@ class Slow:
             raise type(self.error)(*self.error.args)  # a new one: its traceback keeps the node
         return ActionChunk(observation.stamp_ns, np.tile(observation.state + 1, (20, 1)), 0.1)
 
-    def reset(self) -> None:
+    def reset(self, seed=None) -> None:
         self.resets += 1
 
 

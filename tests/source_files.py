@@ -11,7 +11,8 @@ TOP = Path(__file__).resolve().parents[1]
 ROOMS = ("lrm_ros", "lrm_ros/sim", "lrm_ros/training")
 OURS = ("lrm_ros", "lrm_ros.sim", "lrm_ros.training")
 SOURCES = sorted({path for room in ROOMS for path in (TOP / room).rglob("*.py")})
-EVERY = [*SOURCES, *sorted(path for room in ("tests", "launch", "tools") for path in (TOP / room).rglob("*.py"))]
+OTHERS = ("lerobot_policy_act_small", "tests", "launch", "tools")
+EVERY = [*SOURCES, *sorted(path for room in OTHERS for path in (TOP / room).rglob("*.py"))]
 EVERY.append(TOP / "setup.py")
 
 

@@ -57,7 +57,16 @@ AT_RUN_TIME = {
     "camera": {"compressed", "jpeg_quality", "stall_s"},
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
     "improver": set(),
-    "policy": {"checkpoint", "execute_steps", "explore_std", "explore_hold_s", "explore_fade_s", "seed", "device"},
+    "policy": {
+        "checkpoint",
+        "execute_steps",
+        "explore_std",
+        "explore_hold_s",
+        "explore_fade_s",
+        "seed",
+        "device",
+        "units",
+    },
     "recorder": {"folder", "image_format", "jpeg_quality", "min_free_mb", "reward_s"},
     "refiner": set(),
     "reward": {

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that do not fit, whatever is wrong with them; and chunks that continue the one before."""
+"""Checkpoints that do not fit; chunks that continue the one before; LeRobot's policies do as in LeRobot's own loop."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from denoisers import observation, smolvla_folder  # type: ignore[import-not-found]
+from denoisers import diffusion_folder, observation, pi_folder, sees_and_says, smolvla_folder  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
-from lrm_ros.policy import PolicyRunner
+from lrm_ros.policy import PolicyRunner, policy_input
 from lrm_ros.types import Observation
+from lrm_ros.versions import at_least
 
 CONTRACT = RobotContract()
 
@@ -215,3 +217,92 @@ def test_a_configuration_that_is_none_is_one_line(tmp_path, text):
     with pytest.raises(ValueError, match=r"config\.json'.*again$") as refused:
         load_policy_config(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+# ---- as in LeRobot's own loop --------------------------------------------------------------------------------------
+
+
+def seen_in_turn(steps: int) -> list[Observation]:
+    """What is seen in the control steps of an episode."""
+    found = [observation(20 + 9 * k, 0.05 * k) for k in range(steps)]
+    return [dataclasses.replace(one, stamp_ns=(k + 1) * 100_000_000) for k, one in enumerate(found)]
+
+
+def in_lerobots_loop(runner: PolicyRunner, seen: list[Observation], seed: int) -> np.ndarray:
+    """The actions (S, D) of LeRobot's loop: it asks the policy in every control step."""
+    import torch
+    from lerobot.policies.factory import get_policy_class
+
+    config = runner.policy.config
+    policy = get_policy_class(config.type).from_pretrained(runner._checkpoint, config=config)
+    policy.eval()
+    policy.reset()
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        steps = [policy.select_action(runner.preprocess(policy_input(one, CONTRACT))) for one in seen]
+    return np.concatenate([runner.postprocess(step).numpy() for step in steps])
+
+
+def in_ours(runner: PolicyRunner, seen: list[Observation], seed: int) -> np.ndarray:
+    """The same of ours: the policy is asked once a chunk and shown the steps before."""
+    runner.reset(seed)
+    found, back = [], runner.observed_steps - 1
+    for k in range(0, len(seen), runner.execute_steps):
+        before = tuple(seen[max(k - back, 0) : k])
+        found.append(runner.act(dataclasses.replace(seen[k], before=before)).actions)
+    return np.concatenate(found)[: len(seen)]
+
+
+@pytest.mark.parametrize("observed", [1, 2, 3])
+def test_a_diffusion_policy_acts_as_in_lerobots_loop_at_its_beginning_and_later(tmp_path, observed):
+    folder = diffusion_folder(tmp_path / "diffusion", steps=0, n_obs_steps=observed)
+    runner, seen = PolicyRunner(folder, CONTRACT), seen_in_turn(20)
+    assert runner.observed_steps == observed
+    wanted = in_lerobots_loop(runner, seen, 5)
+    np.testing.assert_allclose(in_ours(runner, seen, 5), wanted, atol=1e-6)
+    np.testing.assert_array_equal(in_ours(runner, seen, 5), in_ours(runner, seen, 5))  # nothing is left of before
+    assert np.abs(in_ours(runner, seen, 6) - wanted).max() > 1e-3
+    if observed > 1:
+        forgetful = [dataclasses.replace(one, before=()) for one in seen[:17]]
+        runner.reset(5)
+        for one in forgetful[::8]:
+            blind = runner.act(one).actions
+        assert np.abs(blind[: len(seen) - 16] - wanted[16:]).max() > 1e-4, "what was before does not count"
+
+
+@pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
+def test_a_language_policy_runs_from_the_folder_as_lerobot_leaves_it(kind, smolvla, tmp_path, monkeypatch):
+    if kind != "smolvla" and not at_least("lerobot", 0, 6):  # 0.4 wants its own build of transformers, and says so
+        with pytest.raises(ValueError, match="incorrect transformer version"):
+            pi_folder(kind, tmp_path, monkeypatch)
+        return
+    folder = tmp_path / "policy"
+    shutil.copytree(smolvla if kind == "smolvla" else pi_folder(kind, tmp_path / "made", monkeypatch), folder)
+    (folder / "contract.json").unlink()
+    words = json.loads((folder / "policy_preprocessor.json").read_text())["steps"]
+    assert "tokenizer_processor" in [step["registry_name"] for step in words]
+    runner, seen = PolicyRunner(folder, CONTRACT, units="rad"), seen_in_turn(12)
+    assert runner.policy.config.type == kind and runner.execute_steps == 10
+    np.testing.assert_allclose(in_ours(runner, seen, 5), in_lerobots_loop(runner, seen, 5), atol=1e-5)
+    runner.reset(5)
+    told = runner.act(seen[0]).actions
+    runner.reset(5)
+    assert np.abs(runner.act(dataclasses.replace(seen[0], task="push it away")).actions - told).max() > 1e-6
+
+
+def test_a_policy_that_looks_back_and_is_no_diffusion_policy_is_refused(small_policy, tmp_path):
+    from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
+
+    folder = tmp_path / "policy"
+    shutil.copytree(small_policy, folder)
+    sees_and_says(VQBeTConfig(device="cpu")).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"is a vqbet that looks at the last 5 control steps; .* n_obs_steps = 1"):
+        PolicyRunner(folder, CONTRACT)
+
+
+def test_in_many_worlds_a_policy_that_looks_back_is_refused_with_a_way(tmp_path):
+    from lrm_ros.training.ppo.actors.load import load_eval_actor
+
+    folder = diffusion_folder(tmp_path / "diffusion", steps=0, n_obs_steps=2)
+    with pytest.raises(ValueError, match=r"looks at 2 control steps; .*\(without --worlds\)"):
+        load_eval_actor(folder, CONTRACT, 8, 0.0)

@@ -109,7 +109,7 @@ install_packages() {
     say "setup: installing $(grep -c '==' "$lock") packages from $lock (1 to 4 minutes)"
     one_opencv
     tools/uv.sh pip install --python "$VENV/bin/python" --no-deps -r "$lock"
-    tools/uv.sh pip install --python "$VENV/bin/python" --no-deps --no-build-isolation -q --editable .
+    tools/uv.sh pip install --python "$VENV/bin/python" --no-deps --no-build-isolation -q --editable . ./lerobot_policy_act_small
     link_share
 }
 
@@ -137,7 +137,7 @@ link_share() {
 
 can_render() { "$VENV/bin/python" -m lrm_ros.graph.doctor --only vulkan >/dev/null 2>&1; }
 
-stamp=$VENV/.setup-$({ cat requirements*.lock setup.py tools/*.sh; ls launch config; } | sha256sum | cut -c1-16)
+stamp=$VENV/.setup-$({ cat requirements*.lock setup.py lerobot_policy_act_small/pyproject.toml tools/*.sh; ls launch config; } | sha256sum | cut -c1-16)
 if [ -e "$stamp" ] && fits; then
     say "setup: $VENV is up to date"
     exit 0

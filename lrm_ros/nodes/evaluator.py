@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages, topics
+from lrm_ros.checkpoint import observed_steps
 from lrm_ros.config import EvaluatorConfig, PolicyConfig
 from lrm_ros.files import append_line, read_lines, write_json
 from lrm_ros.ros.base import LrmNode
@@ -155,7 +156,9 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         done = {row["seed"]: row for row in rows if all(row.get(name) == value for name, value in about.items())}
         control.set("policy", {"checkpoint": config.checkpoint, "explore_std": 0.0})
         control.trigger("policy/reload")
-        control.set("twin", {"max_steps": config.max_steps, "frame_every": 0})
+        # A policy that looks back must see every step, for others a frame a chunk is enough.
+        frame_every = 0 if observed_steps(config.checkpoint) == 1 else 1
+        control.set("twin", {"max_steps": config.max_steps, "frame_every": frame_every})
         seeds = range(config.first_seed, config.first_seed + config.episodes)
         for seed in seeds:
             if seed not in done:
@@ -182,6 +185,7 @@ class EvaluatorNode(LrmNode[EvaluatorConfig]):
         assert control is not None and episodes is not None
         started = time.perf_counter()
         self._truth = {}
+        control.set("policy", {"seed": seed})  # of what the policy draws
         episodes.reset(seed)
         control.trigger("policy/reset")
 

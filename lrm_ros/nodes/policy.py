@@ -23,6 +23,7 @@ from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.camera_images import CameraImages
 from lrm_ros.ros.estop import RELEASE, StopWatch
+from lrm_ros.ros.history import History
 from lrm_ros.ros.predictor import Predictor
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
@@ -49,7 +50,10 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     Exploration moves the gripper of ``joint_command`` (not of the wish) sideways by one offset an episode, until after
     the grasp (see ``lrm_ros.robot.so100.explore``). It is the n-th draw since ``seed`` was set: set ``seed`` before
-    ``~/reset`` to choose it.
+    ``~/reset`` to choose it. What a policy draws itself (diffusion, flows) follows from seed and n as well.
+
+    A policy that looks back sees the control steps before an observation, too (``lrm_ros.ros.history``); lock-step then
+    needs a frame of every step.
     """
 
     def __init__(self, **overrides: Any) -> None:
@@ -67,6 +71,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         self._stop = StopWatch(self, self._on_stopped)
         self._halted = False  # the arm was stopped since it was last told to begin
         self._begun = False  # an episode has begun: lock-step acts in none before ~/reset
+        self._begin_ns: int | None = None  # stamp of its first observation that was answered [ns]
         self._fresh_start = False  # the next observation acted on must begin an episode
 
     def configure(self) -> None:
@@ -74,6 +79,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         config = self.config
         self._dt_ns = round(1e9 * self.contract.dt_s)
         self._images = self._no_images()
+        self._history = History([camera.name for camera in self.contract.cameras], self._dt_ns)
         self._arm = ArmClient(self)
         self._predictor = Predictor(self, self._arm, self._on_policy_failed, self._predicted.trigger)
         self._load()
@@ -107,6 +113,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         """Forget what was seen: it may be old (real time)."""
         assert self._streams is not None
         self._state, self._frames, self._images = None, {}, self._no_images()
+        self._history.clear()
         self._streams.restart()
 
     def _no_images(self) -> ImageTimes:
@@ -141,12 +148,14 @@ class PolicyNode(LrmNode[PolicyConfig]):
     def _on_state(self, stamp_ns: int, position: NDArray[np.float32]) -> None:
         assert self._arm is not None and self._predictor is not None
         self._state = (stamp_ns, position)
+        self._history.add_state(stamp_ns, position)
         self._predictor.newest_ns = stamp_ns
         self._arm.on_state(position)
         self._consider()
 
     def _on_image(self, camera: CameraSpec, images: CameraImages, message: Image | CompressedImage) -> None:
-        self._frames[camera.name] = images.frame(message)
+        self._frames[camera.name] = frame = images.frame(message)
+        self._history.add_frame(frame)
         self._images.came(camera.name, time.monotonic())
         self._consider()
 
@@ -201,6 +210,13 @@ class PolicyNode(LrmNode[PolicyConfig]):
             return
         if predictor.policy is None:
             self.diagnostics.fault("policy", f"no policy: set parameter 'checkpoint' and call {self.get_name()}/reload")
+            return
+        if self._begin_ns is None:
+            self._begin_ns = observation.stamp_ns
+        try:
+            observation = self._history.complete(observation, self._begin_ns, not realtime)
+        except ValueError as error:
+            self._on_policy_failed(str(error))
             return
         predictor.answer(observation)
         self._fresh_start = self._fresh_start and not realtime and self._arm.asked is None
@@ -262,6 +278,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
         """Forget the last episode; raises ValueError if exploration does not know this arm."""
         assert self._predictor is not None
         self._predictor.begin_episode()
+        self._begin_ns = None
         self.diagnostics.value("explore_offset", self._offset())
 
     def _offset(self) -> list[float]:
@@ -311,7 +328,10 @@ class PolicyNode(LrmNode[PolicyConfig]):
         if config.checkpoint == "fake":
             policy = FakePolicy(self.contract, config.execute_steps)
         elif config.checkpoint:
-            policy = PolicyRunner(config.checkpoint, self.contract, config.execute_steps, config.device)
+            policy = PolicyRunner(config.checkpoint, self.contract, config.execute_steps, config.device, config.units)
+            if policy.note:
+                self.get_logger().warning(policy.note)
+        self._history.look_back(1 if policy is None else policy.observed_steps)
         predictor.policy, predictor.timing = policy, ChunkTiming(self.contract.dt_s, config.execute_steps)
         self.diagnostics.value("checkpoint", config.checkpoint or "none")
 

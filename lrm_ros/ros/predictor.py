@@ -28,14 +28,14 @@ class _Job:
         policy: who answers.
         holds: how many holds there were before: after another one the answer is not asked for.
         begun_s: steady time [s].
-        renew: it begins an episode.
+        renew: it begins an episode, with this seed; ``None``: it goes on with one.
     """
 
     observation: Observation
     policy: Policy
     holds: int
     begun_s: float
-    renew: bool
+    renew: int | None
 
 
 class Predictor:
@@ -61,7 +61,7 @@ class Predictor:
         """
         self._node, self._arm, self._held, self._done = node, arm, held, done
         self._wish = topics.WISH.publisher(node)
-        self._renew = False
+        self._renew: int | None = None
         self.policy: Policy | None = None
         self.timing = ChunkTiming(node.contract.dt_s, node.config.execute_steps)
         self.newest_ns = 0
@@ -92,13 +92,13 @@ class Predictor:
         """
         self.exploration.begin(self._node.config, self._node.contract)
         self._arm.drop()
-        self._renew = True
+        self._renew = self.exploration.episode_seed
 
     def answer(self, observation: Observation) -> None:
         """Answer an observation: in the thread in real time, else before this returns."""
         assert self.policy is not None
         job = _Job(observation, self.policy, self._arm.holds, time.monotonic(), self._renew)
-        self._renew = False
+        self._renew = None
         if self._worker is not None:
             self._worker.put(job)
             return
@@ -109,12 +109,12 @@ class Predictor:
 
     def _begin(self, job: _Job) -> None:
         """Reset the policy if an episode begins; what it raises leaves that to the next prediction."""
-        if not job.renew:
+        if job.renew is None:
             return
         try:
-            job.policy.reset()
+            job.policy.reset(job.renew)
         except BaseException:
-            self._renew = True
+            self._renew = job.renew
             raise
 
     def _lock_step(self, job: _Job) -> None:

@@ -18,6 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.policy import PolicyNode
+from lrm_ros.policy import FakePolicy
 from lrm_ros.robot.so100.kinematics import forward
 from lrm_ros.topics import IMAGE, STREAM
 from lrm_ros.types import ActionChunk, Frame
@@ -279,3 +280,51 @@ def test_the_latency_of_the_policy_is_in_the_diagnostics(spin, probe):
             return
         spin.executor.spin_once(timeout_sec=0.05)
     raise AssertionError("no act_ms_p95 in /diagnostics")
+
+
+class LooksBack(FakePolicy):
+    """Notes what it sees; looks at two control steps."""
+
+    def __init__(self, contract, execute_steps: int) -> None:
+        super().__init__(contract, execute_steps)
+        self.observed_steps, self.seen, self.seeds = 2, [], []
+
+    def act(self, observation):
+        self.seen.append(observation)
+        return super().act(observation)
+
+    def reset(self, seed=None) -> None:
+        self.seeds.append(seed)
+
+
+def test_a_policy_that_looks_back_sees_the_step_before_but_not_of_the_episode_before(spin, probe, monkeypatch):
+    monkeypatch.setattr("lrm_ros.nodes.policy.FakePolicy", LooksBack)
+    twin = Twin(probe, max_steps=8, frame_every=1)
+    node, _, _ = start(spin, probe, realtime=False, execute_steps=4)
+    policy, begins = node._predictor.policy, []
+    for seed in (5, 5, 6, 5):
+        node.set_parameters([Parameter("seed", value=seed)])
+        begin(spin, probe, twin)
+        begins.append(twin.ns)
+        count = 3 * len(begins)
+        spin.until(lambda count=count: twin.steps == 8 and len(policy.seen) == count)
+    for k, ns in enumerate(begins):
+        first, *later = policy.seen[3 * k : 3 * k + 3]
+        assert first.stamp_ns == ns and first.before == ()
+        for one in later:
+            (before,) = one.before
+            assert before.stamp_ns == before.frames["front"].stamp_ns == one.stamp_ns - DT_NS
+    # What is drawn follows from the seed and the episodes since it was set.
+    assert len(set(policy.seeds)) == 3 and policy.seeds[0] == policy.seeds[3]
+
+
+def test_without_a_frame_of_every_step_lock_step_does_not_ask_a_policy_that_looks_back_and_says_so(
+    spin, probe, monkeypatch
+):
+    monkeypatch.setattr("lrm_ros.nodes.policy.FakePolicy", LooksBack)
+    twin = Twin(probe, max_steps=8)
+    node, _, commands = start(spin, probe, realtime=False, execute_steps=4)
+    begin(spin, probe, twin)
+    spin.until(lambda: "policy" in node.diagnostics.faults)
+    assert "no front of 0.1 s before the newest" in node.diagnostics.faults["policy"]
+    assert "frame_every 1" in node.diagnostics.faults["policy"] and len(commands) == 1 and twin.steps == 4

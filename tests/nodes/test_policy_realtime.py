@@ -24,6 +24,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages
+from lrm_ros.policy import FakePolicy
 from lrm_ros.types import ActionChunk
 
 
@@ -274,3 +275,39 @@ def test_what_waited_while_a_policy_was_loaded_is_not_acted_on(spin, probe):
     robot.observe()
     spin.until(lambda: len(robot.commands) >= 3)
     assert old_ns not in stamps(robot.commands) and stamps(robot.commands)[-1] == robot.stamp_ns
+
+
+class LooksBack(FakePolicy):
+    """Notes what it sees; looks at two control steps."""
+
+    def __init__(self, contract, execute_steps: int) -> None:
+        super().__init__(contract, execute_steps)
+        self.observed_steps, self.seen = 2, []
+
+    def predict(self, observation, delay_steps=0, running=None):
+        self.seen.append(observation)
+        return super().predict(observation, delay_steps, running)
+
+
+def test_in_real_time_a_policy_that_looks_back_sees_the_control_step_before(spin, probe, monkeypatch):
+    monkeypatch.setattr("lrm_ros.nodes.policy.FakePolicy", LooksBack)
+    node, robot = start(spin, probe, execute_steps=4)
+    policy = node._predictor.policy
+
+    def observe() -> None:
+        robot.observe()
+        spin.until(lambda: node._state[0] == robot.stamp_ns and node._frames["front"].stamp_ns == robot.stamp_ns)
+        assert node._predictor.wait(30)
+
+    robot.observe()
+    spin.until(lambda: len(policy.seen) == 1)
+    for _ in range(8):
+        observe()
+    assert len(policy.seen) >= 3 and policy.seen[0].before == ()
+    for one in policy.seen[1:]:
+        (before,) = one.before
+        assert one.stamp_ns - before.stamp_ns == one.frames["front"].stamp_ns - before.frames["front"].stamp_ns == DT_NS
+    count = len(policy.seen)
+    assert spin.call(probe, Trigger, "policy/reset").success
+    spin.until(lambda: len(policy.seen) > count)
+    assert policy.seen[count].before == (), "an episode begins"

@@ -25,7 +25,6 @@ HEAVY = {
 }
 # Imported only by such a function, so these may import them at the top.
 LAZY_FILES = {
-    "lrm_ros/act_small.py",
     "lrm_ros/sim/render/shaders.py",
     "lrm_ros/sim/tabletop/task.py",
     "lrm_ros/sim/twin/place_toy_in_bowl.py",
@@ -51,7 +50,7 @@ ROS_FILES = {
 }
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
-CORE = {"types", "seeds", "files", "config", "contract", "act_small", "reward", "record", "robot", "policy"}
+CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
 CORE |= {"images", "image_files"}
 UPSTREAM: dict[str, set[str]] = {
@@ -74,11 +73,11 @@ UPSTREAM: dict[str, set[str]] = {
     "config_serve": {"config"},
     "parameters": set(),
     "contract": {"types", "config"},
-    "act_small": {"types", "config"},
     "reward": {"types", "config", "config_serve", "image_files", "options", "programs"},
     "record": {"types", "config", "contract", "files", "image_files"},
     "robot": {"types", "config", "config_arm", "contract"},
-    "policy": {"types", "config", "contract", "act_small"},
+    "checkpoint": {"config", "contract"},
+    "policy": {"types", "config", "contract", "checkpoint"},
     "chunk_timing": set(),
     "messages": {"types", "config", "images", "image_files"},
     "topics": set(),

@@ -88,7 +88,7 @@ def paths_of(prefix: Path) -> dict[str, str]:
 def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {installed_name(name) for name in tracked() if name.endswith(".py")}
-    modules = {name for name in modules if name.startswith("lrm_ros/")}
+    modules = {name for name in modules if name.startswith(("lrm_ros/", "lerobot_policy_act_small/"))}
     assert len(modules) > 150
     assert not modules - names, f"setup.py leaves out {sorted(modules - names)}"
     tiny = {path.relative_to(TOP).as_posix() for path in TOP.glob("lrm_ros/models/tiny/*")}
@@ -102,6 +102,19 @@ def test_the_wheel_holds_every_module_data_file_and_model(wheel: Path) -> None:
     assert not [
         name for name in names if name.startswith(("tests/", "launch/", "config/", "tools/", "sim/", "training/"))
     ]
+
+
+def test_the_name_by_which_lerobot_finds_act_small_is_a_distribution_without_files_of_its_own(
+    source: Path, wheel: Path, tmp_path: Path
+) -> None:
+    options = ("--no-deps", "--no-index", "--no-build-isolation", "-w", tmp_path)
+    run(sys.executable, "-m", "pip", "wheel", "-q", *options, source / "lerobot_policy_act_small")
+    (plugin,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(plugin).namelist()
+    assert names and all(".dist-info/" in name for name in names), "two distributions would own the same files"
+    assert metadata_of(plugin)["Name"] == "lerobot_policy_act_small", "LeRobot imports what is called so"
+    (ours,) = map(Requirement, metadata_of(plugin).get_all("Requires-Dist"))
+    assert ours.name == "lrm_ros" and ours.specifier.contains(metadata_of(wheel)["Version"])
 
 
 def test_every_program_has_a_main() -> None:
@@ -137,6 +150,8 @@ def test_versions_agree() -> None:
     manifest = ElementTree.parse(TOP / "package.xml").getroot()
     assert manifest.findtext("version") == lrm_ros.__version__
     assert f'version="{lrm_ros.__version__}"' in (TOP / "setup.py").read_text()
+    plugin = (TOP / "lerobot_policy_act_small/pyproject.toml").read_text()
+    assert f'version = "{lrm_ros.__version__}"' in plugin and f'"lrm_ros=={lrm_ros.__version__}"' in plugin
     assert f"## {lrm_ros.__version__}" in (TOP / "CHANGELOG.md").read_text()
 
 
@@ -275,8 +290,8 @@ def test_colcon_builds_every_program_and_module(source: Path, tmp_path: Path, op
     site = next(installed.glob("lib/python*/site-packages"))
     # What sourcing the workspace sets; --symlink-install points at the build folder.
     env = {"PYTHONPATH": str(tmp_path / "build/lrm_ros" if option == "--symlink-install" else site)}
-    script = "import lrm_ros, lrm_ros.sim.twin.world as w, lrm_ros.training.report.stats as s; "
-    script += "print(lrm_ros.__file__, w.__file__, s.__file__)"
+    script = "import lrm_ros, lrm_ros.sim.twin.world as w, lrm_ros.training.report.stats as s, importlib.util as u; "
+    script += "print(lrm_ros.__file__, w.__file__, s.__file__, u.find_spec('lerobot_policy_act_small').origin)"
     for place in run(sys.executable, "-c", script, env=env).split():
         assert Path(place).is_relative_to(tmp_path), f"'{place}' is not of this build"
     for name in NODES:

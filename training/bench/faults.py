@@ -42,7 +42,7 @@ class Sweep:
 
     def __init__(self, contract: RobotContract) -> None:
         """Move the joints of a contract."""
-        self._contract = contract
+        self._contract, self.observed_steps = contract, 1
 
     def act(self, observation: Observation) -> ActionChunk:
         """Return eight steps."""
@@ -62,7 +62,7 @@ class Sweep:
         wanted = 0.5 * np.sin(2 * math.pi * steps / 4.0)[:, None] * np.ones(len(self._contract.joints))
         return ActionChunk(observation.stamp_ns, wanted.astype(np.float32), self._contract.dt_s)
 
-    def reset(self) -> None:
+    def reset(self, seed: int | None = None) -> None:
         """Nothing to forget."""
 
 

@@ -41,6 +41,7 @@ class Slow:
     def __init__(self, policy: Policy, sleep_s: float) -> None:
         """Take a policy and a time [s]."""
         self._policy, self._sleep_s = policy, sleep_s
+        self.observed_steps = policy.observed_steps
 
     def act(self, observation: Observation) -> ActionChunk:
         """Sleep and act."""
@@ -54,9 +55,9 @@ class Slow:
         time.sleep(self._sleep_s)
         return self._policy.predict(observation, delay_steps, running)
 
-    def reset(self) -> None:
+    def reset(self, seed: int | None = None) -> None:
         """Forget the episode."""
-        self._policy.reset()
+        self._policy.reset(seed)
 
 
 class SlowPolicyNode(PolicyNode):

@@ -23,12 +23,12 @@ class TrainingData:
     A step without an image is never an input, but its action is part of the chunks of the steps before it.
 
     Attributes:
-        images: camera -> (F, H, W, 3) uint8, F = number of inputs.
+        images: camera -> (F, H, W, 3) uint8, F = number of steps with an image.
         states: (S, D) float32 [rad], S = number of steps.
         actions: (S, D) float32 [rad].
-        inputs: (F,) step index of each input.
-        source: (F,) index of the data set of each input.
-        tasks: language instruction of each input (F).
+        inputs: (N,) step index of each input; N = F, or less for a policy that looks back.
+        source: (N,) index of the data set of each input.
+        tasks: language instruction of each input (N).
     """
 
     def __init__(self, datasets: Sequence[Sequence[Episode]], contract: RobotContract, label: str = "action") -> None:
@@ -49,12 +49,14 @@ class TrainingData:
         inputs: list[int] = []
         source: list[int] = []
         end: list[int] = []
+        begin: list[int] = []
         self.tasks: list[str] = []
         images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
         for index, episodes in enumerate(datasets):
             before = len(inputs)
             for episode in episodes:
                 check_episode(episode, contract)
+                begin.extend([len(states)] * len(episode.steps))
                 end.extend([len(states) + len(episode.steps)] * len(episode.steps))
                 for step in episode.steps:
                     if has_images(step, contract):
@@ -73,8 +75,37 @@ class TrainingData:
         self.actions = np.asarray(actions, np.float32)  # (S, D)
         self.inputs = np.asarray(inputs)  # (F,)
         self.source = np.asarray(source)  # (F,)
+        self._begin = np.asarray(begin)  # (S,) first step of the same episode
         self._end = np.asarray(end)  # (S,) one past the last step of the same episode
+        self._image = np.full(len(states), -1)  # (S,) place of the step's image in `images`; -1: it has none
+        self._image[self.inputs] = np.arange(len(self.inputs))
+        self._checksum: int | None = None
         self.episodes = sum(len(episodes) for episodes in datasets)
+
+    def look_back(self, observed: Sequence[int]) -> None:
+        """Keep only the inputs that have an image of all steps that a policy looks at.
+
+        Args:
+            observed: these, relative to the input (``observation_delta_indices`` of the policy), 0 or less; those
+                before an episode's first step are its first one, as LeRobot has it.
+
+        Raises:
+            ValueError: no input has them.
+        """
+        self.fingerprint()  # of all data
+        whole = (self._image[self._steps(self.inputs, observed)] >= 0).all(axis=1)  # (N,)
+        if not whole.any():
+            raise ValueError(
+                f"no step has an image of each of the {len(observed)} control steps that the policy looks at; record"
+                " with a frame in every step (in the twin frame_every 1)"
+            )
+        self.inputs, self.source = self.inputs[whole], self.source[whole]
+        self.tasks = [task for task, keep in zip(self.tasks, whole, strict=True) if keep]
+
+    def _steps(self, steps: np.ndarray, deltas: Sequence[int]) -> np.ndarray:
+        """Return steps (N, T) relative to others (N,), each within its episode."""
+        wanted = steps[:, None] + np.asarray(deltas)
+        return np.clip(wanted, self._begin[steps][:, None], self._end[steps][:, None] - 1)
 
     def sample_indices(self, seed: int, step: int, size: int, weights: Sequence[float] | None = None) -> np.ndarray:
         """Sample the inputs of one batch; a function of its arguments, so a resumed training gets the same batches.
@@ -98,42 +129,60 @@ class TrainingData:
         return rng.choice(len(self.inputs), size=size, p=p / p.sum())
 
     def batches(
-        self, seed: int, steps: range, size: int, weights: Sequence[float] | None, deltas: Sequence[int]
+        self,
+        seed: int,
+        steps: range,
+        size: int,
+        weights: Sequence[float] | None,
+        deltas: Sequence[int],
+        observed: Sequence[int] | None = None,
     ) -> Generator[dict[str, Any]]:
         """Yield the batch of each training step; see :meth:`sample_indices` and :meth:`batch`."""
         for step in steps:
-            yield self.batch(self.sample_indices(seed, step, size, weights), deltas)
+            yield self.batch(self.sample_indices(seed, step, size, weights), deltas, observed)
 
-    def batch(self, indices: np.ndarray, deltas: Sequence[int]) -> dict[str, Any]:
+    def batch(
+        self, indices: np.ndarray, deltas: Sequence[int], observed: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """Return a batch as LeRobot's collated LeRobotDataset items.
 
         Args:
             indices: (B,) indices into ``inputs``.
             deltas: steps of the action chunk relative to the observation (``action_delta_indices`` of the policy).
+            observed: T observed steps relative to the input, see :meth:`look_back`; ``None``: no time axis.
 
         Returns:
-            ``observation.images.<camera>`` (B, 3, H, W) float32 in [0, 1], ``observation.state`` (B, D), ``action``
-            (B, K, D) with the last action of the episode repeated, ``action_is_pad`` (B, K), ``task`` B sentences.
+            ``observation.images.<camera>`` (B, 3, H, W) float32 in [0, 1], ``observation.state`` (B, D), both with a
+            time axis (B, T, ...) if asked for; ``action`` (B, K, D) with the first and last action of the episode
+            repeated, ``action_is_pad`` (B, K), ``task`` B sentences.
         """
         import torch
 
+        seen = self.seen_steps(indices, observed)
         batch: dict[str, Any] = {
-            f"observation.images.{name}": torch.from_numpy(images[indices]).permute(0, 3, 1, 2).float() / 255
+            f"observation.images.{name}": torch.from_numpy(images[self._image[seen]]).movedim(-1, -3).float() / 255
             for name, images in self.images.items()
         }
-        return batch | self.without_images(indices, deltas)
+        return batch | self.without_images(indices, deltas, observed)
 
-    def without_images(self, indices: np.ndarray, deltas: Sequence[int]) -> dict[str, Any]:
+    def seen_steps(self, indices: np.ndarray, observed: Sequence[int] | None) -> np.ndarray:
+        """Return the steps that inputs (B,) look at: (B,), or (B, T) with ``observed``; see :meth:`look_back`."""
+        steps = self.inputs[indices]
+        return steps if observed is None else self._steps(steps, observed)
+
+    def without_images(
+        self, indices: np.ndarray, deltas: Sequence[int], observed: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """Return what a batch has beside images; see :meth:`batch`."""
         import torch
 
         steps = self.inputs[indices]  # (B,)
         wanted = steps[:, None] + np.asarray(deltas)  # (B, K)
-        last = self._end[steps][:, None] - 1  # (B, 1)
+        inside = self._steps(steps, deltas)  # (B, K)
         return {
-            "observation.state": torch.from_numpy(self.states[steps]),
-            "action": torch.from_numpy(self.actions[np.minimum(wanted, last)]),
-            "action_is_pad": torch.from_numpy(wanted > last),
+            "observation.state": torch.from_numpy(self.states[self.seen_steps(indices, observed)]),
+            "action": torch.from_numpy(self.actions[inside]),
+            "action_is_pad": torch.from_numpy(wanted != inside),
             "task": [self.tasks[index] for index in indices],
         }
 
@@ -170,25 +219,28 @@ class TrainingData:
         return self.images[camera][indices]
 
     def fingerprint(self) -> int | str:
-        """Return a checksum of the training data."""
+        """Return a checksum of the training data, all of it."""
+        if self._checksum is not None:
+            return self._checksum
         value = 0
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
-        return zlib.crc32("\n".join(self.tasks).encode(), value)
+        self._checksum = zlib.crc32("\n".join(self.tasks).encode(), value)
+        return self._checksum
 
 
 def jitter_hues(images: Any, seed: int, step: int, strength: float) -> Any:
     """Rotate the hue of each image at random: augmentation against policies that know a toy by its colour.
 
     Args:
-        images: (B, 3, H, W) float tensor in [0, 1].
+        images: (B, 3, H, W) or (B, T, 3, H, W) float tensor in [0, 1]; the T of one row are turned alike.
         seed: seed of the run.
         step: training step; with ``seed`` it fixes the variation, so that a resumed training sees the same.
         strength: hues turn by up to ``strength * pi`` rad (1: any hue), brightness varies by up to a fifth of it; grey
             stays grey.
 
     Returns:
-        (B, 3, H, W), clipped to [0, 1].
+        Of the same shape, clipped to [0, 1].
     """
     import torch
 
@@ -198,7 +250,7 @@ def jitter_hues(images: Any, seed: int, step: int, strength: float) -> Any:
     third, cos, sin = np.full((3, 3), 1 / 3), np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     turn = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
     mix = gain * (third + cos * (np.eye(3) - third) + sin * turn)  # rotation about the grey axis (Rodrigues)
-    return torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix).float(), images).clamp(0, 1)
+    return torch.einsum("bij,b...jhw->b...ihw", torch.from_numpy(mix).float(), images).clamp(0, 1)
 
 
 def add_state_noise(states: Any, seed: int, step: int, std: float) -> Any:
@@ -208,13 +260,14 @@ def add_state_noise(states: Any, seed: int, step: int, std: float) -> Any:
     own first mistake; with noise it has to look.
 
     Args:
-        states: (B, D) float tensor [rad].
+        states: (B, D) or (B, T, D) float tensor [rad]; the T of one row get the same noise.
         seed: seed of the run.
         step: training step.
         std: standard deviation [rad].
     """
     import torch
 
-    noise = np.random.default_rng((seed, step, 2)).normal(0.0, std, tuple(states.shape))
+    noise = np.random.default_rng((seed, step, 2)).normal(0.0, std, (len(states), states.shape[-1]))
     noise[:, -1] = 0.0
-    return states + torch.from_numpy(noise).to(states.dtype)
+    added = torch.from_numpy(noise).to(states.dtype)  # (B, D)
+    return states + (added if states.ndim == 2 else added[:, None])

@@ -23,8 +23,8 @@ def load_or_create(data: TrainingData, settings: FinetuneConfig, source: str | P
         source: checkpoint to start from.
 
     Raises:
-        ValueError: an unknown type or field, the policy looks at more than the present, or its first weights cannot be
-            fetched.
+        ValueError: an unknown type or field, a policy other than diffusion that looks at more than the present, or its
+            first weights cannot be fetched.
     """
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.configs.types import FeatureType, PolicyFeature
@@ -51,10 +51,10 @@ def load_or_create(data: TrainingData, settings: FinetuneConfig, source: str | P
         config.optimizer_lr = settings.lr
         if hasattr(config, "optimizer_lr_backbone"):  # ACT's second parameter group
             config.optimizer_lr_backbone = settings.lr
-    if has_time_axis(config) and list(config.observation_delta_indices) != [0]:
+    if config.type != "diffusion" and has_time_axis(config) and list(config.observation_delta_indices) != [0]:
         raise ValueError(
-            f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, but it is asked"
-            " once a chunk and sees one; set its n_obs_steps to 1 (--options '{\"n_obs_steps\": 1}')"
+            f"policy '{config.type}' looks at {len(config.observation_delta_indices)} control steps, which only"
+            " diffusion can here; set its n_obs_steps to 1 (--options '{\"n_obs_steps\": 1}')"
         )
     policy_class = get_policy_class(config.type)
     if source is not None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.checkpoint import policy_contract, require_checkpoint
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import load_yaml, read_yaml
-from lrm_ros.contract import contract_differences, load_contract, require_limits
+from lrm_ros.contract import contract_differences, require_limits
 from lrm_ros.errors import one_line
 from lrm_ros.record.lerobot_files import is_dataset
 from lrm_ros.record.lerobot_read import read_episodes
@@ -77,7 +78,7 @@ def training_data(
     if init is not None:
         if not Path(init).is_dir():
             raise FileNotFoundError(f"checkpoint folder '{init}' does not exist; train one without --init first")
-        found.append((Path(init), load_contract(init)))
+        found.append((require_checkpoint(init), policy_contract(init)))
     agreed = contract or (found[0][1] if found else RobotContract())
     for folder, other in found:
         if differences := contract_differences(other, agreed):

@@ -42,6 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         help="actions executed of every chunk, as the policy was refined with (default %(default)s)",
     )
     parser.add_argument(
+        "--units",
+        choices=("", "rad"),
+        default=PolicyConfig.units,
+        help="'rad': the joints of a checkpoint without a robot contract are the twin's, in its order, in rad",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         help="result file (default: CHECKPOINT.evaluation.json); through the nodes resumed if cut short",
@@ -58,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         args.json = folder.with_name(folder.name + ".evaluation.json")
     if args.noise_std and not args.worlds:
         parser.error("--noise-std needs --worlds: through the nodes the policy plays without noise")
+    if args.units and args.worlds:
+        parser.error("--units is for the nodes: with --worlds the checkpoint needs a contract.json")
     if args.worlds:
         try:
             _evaluate_in_worlds(args)
@@ -70,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         "evaluator.checkpoint": args.checkpoint,
         "policy.checkpoint": args.checkpoint,
         "policy.execute_steps": args.execute_steps,
+        "policy.units": args.units,
         "file": str(args.json),
         "first_seed": args.first_seed,
         "evaluator.episodes": args.episodes,

@@ -63,7 +63,7 @@ def finetune(
         ValueError: data, checkpoint and contract do not fit together, or ``out`` belongs to another run.
         FloatingPointError: the loss became infinite or NaN.
     """
-    from lrm_ros import act_small  # noqa: F401  registers the policy type with LeRobot
+    import lerobot_policy_act_small  # noqa: F401  registers the policy type with LeRobot
 
     out = Path(out)
     data = training_data(datasets, config.label, contract, config.init, out=out, **reading)
@@ -126,6 +126,10 @@ class _Training:
         source = resume / "pretrained_model" if resume else settings.init
         self.policy, self.preprocessor, self.postprocessor = load_or_create(data, settings, source)
         config = self.policy.config
+        # Steps relative to an input, for a policy whose observations have a time axis.
+        self.observed = list(config.observation_delta_indices) if has_time_axis(config) else None
+        if self.observed is not None:
+            data.look_back(self.observed)
         self.parameters = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
         optimizer = config.get_optimizer_preset()
         self.config = TrainPipelineConfig(
@@ -151,7 +155,7 @@ class _Training:
         self.policy.train()
         self.batches = data.batches(
             settings.seed, range(self.step, settings.steps), settings.batch_size, settings.weights,
-            config.action_delta_indices,
+            config.action_delta_indices, self.observed,
         )  # fmt: skip
 
     def train_step(self) -> float:
@@ -167,9 +171,6 @@ class _Training:
         if settings.state_noise > 0:
             states = batch["observation.state"]
             batch["observation.state"] = add_state_noise(states, settings.seed, self.step, settings.state_noise)
-        if has_time_axis(self.policy.config):
-            for key in (key for key in batch if key.startswith("observation.")):
-                batch[key] = batch[key][:, None]  # (B, 1, ...)
         batch = self.preprocessor(batch)
         clip = self.config.optimizer.grad_clip_norm
         update_policy(

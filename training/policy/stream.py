@@ -44,7 +44,7 @@ class StreamedData(TrainingData):
             ValueError: an empty data set, or an episode that does not fit the contract.
         """
         self.contract, self.images, self._workers = contract, {}, workers
-        states, actions, source, rows, end = [], [], [], [], []
+        states, actions, source, rows, begin, end = [], [], [], [], [], []
         self.tasks, self.episodes, count = [], 0, 0
         for index, one in enumerate(sets):
             found = read_rows(one)
@@ -56,6 +56,7 @@ class StreamedData(TrainingData):
                 states.append(episode.states)
                 actions.append(episode.wishes if label == "wish" else episode.actions)
                 self.tasks.extend(episode.tasks)
+                begin.append(np.full(length, count))
                 count += length
                 end.append(np.full(length, count))
             length = sum(len(episode.states) for episode in found)
@@ -63,25 +64,43 @@ class StreamedData(TrainingData):
             source.append(np.full(length, index))
             self.episodes += len(found)
         self.states, self.actions = np.concatenate(states), np.concatenate(actions)  # (S, D)
-        self.source, self._end = np.concatenate(source), np.concatenate(end)  # (S,)
-        self.inputs = np.arange(count)  # every step has its images
+        self.source = np.concatenate(source)  # (S,)
+        self._begin, self._end = np.concatenate(begin), np.concatenate(end)  # (S,)
+        self.inputs = self._image = np.arange(count)  # every step has its images
         self._files = [one.root for one in sets]
         parts = [(one.root, dict(one.cameras)) for one in sets]
         self._frames = _Frames(parts, self.source, np.concatenate(rows))
         self._sample: Mapping[str, np.ndarray] = {}
 
     def batches(
-        self, seed: int, steps: range, size: int, weights: Sequence[float] | None, deltas: Sequence[int]
+        self,
+        seed: int,
+        steps: range,
+        size: int,
+        weights: Sequence[float] | None,
+        deltas: Sequence[int],
+        observed: Sequence[int] | None = None,
     ) -> Generator[dict[str, Any]]:
         """Yield the batch of each training step; workers read the images of the next ones meanwhile."""
-        drawn = _Draws(self, seed, steps, size, weights)
-        for indices, images in zip(drawn, self._loader(drawn, self._workers), strict=True):
-            yield {key: image.float() / 255 for key, image in images.items()} | self.without_images(indices, deltas)
+        loader = self._loader(_Draws(self, seed, steps, size, weights, observed), self._workers)
+        for step, images in zip(steps, loader, strict=True):
+            yield self._batch(images, self.sample_indices(seed, step, size, weights), deltas, observed)
 
-    def batch(self, indices: np.ndarray, deltas: Sequence[int]) -> dict[str, Any]:
+    def batch(
+        self, indices: np.ndarray, deltas: Sequence[int], observed: Sequence[int] | None = None
+    ) -> dict[str, Any]:
         """Return one batch; see :meth:`TrainingData.batch`."""
-        (images,) = self._loader([indices.tolist()], 0)
-        return {key: image.float() / 255 for key, image in images.items()} | self.without_images(indices, deltas)
+        (images,) = self._loader([self.seen_steps(indices, observed).ravel().tolist()], 0)
+        return self._batch(images, indices, deltas, observed)
+
+    def _batch(
+        self, images: Mapping[str, Any], indices: np.ndarray, deltas: Sequence[int], observed: Sequence[int] | None
+    ) -> dict[str, Any]:
+        """Return a batch of images (B * T, 3, H, W) uint8 that have been read."""
+        found = {key: image.float() / 255 for key, image in images.items()}
+        if observed is not None:
+            found = {key: image.unflatten(0, (len(indices), len(observed))) for key, image in found.items()}
+        return found | self.without_images(indices, deltas, observed)
 
     def image_sample(self, camera: str, indices: Sequence[int]) -> np.ndarray:
         """Return images of a camera (N, H, W, 3) uint8: those asked for, or what ``SAMPLE_BYTES`` hold."""
@@ -117,16 +136,27 @@ class StreamedData(TrainingData):
 
 
 class _Draws:
-    """The inputs of each training step's batch, drawn when they are asked for."""
+    """The steps whose images each training step's batch shows, drawn when they are asked for."""
 
-    def __init__(self, data: TrainingData, seed: int, steps: range, size: int, weights: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        seed: int,
+        steps: range,
+        size: int,
+        weights: Sequence[float] | None,
+        observed: Sequence[int] | None,
+    ) -> None:
         self._data, self._seed, self._steps, self._size, self._weights = data, seed, steps, size, weights
+        self._observed = observed
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self._data.sample_indices(self._seed, step, self._size, self._weights) for step in self._steps)
+        for step in self._steps:
+            indices = self._data.sample_indices(self._seed, step, self._size, self._weights)
+            yield self._data.seen_steps(indices, self._observed).ravel()
 
 
 class _Frames:

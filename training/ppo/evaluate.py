@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.checkpoint import policy_contract
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig
 from lrm_ros.config_files import from_dict, to_dict
-from lrm_ros.contract import load_contract
 from lrm_ros.files import read_json, read_lines, write_json
 from lrm_ros.reward.models import MODES
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
@@ -145,7 +145,7 @@ def evaluate_all(
                         min(worlds, len(seeds)),
                         EpisodeRules(max_steps),
                         first["execute_steps"],
-                        contract=load_contract(first["checkpoint"]),
+                        contract=policy_contract(first["checkpoint"]),
                     )
                 )
                 outcome = play_seeds(vector, policy, seeds, about["noise_std"])

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import threading
 import traceback
-from pathlib import Path
 from typing import Any
 
+from lrm_ros.checkpoint import contract_file, policy_contract
 from lrm_ros.config import RefinerConfig, WorldsConfig
 from lrm_ros.config_files import to_dict
-from lrm_ros.contract import CONTRACT_FILE, load_contract
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control
 from lrm_ros.ros.program import run
@@ -42,7 +41,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
         self._settings = settings = read_settings(
             own.config, own.settings.split(), {"checkpoint": own.checkpoint, "run": own.run, "reward": own.reward}
         )
-        self.contract = load_contract(Path(settings.checkpoint))
+        self.contract = policy_contract(settings.checkpoint)
         self._inbox = Inbox()
         self._worlds = RemoteWorlds(self, self._inbox, settings.worlds, self.contract)
         judge = engine_config(settings)
@@ -61,7 +60,7 @@ class RefinerNode(LrmNode[RefinerConfig]):
                     judge_every=rules.judge_every,
                 )
             )
-            | {"contract": str((Path(settings.checkpoint) / CONTRACT_FILE).resolve())},
+            | {"contract": str(contract_file(settings.checkpoint).resolve())},
             "reward": to_dict(judge) | {"camera": JUDGED, "worlds": settings.worlds},
         }
         self._control = Control(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lrm_ros.contract import load_contract
+from lrm_ros.checkpoint import policy_contract
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 from lrm_ros.training.ppo.actors.load import load_eval_actor
 
@@ -48,7 +48,7 @@ def evaluate_in_worlds(
         ValueError: no seed, or one twice.
     """
     _check(seeds)
-    contract = load_contract(Path(checkpoint))
+    contract = policy_contract(checkpoint)
     with VectorWorlds(
         min(worlds, len(seeds)), EpisodeRules(max_steps), execute_steps, processes, contract
     ) as vector:  # fmt: skip

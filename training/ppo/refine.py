@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from lrm_ros import files, seeds
+from lrm_ros.checkpoint import policy_contract
 from lrm_ros.commit import source_commit
 from lrm_ros.config import RefineConfig, RobotContract
 from lrm_ros.config_files import from_dict, to_dict
-from lrm_ros.contract import load_contract, save_contract
+from lrm_ros.contract import save_contract
 from lrm_ros.sim.vector.rewards import WorldRewards
 from lrm_ros.sim.vector.worlds import ChunkResult, VectorWorlds, Worlds
 from lrm_ros.training.ppo.actors.act import ActorOutput
@@ -87,7 +88,7 @@ class Refinement:
             raise ValueError(f"steps ({config.steps}) must be a multiple of execute_steps ({config.execute_steps})")
         seeds.refinement(config.seed)  # before anything is loaded
         self.config, self.folder = config, Path(config.run)
-        self.contract: RobotContract = load_contract(Path(config.checkpoint))
+        self.contract: RobotContract = policy_contract(config.checkpoint)
         self.rewards = rewards or WorldRewards(config)
         self.actor = load_actor(config, self.contract)
         groups = self.actor.parameter_groups(config.ppo.lr, config.ppo.value_lr, config.train)

@@ -53,11 +53,13 @@ class Exploration:
 
     Attributes:
         offset: (3,) of this episode [m].
+        episode_seed: of whatever a policy draws in this episode.
     """
 
     def __init__(self) -> None:
         """Draw nothing yet."""
         self.offset: NDArray[np.float64] = np.zeros(3)
+        self.episode_seed = 0
         self._episodes = 0
         self._drawn_with: int | None = None  # seed of the last offset
         self._begin_ns: int | None = None  # stamp of the episode's first chunk
@@ -72,6 +74,7 @@ class Exploration:
             require_so100(contract, "exploration", "set the policy's explore_std to 0")
         self._episodes = 0 if config.seed != self._drawn_with else self._episodes + 1
         self._drawn_with, self._begin_ns = config.seed, None
+        self.episode_seed = int(np.random.SeedSequence((config.seed, self._episodes)).generate_state(1)[0])
         self.offset = draw_offset(config.explore_std, config.seed, self._episodes)
 
     def moved(self, chunk: ActionChunk, config: PolicyConfig) -> ActionChunk:

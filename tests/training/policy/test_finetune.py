@@ -112,7 +112,7 @@ def test_starting_from_a_checkpoint_keeps_its_normalisation(checkpoint, tmp_path
 def test_images_are_normalised_to_unit_deviation(checkpoint):
     from lerobot.policies.factory import make_pre_post_processors
 
-    from lrm_ros.act_small import ActSmallConfig
+    from lerobot_policy_act_small import ActSmallConfig
 
     preprocess, _ = make_pre_post_processors(ActSmallConfig(), pretrained_path=str(checkpoint[0]))
     data = TrainingData([square_episodes(6)], CONTRACT)
@@ -131,7 +131,7 @@ def test_lerobots_factory_makes_and_loads_the_policy(checkpoint):
     from lerobot.configs.policies import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class
 
-    from lrm_ros.act_small import ActSmallConfig, ActSmallPolicy
+    from lerobot_policy_act_small import ActSmallConfig, ActSmallPolicy
 
     assert get_policy_class("act_small") is ActSmallPolicy
     config = PreTrainedConfig.from_pretrained(checkpoint[0])
@@ -141,7 +141,7 @@ def test_lerobots_factory_makes_and_loads_the_policy(checkpoint):
 def test_the_default_policy_is_small():
     from lerobot.configs.types import FeatureType, PolicyFeature
 
-    from lrm_ros.act_small import ActSmallConfig, ActSmallPolicy
+    from lerobot_policy_act_small import ActSmallConfig, ActSmallPolicy
 
     config = ActSmallConfig(
         input_features={
@@ -257,7 +257,7 @@ def test_the_runner_gives_the_first_steps_of_what_lerobots_policy_predicts(check
     import torch
     from lerobot.policies.factory import make_pre_post_processors
 
-    from lrm_ros.act_small import ActSmallPolicy
+    from lerobot_policy_act_small import ActSmallPolicy
 
     observation = square_episode(1).steps[0].observation
     chunk = PolicyRunner(checkpoint[0], CONTRACT, execute_steps=5).act(observation)

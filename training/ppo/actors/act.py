@@ -115,9 +115,18 @@ class PolicyActor(nn.Module):
     """What actors share: a LeRobot policy with its pre- and postprocessors."""
 
     def __init__(self, checkpoint: str | Path, contract: RobotContract, execute_steps: int) -> None:
-        """Load the policy; see ``PolicyRunner``."""
+        """Load the policy; see ``PolicyRunner``.
+
+        Raises:
+            ValueError: it looks back.
+        """
         super().__init__()
         self.runner = PolicyRunner(checkpoint, contract, execute_steps)
+        if (steps := self.runner.observed_steps) != 1:
+            raise ValueError(
+                f"policy '{checkpoint}' looks at {steps} control steps; in many worlds it sees one a chunk: evaluate it"
+                " through the nodes (without --worlds), or train it with n_obs_steps = 1"
+            )
         self.policy: Any = self.runner.policy
         self.contract, self.steps = contract, execute_steps
         self.policy.eval()  # no dropout: the log-probability of an action must be deterministic

@@ -98,9 +98,9 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     """Record, score and analyse policies; returns the content of ``openloop.json``."""
     import torch
 
+    from lrm_ros.checkpoint import policy_contract
     from lrm_ros.commit import source_commit
     from lrm_ros.config import RewardConfig
-    from lrm_ros.contract import load_contract
     from lrm_ros.progress import progress_bar
     from lrm_ros.reward.engine import RewardEngine
     from lrm_ros.training.reward.eval.trajectories.record import record
@@ -122,7 +122,7 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
                 checkpoint, seeds, args.out / name, args.worlds, args.max_steps, noise_std=args.noise_std,
                 noise_seed=args.noise_seed, processes=args.processes, progress=bar.update,
             )  # fmt: skip
-        recorded[name] = read_recording(args.out / name, load_contract(checkpoint).control_hz)
+        recorded[name] = read_recording(args.out / name, policy_contract(checkpoint).control_hz)
     parts: dict[str, Any] = {}
     for name, checkpoint in policies:
         trajectories = recorded[name]

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lrm_ros.checkpoint import policy_contract
 from lrm_ros.commit import source_commit
-from lrm_ros.contract import load_contract
 from lrm_ros.files import read_json, write_json
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds
 from lrm_ros.training.ppo.actors.load import load_eval_actor
@@ -117,7 +117,7 @@ def record(
     if not missing:
         return 0
     count = 0
-    contract = load_contract(Path(checkpoint))
+    contract = policy_contract(checkpoint)
     actor = load_eval_actor(checkpoint, contract, execute_steps, noise_std)
     rules = EpisodeRules(max_steps, stop_at_success=False, judge_every=1)
     with VectorWorlds(worlds, rules, execute_steps, processes, contract) as vector:

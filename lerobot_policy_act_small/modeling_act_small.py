@@ -6,82 +6,21 @@ The method is unchanged (Zhao et al., arXiv:2304.13705; lerobot:policies/act/mod
 that no VAE and no dropout are used unless asked for. A 96x96 image gives 6x6 tokens. The stem takes 7x7 patches every 4
 pixels and has no normalisation: feature maps at half resolution, or normalised at a quarter, would cost as much CPU
 time as all the rest.
-
-Importing this module registers the policy type ``act_small`` with LeRobot; it is imported only by functions that train
-or load policies, as it imports torch and lerobot.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import FeatureType
-from lerobot.optim.optimizers import AdamWConfig, OptimizerConfig
-from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACT, ACTPolicy, ACTSinusoidalPositionEmbedding2d
-from lerobot.policies.act.processor_act import make_act_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_IMAGES
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-@OptimizerConfig.register_subclass("adamw_fused")
-@dataclass
-class FusedAdamWConfig(AdamWConfig):
-    """LeRobot's AdamW with torch's fused kernel: one call a step instead of several a tensor."""
-
-    def build(self, params: Any) -> torch.optim.Optimizer:
-        """Build the optimizer for parameters or parameter groups."""
-        arguments = dataclasses.asdict(self)
-        arguments.pop("grad_clip_norm")
-        return torch.optim.AdamW(params, fused=True, **arguments)
-
-
-@PreTrainedConfig.register_subclass("act_small")
-@dataclass
-class ActSmallConfig(ACTConfig):
-    """Configuration of the small ACT; every field of LeRobot's ``ACTConfig`` with defaults for one CPU thread.
-
-    Attributes:
-        cnn_channels: output channels of the convolution stages; the first divides the resolution by 4, the others by 2.
-        cnn_residual: convolution layers at constant resolution after each stage.
-    """
-
-    chunk_size: int = 12
-    n_action_steps: int = 8
-    pretrained_backbone_weights: str | None = None
-    dim_model: int = 128
-    n_heads: int = 4
-    dim_feedforward: int = 256
-    n_encoder_layers: int = 2
-    n_decoder_layers: int = 1
-    use_vae: bool = False
-    dropout: float = 0.0
-    optimizer_lr: float = 5e-4
-    optimizer_lr_backbone: float = 5e-4
-    optimizer_weight_decay: float = 1e-4
-    cnn_channels: list[int] = field(default_factory=lambda: [32, 64, 128])
-    cnn_residual: list[int] = field(default_factory=lambda: [0, 0, 0])
-    device: str | None = "cpu"
-    push_to_hub: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the sizes."""
-        super().__post_init__()
-        if len(self.cnn_residual) != len(self.cnn_channels) or any(c % 8 for c in self.cnn_channels):
-            raise ValueError(
-                "cnn_channels must be multiples of 8 and cnn_residual as many as cnn_channels, got "
-                f"{self.cnn_channels} and {self.cnn_residual}"
-            )
-
-    def get_optimizer_preset(self) -> AdamWConfig:
-        """Return the optimizer LeRobot's training code builds."""
-        return FusedAdamWConfig(lr=self.optimizer_lr, weight_decay=self.optimizer_weight_decay)
+from lerobot_policy_act_small.configuration_act_small import ActSmallConfig
 
 
 class ActSmallPolicy(ACTPolicy):
@@ -123,11 +62,6 @@ class ActSmallPolicy(ACTPolicy):
             parts["kld_loss"] = divergence.item()
             loss = loss + divergence * self.config.kl_weight
         return loss, parts
-
-
-def make_act_small_pre_post_processors(config: ActSmallConfig, dataset_stats: Any = None) -> tuple[Any, Any]:
-    """Return the processors of a new policy: ACT's. LeRobot 0.6 looks for a function of this name; 0.4 does not."""
-    return make_act_pre_post_processors(config, dataset_stats)
 
 
 class ActSmall(ACT):
