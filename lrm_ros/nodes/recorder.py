@@ -41,7 +41,6 @@ from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
 OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
-
 _NOTHING = "no episode is being recorded"
 _NO_TASK = "there is no task text; publish it on topic 'task' or set the recorder's parameter 'task_text'"
 

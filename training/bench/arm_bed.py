@@ -111,6 +111,11 @@ class Commander:
         self._thread = threading.Thread(target=self._spin, name="bench")
         self._thread.start()
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether the arm's node takes commands."""
+        return self._publisher.get_subscription_count() > 0
+
     def _spin(self) -> None:
         while not self._stopping.is_set():
             self._executor.spin_once(timeout_sec=0.1)

@@ -287,7 +287,7 @@ def _policy() -> None:
     set_transport()
     rclpy.init()
     commander = Commander(contract)
-    commander.wait(lambda: commander.node.count_subscribers("joint_command"), "arm node")
+    commander.wait(lambda: commander.is_heard, "arm node")
     at, ends = float(commander.find()[0]), [SWING, -SWING] * 500
     wave = np.concatenate([way(begin, end, contract.dt_s) for begin, end in pairwise([at, *ends])])
     due_s = time.monotonic()

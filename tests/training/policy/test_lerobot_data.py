@@ -179,6 +179,18 @@ def test_images_read_while_it_trains_give_the_same_policy_as_in_memory(tmp_path,
     assert str(settings["data"]).startswith("streamed ")
 
 
+def test_a_policy_that_looks_back_reads_the_images_of_both_steps(cups, tmp_path):
+    options = {
+        "n_obs_steps": 2, "horizon": 16, "n_action_steps": 8, "down_dims": [16, 32], "diffusion_step_embed_dim": 16,
+        "spatial_softmax_num_keypoints": 4, "resize_shape": [32, 32], "num_train_timesteps": 20, "device": "cpu",
+        "pretrained_backbone_weights": None, "use_group_norm": True,
+    }  # fmt: skip
+    config = FinetuneConfig(policy="diffusion", steps=2, batch_size=4, warmup=1, colour=0.5, options=options)
+    finetune([cups], tmp_path / "memory", config)
+    finetune([cups], tmp_path / "stream", config, memory_share=0.0, workers=0)
+    same(tmp_path / "memory", tmp_path / "stream")
+
+
 def test_a_killed_training_goes_on_reading_and_ends_with_the_same_policy(cups, policy, tmp_path):
     class Killed(Exception):
         pass
