@@ -15,7 +15,7 @@ from episodes import square_episodes  # type: ignore[import-not-found]
 from journals import check_journal, fields_of, three_steps  # type: ignore[import-not-found]
 
 from lrm_ros.config import RobotContract
-from lrm_ros.record import dataset
+from lrm_ros.record import lerobot_read
 from lrm_ros.record.checksums import CHECKSUMS_FILE
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import Omissions, load_into_ram, write_dataset
@@ -103,10 +103,10 @@ def test_a_data_set_without_checksums_whose_numbers_are_none_is_refused(tmp_path
 def test_what_a_library_says_in_several_lines_of_a_data_set_is_one_line(tmp_path, monkeypatch):
     root = write_dataset(square_episodes(1), tmp_path / "d", RobotContract())
 
-    def fail(_):
+    def fail(*_, **__):
         raise OSError("Couldn't deserialize thrift\nDeserializing page header failed.\n")
 
-    monkeypatch.setattr(dataset, "_load", fail)
+    monkeypatch.setattr(lerobot_read, "_rows", fail)
     with pytest.raises(ValueError, match=rf"'{root}' is damaged") as refused:
         load_into_ram(root)
     assert "\n" not in str(refused.value)

@@ -67,7 +67,9 @@ class Guard:
                 refused = 408, f"the body did not arrive within {self._config.body_s:g} s"
             if refused is None:
                 await self._app(scope, _whole(b"".join(pieces), receive), send)
-            elif refused[0]:
+            elif not refused[0]:
+                self._metrics.gone.inc()
+            else:
                 await _refuse(send, *refused, {"Retry-After": "1"} if refused[0] == 429 else None)
         finally:
             self._held -= sum(map(len, pieces))
