@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.behaviour import KINDS, ExpertWorld, behave
+from lrm_ros.sim.instructions import Labelled
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
 MIN_FRAMES = 8  # frames
@@ -37,6 +38,7 @@ def labelled_episode(
     progress: NDArray[np.float32],
     done: NDArray[np.bool_],
     keep: float = 1.0,
+    asked: Labelled | None = None,
 ) -> SourceEpisode:
     """Return a rollout as an episode of a source.
 
@@ -53,6 +55,7 @@ def labelled_episode(
         progress: (T,) in [0, 1].
         done: (T,) whether the task is done.
         keep: share of the frames that were kept.
+        asked: other instructions for the scene, with their labels.
 
     Raises:
         BadEpisode: a failure that succeeded by chance, or too few frames.
@@ -60,6 +63,7 @@ def labelled_episode(
     if kind == "random":
         end = int(np.flatnonzero(progress <= progress[0] + MAX_RANDOM_GAIN)[-1]) + 1
         frames, progress, done = frames[:end], progress[:end], done[:end]
+        asked = asked and Labelled(asked.instructions, asked.labels[:end])
     success = bool(done[-1])
     if kind == "success" and not success:
         kind = "failed"
@@ -78,6 +82,7 @@ def labelled_episode(
         kind=kind,
         progress=progress,
         done=done,
+        asked=asked,
     )
 
 
