@@ -54,10 +54,6 @@ def asked(
         rng: draws what is not there.
     """
 
-    def texts(goal: Goal, forms: tuple[str, ...]) -> tuple[str, ...]:
-        colour, animal = toys[goal.toy]
-        return tuple(form.format(colour=colour, animal=animal, vessel=goal.vessel) for form in forms)
-
     def into(colour: str, animal: str, vessel: str) -> tuple[str, ...]:
         return tuple(form.format(colour=colour, animal=animal, vessel=vessel) for form in (_FIRST, *INTO))
 
@@ -67,11 +63,12 @@ def asked(
         for vessel in sorted(vessels, key=lambda name: name != own.vessel):
             kind = ("own", "place", "thing", "both")[(vessel != own.vessel) + 2 * (toy != own.toy)]
             goal = Goal(toy, vessel)
-            found.append((Instruction(kind, texts(goal, (_FIRST, *INTO))), goal))
+            found.append((Instruction(kind, into(*toys[toy], vessel)), goal))
     for toy in range(len(toys)):
         for vessel in vessels:
             kind = "opposite" if (toy, vessel) == (own.toy, own.vessel) else "both"
-            found.append((Instruction(kind, texts(Goal(toy, vessel), OUT)), Goal(toy, vessel, out=True)))
+            out = tuple(form.format(colour=toys[toy][0], animal=toys[toy][1], vessel=vessel) for form in OUT)
+            found.append((Instruction(kind, out), Goal(toy, vessel, out=True)))
     taken = [other for other, same in toys if same == animal]
     near = another(rng, [other for other, _ in toys], taken)  # the colour of another toy
     far = another(rng, list(COLOURS), [other for other, _ in toys])
@@ -81,7 +78,12 @@ def asked(
         found.append((Instruction("absent", into(colour, gone, own.vessel)), None))
     nothing, nowhere = another(rng, ABSENT_THINGS, ()), another(rng, (*ABSENT_PLACES, *VESSELS), vessels)
     found += [
-        (Instruction("absent", (f"put the {nothing} in the {own.vessel}", f"place the {nothing} in the {own.vessel}")), None),
+        (
+            Instruction(
+                "absent", (f"put the {nothing} in the {own.vessel}", f"place the {nothing} in the {own.vessel}")
+            ),
+            None,
+        ),
         (Instruction("absent_place", into(colour, animal, nowhere)), None),
         (Instruction("swapped", (f"put the {own.vessel} in the {colour} toy {animal}",)), None),
         (nonsense(rng), None),
@@ -90,3 +92,14 @@ def asked(
 
 
 _FIRST = instruction("{colour}", "{animal}").replace("the bowl", "the {vessel}")
+
+
+def texts() -> list[str]:
+    """Return every wording for every toy and vessel, for a tokenizer."""
+    return [
+        form.format(colour=colour, animal=animal, vessel=vessel)
+        for form in (_FIRST, *INTO, *OUT)
+        for colour in COLOURS
+        for animal in ANIMALS
+        for vessel in (*VESSELS, *ABSENT_PLACES)
+    ]

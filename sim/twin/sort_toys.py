@@ -75,9 +75,7 @@ class SortToysEnv(PlaceToyInBowlEnv):
             angle = side * _VESSEL_ANGLE + rng.uniform(-0.05, 0.05)
             radius = _VESSEL_RADIUS + rng.uniform(-0.01, 0.01)
             places[name] = _around_pan_axis(radius, angle)
-            self._vessels[name].set_pose(
-                Pose.create_from_pq(torch.tensor([[*places[name], 0.0]], dtype=torch.float32))
-            )
+            self._vessels[name].set_pose(Pose.create_from_pq(torch.tensor([[*places[name], 0.0]], dtype=torch.float32)))
             repaint(self._vessels[name], TINTS[int(tint)])
         slots = list(self._all)
         chosen = [slots[i] for i in rng.choice(len(slots), int(rng.integers(2, 4)), replace=False)]
