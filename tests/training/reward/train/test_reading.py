@@ -14,7 +14,7 @@ from lrm_ros.sim.instructions import Instruction, instructions_json
 from lrm_ros.training.reward.eval.blind import BLIND_TASK, GREY
 from lrm_ros.training.reward.train.tiny import loop
 from lrm_ros.training.reward.train.tiny.data import blinded, left_out, load_frames
-from lrm_ros.training.reward.train.tiny.label_head import LabelHead
+from lrm_ros.training.reward.train.tiny.label_head import OUTPUTS, LabelHead
 from lrm_ros.training.reward.train.tiny.language import TEXTS, QuerySampler
 from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
@@ -98,15 +98,17 @@ def test_done_and_undone_texts_of_one_picture_are_drawn_side_by_side(shards):
     assert share[1] + share[2] == pytest.approx(0.4 * (1 - OWN_SHARE), abs=0.03)
     texts = sampler.texts(np.full(500, row), drawn, rng)
     assert {text for text, number in zip(texts, drawn.flatten(), strict=True) if number == 0} == set(ASKED[0].wordings)
+    there = sampler.there(np.array([row]), np.array([[0, 1, 2, 3]]))[0]
+    np.testing.assert_array_equal(there, [1, 1, 1, np.nan])
 
 
 def test_an_unknown_label_is_not_learnt():
-    outputs = torch.zeros(1, 3, 12, requires_grad=True)
-    labels = np.array([[[0.5, np.nan], [np.nan, 1.0], [np.nan, np.nan]]], np.float16)
+    outputs = torch.zeros(1, 3, OUTPUTS, requires_grad=True)
+    labels = np.array([[[0.5, np.nan, np.nan], [np.nan, 1.0, 0.0], [np.nan, np.nan, np.nan]]], np.float16)
     text_loss(outputs, labels).backward()
     gradient = outputs.grad[0].abs()
-    assert gradient[0, :11].sum() > 0 and gradient[0, 11] == 0
-    assert gradient[1, :11].sum() == 0 and gradient[1, 11] > 0
+    assert gradient[0, :11].sum() > 0 and gradient[0, 11:].sum() == 0
+    assert gradient[1, :11].sum() == 0 and gradient[1, 11] > 0 and gradient[1, 12] > 0
     assert gradient[2].sum() == 0
 
 
@@ -157,7 +159,7 @@ def test_the_label_head_learns_which_thing_is_meant_and_what_is_asked_of_it():
         right = (head(vectors, words)[..., 11] > 0) == (done > 0.5)
         alone = head(vectors, words[:, 0])
     assert right.float().mean() > 0.97
-    assert alone.shape == (100, 12)
+    assert alone.shape == (100, OUTPUTS)
     torch.testing.assert_close(alone, head(vectors, words)[:, 0], atol=1e-5, rtol=1e-4)
 
 
@@ -166,7 +168,7 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     tokenizer = build_processor().tokenizer
     teacher = Teacher(len(tokenizer)).eval()
     images, asked, labels = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
-    assert asked.shape[:2] == labels.shape[:2] == (4, 6) and images.shape == (4, 3, 96, 96)
+    assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
     shown = blinded(frames, "text")
     assert reading_metrics(teacher, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
 
@@ -174,7 +176,7 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
         """Says that the first text is done, whatever the picture is."""
 
         def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor]:
-            outputs = torch.zeros(*words.shape[:2], 12)
+            outputs = torch.zeros(*words.shape[:2], OUTPUTS)
             outputs[:, 0, 11] = 1.0
             return (outputs,)
 
@@ -229,7 +231,7 @@ def test_every_size_fits_what_ships_and_its_teacher_has_a_place_for_each_patch(s
     teacher = Teacher(len(processor.tokenizer), student.side).eval()
     images, words = torch.zeros(2, 3, 96, 96), torch.ones(2, 5, 7, dtype=torch.long)
     outputs, features = student(images, words)
-    assert outputs.shape == (2, 5, 12) and teacher(images, words)[0].shape == (2, 5, 12)
+    assert outputs.shape == teacher(images, words)[0].shape == (2, 5, OUTPUTS)
     assert features.shape == teacher(images, words)[1].shape == (2, student.side**2, 128)
     with pytest.raises(ValueError, match="does not fit 96 pixels"):
         Teacher(10, 7)

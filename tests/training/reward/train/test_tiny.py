@@ -254,7 +254,7 @@ def test_a_part_of_the_pairs_shows_that_nothing_happens_and_is_even(shards):
     even = [rows for rows, _, _, target in drawn if target.tolist() == [0.5, 0.5]]
     assert 100 < len(even) < 220, "of 800"
     assert all(abs(frames.progress[a] - frames.progress[b]) <= 0.005 for a, b in even)
-    assert 30 < sum(a == b for a, b in even) < 120, "also one frame twice"
+    assert sum(a == b for a, b in even) > 30, "also one frame twice"
     for (a, b), _, _, target in drawn:
         if target[0] != 0.5:
             assert bool(target[1] == 1) == bool(frames.progress[b] > frames.progress[a])
@@ -272,3 +272,11 @@ def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
     with pytest.raises(SystemExit):
         write_card([str(tmp_path)])
     assert "training.json" in capsys.readouterr().err
+
+
+def test_the_card_of_a_training_with_several_texts_says_what_was_held_out_and_left_out():
+    about = json.loads((TINY_FOLDER / "training.json").read_text())
+    about |= {"size": "small", "blind": "text", "without": ["twin"], "held_out": ["metaworld/door-open-v3"]}
+    text = card(about, None)
+    assert "# small: a Large Reward Model" in text and "shown with several texts" in text
+    assert "metaworld/door-open-v3. Left out, too: twin." in text and "trained without text" in text

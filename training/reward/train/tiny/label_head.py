@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from lrm_ros.training.reward.train.tiny.data import Frames
 from lrm_ros.training.reward.train.tiny.texts import MAX_WORDS, token_rows
 
-OUTPUTS = 12  # 11 progress answers and one completion logit
+OUTPUTS = 13  # 11 progress answers, a completion logit, and one of whether all that the text names is there
 HEADS = 4  # of an attention
 WORD_DROPOUT = 0.05  # share of the instruction's tokens that are masked in training
 
@@ -78,7 +78,7 @@ class LabelHead(nn.Module):
         nn.init.normal_(self.place_embedding, std=0.3)
 
     def forward(self, vectors: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Return outputs of vectors (N, P, D): (N, 12) of words (N, W), or (N, Q, 12) of Q texts each, (N, Q, W)."""
+        """Return outputs of vectors (N, P, D): (N, 13) of words (N, W), or (N, Q, 13) of Q texts each, (N, Q, W)."""
         if words.dim() == 2:
             return self.forward(vectors, words[:, None])[:, 0]
         n, texts, length = words.shape

@@ -19,6 +19,10 @@ from lrm_ros.training.reward.train.tiny.data import Frames, progress_target
 MAX_WORDS = 24  # tokens of an instruction that are used
 OWN_SHARE = 0.35  # of the texts, the picture's own one
 DONE_SHARE = 0.4  # of the others, those that are done, where there are such
+# Kind of an instruction -> whether all that it names is in the scene.
+_THERE = dict.fromkeys(("own", "thing", "place", "both", "opposite"), 1.0) | dict.fromkeys(
+    ("colour", "absent", "absent_place"), 0.0
+)
 
 
 def token_rows(texts: list[str], tokenizer: Any) -> torch.Tensor:
@@ -35,10 +39,13 @@ class TextSampler:
         self._frames = frames
         self._episodes, self._place = np.unique(frames.episode, return_inverse=True)
         self._weights = np.zeros((len(self._episodes), frames.labels.shape[1]), np.float32)
+        self._there = np.full(self._weights.shape, np.nan, np.float32)
         for place, episode in enumerate(self._episodes.tolist()):
             kinds = [one.kind for one in frames.instructions[episode]]
             # Every kind alike, however many instructions of it there are.
             self._weights[place, : len(kinds)] = [1 / kinds.count(kind) for kind in kinds]
+            if len(kinds) > 1:
+                self._there[place, : len(kinds)] = [_THERE.get(kind, np.nan) for kind in kinds]
 
     def draw(self, rows: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return the numbers of ``count`` instructions of each row's episode, (R, count), with replacement.
@@ -58,6 +65,10 @@ class TextSampler:
         edges = np.cumsum(np.concatenate([own, others * (1 - OWN_SHARE)], axis=1), axis=1)
         drawn = rng.uniform(0, 1, (len(rows), count)) * edges[:, -1:]
         return (drawn[:, :, None] >= edges[:, None, :]).sum(-1).clip(0, weights.shape[1] - 1)
+
+    def there(self, rows: NDArray, numbers: NDArray) -> NDArray[np.float32]:
+        """Return whether all that the instructions (R, count) name is in the scene: 1, 0, or NaN."""
+        return self._there[self._place[rows][:, None], numbers]
 
     def texts(self, rows: NDArray, numbers: NDArray, rng: np.random.Generator) -> list[str]:
         """Return a wording of each instruction (R, count), row by row."""
@@ -87,19 +98,24 @@ class Words:
 
 
 def text_loss(outputs: torch.Tensor, labels: NDArray) -> torch.Tensor:
-    """Cross-entropy of progress plus that of completion, where they are labelled.
+    """Cross-entropies of progress, of completion, and of whether what the text names is there, where labelled.
+
+    The last is learnt first: it tells the features what things there are, and what their words are.
 
     Args:
-        outputs: (R, Q, 12): logits of the eleven progress answers, and of completion.
-        labels: (R, Q, 2) progress and done; NaN: not known.
+        outputs: (R, Q, 13): logits of the eleven progress answers, of completion, and of what is named being there.
+        labels: (R, Q, 3) progress, done and there; NaN: not known.
     """
     outputs = outputs.flatten(0, 1)
-    progress, done = np.asarray(labels, np.float32).reshape(-1, 2).T
-    known, seen = np.flatnonzero(np.isfinite(progress)), np.flatnonzero(np.isfinite(done))
+    progress, *others = np.asarray(labels, np.float32).reshape(-1, 3).T
+    known = np.flatnonzero(np.isfinite(progress))
     target = progress_target(progress[known])
     loss = -(target * outputs[known, :11].log_softmax(-1)).sum(-1).mean()
-    if len(seen):
-        loss = loss + functional.binary_cross_entropy_with_logits(outputs[seen, 11], torch.from_numpy(done[seen]))
+    for output, label in zip((11, 12), others, strict=True):
+        seen = np.flatnonzero(np.isfinite(label))
+        if len(seen):
+            target = torch.from_numpy(label[seen])
+            loss = loss + functional.binary_cross_entropy_with_logits(outputs[seen, output], target)
     return loss
 
 
@@ -108,7 +124,7 @@ def reading_metrics(network: torch.nn.Module, frames: Frames, words: Words, pict
     """Return in one line how many pairs of texts of one picture a teacher or student orders by p(done) as labelled.
 
     Args:
-        network: images and words (R, Q, W) -> outputs (R, Q, 12), and features.
+        network: images and words (R, Q, W) -> outputs (R, Q, 13), and features.
         frames: held-out frames.
         words: tokens of texts.
         pictures: how many are shown.

@@ -54,7 +54,7 @@ class Teacher(nn.Module):
         self.head = LabelHead(channels, side * side, vocabulary)
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, Q, 12) and features (N, side * side, 128) of images (N, 3, H, W) and words (N, Q, W)."""
+        """Return outputs (N, Q, 13) and features (N, side * side, 128) of images (N, 3, H, W) and words (N, Q, W)."""
         features = self.features(images).flatten(2).transpose(1, 2)
         return self.head(features, words), features
 
@@ -90,7 +90,7 @@ class Student(nn.Module):
         return tokens, states
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, Q, 12) and the distilled features in rows (N, P, 128); words (N, Q, W)."""
+        """Return outputs (N, Q, 13) and the distilled features in rows (N, P, 128); words (N, Q, W)."""
         tokens, states = self.encode(images)
         return self.label_head(tokens, words), self.in_rows(self.map_head(states))
 
@@ -127,14 +127,15 @@ class Questions:
         self._draw, self._asked = SourceSampler(frames), TextSampler(frames)
 
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-        """Return images (N, 3, H, W), words (N, Q, W) and labels (N, Q, 2) of a step."""
+        """Return images (N, 3, H, W), words (N, Q, W) and labels (N, Q, 3) of a step: progress, done, there."""
         rng = np.random.default_rng([self._seed, step])
         generator = torch.Generator().manual_seed((self._seed << 24) + step)
         rows = self._draw(rng, self._pictures)
         numbers = self._asked.draw(rows, self._texts, rng)
         tokens = self._words(self._asked.texts(rows, numbers, rng)).view(self._pictures, self._texts, -1)
         images = augment(to_tensor(self._frames.images[rows]), generator)
-        return images, tokens, self._frames.labels[rows[:, None], numbers]
+        there = self._asked.there(rows, numbers)[..., None]
+        return images, tokens, np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2)
 
 
 @torch.inference_mode()
