@@ -77,8 +77,8 @@ def _texts(about: dict[str, Any]) -> str:
     if "held_out" not in about:  # a training before pictures had several texts
         return (
             "Instructions of other tasks were not shown as negatives. Held out, in no episode of the training: "
-            "StackCube, PullCube,\nbutton-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube or "
-            "a cube drawn towards the robot.\n"
+            "StackCube, PullCube,\nbutton-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube "
+            "or a cube drawn towards the robot.\n"
         )
     without = f"Left out, too: {', '.join(about['without'])}. " if about["without"] else ""
     blind = f"A control: trained without {about['blind']}. " if about["blind"] else ""
