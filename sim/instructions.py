@@ -38,6 +38,14 @@ NONSENSE = (
     "seven green ideas sleep",
     "thank you very much",
 )
+ABSENT = (
+    "put the spoon on the plate",
+    "open the fridge",
+    "fold the towel",
+    "pour the water into the glass",
+    "hang the coat on the hook",
+    "wipe the mirror",
+)
 NEVER = (0.0, 0.0)  # progress and done of what cannot be done here
 UNKNOWN = float("nan")  # a label that the state does not tell
 
@@ -90,6 +98,29 @@ def another(rng: np.random.Generator, names: Sequence[str], without: Sequence[st
     """Return one of ``names`` that is not in ``without``; empty if there is none."""
     left = [name for name in names if name not in without]
     return str(rng.choice(left)) if left else ""
+
+
+def around(
+    own: str, wordings: Sequence[str], rng: np.random.Generator, colour: str = "", colours: Sequence[str] = ()
+) -> tuple[Instruction, ...]:
+    """Return instructions for a scene with one task: its wordings, and texts that cannot be done there.
+
+    Args:
+        own: the episode's instruction.
+        wordings: texts that mean the same.
+        rng: draws what is not there.
+        colour: that of the thing to move, in its texts; empty: it has none.
+        colours: which there may be.
+    """
+    found = [Instruction("own", tuple(dict.fromkeys((own, *wordings))))]
+    if colour and (other := another(rng, colours, [colour])):
+        found.append(Instruction("colour", tuple(text.replace(colour, other) for text in found[0].wordings)))
+    return (*found, Instruction("absent", (str(rng.choice(ABSENT)),)), nonsense(rng))
+
+
+def own_label(progress: float, done: bool) -> tuple[float, float]:
+    """Return the label of the own instruction; what is complete and not yet counted as done has none of done."""
+    return progress, 1.0 if done else 0.0 if progress < 0.999 else UNKNOWN
 
 
 def fixed_labels(progress: NDArray, done: NDArray, instructions: Sequence[Instruction]) -> NDArray[np.float32]:

@@ -134,7 +134,7 @@ def _play(
     rng, kept = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 4])
     kind = kind or draw_kind(source, seed)
     world.reset(seed)
-    frames, progress, done = [world.image()], [world.progress], [world.done]
+    frames, progress, done, asked = [world.image()], [world.progress], [world.done], [world.labels()]
     if progress[0] > MAX_START_PROGRESS:
         raise BadEpisode("nearly done at the start")
     try:
@@ -143,12 +143,15 @@ def _play(
                 frames.append(world.image())
                 progress.append(world.progress)
                 done.append(world.done)
+                asked.append(world.labels())
     except Unreachable as error:
         raise BadEpisode("out of the arm's reach") from error
     images, labels, ends = np.stack(frames), np.array(progress, np.float32), np.array(done, bool)
+    texts = Labelled(world.instructions, np.array(asked, np.float32))
     if kind == "reversed":
         if not ends[-1]:
             raise BadEpisode("the expert failed, nothing to reverse")
         images, labels, ends = images[::-1], labels[::-1], ends[::-1]
+        texts = Labelled(texts.instructions, texts.labels[::-1])
     fps = world.fps / stride * keep
-    return labelled_episode(source, str(seed), world.instruction, fps, kind, images, labels, ends, keep)
+    return labelled_episode(source, str(seed), world.instruction, fps, kind, images, labels, ends, keep, texts)

@@ -61,6 +61,7 @@ def instructions() -> list[str]:
     """Return the instructions of all tasks the model is trained on; those held out give no words to the tokenizer."""
     from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
     from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
+    from lrm_ros.sim.tabletop.goals import asked as tabletop_texts
     from lrm_ros.sim.tabletop.scenes import FAMILIES, draw_scene
     from lrm_ros.sim.twin.instructions import texts as twin_texts
     from lrm_ros.sim.twin.toys import ANIMALS, COLOURS, instruction
@@ -73,7 +74,10 @@ def instructions() -> list[str]:
             if f"{room}/{name}" not in HELD_OUT:
                 texts += [text.replace("{colour}", colour) for text in task.instructions for colour in COLOURS]
     for family in FAMILIES:
-        texts += [draw_scene(family, np.random.default_rng([seed, 2])).instruction for seed in range(200)]
+        for seed in range(200):
+            scene = draw_scene(family, np.random.default_rng([seed, 2]))
+            asked = tabletop_texts(scene, np.random.default_rng([seed, 5]))
+            texts += [text for one, _ in asked if one.kind != "nonsense" for text in one.wordings]
     return texts
 
 
