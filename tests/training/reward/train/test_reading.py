@@ -19,6 +19,7 @@ from lrm_ros.training.reward.train.tiny.language import TEXTS, QuerySampler
 from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
 from lrm_ros.training.reward.train.tiny.texts import OWN_SHARE, TextSampler, Words, reading_metrics, text_loss
+from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
 from lrm_ros.training.reward.train.tiny.train import main
 from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher
 from lrm_ros.types import Frame, Reward, RewardQuery
@@ -167,8 +168,9 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     frames = load_frames([shards])
     tokenizer = build_processor().tokenizer
     teacher = Teacher(len(tokenizer)).eval()
-    images, asked, labels = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
+    images, asked, labels, rows = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
     assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
+    assert len(rows) == 4
     shown = blinded(frames, "text")
     assert reading_metrics(teacher, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
 
@@ -182,6 +184,27 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
 
     found = reading_metrics(Always(), frames, Words(tokenizer), 100)
     assert "opposite 0.33" in found and "nonsense 1.00" in found, "right where the own text is done"
+
+
+def test_texts_that_many_episodes_name_are_classes_of_their_own_that_need_no_reading(shards):
+    frames = load_frames([shards])
+    classes = Classes(frames)
+    assert classes.texts == sorted(one.wordings[0] for one in ASKED[:3])
+    assert Classes(frames, 21).texts == []
+    row = int(np.flatnonzero((frames.progress == 0) & (frames.labels[:, 1, 1] == 1))[0])
+    targets = dict(zip(classes.texts, classes.targets(np.array([row]))[0].tolist(), strict=True))
+    assert targets["put the red ball in the ring"] == [1.0, 0.0]
+    assert targets["put the blue ball in the ring"] == [1.0, 1.0]
+    torch.manual_seed(0)
+    head = ClassHead(4, 3)
+    features = torch.randn(64, 5, 4, generator=torch.Generator().manual_seed(1))
+    known = (features[..., :3].amax(1) > 1).float().numpy()
+    wanted = np.stack([np.ones_like(known), known], axis=-1)
+    wanted[:, 0] = np.nan
+    first = class_loss(head(features), wanted)
+    fit(head, lambda _: class_loss(head(features), wanted), 500, 1e-2, 0, "classes", lambda: "")
+    assert class_loss(head(features), wanted) < 0.3 * first
+    assert class_loss(head(features), np.full_like(wanted, np.nan)) == 0
 
 
 def test_controls_lose_text_or_pictures_and_worlds_are_left_out(shards):

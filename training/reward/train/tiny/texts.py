@@ -20,7 +20,7 @@ MAX_WORDS = 24  # tokens of an instruction that are used
 OWN_SHARE = 0.35  # of the texts, the picture's own one
 DONE_SHARE = 0.4  # of the others, those that are done, where there are such
 # Kind of an instruction -> whether all that it names is in the scene.
-_THERE = dict.fromkeys(("own", "thing", "place", "both", "opposite"), 1.0) | dict.fromkeys(
+THERE = dict.fromkeys(("own", "thing", "place", "both", "opposite"), 1.0) | dict.fromkeys(
     ("colour", "absent", "absent_place"), 0.0
 )
 
@@ -45,7 +45,7 @@ class TextSampler:
             # Every kind alike, however many instructions of it there are.
             self._weights[place, : len(kinds)] = [1 / kinds.count(kind) for kind in kinds]
             if len(kinds) > 1:
-                self._there[place, : len(kinds)] = [_THERE.get(kind, np.nan) for kind in kinds]
+                self._there[place, : len(kinds)] = [THERE.get(kind, np.nan) for kind in kinds]
 
     def draw(self, rows: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return the numbers of ``count`` instructions of each row's episode, (R, count), with replacement.

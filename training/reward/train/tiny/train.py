@@ -211,6 +211,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         language_step,
     )
     from lrm_ros.training.reward.train.tiny.texts import Words, text_loss
+    from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
     from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher, distillation_loss, initialise
 
     torch.set_num_threads(1)
@@ -226,14 +227,17 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     student = Student(model.model.visual, len(processor.tokenizer))
     initialise(student)
     teacher = Teacher(len(processor.tokenizer), student.side)
+    classes = Classes(training)
+    named = ClassHead(128, len(classes.texts))
     first = Questions(training, words, seed + 1)
 
     def teacher_loss(step: int) -> torch.Tensor:
-        images, asked, labels = first(step)
-        return text_loss(teacher(images, asked)[0], labels)
+        images, asked, labels, rows = first(step)
+        outputs, features = teacher(images, asked)
+        return text_loss(outputs, labels) + class_loss(named(features), classes.targets(rows))
 
     seconds["teacher"] = fit(
-        teacher,
+        torch.nn.ModuleList([teacher, named]),
         teacher_loss,
         _steps(6000, scale),
         2e-3,
@@ -245,7 +249,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     second = Questions(training, words, seed + 2)
 
     def student_loss(step: int) -> torch.Tensor:
-        images, asked, labels = second(step)
+        images, asked, labels, _ = second(step)
         with torch.no_grad():
             teacher_output = teacher(images, asked)
         outputs, features = student(images, asked)

@@ -127,8 +127,8 @@ class Questions:
         self._pictures, self._texts = pictures, texts
         self._draw, self._asked = SourceSampler(frames), TextSampler(frames)
 
-    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-        """Return images (N, 3, H, W), words (N, Q, W) and labels (N, Q, 3) of a step: progress, done, there."""
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+        """Return images (N, 3, H, W), words (N, Q, W), labels (N, Q, 3): progress, done, there; and the rows (N,)."""
         rng = np.random.default_rng([self._seed, step])
         generator = torch.Generator().manual_seed((self._seed << 24) + step)
         rows = self._draw(rng, self._pictures)
@@ -136,7 +136,8 @@ class Questions:
         tokens = self._words(self._asked.texts(rows, numbers, rng)).view(self._pictures, self._texts, -1)
         images = augment(to_tensor(self._frames.images[rows]), generator)
         there = self._asked.there(rows, numbers)[..., None]
-        return images, tokens, np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2)
+        labels = np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2)
+        return images, tokens, labels, rows
 
 
 @torch.inference_mode()
