@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.instructions import Instruction
+
 # What can happen in an episode: the expert succeeds, stops on the way, lets go on the way, aims beside the object,
 # the success is shown backwards, or the arm moves at random.
 KINDS = ("success", "halted", "dropped", "missed", "reversed", "random")
@@ -30,6 +32,15 @@ class ExpertWorld(Protocol):
 
     fps: float
     instruction: str
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """What could be asked of the scene, the episode's own instruction first."""
+        ...
+
+    def labels(self) -> list[tuple[float, float]]:
+        """Return progress and done of each of ``instructions`` by the present state; NaN: the state does not tell."""
+        ...
 
     @property
     def progress(self) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.instructions import NEVER, Instruction, around, own_label
 from lrm_ros.sim.maniskill.arms import CLOSED, OPEN, PandaArm, SO100Arm, Waypoint
 from lrm_ros.sim.maniskill.tasks import COLOURS, TASKS
 from lrm_ros.sim.render.coarse import coarsen
@@ -60,6 +61,7 @@ class ManiSkillWorld:
         ).unwrapped
         self.fps = float(self.task_env.control_freq)
         self.instruction = ""
+        self._texts: tuple[Instruction, ...] = ()
         self._motion = 0.0  # of the tool in the last control step [m]
         self.first: dict[str, NDArray[np.float64]] = {}
         agent = self.task_env.agent
@@ -81,6 +83,13 @@ class ManiSkillWorld:
         if self.task.shown:
             getattr(self.task_env, self.task.shown).show_visual()
         self.instruction = str(rng.choice(self.task.instructions)).format(colour=colour)
+        self._texts = around(
+            self.instruction,
+            [text.format(colour=colour) for text in self.task.instructions],
+            np.random.default_rng([seed, 5]),
+            colour if self.task.painted else "",
+            list(COLOURS),
+        )
         self._noise = rng.uniform(0.0, 0.006)
         self._look(np.array(self.task.eye) + rng.uniform(-0.02, 0.02, 3), np.array(self.task.target))
         self._begin()
@@ -141,6 +150,15 @@ class ManiSkillWorld:
         if self.so100:
             return bool(info["is_obj_placed"][0]) and self._motion < REST_SPEED / self.fps
         return bool(info["success"][0])
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """What could be asked of the scene, the episode's own instruction first."""
+        return self._texts
+
+    def labels(self) -> list[tuple[float, float]]:
+        """Return progress and done of each of ``instructions``; all but the own one cannot be done."""
+        return [own_label(self.progress, self.done), *[NEVER] * (len(self._texts) - 1)]
 
     # --- image ---------------------------------------------------------------------------------------------------
 

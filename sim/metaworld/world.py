@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.sim.behaviour import TOUCH_PROGRESS, approach_progress
+from lrm_ros.sim.instructions import NEVER, Instruction, around, own_label
 from lrm_ros.sim.metaworld.tasks import TASKS
 
 MAX_STEPS = 180  # control steps the policy has; a tenth more than the slowest needs in 19 of 20 episodes
@@ -68,6 +69,7 @@ class MetaWorldWorld:
         self._door = task == "door-open-v3"
         self.fps = 1.0 / self._env.dt
         self.instruction = ""
+        self._texts: tuple[Instruction, ...] = ()
         self._mujoco = mujoco
         self._env.model.vis.quality.offsamples = 0  # anti-aliasing would cost half of the rendering time
         self._renderer = mujoco.Renderer(self._env.model, size, size)
@@ -80,6 +82,7 @@ class MetaWorldWorld:
         """Start a new episode; the seed fixes scene, camera and instruction."""
         rng = np.random.default_rng([seed, 2])
         self.instruction = str(rng.choice(self.task.instructions))
+        self._texts = around(self.instruction, self.task.instructions, np.random.default_rng([seed, 5]))
         self._env.seed(seed)
         self._env.reset()
         self._mujoco.mj_forward(self._env.model, self._env.data)  # some resets leave the sites where they were
@@ -92,6 +95,15 @@ class MetaWorldWorld:
         self._camera.distance = rng.uniform(0.88, 0.96)
         self._camera.azimuth = 125 + rng.uniform(-4, 4)
         self._camera.elevation = -32 + rng.uniform(-3, 3)
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """What could be asked of the scene, the episode's own instruction first."""
+        return self._texts
+
+    def labels(self) -> list[tuple[float, float]]:
+        """Return progress and done of each of ``instructions``; all but the own one cannot be done."""
+        return [own_label(self.progress, self.done), *[NEVER] * (len(self._texts) - 1)]
 
     def image(self) -> NDArray[np.uint8]:
         """Render the camera: (H, W, 3) uint8 RGB."""

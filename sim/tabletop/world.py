@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.instructions import NEVER, UNKNOWN, Instruction
 from lrm_ros.sim.maniskill.arms import CLOSED, Waypoint
 from lrm_ros.sim.maniskill.experts import grasp, pick_and_place, push, up
 from lrm_ros.sim.maniskill.progress import carried, dist, pushed
 from lrm_ros.sim.maniskill.world import ManiSkillWorld
+from lrm_ros.sim.tabletop.goals import Goal, asked
 from lrm_ros.sim.tabletop.scenes import BOX, LIFTED, OBJECT_COLOURS, SHAPES, TARGETS, Scene, draw_scene, height_of
 from lrm_ros.sim.twin.world import use_software_vulkan
 
@@ -36,6 +38,7 @@ class TabletopWorld(ManiSkillWorld):
         """
         self._family = family
         self.scene: Scene = draw_scene(family, np.random.default_rng(0))
+        self._own = Goal(self.scene.family, self.scene.thing, self.scene.base)
         use_software_vulkan()
         import lrm_ros.sim.tabletop.task  # noqa: F401  (registers the task)
 
@@ -57,46 +60,51 @@ class TabletopWorld(ManiSkillWorld):
         target = middle + rng.uniform([-0.06, -0.04, 0.02], [0.06, 0.04, 0.06])
         self._look(rng.uniform([0.36, 0.10, 0.32], [0.58, 0.46, 0.46]), target)
         self._begin()
-        self._first_goal = self._goal() if self._family != "slide" else np.zeros(3)
+        self._own = Goal(self.scene.family, self.scene.thing, self.scene.base)
+        self._asked = asked(self.scene, np.random.default_rng([seed, 5]))
+        goals = [goal for _, goal in self._asked if goal is not None and goal.family != "slide" and not goal.undo]
+        self._first_goals = {goal: self._goal(goal) for goal in goals}
 
     # --- where the thing has to go -------------------------------------------------------------------------------
 
-    def _on_base(self) -> NDArray[np.float64]:
+    def _on_base(self, goal: Goal | None = None) -> NDArray[np.float64]:
         """Where the thing's middle is when it lies on or in the base."""
-        base, rise = self.scene.base, height_of(self.scene.thing)
+        base, rise = (goal or self._own).base, height_of((goal or self._own).thing)
         return self.position(base) + up(rise if base == "box" else rise + SHAPES[base].half[2])
 
-    def _beside_base(self) -> NDArray[np.float64]:
+    def _beside_base(self, goal: Goal | None = None) -> NDArray[np.float64]:
         """The nearest place beside the base."""
-        base, thing = self.position(self.scene.base)[:2], self.position(self.scene.thing)[:2]
+        goal = goal or self._own
+        base, thing = self.position(goal.base)[:2], self.position(goal.thing)[:2]
         way = thing - base
-        return np.append(base + way / max(float(np.linalg.norm(way)), 1e-6) * self._gap, height_of(self.scene.thing))
+        return np.append(base + way / max(float(np.linalg.norm(way)), 1e-6) * self._gap(goal), height_of(goal.thing))
 
-    @property
-    def _gap(self) -> float:
+    def _gap(self, goal: Goal) -> float:
         """Distance of the middles at which the thing is let go beside the base; a large base needs more."""
-        return BESIDE + max(0.0, SHAPES[self.scene.base].half[0] - 0.026)
+        return BESIDE + max(0.0, SHAPES[goal.base].half[0] - 0.026)
 
     # --- progress ------------------------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
         """The task is done: the thing is where it belongs, and let go unless it is to be held."""
-        scene = self.scene
-        thing, held = self.position(scene.thing), self.is_grasping(scene.thing)
-        if scene.family == "slide":
-            return dist(thing[:2], self.position(scene.base)[:2]) < TARGETS[scene.base]
-        if scene.family == "lift":
-            if scene.base:
+        return self._done(self._own)
+
+    def _done(self, goal: Goal) -> bool:
+        thing, held = self.position(goal.thing), self.is_grasping(goal.thing)
+        if goal.family == "slide":
+            return dist(thing[:2], self.position(goal.base)[:2]) < TARGETS[goal.base]
+        if goal.family == "lift":
+            if goal.base:
                 return held and dist(thing, self.position("goal")) <= GOAL_RADIUS
-            return held and bool(thing[2] >= height_of(scene.thing) + LIFTED)
+            return held and bool(thing[2] >= height_of(goal.thing) + LIFTED)
         if held:
             return False
-        if scene.family == "beside":
-            off = dist(thing[:2], self.position(scene.base)[:2]) - (self._gap - BESIDE)
-            return NEAR[0] <= off <= NEAR[1] and thing[2] < height_of(scene.thing) + 0.006
-        x, y, z = (thing - self._on_base()).tolist()
-        if scene.family == "box":
+        if goal.family == "beside":
+            off = dist(thing[:2], self.position(goal.base)[:2]) - (self._gap(goal) - BESIDE)
+            return NEAR[0] <= off <= NEAR[1] and thing[2] < height_of(goal.thing) + 0.006
+        x, y, z = (thing - self._on_base(goal)).tolist()
+        if goal.family == "box":
             return max(abs(x), abs(y)) < BOX.half[0] and z < 0.02
         return math.hypot(x, y) <= 0.033 and abs(z) <= 0.006
 
@@ -107,20 +115,50 @@ class TabletopWorld(ManiSkillWorld):
         Pushed: the way to the place behind the thing to 0.4, the thing's way to 0.95. Carried: reach to 0.3, held 0.4,
         carried to 0.9. Done is 1.
         """
-        if self.done:
-            return 1.0
-        scene = self.scene
-        if scene.family == "slide":
-            behind = -0.04 * np.array([np.cos(scene.heading), np.sin(scene.heading), 0.0])
-            return pushed(self, scene.thing, scene.base, TARGETS[scene.base], behind)
-        return carried(self, scene.thing, self._goal(), self._first_goal)
+        return self._progress(self._own)
 
-    def _goal(self) -> NDArray[np.float64]:
+    def _progress(self, goal: Goal) -> float:
+        if self._done(goal):
+            return 1.0
+        if goal.family == "slide":
+            way = self.first[goal.base][:2] - self.first[goal.thing][:2]
+            own = math.atan2(way[1], way[0]) if goal != self._own else self.scene.heading
+            behind = -0.04 * np.array([math.cos(own), math.sin(own), 0.0])
+            return pushed(self, goal.thing, goal.base, TARGETS[goal.base], behind)
+        return carried(self, goal.thing, self._goal(goal), self._first_goals[goal])
+
+    def _goal(self, goal: Goal | None = None) -> NDArray[np.float64]:
         """Where the thing has to go (3,) [m]."""
-        scene = self.scene
-        if scene.family == "lift":
-            return self.position("goal") if scene.base else self.first[scene.thing] + up(LIFTED)
-        return self._beside_base() if scene.family == "beside" else self._on_base()
+        goal = goal or self._own
+        if goal.family == "lift":
+            return self.position("goal") if goal.base else self.first[goal.thing] + up(LIFTED)
+        return self._beside_base(goal) if goal.family == "beside" else self._on_base(goal)
+
+    # --- other instructions for the scene ------------------------------------------------------------------------
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """What could be asked of the scene, the episode's own instruction first."""
+        return tuple(instruction for instruction, _ in self._asked)
+
+    def labels(self) -> list[tuple[float, float]]:
+        """Return progress and done of each of ``instructions`` by the present state; NaN: the state does not tell."""
+        return [NEVER if goal is None else self._label(goal) for _, goal in self._asked]
+
+    def _label(self, goal: Goal) -> tuple[float, float]:
+        if not goal.undo:
+            return self._progress(goal), float(self._done(goal))
+        thing = self.position(goal.thing)
+        if self.is_grasping(goal.thing):
+            return UNKNOWN, 0.0
+        lying = bool(thing[2] < height_of(goal.thing) + 0.006)
+        if goal.family == "lift":
+            return (1.0, 1.0) if lying else (UNKNOWN, UNKNOWN)
+        if self._done(Goal(goal.family, goal.thing, goal.base)):
+            return 0.0, 0.0
+        clear = TARGETS[goal.base] + 0.02 if goal.family == "slide" else 0.10 if goal.family != "beside" else 0.14
+        away = dist(thing[:2], self.position(goal.base)[:2]) > clear
+        return (1.0, 1.0) if lying and away else (UNKNOWN, UNKNOWN)
 
     # --- motion --------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ GRIPPER_OPEN = 0.35  # [rad]
 GRIPPER_CLOSED = -0.95
 SPEED = 0.22  # largest joint change a control step [rad]
 KINDS = ("success", "halted", "held", "dropped", "beside", "missed", "pushed", "random", "reversed")
+MISTAKES = ("wrong_toy", "wrong_place")  # where the table has several toys and vessels: SortToys-v1
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,14 @@ def behaviour_targets(world: World, kind: str, rng: np.random.Generator) -> NDAr
         world: a freshly reset world.
         kind: one of ``KINDS``. ``halted`` stops somewhere, ``held`` never lets go, ``dropped`` opens on the way,
             ``beside`` puts the toy down next to the bowl, ``missed`` grasps beside the toy, ``pushed`` sweeps it away,
-            ``random`` wanders, ``reversed`` takes the toy out of the bowl again.
+            ``random`` wanders, ``reversed`` takes the toy out of the bowl again. With several toys and vessels also
+            one of ``MISTAKES``: all goes well, but with another toy or another vessel than the instruction names.
         rng: source of all randomness.
     """
     if kind == "random":
         return random_walk(world.state, rng)
+    if kind in MISTAKES:
+        world.task_env.mistake(kind, rng)
     way = waypoints(
         world,
         _offset(rng, 0.02, 0.08) if kind == "missed" else None,

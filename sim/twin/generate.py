@@ -21,6 +21,7 @@ from lrm_ros.files import claim_folder, replacing
 from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.robot.so100.kinematics import Unreachable
+from lrm_ros.sim.instructions import instructions_json, joined_labels
 from lrm_ros.sim.twin.expert import KINDS, behaviour_targets, random_walk
 from lrm_ros.sim.twin.world import World
 
@@ -33,9 +34,13 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
 
     Args:
         world: the simulated world.
-        kind: one of ``lrm_ros.sim.twin.expert.KINDS``.
+        kind: one of ``lrm_ros.sim.twin.expert.KINDS``, in ``SortToys-v1`` also of its ``MISTAKES``.
         seed: fixes the scene and the behaviour.
         stride: keep every this-many-th control step.
+
+    Returns:
+        frames (T, H, W, 3), progress (T,), success (T,), t (T,) the control step, and labels (T, K, 2): progress and
+        done of the K ``instructions`` of the task (``lrm_ros.sim.instructions``).
     """
     rng = np.random.default_rng(seed)
     world.reset(seed)
@@ -46,7 +51,7 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
     if rng.uniform() < 0.5:  # the motion afterwards must not be a cue of the outcome
         targets = np.concatenate([targets, random_walk(targets[-1], rng, steps=int(rng.integers(4, 14)))])
     noise = rng.uniform(0.0, 0.04)
-    frames, progress, success, times = [], [], [], []
+    frames, progress, success, times, labels = [], [], [], [], []
     phase = int(rng.integers(stride))
     for t, target in enumerate(targets):
         if t % stride == phase or t == len(targets) - 1:
@@ -54,12 +59,14 @@ def record_episode(world: World, kind: str, seed: int, stride: int) -> dict[str,
             progress.append(world.task_env.progress)
             success.append(world.succeeded)
             times.append(t)
+            labels.append(world.task_env.labels())
         world.step(target + np.append(rng.normal(0, noise, 5), 0.0).astype(np.float32))
     return {
         "frames": np.stack(frames),
         "progress": np.array(progress, dtype=np.float32),
         "success": np.array(success, dtype=np.uint8),
         "t": np.array(times, dtype=np.int32),
+        "labels": np.array(labels, dtype=np.float16),
     }
 
 
@@ -92,8 +99,11 @@ def generate(out: Path, episodes: int, seed: int = seeds.GENERATED.first, stride
             row["episode"] = np.full(count, index, dtype=np.int32)
             row["kind"] = np.full(count, KINDS.index(kind), dtype=np.int8)
             rows.append(row)
-            tasks.append(json.dumps({"episode": index, "task": world.instruction, "kind": kind}))
-        merged = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+            instructions = instructions_json(world.task_env.instructions)
+            about = {"episode": index, "task": world.instruction, "kind": kind, "instructions": instructions}
+            tasks.append(json.dumps(about))
+        merged = {key: np.concatenate([row[key] for row in rows]) for key in rows[0] if key != "labels"}
+        merged["labels"] = joined_labels([row["labels"] for row in rows])
         with replacing(path) as stream:
             np.savez(stream, allow_pickle=False, tasks=np.array(tasks), **merged)
         written += len(merged["frames"])

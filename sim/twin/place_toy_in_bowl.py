@@ -28,15 +28,27 @@ from mani_skill.utils.structs.types import SceneConfig, SimConfig
 from transforms3d.euler import euler2quat
 
 from lrm_ros.config import CameraSpec
+from lrm_ros.sim.instructions import NEVER, UNKNOWN, Instruction
 from lrm_ros.sim.render.coarse import coarsen
 from lrm_ros.sim.render.shaders import quick_shaders
+from lrm_ros.sim.twin.instructions import Goal, asked
+from lrm_ros.sim.twin.things import (
+    BOWL_CENTRE,
+    BOWL_HEIGHT,
+    BOWL_RADIUS,
+    build_bowl,
+    build_toy,
+    paint,
+    parked,
+    picture,
+    position,
+    repaint,
+    speed,
+)
 from lrm_ros.sim.twin.toys import ANIMALS, COLOURS, instruction
 
 REST = np.array([0.0, -1.2, 1.1, 1.2, 0.0, 0.2], dtype=np.float32)
-BOWL_CENTRE = (0.205, -0.145)
 BOWL_JITTER = 0.015
-BOWL_RADIUS = 0.058
-BOWL_HEIGHT = 0.034
 PAN_AXIS = (0.0452, 0.0)
 SPAWN_RADIUS = (0.115, 0.24)  # distance of the toy from the arm's pan axis [m]
 SPAWN_ANGLE = (-0.12, 0.95)  # its direction, left of straight ahead [rad]
@@ -91,6 +103,7 @@ class PlaceToyInBowlEnv(BaseEnv):
         self._animal = ""
         self._colour = ""
         self._quiet_steps = 0
+        self._asked: list[tuple[Instruction, Goal | None]] = []
         super().__init__(*args, robot_uids="so100_twin", **kwargs)
 
     @property
@@ -132,61 +145,11 @@ class PlaceToyInBowlEnv(BaseEnv):
         build_ground(self.scene, floor_width=4, altitude=-0.02)
         table = self.scene.create_actor_builder()
         table.add_box_collision(half_size=[0.35, 0.45, 0.01])
-        table.add_box_visual(half_size=[0.35, 0.45, 0.01], material=_paint((0.62, 0.55, 0.47)))
+        table.add_box_visual(half_size=[0.35, 0.45, 0.01], material=paint((0.62, 0.55, 0.47)))
         table.initial_pose = sapien.Pose(p=[0.2, 0, -0.01])
         table.build_static("table")
-        self.bowl = self._build_bowl()
-        self.toys = {name: self._build_toy(name, i) for i, name in enumerate(ANIMALS)}
-
-    def _build_bowl(self) -> Any:
-        """A kinematic bowl: a disc and a ring of tilted boards."""
-        builder = self.scene.create_actor_builder()
-        paint = _paint((0.88, 0.90, 0.93))
-        flat = sapien.Pose(p=[0, 0, 0.003], q=euler2quat(0, np.pi / 2, 0))
-        builder.add_cylinder_collision(flat, radius=BOWL_RADIUS * 0.8, half_length=0.003)
-        builder.add_cylinder_visual(flat, radius=BOWL_RADIUS * 0.8, half_length=0.003, material=paint)
-        for angle in np.arange(12) * 2 * np.pi / 12:
-            radius = BOWL_RADIUS * 0.9
-            pose = sapien.Pose(
-                p=[radius * np.cos(angle), radius * np.sin(angle), BOWL_HEIGHT / 2],
-                q=euler2quat(0, 0.35, angle, "sxyz"),
-            )
-            half = [0.0025, radius * np.tan(np.pi / 12) * 1.1, BOWL_HEIGHT / 2]
-            builder.add_box_collision(pose, half_size=half)
-            builder.add_box_visual(pose, half_size=half, material=paint)
-        builder.initial_pose = sapien.Pose(p=[BOWL_CENTRE[0], BOWL_CENTRE[1], 0])
-        return builder.build_kinematic("bowl")
-
-    def _build_toy(self, name: str, index: int) -> Any:
-        """A dynamic toy animal: body, head, ears, legs; origin at the body's centre, nose along x."""
-        body, neck, head = ANIMALS[name]
-        builder = self.scene.create_actor_builder()
-        soft = sapien.pysapien.physx.PhysxMaterial(2.0, 2.0, 0.0)
-        paint, dark = _paint((1, 1, 1)), _paint((0.08, 0.06, 0.05))
-        feet = 0.006
-        # One box down to the feet: four legs of their own would cost four times the contacts and behave the same.
-        trunk = [body[0], body[1], body[2] + feet / 2]
-        builder.add_box_collision(
-            sapien.Pose([0, 0, -feet / 2]), trunk, soft, density=300, patch_radius=0.05, min_patch_radius=0.05
-        )
-        builder.add_box_visual(half_size=body, material=paint)
-        head_at = [body[0] * 0.75, 0, body[2] + head * 0.6 + neck]
-        builder.add_sphere_collision(sapien.Pose(head_at), radius=head, material=soft, density=100)
-        builder.add_sphere_visual(sapien.Pose(head_at), radius=head, material=paint)
-        if neck > 0.005:
-            builder.add_box_visual(
-                sapien.Pose([body[0] * 0.75, 0, body[2] + neck / 2]), half_size=[0.006, 0.006, neck / 2], material=paint
-            )
-        for side in (-1, 1):
-            ear = sapien.Pose([head_at[0] - 0.002, side * head * 0.8, head_at[2] + head * 0.7])
-            builder.add_sphere_visual(ear, radius=head * 0.45, material=paint)
-            eye = sapien.Pose([head_at[0] + head * 0.8, side * head * 0.4, head_at[2] + head * 0.3])
-            builder.add_sphere_visual(eye, radius=0.0025, material=dark)
-            for end in (-1, 1):
-                leg = sapien.Pose([end * body[0] * 0.7, side * body[1] * 0.65, -body[2] - feet / 2])
-                builder.add_box_visual(leg, half_size=[0.004, 0.004, feet / 2], material=paint)
-        builder.initial_pose = _parked(index)
-        return builder.build_dynamic(f"toy_{name}")
+        self.bowl = build_bowl(self.scene)
+        self.toys = {name: build_toy(self.scene, name, i) for i, name in enumerate(ANIMALS)}
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         rng = self._batched_episode_rng[int(env_idx[0])]
@@ -200,17 +163,24 @@ class PlaceToyInBowlEnv(BaseEnv):
         bowl = np.array(BOWL_CENTRE) + rng.uniform(-BOWL_JITTER, BOWL_JITTER, 2)
         self.bowl.set_pose(Pose.create_from_pq(torch.tensor([[bowl[0], bowl[1], 0.0]], dtype=torch.float32)))
         for i, (name, toy) in enumerate(self.toys.items()):
-            pose = _parked(i)
-            _picture(toy).visibility = float(name == self._animal)
+            pose = parked(i)
+            picture(toy).visibility = float(name == self._animal)
             if name == self._animal:
                 height = ANIMALS[name][0][2] + 0.006
                 pose = sapien.Pose(p=[x, y, height + 0.001], q=euler2quat(0, 0, yaw))
-                _repaint(toy, COLOURS[self._colour])
+                repaint(toy, COLOURS[self._colour])
             toy.disable_gravity = name != self._animal
             toy.set_pose(pose)
             toy.set_linear_velocity(torch.zeros(3))
             toy.set_angular_velocity(torch.zeros(3))
         self.agent.reset(REST + np.append(rng.normal(0, 0.02, 5), 0.0).astype(np.float32))
+        self._ask(rng)
+
+    def _ask(self, state: np.random.RandomState) -> None:
+        """Draw what could be asked of the scene; the last thing that is drawn, so that scenes are what they were."""
+        rng = np.random.default_rng(state.randint(2**31))
+        toys = [(colour, animal) for colour, animal, _ in self._toys_here()]
+        self._asked = asked(toys, list(self._vessels_here()), self._own_goal(), rng)
 
     @property
     def toy(self) -> Any:
@@ -224,26 +194,25 @@ class PlaceToyInBowlEnv(BaseEnv):
 
     def after_control_step(self) -> None:
         """Count for how many control steps the toy has been lying in the bowl."""
-        self._quiet_steps = self._quiet_steps + 1 if self._placed() else 0
+        self._quiet_steps = self._quiet_steps + 1 if self._placed(self.toy, self.bowl) else 0
 
-    def _placed(self) -> bool:
-        return self._in_bowl() and self._speed() < AT_REST and not self.grasped
+    def _placed(self, toy: Any, vessel: Any) -> bool:
+        return self._in_vessel(toy, vessel) and speed(toy) < AT_REST and not self._grasps(toy)
 
-    def _in_bowl(self) -> bool:
-        toy = _position(self.toy)
-        return self._distance_to_bowl(toy) < BOWL_RADIUS * 0.85 and bool(toy[2] < BOWL_HEIGHT + 0.012)
+    def _in_vessel(self, toy: Any, vessel: Any) -> bool:
+        return self._distance(toy, vessel) < BOWL_RADIUS * 0.85 and bool(position(toy)[2] < BOWL_HEIGHT + 0.012)
 
-    def _distance_to_bowl(self, toy: np.ndarray) -> float:
-        return float(np.hypot(*(toy - _position(self.bowl))[:2]))
-
-    def _speed(self) -> float:
-        return float(np.linalg.norm(self.toy._bodies[0].linear_velocity))
+    def _distance(self, toy: Any, vessel: Any) -> float:
+        return float(np.hypot(*(position(toy) - position(vessel))[:2]))
 
     @property
     def grasped(self) -> bool:
         """Whether both jaws press on the toy."""
+        return self._grasps(self.toy)
+
+    def _grasps(self, actor: Any) -> bool:
         # ManiSkill's is_grasping looks through all contacts twice and costs as much as ten steps of the physics.
-        toy = self.toy._objs[0]
+        toy = actor._objs[0]
         force = dict.fromkeys((self.agent.finger1_link.name, self.agent.finger2_link.name), np.zeros(3))
         for contact in self.scene.sub_scenes[0].get_contacts():
             first, second = (body.entity for body in contact.bodies)
@@ -260,17 +229,72 @@ class PlaceToyInBowlEnv(BaseEnv):
         Reaching counts to 0.35, holding the toy 0.4, carrying it to the bowl up to 0.85, lying in the bowl but
         held or moving 0.9, done 1.
         """
-        if self._placed():
+        return self._progress_into(self.toy, self.bowl)
+
+    def _progress_into(self, toy: Any, vessel: Any) -> float:
+        if self._placed(toy, vessel):
             return 1.0
-        if self._in_bowl():
+        if self._in_vessel(toy, vessel):
             return 0.9
-        toy = _position(self.toy)
-        if self.grasped:
-            return 0.4 + 0.45 * float(np.clip(1 - (self._distance_to_bowl(toy) - 0.02) / 0.25, 0, 1))
+        if self._grasps(toy):
+            return 0.4 + 0.45 * float(np.clip(1 - (self._distance(toy, vessel) - 0.02) / 0.25, 0, 1))
+        return 0.35 * self._reach(toy)
+
+    def _progress_out(self, toy: Any, vessel: Any) -> float:
+        """Out of a vessel: reaching counts to 0.35, holding 0.4, lifted out and held 0.85, on the table 1."""
+        if self._grasps(toy):
+            away = self._distance(toy, vessel) / (1.5 * BOWL_RADIUS)
+            height = (float(position(toy)[2]) - 0.02) / BOWL_HEIGHT
+            return 0.4 + 0.45 * float(np.clip(max(away, height), 0, 1))
+        if self._distance(toy, vessel) > 1.15 * BOWL_RADIUS and position(toy)[2] < 0.03:
+            return 1.0
+        return 0.35 * self._reach(toy)
+
+    def _reach(self, toy: Any) -> float:
+        """How near the tool is to a toy: 1 at it, 0 at 27 cm and beyond."""
         tips = (self.agent.finger1_tip, self.agent.finger2_tip)
         tool = sum(tip._objs[0].entity_pose.p for tip in tips) / 2
-        reach = float(np.linalg.norm(tool - toy))
-        return 0.35 * float(np.clip(1 - (reach - 0.02) / 0.25, 0, 1))
+        return float(np.clip(1 - (float(np.linalg.norm(tool - position(toy))) - 0.02) / 0.25, 0, 1))
+
+    # --- other instructions for the scene ----------------------------------------------------------------------------
+
+    def _toys_here(self) -> list[tuple[str, str, Any]]:
+        """Return colour, animal and actor of each toy on the table."""
+        return [(self._colour, self._animal, self.toy)]
+
+    def _vessels_here(self) -> dict[str, Any]:
+        """Return the vessels on the table by their names."""
+        return {"bowl": self.bowl}
+
+    def _own_goal(self) -> Goal:
+        """Return the goal of the episode's instruction."""
+        return Goal(0, "bowl")
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """What could be asked of the scene, the episode's own instruction first."""
+        return tuple(instruction for instruction, _ in self._asked)
+
+    def labels(self) -> list[tuple[float, float]]:
+        """Return progress and done of each of ``instructions`` by the present state; NaN: the state does not tell.
+
+        What lies in a vessel and still moves is not labelled as done or not: one image does not show it. "Out of the
+        bowl" has no label while the toy is in another vessel.
+        """
+        return [NEVER if goal is None else self._label(goal) for _, goal in self._asked]
+
+    def _label(self, goal: Goal) -> tuple[float, float]:
+        toy, vessels = self._toys_here()[goal.toy][2], self._vessels_here()
+        vessel = vessels[goal.vessel]
+        if not goal.out:
+            progress = self._progress_into(toy, vessel)
+            moving = progress == 0.9 and not self._grasps(toy)
+            return progress, UNKNOWN if moving else float(progress == 1.0)
+        if any(self._in_vessel(toy, other) for other in vessels.values() if other is not vessel):
+            return UNKNOWN, UNKNOWN
+        progress = self._progress_out(toy, vessel)
+        between = progress < 1.0 and not self._grasps(toy) and not self._in_vessel(toy, vessel)
+        return (UNKNOWN, UNKNOWN) if between else (progress, float(progress == 1.0))
 
     def evaluate(self) -> dict[str, torch.Tensor]:
         """Simulator truth: is the toy in the bowl, released and at rest?"""
@@ -278,30 +302,3 @@ class PlaceToyInBowlEnv(BaseEnv):
 
     def _get_obs_extra(self, info: dict) -> dict:
         return {}
-
-
-def _paint(rgb: tuple[float, float, float]) -> sapien.render.RenderMaterial:
-    """Return a matt material."""
-    return sapien.render.RenderMaterial(base_color=[*rgb, 1.0], roughness=0.9, specular=0.1)
-
-
-def _repaint(actor: Any, rgb: tuple[float, float, float]) -> None:
-    """Colour every part of a toy but its dark eyes."""
-    for shape in _picture(actor).render_shapes:
-        if shape.material.base_color[0] > 0.09:
-            shape.material.set_base_color([*rgb, 1.0])
-
-
-def _picture(actor: Any) -> sapien.render.RenderBodyComponent:
-    """Return the render component of an actor."""
-    return actor._objs[0].find_component_by_type(sapien.render.RenderBodyComponent)
-
-
-def _position(actor: Any) -> np.ndarray:
-    """Return an actor's position (3,) [m], without ManiSkill's tensors, which cost more than the physics."""
-    return actor._objs[0].pose.p
-
-
-def _parked(index: int) -> sapien.Pose:
-    """Pose of a toy that is not in this episode: out of sight, without gravity and contacts."""
-    return sapien.Pose(p=[-1.0 - 0.2 * index, 1.2, 0.5])

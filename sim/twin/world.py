@@ -56,7 +56,8 @@ class World:
         use_software_vulkan()
         import gymnasium as gym
 
-        import lrm_ros.sim.twin.place_toy_in_bowl  # noqa: F401  (registers the task)
+        import lrm_ros.sim.twin.place_toy_in_bowl
+        import lrm_ros.sim.twin.sort_toys  # noqa: F401  (both register a task)
 
         self.contract = contract or RobotContract()
         self.camera = self.contract.cameras[0]

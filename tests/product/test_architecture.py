@@ -28,6 +28,8 @@ LAZY_FILES = {
     "lrm_ros/sim/render/shaders.py",
     "lrm_ros/sim/tabletop/task.py",
     "lrm_ros/sim/twin/place_toy_in_bowl.py",
+    "lrm_ros/sim/twin/sort_toys.py",
+    "lrm_ros/sim/twin/things.py",
 }
 LAZY_ROOMS = ("lrm_ros/training/",)
 ROS_FILES = {

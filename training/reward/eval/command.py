@@ -2,9 +2,11 @@
 """Evaluate a reward model on labelled keyframes, beside an untrained model and trivial baselines: ``lrm reward eval``.
 
 Two sets: ``--data`` (tasks the model was trained on, episodes it never saw) and ``--zero-shot`` (tasks of which it saw
-no episode). Labels come from the simulator's state where the source knows it, else from time (paper III-A). Writes
-``metrics.json`` and ``report.html``. Metrics are those of the paper's Tables I and II, Figure 2 and the completion
-accuracy, with calibration, and 95 % bootstrap intervals over episodes.
+no episode). ``--contrast`` asks several texts about one picture, some of them true by the state: does the model read
+(``contrast``)? ``--without text=MODEL`` puts the control beside it that was trained without the text, or the pictures.
+Labels come from the simulator's state where the source knows it, else from time (paper III-A). Writes ``metrics.json``
+and ``report.html``. Metrics are those of the paper's Tables I and II, Figure 2 and the completion accuracy, with
+calibration, and 95 % bootstrap intervals over episodes.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 
 from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
+from lrm_ros.training.reward.eval.blind import BLIND
+from lrm_ros.training.reward.eval.contrast import ask, contrast_metrics, contrast_table, make_contrast_set
 from lrm_ros.training.reward.eval.eval_set import (
     EvalSet,
     Predictions,
@@ -187,14 +191,23 @@ def main(argv: list[str] | None = None) -> int:
     from lrm_ros.reward.models import find_model
     from lrm_ros.reward.qwen.model import QwenRewardModel
     from lrm_ros.training.reward.data.shards import read_rows
+    from lrm_ros.training.reward.data.sources.generated import read_generated
     from lrm_ros.training.reward.eval.page import page
 
     parser = argparse.ArgumentParser(prog="lrm reward eval", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
     parser.add_argument("--base", help="the model before training; default: --model with random weights")
-    parser.add_argument("--data", type=Path, required=True, help="keyframes ('lrm reward data') of trained tasks")
+    parser.add_argument("--data", type=Path, help="keyframes ('lrm reward data') of trained tasks")
     parser.add_argument("--split", choices=("val", "all"), default="val", help="episodes of --data")
     parser.add_argument("--zero-shot", type=Path, help="keyframes of tasks that no training episode comes from")
+    parser.add_argument("--contrast", type=Path, help="folder of generated shards (*.npz): minimal pairs of texts")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="text=MODEL",
+        help="a model trained with 'lrm reward train --blind text' (or pictures=MODEL), beside it on the contrast sets",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json and report.html")
     parser.add_argument("--readout", choices=("forward", "generate"), default="forward")
     parser.add_argument("--initial", action="store_true", help="show the first frame, too, in progress queries")
@@ -204,17 +217,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
 
+    controls = dict(one.partition("=")[::2] for one in args.without)
+    if wrong := [name for name in controls if name not in BLIND]:
+        parser.error(f"--without {wrong[0]}=...: a control is trained without {' or '.join(BLIND)}")
+    if args.data is None and (args.contrast is None or args.zero_shot):
+        parser.error("give keyframes with --data, or shards for contrast sets alone with --contrast")
+
     def load(name: str) -> QwenRewardModel:
         return QwenRewardModel(find_model(name), name, args.device)
 
+    eval_sets, training, contrast, asked = {}, None, None, {}
     try:
         model = load(args.model)
-        base = load(args.base) if args.base else untrained(partial(load, args.model), args.seed)
-        folders = {"in_domain": (args.data, None if args.split == "all" else args.split)}
-        if args.zero_shot:
-            folders["zero_shot"] = (args.zero_shot, None)
-        eval_sets = {name: make_eval_set(read_rows(*where), args.seed) for name, where in folders.items()}
-        training = make_eval_set(read_rows(args.data, "train"), args.seed) if args.split == "val" else None
+        if args.data:
+            base = load(args.base) if args.base else untrained(partial(load, args.model), args.seed)
+            folders = {"in_domain": (args.data, None if args.split == "all" else args.split)}
+            if args.zero_shot:
+                folders["zero_shot"] = (args.zero_shot, None)
+            eval_sets = {name: make_eval_set(read_rows(*where), args.seed) for name, where in folders.items()}
+            training = make_eval_set(read_rows(args.data, "train"), args.seed) if args.split == "val" else None
+        if args.contrast:
+            contrast = make_contrast_set(read_generated(args.contrast), args.seed)
+            asked = {f"without {blind}": (load(name), blind) for blind, name in controls.items()}
     except (ValueError, FileNotFoundError) as error:
         parser.exit(exit_code(error), f"lrm reward eval: {error}\n")
     sets = {}
@@ -233,6 +257,11 @@ def main(argv: list[str] | None = None) -> int:
         "seeds": {"pairs": args.seed, "untrained": args.seed, "bootstrap": 0},
     }
     metrics = metrics_of(sets, about)
+    if contrast is not None:
+        metrics["contrast"] = {
+            who: contrast_metrics(contrast, ask(one, contrast, args.readout, blind, who), args.rounds)
+            for who, (one, blind) in {"model": (model, ""), **asked}.items()
+        }
     args.out.mkdir(parents=True, exist_ok=True)
     for path in filter(None, (args.out / "metrics.json", args.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,6 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     (args.out / "report.html").write_text(page(metrics))
     for name in sets:
         print(table(metrics, name), end="\n\n")
+    if contrast is not None:
+        print(contrast_table(metrics["contrast"]), end="\n\n")
     print(f"{args.out / 'metrics.json'} and report.html are written")
     return 0
 

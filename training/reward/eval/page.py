@@ -29,6 +29,7 @@ _COLUMNS = (
     ("completion", "accuracy", "done right"),
     ("completion", "ece", "ECE"),
 )
+_PAIRS = ("pairs", "progress_pairs", "roc_auc")
 
 
 def page(metrics: Mapping[str, Any]) -> str:
@@ -36,6 +37,8 @@ def page(metrics: Mapping[str, Any]) -> str:
     title = f"Reward model '{escape(str(metrics['model']))}': evaluation"
     body = f'<header><p class="run">lrm_ros, lrm reward eval</p><h1>{title}</h1><p class="lead">{_lead(metrics)}</p>'
     body += "</header>" + "".join(_set(metrics, name) for name in SETS if name in metrics)
+    if "contrast" in metrics:
+        body += _contrast(metrics["contrast"])
     body += (
         "<h2>How to read it</h2><p>Labels come from the simulator's state where the source knows it, else from time. "
         "Predicted progress is the expectation over the eleven values; exact and the curves round it to a tenth. "
@@ -52,6 +55,8 @@ def page(metrics: Mapping[str, Any]) -> str:
 
 def _lead(metrics: Mapping[str, Any]) -> str:
     counts = [f"{part['episodes']} episodes ({SETS[name][0].lower()})" for name, part in metrics["n"].items()]
+    if not counts:
+        return "Does it read the instruction? Several texts about one picture, with the labels of the state for each."
     return (
         f"Evaluated on {escape(' and '.join(counts))}, beside its base ({escape(str(metrics['base']))}) and baselines "
         "that look at no image."
@@ -99,6 +104,48 @@ def _set(metrics: Mapping[str, Any], name: str) -> str:
     if len(sources) > 1:
         text += "<h3>By source</h3>" + _table(["source", *names], sources)
     return text
+
+
+def _contrast(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the section of the contrast sets: a row for each kind of text, each source, and the totals."""
+    model = found["model"]
+    names = {who: "the model" if who == "model" else f"trained {who}" for who in found}
+    head = [
+        "pairs of texts",
+        *(f"{name}: {what}" for name in names.values() for what in ("p(done)", "progress", "AUC")),
+    ]
+    rows = [
+        [
+            f"{escape(kind)} ({part['n']})",
+            *(_share(who["kinds"].get(kind, {}), key) for who in found.values() for key in _PAIRS),
+        ]
+        for kind, part in model["kinds"].items()
+    ]
+    rows.append([f"all ({model['n']})", *(_share(who, key) for who in found.values() for key in _PAIRS)])
+    rows += [
+        [escape(source), *(_share(who["sources"][source], key) for who in found.values() for key in _PAIRS)]
+        for source in model["sources"]
+    ]
+    about = ["", *names.values()]
+    others = [
+        ["done states found at 5 % false alarms, own text", *(_share(who, "found") for who in found.values())],
+        ["of any text", *(_share(who, "found_any") for who in found.values())],
+        ["mean change of p(done) by another wording", *(_share(who, "paraphrase") for who in found.values())],
+    ]
+    return (
+        f"<h2>Does it read the instruction?</h2><p>{model['pictures']} pictures with several texts each, labelled "
+        "by the simulator's state for the text that is asked. A pair is the episode's own text and another one of "
+        "which one is done (or further by 0.3): the share in the right order, equal answers half.</p>"
+        + _table(head, rows)
+        + _table(about, others)
+    )
+
+
+def _share(own: Mapping[str, Any], key: str) -> str:
+    value = own.get(key)
+    if value is None:
+        return "&ndash;"
+    return f"{value:.3f}{_small(own.get(f'{key}_ci95'))}"
 
 
 def _cell(own: Mapping[str, Any], head: str, key: str) -> str:

@@ -149,9 +149,9 @@ def test_the_label_head_reads_the_words_of_the_task_in_their_order(shards):
     words = instruction_tokens(frames, tokenizer)
     assert words.shape == (120, MAX_WORDS) and words.min() == 0
     assert tokenizer.decode((words[0][words[0] > 0] - 1).tolist()) == frames.tasks[int(frames.episode[0])]
+    assert words.shape[1] == MAX_WORDS
     torch.manual_seed(0)
     head = LabelHead(16, 4, len(tokenizer)).eval()
-    torch.nn.init.normal_(head.film_scale.weight)
     vectors = torch.randn(1, 4, 16).expand(2, -1, -1)
 
     def said(*tasks: str) -> torch.Tensor:
@@ -220,7 +220,7 @@ def test_the_figures_are_those_of_the_textbook():
 
 def test_training_from_shards_gives_a_model_that_loads_and_answers_and_figures(shards, tmp_path):
     out, figures_file = tmp_path / "model", tmp_path / "figures.json"
-    arguments = ["--data", str(shards), "--out", str(out), "--scale", "0.002", "--json", str(figures_file)]
+    arguments = ["--data", str(shards), "--out", str(out), "--scale", "0.0005", "--json", str(figures_file)]
     assert main(arguments) == 0
     figures = json.loads(figures_file.read_text())
     assert figures == json.loads((out / "training.json").read_text())
@@ -235,7 +235,7 @@ def test_training_from_shards_gives_a_model_that_loads_and_answers_and_figures(s
 
 def test_a_trained_model_is_trained_on_and_the_card_tells_of_both(shards, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
-    arguments = ["--data", str(shards), "--scale", "0.002"]
+    arguments = ["--data", str(shards), "--scale", "0.0005"]
     assert main([*arguments, "--out", str(first)]) == 0
     assert main([*arguments, "--out", str(second), "--start", str(first)]) == 0
     about, before = (json.loads((folder / "training.json").read_text()) for folder in (second, first))
@@ -249,14 +249,17 @@ def test_a_trained_model_is_trained_on_and_the_card_tells_of_both(shards, tmp_pa
 
 def test_a_part_of_the_pairs_shows_that_nothing_happens_and_is_even(shards):
     sampler = QuerySampler(load_frames([shards]), 0)
-    drawn = [sampler.draw("contrastive") for _ in range(400)]
+    drawn = [query for _ in range(400) for query in sampler.draw("contrastive")]
     frames = sampler.frames
-    even = [rows for rows, _, target in drawn if target.tolist() == [0.5, 0.5]]
-    assert 20 < len(even) < 90
+    even = [rows for rows, _, _, target in drawn if target.tolist() == [0.5, 0.5]]
+    assert 100 < len(even) < 220, "of 800"
     assert all(abs(frames.progress[a] - frames.progress[b]) <= 0.005 for a, b in even)
-    for (a, b), _, target in drawn:
+    assert sum(a == b for a, b in even) > 30, "also one frame twice"
+    for (a, b), _, _, target in drawn:
         if target[0] != 0.5:
             assert bool(target[1] == 1) == bool(frames.progress[b] > frames.progress[a])
+    for (first, _, text, target), (second, _, same, other) in zip(drawn[::2], drawn[1::2], strict=True):
+        assert first == second[::-1] and text == same and target.tolist() == other.tolist()[::-1]
 
 
 def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
@@ -269,3 +272,11 @@ def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
     with pytest.raises(SystemExit):
         write_card([str(tmp_path)])
     assert "training.json" in capsys.readouterr().err
+
+
+def test_the_card_of_a_training_with_several_texts_says_what_was_held_out_and_left_out():
+    about = json.loads((TINY_FOLDER / "training.json").read_text())
+    about |= {"size": "small", "blind": "text", "without": ["twin"], "held_out": ["metaworld/door-open-v3"]}
+    text = card(about, None)
+    assert "# small: a Large Reward Model" in text and "shown with several texts" in text
+    assert "metaworld/door-open-v3. Left out, too: twin." in text and "trained without text" in text

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.instructions import Labelled
+
 Reader = Callable[[Sequence[int]], Iterator[NDArray[np.uint8]]]
 
 
@@ -37,6 +39,7 @@ class SourceEpisode:
         progress: (length,) progress in [0, 1] from the simulator's state; ``None``: not known.
         done: (length,) whether the task is done in each frame, from the simulator's state; ``None``: not known.
         end_progress: progress in the last frame in [0, 1], where only that was scored; ``None``: not scored.
+        asked: what else could be asked of the scene, with labels of every frame; ``None``: not known.
     """
 
     source: str
@@ -50,6 +53,7 @@ class SourceEpisode:
     progress: NDArray[np.float32] | None = None
     done: NDArray[np.bool_] | None = None
     end_progress: float | None = None
+    asked: Labelled | None = None
 
     def __post_init__(self) -> None:
         if not self.task.strip():
@@ -67,6 +71,8 @@ class SourceEpisode:
             if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
                 raise BadEpisode("progress outside [0, 1]")
             object.__setattr__(self, "progress", values)
+        if self.asked is not None and len(self.asked.labels) != self.length:
+            raise BadEpisode(f"{len(self.asked.labels)} labels of instructions for {self.length} frames")
         if self.end_progress is not None and not 0 <= self.end_progress <= 1:
             raise BadEpisode("progress outside [0, 1]")
         if self.done is not None:

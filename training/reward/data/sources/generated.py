@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.instructions import Labelled, instructions_of
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
 _UNNAMED = "twin"  # shards of one source do not name it
@@ -82,7 +83,16 @@ def _open(path: Path, info: dict[str, Any], source: str, episode_id: str, fps: f
         info["kind"],
         shard["progress"][rows],
         done,
+        asked=_asked(shard, info, rows),
     )
+
+
+def _asked(shard: dict[str, NDArray], info: dict[str, Any], rows: NDArray) -> Labelled | None:
+    """Return what else could be asked of an episode, ``None`` if its shard does not say it."""
+    if "labels" not in shard or "instructions" not in info:
+        return None
+    instructions = instructions_of(info["instructions"])
+    return Labelled(instructions, shard["labels"][rows, : len(instructions)].astype(np.float32))
 
 
 @lru_cache(maxsize=12)  # 0.1 GB each

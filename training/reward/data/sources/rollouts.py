@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.behaviour import KINDS, ExpertWorld, behave
+from lrm_ros.sim.instructions import Labelled
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
 MIN_FRAMES = 8  # frames
@@ -37,6 +38,7 @@ def labelled_episode(
     progress: NDArray[np.float32],
     done: NDArray[np.bool_],
     keep: float = 1.0,
+    asked: Labelled | None = None,
 ) -> SourceEpisode:
     """Return a rollout as an episode of a source.
 
@@ -53,6 +55,7 @@ def labelled_episode(
         progress: (T,) in [0, 1].
         done: (T,) whether the task is done.
         keep: share of the frames that were kept.
+        asked: other instructions for the scene, with their labels.
 
     Raises:
         BadEpisode: a failure that succeeded by chance, or too few frames.
@@ -60,6 +63,7 @@ def labelled_episode(
     if kind == "random":
         end = int(np.flatnonzero(progress <= progress[0] + MAX_RANDOM_GAIN)[-1]) + 1
         frames, progress, done = frames[:end], progress[:end], done[:end]
+        asked = asked and Labelled(asked.instructions, asked.labels[:end])
     success = bool(done[-1])
     if kind == "success" and not success:
         kind = "failed"
@@ -78,6 +82,7 @@ def labelled_episode(
         kind=kind,
         progress=progress,
         done=done,
+        asked=asked,
     )
 
 
@@ -129,7 +134,7 @@ def _play(
     rng, kept = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 4])
     kind = kind or draw_kind(source, seed)
     world.reset(seed)
-    frames, progress, done = [world.image()], [world.progress], [world.done]
+    frames, progress, done, asked = [world.image()], [world.progress], [world.done], [world.labels()]
     if progress[0] > MAX_START_PROGRESS:
         raise BadEpisode("nearly done at the start")
     try:
@@ -138,12 +143,15 @@ def _play(
                 frames.append(world.image())
                 progress.append(world.progress)
                 done.append(world.done)
+                asked.append(world.labels())
     except Unreachable as error:
         raise BadEpisode("out of the arm's reach") from error
     images, labels, ends = np.stack(frames), np.array(progress, np.float32), np.array(done, bool)
+    texts = Labelled(world.instructions, np.array(asked, np.float32))
     if kind == "reversed":
         if not ends[-1]:
             raise BadEpisode("the expert failed, nothing to reverse")
         images, labels, ends = images[::-1], labels[::-1], ends[::-1]
+        texts = Labelled(texts.instructions, texts.labels[::-1])
     fps = world.fps / stride * keep
-    return labelled_episode(source, str(seed), world.instruction, fps, kind, images, labels, ends, keep)
+    return labelled_episode(source, str(seed), world.instruction, fps, kind, images, labels, ends, keep, texts)

@@ -43,7 +43,7 @@ library_name: transformers
 base_model: none
 tags: [reward-model, robotics, qwen3_vl]
 ---
-# tiny: a Large Reward Model for simulated tasks
+# {about.get("size", "tiny")}: a Large Reward Model for simulated tasks
 
 A `Qwen3VLForConditionalGeneration` with {about["parameters"] / 1e6:.1f} M parameters and its own tokenizer and
 processor, trained from scratch. It answers the three reward heads' prompts (contrastive, progress, completion) about
@@ -58,9 +58,7 @@ sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks a
 (`sim/tabletop/scenes.py`), played by scripted experts that succeed or fail in every way they can (halted, still held,
 dropped, put beside, missed, pushed, random, reversed). Labels are functions of the simulator's state, not of time.
 Frames in which the task has only just been done are not used for completion: that cannot be seen in one image.
-Instructions of other tasks were not shown as negatives. Held out, in no episode of the training: StackCube, PullCube,
-button-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube or a cube drawn towards the robot.
-
+{_texts(about)}
 **Training**: commands in `training/reward/train/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
 {about["commit"]}, {sum(about["seconds"].values()) / 60:.0f} minutes on one core that other work shared). A small
 convolutional network learns the labels, the vision tower imitates its features and answers, then the language model
@@ -71,6 +69,22 @@ learns to answer from the frozen tower's tokens, at last together with the tower
 them go on with a random motion after the behaviour.
 
 {_tables(metrics) if metrics else "Not measured yet: `lrm reward eval` writes metrics.json, and then this card again."}
+"""
+
+
+def _texts(about: dict[str, Any]) -> str:
+    """Return what was said of each picture besides its own instruction, and which tasks were held out."""
+    if "held_out" not in about:  # a training before pictures had several texts
+        return (
+            "Instructions of other tasks were not shown as negatives. Held out, in no episode of the training: "
+            "StackCube, PullCube,\nbutton-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube "
+            "or a cube drawn towards the robot.\n"
+        )
+    without = f"Left out, too: {', '.join(about['without'])}. " if about["without"] else ""
+    blind = f"A control: trained without {about['blind']}. " if about["blind"] else ""
+    return f"""{blind}Each picture was shown with several texts, labelled by the state (`sim/instructions.py`).
+Held out, in no episode of the training: {", ".join(about["held_out"])}. {without}The tabletop
+never shows a cube put on a cube or a cube drawn towards the robot.
 """
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.sim.instructions import Instruction, fixed_labels, instructions_of, joined_labels
+from lrm_ros.training.reward.eval.blind import blind_images, blind_task
+
 VAL_EVERY = 10  # every tenth episode is for validation
 MAX_SHIFT = 3  # largest random shift of an image [pixels]
 TWIN = "twin"
@@ -31,6 +34,8 @@ class Frames:
         source: (N,) int, index into ``sources``.
         sources: names of the sources.
         tasks: language instruction of each episode.
+        instructions: what could be asked of each episode's scene, its own instruction first.
+        labels: (N, K, 2) float16, progress and done of each of them; NaN: not known, or no such instruction.
     """
 
     images: NDArray[np.uint8]
@@ -41,10 +46,12 @@ class Frames:
     source: NDArray[np.int64]
     sources: tuple[str, ...]
     tasks: dict[int, str]
+    instructions: dict[int, tuple[Instruction, ...]]
+    labels: NDArray[np.float16]
 
     def select(self, rows: NDArray) -> Frames:
         """Return some of the frames."""
-        names = ("images", "progress", "success", "episode", "kind", "source")
+        names = ("images", "progress", "success", "episode", "kind", "source", "labels")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
@@ -93,6 +100,8 @@ def load_frames(folders: Sequence[Path]) -> Frames:
     needed = ("frames", "progress", "success", "episode", "kind", "tasks")
     columns: dict[str, list[NDArray]] = {name: [] for name in (*needed[:-1], "source")}
     tasks: dict[int, str] = {}
+    instructions: dict[int, tuple[Instruction, ...]] = {}
+    labels: list[NDArray] = []
     sources: dict[str, int] = {}
     for folder in folders:
         paths = sorted(folder.glob("*.npz"))
@@ -116,7 +125,9 @@ def load_frames(folders: Sequence[Path]) -> Frames:
                 source_of = {}
                 for line in shard["tasks"]:
                     about = json.loads(str(line))
-                    tasks[first + int(about["episode"])] = about["task"]
+                    number = first + int(about["episode"])
+                    tasks[number] = about["task"]
+                    instructions[number] = instructions_of(about.get("instructions") or [["own", [about["task"]]]])
                     name = about.get("source", TWIN)
                     source_of[int(about["episode"])] = sources.setdefault(name, len(sources))
                 episode = shard["episode"].astype(np.int64)
@@ -124,6 +135,7 @@ def load_frames(folders: Sequence[Path]) -> Frames:
                 columns["source"].append(np.array([source_of[int(number)] for number in episode], np.int64))
                 for name in ("frames", "progress", "success", "kind"):
                     columns[name].append(shard[name])
+                labels.append(_own_first(shard))
     if not tasks:
         raise ValueError("no folder of shards was given")
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -136,7 +148,47 @@ def load_frames(folders: Sequence[Path]) -> Frames:
         joined["source"],
         tuple(sources),
         tasks,
+        instructions,
+        joined_labels(labels),
     )
+
+
+def _own_first(shard: Any) -> NDArray[np.float16]:
+    """Return the labels (N, K, 2) of a shard; those of the own instruction are progress and success.
+
+    "At rest for three steps" is not visible: frames that are complete and not yet a success have no label of done.
+    """
+    own = fixed_labels(shard["progress"], shard["success"], [Instruction("own", ("-",))]).astype(np.float16)
+    return np.concatenate([own, shard["labels"][:, 1:]], axis=1) if "labels" in shard else own
+
+
+def left_out(frames: Frames, names: Sequence[str]) -> Frames:
+    """Return the frames without the sources whose name begins with one of ``names``: a world, a robot, a task.
+
+    Raises:
+        ValueError: no source begins so, or none is left.
+    """
+    for name in names:
+        if not any(source.startswith(name) for source in frames.sources):
+            raise ValueError(f"no source begins with '{name}'; there are: {', '.join(frames.sources)}")
+    kept = np.array([not source.startswith(tuple(names)) for source in frames.sources])
+    rows = np.flatnonzero(kept[frames.source])
+    if len(rows) == 0:
+        raise ValueError(f"nothing is left to train on without {', '.join(names)}")
+    return frames.select(rows) if names else frames
+
+
+def blinded(frames: Frames, blind: str) -> Frames:
+    """Return the frames for a control that is trained without the text or the pictures (``eval.blind.BLIND``)."""
+    asked = {
+        number: tuple(
+            Instruction(one.kind, tuple(dict.fromkeys(blind_task(text, blind) for text in one.wordings)))
+            for one in several
+        )
+        for number, several in frames.instructions.items()
+    }
+    tasks = {number: blind_task(task, blind) for number, task in frames.tasks.items()}
+    return replace(frames, images=blind_images(frames.images, blind), tasks=tasks, instructions=asked)
 
 
 def split(frames: Frames) -> tuple[Frames, Frames]:

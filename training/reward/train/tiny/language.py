@@ -8,7 +8,6 @@ the candidate answers (progress lies between two tenths more often than on one).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import nn
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, progress_target, to_tensor
+from lrm_ros.training.reward.train.tiny.texts import TextSampler
 from lrm_ros.training.reward.train.tiny.vision import Student
 from lrm_ros.types import Frame, RewardQuery
 from lrm_ros.versions import rope_index
@@ -28,12 +28,16 @@ _GOAL_SHARE = 0.15  # share of progress queries that show a goal image
 _DONE_SHARE = 0.15  # share of completion queries drawn from finished frames on top of their natural share
 _SAME_EPISODE_SHARE = 0.7  # share of contrastive pairs from one episode, the others from one instruction
 _MIN_GAP = 0.05  # smallest difference of progress in a contrastive pair
-_NO_CHANGE_SHARE = 0.12  # share of contrastive pairs in which nothing happens: neither frame is nearer
+_EVEN_SHARE = 0.2  # share of contrastive pairs in which nothing happens: neither frame is nearer
+_TWICE_SHARE = 0.4  # of these: one and the same frame twice
 _NO_CHANGE = 0.005  # largest difference of progress in these
-TOKEN_NOISE = 0.1  # share of the instructions' tokens that are replaced in training: unknown words must not hurt
+TEXTS = 4  # texts that are asked about one picture in a batch
+TOKEN_NOISE = 0.01  # share of the texts' tokens that are replaced in training: one unknown word must not hurt
 
 
 Encoder = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their visual tokens (R, T, D)
+# Rows of the images in the prompt's order, whether the first is a goal, the text, and the target.
+Query = tuple[list[int], bool, str, torch.Tensor]
 
 
 def augmented_encoder(student: Student, frames: Frames, seed: int) -> Encoder:
@@ -127,39 +131,55 @@ class QuerySampler:
         self.done_from = _grouped(self.same, np.flatnonzero(frames.success))
         self.any = SourceSampler(frames)
         self.done = SourceSampler(frames, np.flatnonzero(frames.success))
-        self.visible = SourceSampler(frames, np.flatnonzero(frames.visible))
+        self.asked = TextSampler(frames)
 
-    def draw(self, head: str) -> tuple[list[int], bool, torch.Tensor]:
-        """Return the rows of the images in the prompt's order, whether the first is a goal, and the target."""
+    def draw(self, head: str) -> list[Query]:
+        """Return a group of labelled queries of a head: several texts about one picture, or a pair in both orders."""
+        if head == "contrastive":
+            return self._pair()
         rng, frames = self.rng, self.frames
-        if head == "completion":
-            row = int((self.done if rng.uniform() < _DONE_SHARE else self.visible)(rng, 1)[0])
-            done = float(frames.success[row])
-            return [row], False, torch.tensor([1 - done, done])
+        done = head == "completion" and rng.uniform() < _DONE_SHARE
+        row = int((self.done if done else self.any)(rng, 1)[0])
+        rows, goal = [row], False
         if head == "progress":
-            row = int(self.any(rng, 1)[0])
             finished = self.done_from.get(int(self.same[row]), ())
-            rows, goal = [row], len(finished) > 0 and rng.uniform() < _GOAL_SHARE
+            goal = len(finished) > 0 and rng.uniform() < _GOAL_SHARE
             if rng.uniform() < _FIRST_FRAME_SHARE:
                 rows.insert(0, int(self.rows_of[int(frames.episode[row])][0]))
             if goal:
                 rows.insert(0, int(rng.choice(finished)))
-            return rows, goal, progress_target(frames.progress[[row]])[0]
-        no_change = rng.uniform() < _NO_CHANGE_SHARE
+        numbers = self.asked.draw(np.array([row]), TEXTS, rng)
+        if goal:  # the goal image shows the own instruction done
+            numbers = np.zeros((1, 1), np.int64)
+        texts = self.asked.texts(np.array([row]), numbers, rng)
+        labels = frames.labels[row, numbers[0], int(head == "completion")].astype(np.float32)
+        return [
+            (
+                rows,
+                goal,
+                text,
+                torch.tensor([1 - label, label]) if head == "completion" else progress_target(label[None])[0],
+            )
+            for text, label in zip(texts, labels, strict=True)
+            if np.isfinite(label)
+        ]
+
+    def _pair(self) -> list[Query]:
+        """Return two frames in both orders: an even pair, or one that differs for the text that is asked."""
+        rng, frames = self.rng, self.frames
+        even = rng.uniform() < _EVEN_SHARE
         while True:
             row = int(self.any(rng, 1)[0])
-            same = no_change or rng.uniform() < _SAME_EPISODE_SHARE
+            number = int(self.asked.draw(np.array([row]), 1, rng)[0, 0])
+            same = number > 0 or even or rng.uniform() < _SAME_EPISODE_SHARE
             near = self.rows_of[int(frames.episode[row])] if same else self.rows_from[int(self.same[row])]
-            other = int(rng.choice(near))
-            delta = float(frames.progress[row] - frames.progress[other])
-            if no_change and abs(delta) <= _NO_CHANGE:
-                return [other, row], False, torch.tensor([0.5, 0.5])
-            if not no_change and abs(delta) > _MIN_GAP:
-                return [other, row], False, torch.tensor([float(delta < 0), float(delta > 0)])
-
-    def task(self, row: int) -> str:
-        """Return the instruction of a frame's episode."""
-        return self.frames.tasks[int(self.frames.episode[row])]
+            other = row if even and rng.uniform() < _TWICE_SHARE else int(rng.choice(near))
+            delta = float(frames.labels[row, number, 0]) - float(frames.labels[other, number, 0])
+            if (even and abs(delta) <= _NO_CHANGE) or (not even and abs(delta) > _MIN_GAP):
+                break
+        text = self.asked.texts(np.array([row]), np.array([[number]]), rng)[0]
+        target = torch.tensor([0.5, 0.5] if even else [float(delta < 0), float(delta > 0)])
+        return [([other, row], False, text, target), ([row, other], False, text, target.flip(0))]
 
 
 class LanguageLoss:
@@ -178,15 +198,18 @@ class LanguageLoss:
 
         Args:
             head: which head.
-            batch: number of queries.
+            batch: number of queries at least.
             encode: gives the visual tokens of the frames.
 
         Returns:
-            The loss, the probabilities of the candidate answers (batch, C) and their targets (batch, C).
+            The loss, the probabilities of the candidate answers (N, C) and their targets (N, C).
         """
         model = self.model
-        drawn = [self.sampler.draw(head) for _ in range(batch)]
-        rows = [self.prompts.get(head, self.sampler.task(images[-1]), len(images), goal) for images, goal, _ in drawn]
+        drawn: list[Query] = []
+        while len(drawn) < batch:
+            drawn += self.sampler.draw(head)
+        batch = len(drawn)
+        rows = [self.prompts.get(head, text, len(images), goal) for images, goal, text, _ in drawn]
         ids = nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
         positions = torch.zeros(3, batch, ids.shape[1], dtype=torch.long)
         real = torch.zeros_like(ids, dtype=torch.bool)
@@ -198,7 +221,10 @@ class LanguageLoss:
             before = torch.arange(ids.shape[1])[None] < torch.tensor([row[2] for row in rows])[:, None] - 1
             ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), random_tokens, ids)
         visual = (ids == model.config.image_token_id)[..., None]
-        seen = encode([row for images, _, _ in drawn for row in images]).flatten(0, 1)
+        shown = [row for images, *_ in drawn for row in images]
+        distinct = list(dict.fromkeys(shown))
+        place_of = {row: place for place, row in enumerate(distinct)}
+        seen = encode(distinct)[[place_of[row] for row in shown]].flatten(0, 1)
         embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)
         # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
         hidden = model.model.language_model(
@@ -215,7 +241,7 @@ class LanguageLoss:
         return -(target * log_probs).sum(-1).mean() + 0.1 * turn, log_probs.softmax(-1), target
 
     @torch.inference_mode()
-    def metrics(self, encode: Encoder, batch: int = 256) -> str:
+    def metrics(self, encode: Encoder, batch: int = 192) -> str:
         """Return the metrics of the heads on sampled queries, in one line."""
         errors = []
         for head in HEADS:
@@ -227,40 +253,21 @@ class LanguageLoss:
         return f"contrastive {right:.3f} right  progress MAE {errors[1].mean():.3f}  completion {done:.3f} right"
 
 
-def train_language(
-    reader: LanguageLoss,
-    encode: Encoder,
-    module: nn.Module,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    evaluate: Callable[[], str],
-    name: str = "language",
-) -> None:
-    """Train the language model, or the whole model.
+def language_step(
+    reader: LanguageLoss, encode: Callable[[int], Encoder], batch: int, seed: int
+) -> Callable[[int], torch.Tensor]:
+    """Return the loss of a step, of a head drawn by its share.
 
     Args:
         reader: model and training frames.
-        encode: gives the visual tokens of the training frames.
-        module: the trained part: the language model, or the model with its vision tower if ``encode`` uses that.
-        steps: optimizer steps.
+        encode: number of the step -> what gives the visual tokens of the training frames.
         batch: queries in a batch, all of one head.
-        learning_rate: peak learning rate.
-        evaluate: returns the model's metrics as text; called eight times.
-        name: shown in the progress lines.
+        seed: fixes what every step draws.
     """
-    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
-    rng = reader.sampler.rng
-    start = time.monotonic()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
+
+    def loss(step: int) -> torch.Tensor:
+        rng = reader.sampler.rng = np.random.default_rng([seed, step])
         head = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
-        loss, _, _ = reader.loss(head, batch, encode)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
-        if (step + 1) % max(1, steps // 8) == 0 or step + 1 == steps:
-            seconds = time.monotonic() - start
-            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {loss.item():.3f}  {evaluate()}", flush=True)
+        return reader.loss(head, batch, encode(step))[0]
+
+    return loss

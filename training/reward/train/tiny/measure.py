@@ -17,24 +17,27 @@ from lrm_ros.training.reward.train.tiny.data import Frames
 from lrm_ros.types import Frame, RewardQuery, Unscored
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+
+    from lrm_ros.training.reward.train.tiny.texts import Words
 
 _MIN_GAP = 0.1  # smallest difference of progress in a contrastive pair
 
 
-def label_metrics(network: nn.Module, frames: Frames, words: torch.Tensor) -> str:
+def label_metrics(network: nn.Module, frames: Frames, words: Words) -> str:
     """Return metrics of a teacher's or student's labels on ``frames`` in one line; "-" where undefined."""
+    from lrm_ros.training.reward.train.tiny.texts import reading_metrics
     from lrm_ros.training.reward.train.tiny.vision import outputs_of
 
-    progress, done = outputs_of(network, frames, words)
+    progress, done = outputs_of(network, frames, words([frames.tasks[int(episode)] for episode in frames.episode]))
     seen = frames.visible
     found = precision_recall(done[seen] > 0.5, frames.success[seen])
     area = roc_auc(frames.success[seen], done[seen])
     precision, recall = ("-" if found[name] is None else f"{found[name]:.2f}" for name in ("precision", "recall"))
     return (
         f"progress MAE {np.abs(progress - frames.progress).mean():.3f}  "
-        f"done AUC {'-' if area is None else format(area, '.3f')} precision {precision} recall {recall}"
+        f"done AUC {'-' if area is None else format(area, '.3f')} precision {precision} recall {recall}  "
+        f"{reading_metrics(network, frames, words)}"
     )
 
 

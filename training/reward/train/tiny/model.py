@@ -61,17 +61,23 @@ def instructions() -> list[str]:
     """Return the instructions of all tasks the model is trained on; those held out give no words to the tokenizer."""
     from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
     from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
+    from lrm_ros.sim.tabletop.goals import asked as tabletop_texts
     from lrm_ros.sim.tabletop.scenes import FAMILIES, draw_scene
+    from lrm_ros.sim.twin.instructions import texts as twin_texts
     from lrm_ros.sim.twin.toys import ANIMALS, COLOURS, instruction
     from lrm_ros.training.reward.data.generate import HELD_OUT
 
     texts = [instruction(colour, animal) for colour in COLOURS for animal in ANIMALS]
+    texts += twin_texts()
     for room, tasks in (("maniskill", MANISKILL), ("metaworld", METAWORLD)):
         for name, task in tasks.items():
             if f"{room}/{name}" not in HELD_OUT:
                 texts += [text.replace("{colour}", colour) for text in task.instructions for colour in COLOURS]
     for family in FAMILIES:
-        texts += [draw_scene(family, np.random.default_rng([seed, 2])).instruction for seed in range(200)]
+        for seed in range(200):
+            scene = draw_scene(family, np.random.default_rng([seed, 2]))
+            asked = tabletop_texts(scene, np.random.default_rng([seed, 5]))
+            texts += [text for one, _ in asked if one.kind != "nonsense" for text in one.wordings]
     return texts
 
 
@@ -94,8 +100,8 @@ def prompt_phrases() -> list[str]:
     return sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
 
 
-def build_processor() -> Any:
-    """Return a Qwen3VLProcessor with a small byte-level BPE tokenizer, deterministic."""
+def build_processor(size: str = "tiny") -> Any:
+    """Return a Qwen3VLProcessor with a small byte-level BPE tokenizer for a size of ``SIZES``, deterministic."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
 
@@ -128,18 +134,19 @@ def build_processor() -> Any:
     phrases = prompt_phrases() + list(HEADS["progress"].candidates)
     fast.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in phrases])
     pixels = IMAGE_SIZE * IMAGE_SIZE
-    sizes = {"patch_size": VISION["patch_size"], "merge_size": VISION["spatial_merge_size"], "temporal_patch_size": 1}
-    size = {"shortest_edge": pixels, "longest_edge": pixels}
+    vision = SIZES[size][0]
+    sizes = {"patch_size": vision["patch_size"], "merge_size": vision["spatial_merge_size"], "temporal_patch_size": 1}
+    edges = {"shortest_edge": pixels, "longest_edge": pixels}
     normal = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     return Qwen3VLProcessor(
-        image_processor=image_processor_class(size=size, **sizes, **normal),
+        image_processor=image_processor_class(size=edges, **sizes, **normal),
         tokenizer=fast,
-        video_processor=Qwen3VLVideoProcessor(size=size, **sizes, **normal),
+        video_processor=Qwen3VLVideoProcessor(size=edges, **sizes, **normal),
         chat_template=CHAT_TEMPLATE,
     )
 
 
-VISION: dict[str, Any] = {
+VISION: dict[str, Any] = {  # of the size "tiny": 9 visual tokens
     "depth": 4,
     "hidden_size": 192,
     "intermediate_size": 512,
@@ -166,8 +173,24 @@ TEXT: dict[str, Any] = {
 }
 
 
-def build_model(processor: Any, seed: int = 0) -> Any:
-    """Return an untrained Qwen3VLForConditionalGeneration that fits ``processor``."""
+# name -> vision and text settings; "small": 36 visual tokens of 16 x 16 pixels, 4.9 M parameters
+SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tiny": (VISION, TEXT),
+    "small": (
+        {**VISION, "patch_size": 8, "num_position_embeddings": 144, "out_hidden_size": 192},
+        {
+            **TEXT,
+            "hidden_size": 192,
+            "num_hidden_layers": 4,
+            "intermediate_size": 512,
+            "num_attention_heads": 6,
+        },
+    ),
+}
+
+
+def build_model(processor: Any, seed: int = 0, size: str = "tiny") -> Any:
+    """Return an untrained Qwen3VLForConditionalGeneration of a size of ``SIZES`` that fits ``processor``."""
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -175,9 +198,9 @@ def build_model(processor: Any, seed: int = 0) -> Any:
     token_id = tokenizer.convert_tokens_to_ids
     vocabulary = (len(tokenizer) + 31) // 32 * 32
     config = Qwen3VLConfig(
-        vision_config=dict(VISION),
+        vision_config=dict(SIZES[size][0]),
         text_config={
-            **text_settings(TEXT, Path(__file__)),
+            **text_settings(SIZES[size][1], Path(__file__)),
             "vocab_size": vocabulary,
             "eos_token_id": token_id("<|im_end|>"),
         },

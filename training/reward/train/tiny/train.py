@@ -1,42 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Train the shipped tiny reward model: ``lrm reward train``.
+r"""Train the tiny reward model: ``lrm reward train``.
 
-The commands that made the weights in ``lrm_ros/models/tiny``, its figures and its card::
+The commands of a whole training, its controls, its figures and its card::
 
+    GENERATE="python -m lrm_ros.training.reward.data.generate"
     python -m lrm_ros.sim.twin.generate --out runs/tiny/twin --episodes 1600
-    python -m lrm_ros.training.reward.data.generate --source others --episodes 150 --keep 0.4 --out runs/tiny/others
-    python -m lrm_ros.training.reward.data.generate --source tabletop --episodes 900 --seed 7000000 --keep 0.4 \
-        --out runs/tiny/tabletop
-    python -m lrm_ros.training.reward.data.generate --source others --episodes 40 --seed 8000000 --keep 0.4 \
-        --kind random --out runs/tiny/random
-    DATA="--data runs/tiny/twin --data runs/tiny/others --data runs/tiny/tabletop --data runs/tiny/random"
-    lrm reward train $DATA --out runs/tiny/first
-    lrm reward train $DATA --start runs/tiny/first --out lrm_ros/models/tiny
+    $GENERATE --source twin-sort --episodes 4000 --out runs/tiny/sort
+    $GENERATE --source others --episodes 150 --keep 0.4 --out runs/tiny/others
+    $GENERATE --source tabletop --episodes 900 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
+    $GENERATE --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random --out runs/tiny/random
+    DATA="--data runs/tiny/twin --data runs/tiny/sort --data runs/tiny/others --data runs/tiny/tabletop"
+    DATA="$DATA --data runs/tiny/random"
+    lrm reward train $DATA --out runs/tiny/model
+    lrm reward train $DATA --blind text --scale 0.3 --out runs/tiny/without_text
+    lrm reward train $DATA --blind pictures --scale 0.3 --out runs/tiny/without_pictures
     python -m lrm_ros.sim.twin.generate --out runs/tiny/eval_set/twin --episodes 150 --seed 6000000
-    python -m lrm_ros.training.reward.data.generate --source others --episodes 12 --seed 6000000 \
-        --out runs/tiny/eval_set/others
-    python -m lrm_ros.training.reward.data.generate --source zero-shot --episodes 60 --seed 6000000 \
-        --out runs/tiny/zero_shot
+    $GENERATE --source twin-sort --episodes 150 --seed 6000000 --out runs/tiny/eval_set/sort
+    $GENERATE --source others --episodes 12 --seed 6000000 --out runs/tiny/eval_set/others
+    $GENERATE --source zero-shot --episodes 60 --seed 6000000 --out runs/tiny/zero_shot
     lrm reward data --generated runs/tiny/eval_set --out runs/tiny/eval_set_keyframes
     lrm reward data --generated runs/tiny/zero_shot --out runs/tiny/zero_shot_keyframes
-    lrm reward eval --data runs/tiny/eval_set_keyframes --split all --zero-shot runs/tiny/zero_shot_keyframes \
-        --out runs/tiny/eval --json lrm_ros/models/tiny/metrics.json
-    python -m lrm_ros.training.reward.train.tiny.card lrm_ros/models/tiny
+    lrm reward eval --model runs/tiny/model --data runs/tiny/eval_set_keyframes --split all \
+        --zero-shot runs/tiny/zero_shot_keyframes --contrast runs/tiny/eval_set \
+        --without text=runs/tiny/without_text --without pictures=runs/tiny/without_pictures \
+        --out runs/tiny/eval --json runs/tiny/model/metrics.json
+    python -m lrm_ros.training.reward.train.tiny.card runs/tiny/model
 
-What each range of seeds is for stands in ``lrm_ros.seeds``. The first of the two trainings was made at commit 3df103d,
-when no pair was even (``language``).
+On one core: some three hours for ``tiny``, nine for ``--size small``. The same command goes on from the last
+checkpoint, which is five minutes old at most. ``--leave-out twin`` (a world), ``--leave-out metaworld/`` (a simulator)
+and the like train without some sources. What each range of seeds is for stands in ``lrm_ros.seeds``. The model in
+``lrm_ros/models/tiny`` was made before pictures had several texts, by the commands that stood here at the commits that
+its card names.
 
-Steps: a small convolutional teacher learns the labels; the vision tower is trained to its features (``vision``); the
-language model learns to answer the three heads' prompts from the frozen tower's tokens, then both together
-(``language``); the saved model is loaded again and evaluated on validation episodes through the reward engine. One
-thread, fixed seeds: the same data give the same weights on the same kind of processor with the same versions of torch
-and transformers (5 draws the first weights in another order than 4.57).
+Steps: a small convolutional teacher learns the labels of several texts for each picture; the vision tower is trained to
+its features (``vision``); the language model learns to answer the three heads' prompts from the frozen tower's tokens,
+then both together (``language``); the saved model is loaded again and evaluated on validation episodes through the
+reward engine. One thread, fixed seeds: the same data give the same weights on the same kind of processor with the same
+versions of torch and transformers (5 draws the first weights in another order than 4.57).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,24 +57,27 @@ from lrm_ros.programs import exit_code
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.folder import load_processor, qwen_config, save_processor
 from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.reward.data.generate import HELD_OUT
+from lrm_ros.training.reward.eval.blind import BLIND
 from lrm_ros.training.reward.train.tiny.card import card
-from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, load_frames, split
+from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, split
+from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.measure import label_metrics, measure
-from lrm_ros.training.reward.train.tiny.model import build_model, build_processor
+from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
+from lrm_ros.training.reward.train.tiny.settings import TinySettings, claim_checkpoints, load_training_frames
 
 if TYPE_CHECKING:
     import torch
 
 
-def continue_training(start: Path, data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
+def continue_training(start: Path, data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, Any]:
     """Continue the joint training of tower and language model of a tiny model; save and evaluate the result.
 
     Args:
-        start: folder of the model to start from, by :func:`train`.
+        start: folder of the model to start from, by :func:`train`; its size is kept.
         data: folders of shards.
         out: folder that receives what :func:`train` writes.
-        scale: factor on the number of training steps.
-        seed: seed of the sampling.
+        settings: scale, seed and the like.
 
     Returns:
         What is written to training.json; ``before`` is that of the model it started from.
@@ -78,32 +88,52 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, scale: float
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    from lrm_ros.training.reward.train.tiny.language import TOKEN_NOISE, LanguageLoss, augmented_encoder, train_language
     from lrm_ros.training.reward.train.tiny.vision import Student
 
     if not (start / "training.json").is_file():
         raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
     torch.set_num_threads(1)
-    began, commit = time.monotonic(), source_commit()
+    commit = source_commit()
     before = json.loads((start / "training.json").read_text())
-    training, held_out = split(load_frames(data))
+    checkpoints = claim_checkpoints(out, data, settings, str(start))
+    training, held_out = split(load_training_frames(data, settings))
     processor = load_processor(start)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
-    model.train()
     student = Student(model.model.visual, len(processor.tokenizer))
+    seconds = {"together": _together(model, processor, student, training, held_out, settings, 1500, checkpoints)}
+    return _finish(model, processor, training, held_out, out, settings, commit, seconds, before)
+
+
+def _together(
+    model: Any,
+    processor: Any,
+    student: Any,
+    training: Frames,
+    held_out: Frames,
+    settings: TinySettings,
+    steps: int,
+    checkpoints: Path,
+) -> float:
+    """Train tower and language model together; return the seconds."""
+    from lrm_ros.training.reward.train.tiny.language import TOKEN_NOISE, LanguageLoss, augmented_encoder, language_step
+
+    seed = settings.seed
     val_loss = LanguageLoss(model, processor, held_out, seed)
-    train_language(
-        LanguageLoss(model, processor, training, seed + 6, TOKEN_NOISE),
-        augmented_encoder(student, training, seed + 7),
+    return fit(
         model,
-        _steps(1500, scale),
-        batch=32,
-        learning_rate=3e-4,
-        evaluate=lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
-        name="together",
+        language_step(
+            LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE),
+            lambda step: augmented_encoder(student, training, ((seed + 5) << 24) + step),
+            batch=48,
+            seed=seed + 6,
+        ),
+        _steps(steps, settings.scale),
+        3e-4,
+        seed + 6,
+        "together",
+        lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
+        checkpoints / "together.pt",
     )
-    seconds = {"together": time.monotonic() - began}
-    return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds, before)
 
 
 def _finish(
@@ -112,8 +142,7 @@ def _finish(
     training: Frames,
     held_out: Frames,
     out: Path,
-    seed: int,
-    scale: float,
+    settings: TinySettings,
     commit: str,
     seconds: dict[str, float],
     before: dict[str, Any] | None = None,
@@ -130,15 +159,19 @@ def _finish(
     model.to(torch.bfloat16).save_pretrained(out)
     save_processor(processor, out)
     begun = time.monotonic()
-    figures = measure(QwenRewardModel(out, name="tiny", device="cpu"), held_out.select(np.flatnonzero(twin)))
+    figures = measure(QwenRewardModel(out, name=settings.size, device="cpu"), held_out.select(np.flatnonzero(twin)))
     seconds = {**seconds, "measure": time.monotonic() - begun}
     about = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
         "training_frames": len(training.images),
         "training_episodes": len(np.unique(training.episode)),
-        "seed": seed,
-        "scale": scale,
+        "seed": settings.seed,
+        "scale": settings.scale,
+        "size": settings.size,
+        "blind": settings.blind,
+        "without": list(settings.leave_out),
+        "held_out": list(HELD_OUT),
         "commit": commit,
         "left_out": figures,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
@@ -148,111 +181,109 @@ def _finish(
     (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
     (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
     (out / "README.md").write_text(card(about, None))
+    shutil.rmtree(out / "checkpoints")
     return about
 
 
-def train(data: Sequence[Path], out: Path, scale: float, seed: int) -> dict[str, Any]:
-    """Train, save and evaluate the tiny model.
+def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, Any]:
+    """Train, save and evaluate the tiny model; a training that was stopped goes on from its last checkpoint.
 
     Args:
         data: folders of shards by ``lrm_ros.sim.twin.generate`` and ``lrm_ros.training.reward.data.generate``.
-        out: folder that receives model, processor, training.json and the model card (README.md).
-        scale: factor on all numbers of training steps (below 1: a quick trial).
-        seed: seed of everything.
+        out: folder that receives model, processor, training.json and the model card (README.md), while it trains the
+            checkpoints.
+        settings: size, scale, seed and the like.
 
     Returns:
         What is written to training.json: the data, the time, and the figures on the episodes that were left out, of
         the twin if it is among the sources.
+
+    Raises:
+        ValueError: ``out`` holds checkpoints of other settings.
     """
     import torch
 
-    from lrm_ros.training.reward.train.tiny.label_head import instruction_tokens
     from lrm_ros.training.reward.train.tiny.language import (
         TOKEN_NOISE,
         LanguageLoss,
-        augmented_encoder,
         cached_encoder,
         encode_all,
-        train_language,
+        language_step,
     )
-    from lrm_ros.training.reward.train.tiny.vision import Student, Teacher, distillation_loss, initialise, label_loss
-    from lrm_ros.training.reward.train.tiny.vision import train as train_vision
+    from lrm_ros.training.reward.train.tiny.texts import Words, text_loss
+    from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
+    from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher, distillation_loss, initialise
 
     torch.set_num_threads(1)
-    start, commit = time.monotonic(), source_commit()
+    seed, scale, commit = settings.seed, settings.scale, source_commit()
+    checkpoints = claim_checkpoints(out, data, settings)
     seconds: dict[str, float] = {}
-
-    def log_time(name: str) -> None:
-        seconds[name] = time.monotonic() - start - sum(seconds.values())
-
-    training, held_out = split(load_frames(data))
+    training, held_out = split(load_training_frames(data, settings))
     print(f"{len(training.images)} frames to train on, {len(held_out.images)} held out", flush=True)
-    processor = build_processor()
-    words, held_out_words = (instruction_tokens(frames, processor.tokenizer) for frames in (training, held_out))
+    processor = build_processor(settings.size)
+    words = Words(processor.tokenizer)
     torch.manual_seed(seed)
-    teacher = Teacher(len(processor.tokenizer))
-    train_vision(
-        teacher,
-        lambda x, r: label_loss(teacher(x, words[r])[0], training, r),
-        training,
-        _steps(3000, scale),
-        48,
+    model = build_model(processor, seed, settings.size)
+    student = Student(model.model.visual, len(processor.tokenizer))
+    initialise(student)
+    teacher = Teacher(len(processor.tokenizer), student.side)
+    classes = Classes(training)
+    named = ClassHead(128, len(classes.texts))
+    first = Questions(training, words, seed + 1)
+
+    def teacher_loss(step: int) -> torch.Tensor:
+        images, asked, labels, rows = first(step)
+        outputs, features = teacher(images, asked)
+        return text_loss(outputs, labels) + class_loss(named(features), classes.targets(rows))
+
+    seconds["teacher"] = fit(
+        torch.nn.ModuleList([teacher, named]),
+        teacher_loss,
+        _steps(6000, scale),
         2e-3,
         seed + 1,
         "teacher ",
-        lambda: label_metrics(teacher, held_out, held_out_words),
+        lambda: label_metrics(teacher, held_out, words),
+        checkpoints / "teacher.pt",
     )
-    log_time("teacher")
-    model = build_model(processor, seed)
-    student = Student(model.model.visual, len(processor.tokenizer))
-    initialise(student)
+    second = Questions(training, words, seed + 2)
 
-    def student_loss(images: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    def student_loss(step: int) -> torch.Tensor:
+        images, asked, labels, _ = second(step)
         with torch.no_grad():
-            teacher_output = teacher(images, words[rows])
-        outputs, features = student(images, words[rows])
-        return 0.5 * label_loss(outputs, training, rows) + distillation_loss(outputs, features, teacher_output)
+            teacher_output = teacher(images, asked)
+        outputs, features = student(images, asked)
+        return 0.5 * text_loss(outputs, labels) + distillation_loss(outputs, features, teacher_output)
 
-    train_vision(
+    seconds["vision"] = fit(
         student,
         student_loss,
-        training,
-        _steps(4000, scale),
-        48,
+        _steps(8000, scale),
         1e-3,
         seed + 2,
         "vision  ",
-        lambda: label_metrics(student, held_out, held_out_words),
+        lambda: label_metrics(student, held_out, words),
+        checkpoints / "vision.pt",
     )
-    log_time("vision")
-    tokens = encode_all(student, training, seed + 3, copies=1)
-    held_out_tokens = encode_all(student, held_out, seed, copies=1)
-    log_time("encode")
+    begun = time.monotonic()
+    tokens, held_out_tokens = (encode_all(student, frames, seed + 3, copies=1) for frames in (training, held_out))
+    seconds["encode"] = time.monotonic() - begun
     val_loss = LanguageLoss(model, processor, held_out, seed)
-    reader = LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE)
-    train_language(
-        reader,
-        cached_encoder(tokens, seed),
+    encode = cached_encoder(tokens, seed)
+    seconds["language"] = fit(
         model.model.language_model,
-        _steps(5000, scale),
-        batch=32,
-        learning_rate=1e-3,
-        evaluate=lambda: val_loss.metrics(cached_encoder(held_out_tokens, seed)),
+        language_step(
+            LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE), lambda _: encode, batch=64, seed=seed + 5
+        ),
+        _steps(10000, scale),
+        1e-3,
+        seed + 5,
+        "language",
+        lambda: val_loss.metrics(cached_encoder(held_out_tokens, seed)),
+        checkpoints / "language.pt",
     )
-    log_time("language")
-    student.train()
-    train_language(
-        reader,
-        augmented_encoder(student, training, seed + 5),
-        model,
-        _steps(2000, scale),
-        batch=32,
-        learning_rate=3e-4,
-        evaluate=lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
-        name="together",
-    )
-    log_time("together")
-    return _finish(model, processor, training, held_out, out, seed, scale, commit, seconds)
+    seconds["together"] = _together(model, processor, student, training, held_out, settings, 6000, checkpoints)
+    return _finish(model, processor, training, held_out, out, settings, commit, seconds)
 
 
 def _steps(full: int, scale: float) -> int:
@@ -277,14 +308,24 @@ def main(argv: list[str] | None = None) -> int:
         "--scale", type=number(above=True), default=1.0, help="factor on all training steps; 0.02 for a quick trial"
     )
     parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--size", choices=tuple(SIZES), default="tiny", help="tiny: 9 visual tokens, small: 36")
+    parser.add_argument("--blind", choices=BLIND, default="", help="a control: train without the text or the pictures")
+    parser.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="train without the sources whose name begins so, e.g. twin, metaworld/; more than once for more",
+    )
     parser.add_argument("--start", type=Path, metavar="MODEL", help="continue from this tiny model: the last step only")
     parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
+    settings = TinySettings(args.size, args.scale, args.seed, args.blind, tuple(args.leave_out))
     try:
         if args.start:
-            figures = continue_training(args.start, args.data, args.out, args.scale, args.seed)
+            figures = continue_training(args.start, args.data, args.out, settings)
         else:
-            figures = train(args.data, args.out, args.scale, args.seed)
+            figures = train(args.data, args.out, settings)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(exit_code(error), f"lrm reward train: {error}\n")
     print(json.dumps(figures, indent=1))

@@ -2,15 +2,14 @@
 """Train the vision tower by distillation: first a small convolutional teacher, then the tower learns its features.
 
 A transformer that starts from noise needs far more frames than there are to find objects; a convolutional network does
-not. Its 6 x 6 feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
-The teacher and the label heads, which read the instruction, are dropped afterwards: the tower stays transformers'
-own.
+not. Its feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
+Both are asked several texts about each picture, with the labels of the state for each (``texts``). The teacher and the
+label heads, which read the texts, are dropped afterwards: the tower stays transformers' own.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import math
 from typing import Any
 
 import numpy as np
@@ -19,27 +18,44 @@ from torch import nn
 from torch.nn import functional
 
 from lrm_ros.reward.qwen.vision import encode, positions_of
-from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, progress_target, to_tensor
+from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, to_tensor
 from lrm_ros.training.reward.train.tiny.label_head import LabelHead
+from lrm_ros.training.reward.train.tiny.model import IMAGE_SIZE
+from lrm_ros.training.reward.train.tiny.texts import TextSampler, Words
 
 
 class Teacher(nn.Module):
-    """Four convolutions with stride 2, a feature map of 128 x 6 x 6 for 96 x 96 pixels, and a label head."""
+    """Four convolutions, a feature map of 128 x side x side on the grid of the tower's patches, and a label head.
 
-    def __init__(self, vocabulary: int) -> None:
-        """Build the network; ``vocabulary`` is the number of instruction tokens."""
+    The map does not know the text, so it must tell of every thing in the picture what any text may ask. With batch
+    normalisation it finds small things in a third of the steps that it takes with group normalisation.
+    """
+
+    def __init__(self, vocabulary: int, side: int = 6) -> None:
+        """Build the network.
+
+        Args:
+            vocabulary: number of tokens.
+            side: places along an edge of a square image: its pixels over a power of two.
+
+        Raises:
+            ValueError: not such a number.
+        """
         super().__init__()
+        halvings = round(math.log2(IMAGE_SIZE / side))
+        if side << halvings != IMAGE_SIZE or not 1 <= halvings <= 4:
+            raise ValueError(f"a map of {side} x {side} places does not fit {IMAGE_SIZE} pixels; take 6, 12, 24 or 48")
         layers: list[nn.Module] = []
         channels = 3
-        for width in (32, 64, 96, 128):
-            kernel = 5 if channels == 3 else 3
-            layers += [nn.Conv2d(channels, width, kernel, 2, kernel // 2), nn.GroupNorm(8, width), nn.ReLU()]
+        for number, width in enumerate((32, 64, 96, 128)):
+            kernel, stride = 5 if channels == 3 else 3, 2 if number < halvings else 1
+            layers += [nn.Conv2d(channels, width, kernel, stride, kernel // 2), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
         self.features = nn.Sequential(*layers)
-        self.head = LabelHead(channels, 36, vocabulary)
+        self.head = LabelHead(channels, side * side, vocabulary)
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, 12) and features (N, 36, 128) of images (N, 3, 96, 96) and their tasks' words (N, W)."""
+        """Return outputs (N, Q, 13) and features (N, side * side, 128) of images (N, 3, H, W) and words (N, Q, W)."""
         features = self.features(images).flatten(2).transpose(1, 2)
         return self.head(features, words), features
 
@@ -75,7 +91,7 @@ class Student(nn.Module):
         return tokens, states
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, 12) and the distilled features in rows (N, 36, 128)."""
+        """Return outputs (N, Q, 13) and the distilled features in rows (N, P, 128); words (N, Q, W)."""
         tokens, states = self.encode(images)
         return self.label_head(tokens, words), self.in_rows(self.map_head(states))
 
@@ -90,70 +106,38 @@ def initialise(student: Student) -> None:
     nn.init.normal_(stem, std=stem[0].numel() ** -0.5)
 
 
-def label_loss(outputs: torch.Tensor, frames: Frames, rows: np.ndarray) -> torch.Tensor:
-    """Cross-entropy of progress plus that of completion where its label can be seen."""
-    progress = -(progress_target(frames.progress[rows]) * outputs[:, :11].log_softmax(-1)).sum(-1).mean()
-    visible = torch.from_numpy(frames.visible[rows])
-    done = torch.from_numpy(frames.success[rows]).float()
-    return progress + functional.binary_cross_entropy_with_logits(outputs[:, 11][visible], done[visible])
-
-
 def distillation_loss(
     outputs: torch.Tensor, features: torch.Tensor, teacher_output: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
     """Distillation loss: distance of outputs and patch features from the teacher's."""
     answers, seen = teacher_output
-    progress = -(answers[:, :11].softmax(-1) * outputs[:, :11].log_softmax(-1)).sum(-1).mean()
-    done = functional.binary_cross_entropy_with_logits(outputs[:, 11], answers[:, 11].sigmoid())
+    progress = -(answers[..., :11].softmax(-1) * outputs[..., :11].log_softmax(-1)).sum(-1).mean()
+    done = functional.binary_cross_entropy_with_logits(outputs[..., 11], answers[..., 11].sigmoid())
     width = seen.shape[-1:]
     near = functional.mse_loss(features, functional.layer_norm(seen, width))
     return progress + done + 2.0 * near
 
 
-def train(
-    network: nn.Module,
-    loss: Callable[[torch.Tensor, np.ndarray], torch.Tensor],
-    frames: Frames,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    seed: int,
-    name: str,
-    evaluate: Callable[[], str],
-) -> None:
-    """Train with AdamW, a short warm-up and a cosine to zero; prints what ``evaluate`` returns eight times.
+class Questions:
+    """Batches of augmented pictures with several texts each, and what is known of them."""
 
-    Args:
-        network: the trained network.
-        loss: images (N, 3, H, W) and rows of ``frames`` -> scalar.
-        frames: training frames.
-        steps: optimizer steps.
-        batch: frames in a batch.
-        learning_rate: peak learning rate.
-        seed: fixes the order of frames and their augmentation.
-        name: shown in the progress lines.
-        evaluate: returns the network's metrics as text.
-    """
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.02, betas=(0.9, 0.98))
-    draw = SourceSampler(frames)
-    start = time.monotonic()
-    network.train()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / steps))
-        rows = draw(rng, batch)
-        value = loss(augment(to_tensor(frames.images[rows]), generator), rows)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        if (step + 1) % max(1, steps // 8) == 0 or step + 1 == steps:
-            network.eval()
-            seconds = time.monotonic() - start
-            print(f"{name} {step + 1:5d}/{steps} {seconds:5.0f} s  loss {value.item():.3f}  {evaluate()}", flush=True)
-            network.train()
-    network.eval()
+    def __init__(self, frames: Frames, words: Words, seed: int, pictures: int = 32, texts: int = 8) -> None:
+        """Ask about ``frames``; ``seed`` fixes pictures, texts and augmentation of every step."""
+        self._frames, self._words, self._seed = frames, words, seed
+        self._pictures, self._texts = pictures, texts
+        self._draw, self._asked = SourceSampler(frames), TextSampler(frames)
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+        """Return images (N, 3, H, W), words (N, Q, W), labels (N, Q, 3): progress, done, there; and the rows (N,)."""
+        rng = np.random.default_rng([self._seed, step])
+        generator = torch.Generator().manual_seed((self._seed << 24) + step)
+        rows = self._draw(rng, self._pictures)
+        numbers = self._asked.draw(rows, self._texts, rng)
+        tokens = self._words(self._asked.texts(rows, numbers, rng)).view(self._pictures, self._texts, -1)
+        images = augment(to_tensor(self._frames.images[rows]), generator)
+        there = self._asked.there(rows, numbers)[..., None]
+        labels = np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2)
+        return images, tokens, labels, rows
 
 
 @torch.inference_mode()

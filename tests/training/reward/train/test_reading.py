@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the tiny model on several texts of one picture: sampling, labels, controls, checkpoints."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lrm_ros.reward.models import find_model
+from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.sim.instructions import Instruction, instructions_json
+from lrm_ros.training.reward.eval.blind import BLIND_TASK, GREY
+from lrm_ros.training.reward.train.tiny import loop
+from lrm_ros.training.reward.train.tiny.data import blinded, left_out, load_frames
+from lrm_ros.training.reward.train.tiny.label_head import OUTPUTS, LabelHead
+from lrm_ros.training.reward.train.tiny.language import TEXTS, QuerySampler
+from lrm_ros.training.reward.train.tiny.loop import fit
+from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
+from lrm_ros.training.reward.train.tiny.texts import OWN_SHARE, TextSampler, Words, reading_metrics, text_loss
+from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
+from lrm_ros.training.reward.train.tiny.train import main
+from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher
+from lrm_ros.types import Frame, Reward, RewardQuery
+
+
+def scene(red: float, blue: float) -> np.ndarray:
+    """A red and a blue disc, each somewhere on its way into a ring."""
+    y, x = np.mgrid[:96, :96]
+    image = np.full((96, 96, 3), 120, np.uint8)
+    image[(np.hypot(x - 70, y - 48) > 16) & (np.hypot(x - 70, y - 48) < 20)] = 240
+    image[np.hypot(x - (20 + 50 * red), y - 40) < 7] = (220, 40, 40)
+    image[np.hypot(x - (20 + 50 * blue), y - 56) < 7] = (40, 40, 220)
+    return image
+
+
+ASKED = (
+    Instruction("own", ("put the red ball in the ring", "place the red ball in the ring")),
+    Instruction("thing", ("put the blue ball in the ring",)),
+    Instruction("opposite", ("take the red ball out of the ring",)),
+    Instruction("nonsense", ("it is raining today",)),
+)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Twenty episodes of two sources; in every other one the blue disc is in the ring from the start."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows: dict[str, list] = {name: [] for name in ("frames", "progress", "success", "episode", "kind", "labels")}
+    tasks = []
+    for index in range(20):
+        about = {"episode": index, "task": ASKED[0].wordings[0], "source": ("twin", "tabletop/box")[index % 4 // 2]}
+        tasks.append(json.dumps(about | {"instructions": instructions_json(ASKED)}))
+        blue = float(index % 2)
+        for way in np.linspace(0, 1, 5):
+            done = float(way == 1)
+            labels = [[way, done], [blue, blue], [1 - way, float("nan") if 0.3 < way < 1 else 1 - done], [0, 0]]
+            values = (scene(way, blue), way, way == 1, index, 0, labels)
+            for name, value in zip(rows, values, strict=True):
+                rows[name].append(value)
+    arrays = {name: np.array(values) for name, values in rows.items()}
+    np.savez(folder / "shard_0000.npz", tasks=np.array(tasks), **arrays)
+    return folder
+
+
+def test_texts_come_with_the_shards_and_the_own_label_is_that_of_the_episode(shards):
+    frames = load_frames([shards])
+    assert frames.instructions[3] == ASKED and frames.labels.shape == (100, 4, 2)
+    np.testing.assert_allclose(frames.labels[:, 0, 0], frames.progress, atol=1e-3)
+    assert (frames.labels[:, 0, 1] == frames.success).all()
+    some = frames.select(np.arange(10, 20))
+    assert some.labels.shape == (10, 4, 2) and some.instructions[3] == ASKED
+
+
+def test_shards_without_texts_ask_their_own_instruction_only(shards, tmp_path):
+    with np.load(shards / "shard_0000.npz") as shard:
+        arrays = {name: shard[name] for name in shard.files if name != "labels"}
+    arrays["tasks"] = np.array([json.dumps({"episode": n, "task": "open the door", "source": "m"}) for n in range(20)])
+    (tmp_path / "old").mkdir()
+    np.savez(tmp_path / "old" / "shard_0000.npz", **arrays)
+    frames = load_frames([shards, tmp_path / "old"])
+    assert frames.labels.shape == (200, 4, 2)
+    assert frames.instructions[25] == (Instruction("own", ("open the door",)),)
+    assert np.isnan(frames.labels[100:, 1:]).all()
+    drawn = TextSampler(frames).draw(np.arange(100, 200), 4, np.random.default_rng(0))
+    assert (drawn == 0).all()
+
+
+def test_done_and_undone_texts_of_one_picture_are_drawn_side_by_side(shards):
+    frames = load_frames([shards])
+    sampler, rng = TextSampler(frames), np.random.default_rng(0)
+    row = int(np.flatnonzero((frames.progress == 0) & (frames.labels[:, 1, 1] == 1))[0])
+    drawn = sampler.draw(np.full(500, row), 8, rng)
+    share = np.bincount(drawn.flatten(), minlength=4) / 4000
+    assert share[0] == pytest.approx(OWN_SHARE, abs=0.03)
+    assert share[1] == pytest.approx(share[2], abs=0.03), "both are done"
+    assert share[1] + share[2] == pytest.approx(0.4 * (1 - OWN_SHARE), abs=0.03)
+    texts = sampler.texts(np.full(500, row), drawn, rng)
+    assert {text for text, number in zip(texts, drawn.flatten(), strict=True) if number == 0} == set(ASKED[0].wordings)
+    there = sampler.there(np.array([row]), np.array([[0, 1, 2, 3]]))[0]
+    np.testing.assert_array_equal(there, [1, 1, 1, np.nan])
+
+
+def test_an_unknown_label_is_not_learnt():
+    outputs = torch.zeros(1, 3, OUTPUTS, requires_grad=True)
+    labels = np.array([[[0.5, np.nan, np.nan], [np.nan, 1.0, 0.0], [np.nan, np.nan, np.nan]]], np.float16)
+    text_loss(outputs, labels).backward()
+    gradient = outputs.grad[0].abs()
+    assert gradient[0, :11].sum() > 0 and gradient[0, 11:].sum() == 0
+    assert gradient[1, :11].sum() == 0 and gradient[1, 11] > 0 and gradient[1, 12] > 0
+    assert gradient[2].sum() == 0
+
+
+def test_queries_ask_several_texts_of_one_picture_with_their_own_targets(shards):
+    sampler = QuerySampler(load_frames([shards]), 0)
+    frames, several = sampler.frames, 0
+    for _ in range(100):
+        group = sampler.draw("completion")
+        assert len(group) <= TEXTS and len({tuple(rows) for rows, *_ in group}) <= 1
+        several += len({text for _, _, text, _ in group}) > 1
+        for (row,), _, text, target in group:
+            number = next(n for n, one in enumerate(ASKED) if text in one.wordings)
+            assert float(target[1]) == float(frames.labels[row, number, 1])
+    assert several > 50
+    for _ in range(50):
+        for (a, b), _, text, target in sampler.draw("contrastive"):
+            number = next(n for n, one in enumerate(ASKED) if text in one.wordings)
+            delta = float(frames.labels[b, number, 0]) - float(frames.labels[a, number, 0])
+            assert target[1] - target[0] == np.sign(delta) or (target[0] == 0.5 and abs(delta) <= 0.005)
+
+
+def test_the_label_head_learns_which_thing_is_meant_and_what_is_asked_of_it():
+    """Things at random places, each in the ring or not; asked "into" or "out of" of one, or of one not there."""
+    generator = torch.Generator().manual_seed(0)
+
+    def batch(n: int = 32, q: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        places = torch.stack([torch.randperm(6, generator=generator)[:3] for _ in range(n)])
+        inside = torch.randint(0, 2, (n, 3), generator=generator)
+        vectors = torch.zeros(n, 6, 32)
+        for colour in range(3):
+            vectors[torch.arange(n), places[:, colour], colour] = 1
+            vectors[torch.arange(n), places[:, colour], 10] = inside[:, colour].float()
+        out, colour = (torch.randint(0, high, (n, q), generator=generator) for high in (2, 4))
+        states = torch.gather(torch.cat([inside, torch.zeros(n, 1, dtype=torch.long)], 1), 1, colour)
+        words = torch.stack([out + 1, torch.full_like(out, 3), colour + 4], -1)
+        return vectors, words, torch.where(colour == 3, 0, states ^ out).float()
+
+    torch.manual_seed(0)
+    head = LabelHead(32, 6, 10)
+
+    def loss(step: int) -> torch.Tensor:
+        vectors, words, done = batch()
+        return torch.nn.functional.binary_cross_entropy_with_logits(head(vectors, words)[..., 11], done)
+
+    fit(head, loss, 250, 4e-3, 0, "head", lambda: "")
+    vectors, words, done = batch(100)
+    with torch.inference_mode():
+        right = (head(vectors, words)[..., 11] > 0) == (done > 0.5)
+        alone = head(vectors, words[:, 0])
+    assert right.float().mean() > 0.97
+    assert alone.shape == (100, OUTPUTS)
+    torch.testing.assert_close(alone, head(vectors, words)[:, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
+    frames = load_frames([shards])
+    tokenizer = build_processor().tokenizer
+    teacher = Teacher(len(tokenizer)).eval()
+    images, asked, labels, rows = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
+    assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
+    assert len(rows) == 4
+    shown = blinded(frames, "text")
+    assert reading_metrics(teacher, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
+
+    class Always(torch.nn.Module):
+        """Says that the first text is done, whatever the picture is."""
+
+        def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor]:
+            outputs = torch.zeros(*words.shape[:2], OUTPUTS)
+            outputs[:, 0, 11] = 1.0
+            return (outputs,)
+
+    found = reading_metrics(Always(), frames, Words(tokenizer), 100)
+    assert "opposite 0.33" in found and "nonsense 1.00" in found, "right where the own text is done"
+
+
+def test_texts_that_many_episodes_name_are_classes_of_their_own_that_need_no_reading(shards):
+    frames = load_frames([shards])
+    classes = Classes(frames)
+    assert classes.texts == sorted(one.wordings[0] for one in ASKED[:3])
+    assert Classes(frames, 21).texts == []
+    row = int(np.flatnonzero((frames.progress == 0) & (frames.labels[:, 1, 1] == 1))[0])
+    targets = dict(zip(classes.texts, classes.targets(np.array([row]))[0].tolist(), strict=True))
+    assert targets["put the red ball in the ring"] == [1.0, 0.0]
+    assert targets["put the blue ball in the ring"] == [1.0, 1.0]
+    torch.manual_seed(0)
+    head = ClassHead(4, 3)
+    features = torch.randn(64, 5, 4, generator=torch.Generator().manual_seed(1))
+    known = (features[..., :3].amax(1) > 1).float().numpy()
+    wanted = np.stack([np.ones_like(known), known], axis=-1)
+    wanted[:, 0] = np.nan
+    first = class_loss(head(features), wanted)
+    fit(head, lambda _: class_loss(head(features), wanted), 500, 1e-2, 0, "classes", lambda: "")
+    assert class_loss(head(features), wanted) < 0.3 * first
+    assert class_loss(head(features), np.full_like(wanted, np.nan)) == 0
+
+
+def test_controls_lose_text_or_pictures_and_worlds_are_left_out(shards):
+    frames = load_frames([shards])
+    deaf = blinded(frames, "text")
+    assert {text for several in deaf.instructions.values() for one in several for text in one.wordings} == {BLIND_TASK}
+    assert set(deaf.tasks.values()) == {BLIND_TASK} and deaf.images is not None and deaf.images.std() > 0
+    assert (blinded(frames, "pictures").images == GREY).all()
+    rest = left_out(frames, ["tabletop/"])
+    assert {frames.sources[number] for number in rest.source} == {"twin"} and len(rest.images) == 50
+    assert left_out(frames, []) is frames
+    with pytest.raises(ValueError, match=r"no source begins with 'metaworld/'; there are: twin, tabletop/box"):
+        left_out(frames, ["metaworld/"])
+    with pytest.raises(ValueError, match="nothing is left"):
+        left_out(frames, ["twin", "tabletop"])
+
+
+def test_a_stopped_stage_goes_on_and_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)  # after every step
+
+    def run(until: int, path: Path | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
+
+        def loss(step: int) -> torch.Tensor:
+            if step == until:
+                raise KeyboardInterrupt
+            rng = np.random.default_rng([1, step])
+            return module(torch.from_numpy(rng.normal(size=(8, 4)).astype(np.float32))).pow(2).mean()
+
+        fit(module, loss, 12, 1e-2, 3, "stage", lambda: "", path)
+        return module[0].weight.detach()
+
+    whole = run(-1, None)
+    with pytest.raises(KeyboardInterrupt):
+        run(7, tmp_path / "stage.pt")
+    assert torch.equal(run(-1, tmp_path / "stage.pt"), whole)
+    assert torch.equal(run(0, tmp_path / "stage.pt"), whole), "a finished stage is not run again"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_fits_what_ships_and_its_teacher_has_a_place_for_each_patch(size):
+    processor = build_processor(size)
+    model = build_model(processor, 0, size)
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 7.5e6
+    student = Student(model.model.visual, len(processor.tokenizer)).eval()
+    teacher = Teacher(len(processor.tokenizer), student.side).eval()
+    images, words = torch.zeros(2, 3, 96, 96), torch.ones(2, 5, 7, dtype=torch.long)
+    outputs, features = student(images, words)
+    assert outputs.shape == teacher(images, words)[0].shape == (2, 5, OUTPUTS)
+    assert features.shape == teacher(images, words)[1].shape == (2, student.side**2, 128)
+    with pytest.raises(ValueError, match="does not fit 96 pixels"):
+        Teacher(10, 7)
+
+
+def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "model"
+    arguments = ["--data", str(shards), "--out", str(out), "--scale", "0.0005", "--size", "small"]
+    arguments += ["--leave-out", "tabletop/"]
+    monkeypatch.setattr("lrm_ros.training.reward.train.tiny.train._finish", lambda *_: {})
+    assert main(arguments) == 0
+    kept = {path.name for path in (out / "checkpoints").glob("*.pt")}
+    assert kept == {"teacher.pt", "vision.pt", "language.pt", "together.pt"}
+    with pytest.raises(SystemExit):
+        main([*arguments, "--blind", "text"])
+    assert "holds checkpoints of other settings" in capsys.readouterr().err
+    monkeypatch.undo()
+    (out / "checkpoints" / "together.pt").unlink()
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "vision   goes on at step 4 of 4" in said and not (out / "checkpoints").exists()
+    about = json.loads((out / "training.json").read_text())
+    assert (about["size"], about["without"], about["sources"]) == (
+        "small",
+        ["tabletop/"],
+        {"twin": 45, "tabletop/box": 0},
+    )
+    answer = QwenRewardModel(find_model(str(out)), device="cpu").score(
+        [RewardQuery("put the red ball in the ring", "progress", (Frame(0, "front", scene(0.3, 0)),))]
+    )[0]
+    assert isinstance(answer, Reward) and 0 <= answer.value <= 1
