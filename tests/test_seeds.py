@@ -133,7 +133,6 @@ def test_the_commands_that_make_training_data_warn_and_go_on(tmp_path, capsys, m
 
 
 def test_the_loop_refuses_settings_that_leave_its_seeds_before_it_begins():
-    from lrm_ros.config import RewardConfig
     from lrm_ros.ros.collector import Collector
 
     for settings, message in (
@@ -143,7 +142,7 @@ def test_the_loop_refuses_settings_that_leave_its_seeds_before_it_begins():
         ({"demonstrations": 5000}, "10010 demonstrations do not fit"),
     ):
         with pytest.raises(ValueError, match=message):
-            Collector(None, None, None, RewardConfig(model="fake"), ImproverConfig(**settings))
+            Collector(None, None, None, None, "front", ImproverConfig(**settings))
 
 
 def test_the_commands_of_the_shipped_model_have_seeds_of_their_purpose():
