@@ -119,5 +119,5 @@ def test_settings_that_do_not_fit_a_diffusion_policy_are_refused(diffusion, tmp_
     with pytest.raises(FileNotFoundError, match="is no folder"):
         load_actor(settings(tmp_path / "nowhere"), CONTRACT)
     two = diffusion_folder(tmp_path / "two", steps=0, n_obs_steps=2)
-    with pytest.raises(ValueError, match="looks at the last 2 control steps; it is asked once a chunk and sees one"):
+    with pytest.raises(ValueError, match="looks at 2 control steps; in many worlds it sees one a chunk"):
         load_actor(settings(two), CONTRACT)
