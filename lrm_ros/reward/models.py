@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from lrm_ros.types import HEADS, VIDEO_HEADS, Reward, RewardQuery, Unscored
 
@@ -49,6 +50,14 @@ def not_an_lrm(name: str, what: str, mode: str) -> ValueError:
         f"'{name}' holds {what}, not an LRM; use it in mode '{mode}': mode:={mode} of the reward node, --modes {mode} "
         f"of 'lrm reward openloop', --reward {mode} of 'lrm ppo'; other modes need an LRM or a plain Qwen3-VL"
     )
+
+
+def public_name(name: str) -> str:
+    """Return a model's name as it is shown and compared: of a server's address without who asks and the token."""
+    if not name.startswith(("http://", "https://")):
+        return name
+    parts = urlsplit(name)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def find_model(name: str) -> Path:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.json_server import JsonServer, NoAnswer
+from lrm_ros.reward.models import public_name
 from lrm_ros.reward.video_heads import VIDEO_HEADS
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
@@ -52,7 +53,7 @@ class RemoteModel:
         self._jpeg = int(_option(address, options, "jpeg", 0, 1, 100))
         self._timeout_s = timeout_s = _option(address, options, "timeout", TIMEOUT_S, 0.01, 3600)
         url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-        self.name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self.name = public_name(address)
         token = os.environ.get(TOKEN, "").strip()
         self._server = JsonServer(url, timeout_s, {"Authorization": f"Bearer {token}"} if token else {})
         try:
@@ -114,8 +115,7 @@ class RemoteModel:
             raise NoAnswer(
                 f"it gave {len(given) if isinstance(given, list) else 'no'} answers to {len(queries)} queries"
             )
-        model = f"{reply.get('model')} at {self.name}"
-        return [self._answer(query, answer, model, seconds) for query, answer in zip(queries, given, strict=True)]
+        return [self._answer(query, answer, seconds) for query, answer in zip(queries, given, strict=True)]
 
     def _ask_upstream(self, query: RewardQuery, end: float) -> Answers:
         """Ask the route of a query's head, as upstream's client does."""
@@ -143,9 +143,9 @@ class RemoteModel:
         if reply.get("success") is not True or (query.head == "contrastive" and reply.get("result") is None):
             raise NoAnswer(str(reply.get("error", "it could read no answer")))
         answer = {"head": query.head, "stamp_ns": query.stamp_ns, "value": reply.get("score")}
-        return [self._answer(query, answer, self.name, time.perf_counter() - started)]
+        return [self._answer(query, answer, time.perf_counter() - started)]
 
-    def _answer(self, query: RewardQuery, answer: Any, model: str, seconds: float) -> Reward | Unscored:
+    def _answer(self, query: RewardQuery, answer: Any, seconds: float) -> Reward | Unscored:
         """Return an answer that is one to this query and in its range; anything else is Unscored."""
         head = (HEADS | VIDEO_HEADS)[query.head]
         if isinstance(answer, dict) and (answer.get("head"), answer.get("stamp_ns")) == (query.head, query.stamp_ns):
@@ -153,7 +153,7 @@ class RemoteModel:
             if value is None and isinstance(reason, str):
                 return Unscored(query.stamp_ns, query.head, f"{self.name}: {reason}")
             if isinstance(value, int | float) and not isinstance(value, bool) and head.low <= value <= head.high:
-                return Reward(query.stamp_ns, query.head, float(value), model, seconds)
+                return Reward(query.stamp_ns, query.head, float(value), self.name, seconds)
         return Unscored(query.stamp_ns, query.head, f"{self.name}: its answer is none: {str(answer)[:200]}")
 
     def _image(self, frame: Frame) -> dict[str, Any]:

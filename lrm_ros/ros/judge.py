@@ -18,6 +18,7 @@ from rclpy.node import Node
 from lrm_ros import messages, topics
 from lrm_ros.config import ImproverConfig, RewardConfig
 from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.models import public_name
 from lrm_ros.reward.verdict import completion_queries, judge_queries, verdict
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.reward_recorded import BATCH, REFUSED, recorded_image, recorded_query
@@ -144,7 +145,7 @@ class Judge:
             raise EpisodeError(f"node '{_NODE}' has not judged {what}: {asked.refused}")
         answers = [asked.answers[frame.stamp_ns] for frame in frames]
         for answer in answers:
-            if isinstance(answer, Reward) and answer.model != self._config.model:
+            if isinstance(answer, Reward) and answer.model != public_name(self._config.model):
                 raise EpisodeError(
                     f"node '{_NODE}' judges {what} by model '{answer.model}', the judge of this run is model "
                     f"'{self._config.model}': give both the same, model:={self._config.model}"
