@@ -61,6 +61,17 @@ def test_many_frames_go_in_batches_and_each_has_its_own_answer(spin, probe, monk
     assert sizes == [BATCH, BATCH, 3]
 
 
+def test_a_model_on_another_machine_is_asked_under_its_address_which_tells_no_token(spin, probe):
+    from served import serving  # type: ignore[import-not-found]
+
+    with serving(token="sesame") as url:
+        address = url.replace("//", "//lrm:sesame@")
+        spin.start(RewardNode(model=address, realtime=False))
+        asker = Asker(spin, probe, model=address)
+        answers = asker.completion([shade(1, 255), shade(2, 0)])
+    assert [(answer.value, answer.model) for answer in answers] == [(1.0, url), (0.0, url)]
+
+
 def test_a_batch_of_large_images_is_as_large_as_shared_memory_takes():
     def lengths(height: int, width: int, count: int) -> list[int]:
         image = np.zeros((height, width, 3), np.uint8)
