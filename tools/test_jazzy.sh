@@ -47,6 +47,8 @@ HEAVY=(
     tests/nodes/test_improver.py::test_the_words_of_a_training_are_the_loops_settings
     tests/nodes/test_improver.py::test_a_run_of_other_settings_or_with_a_damaged_record_is_refused
     tests/nodes/test_improver.py::test_a_run_from_before_a_setting_was_there_goes_on_with_its_default_only
+    tests/nodes/test_improver.py::test_a_run_keeps_the_model_of_its_judge
+    tests/nodes/test_improver.py::test_the_improver_loads_no_model_of_its_own
 )
 HEAVY_FILES=(tests/sim/twin/test_node.py tests/training/ppo/test_node.py)
 

@@ -27,7 +27,8 @@ from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.folder import has_processor, load_processor, qwen_config, rope_of, save_processor
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.training.reward.train.qwen_sizes import SIZES, config_of
-from lrm_ros.training.reward.train.tiny.model import TEXT, build_model, build_processor
+from lrm_ros.training.reward.train.tiny.model import SIZES as TINY_SIZES
+from lrm_ros.training.reward.train.tiny.model import TEXT, VISION, build_model, build_processor
 from lrm_ros.versions import warmup_of
 
 FIVE = Path(__file__).parents[2] / "data" / "transformers_5"
@@ -246,7 +247,7 @@ def test_a_model_that_is_built_leaves_the_settings_as_they_are():
     theta = {**TEXT, "rope_theta": 77.0}
     for settings, expected in ((TEXT, 1e4), (theta, 77.0), (TEXT, 1e4)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lrm_ros.training.reward.train.tiny.model.TEXT", settings)
+            patch.setitem(TINY_SIZES, "tiny", (VISION, settings))
             turns = build_model(processor).model.language_model.rotary_emb.inv_freq
         assert float(turns[-1]) == pytest.approx(expected ** (-15 / 16))
     config_of("4b", processor)
