@@ -46,7 +46,7 @@ def write_untrained(folder: Path) -> str:
     """Write an untrained model whose answers depend on what it sees; return its folder."""
     torch.set_num_threads(1)
     processor = build_processor()
-    model = build_model(processor)
+    model = build_model(processor, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4.0)
