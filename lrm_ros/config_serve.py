@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from lrm_ros.config import COUNT, SECONDS, RewardConfig
+from lrm_ros.config import COUNT, SECONDS
 from lrm_ros.config_files import option as _opt
 
 
@@ -20,7 +20,7 @@ class ServeConfig:
     )
     readout: str = _opt(
         "forward",
-        RewardConfig.__dataclass_fields__["readout"].metadata["help"] + "; a request may ask otherwise",
+        "'forward' (one pass, probabilities of the answers) or 'generate'; a request may ask otherwise",
         choices=("forward", "generate"),
     )
     device: str = _opt("auto", "torch device; 'auto' takes the GPU when there is one")

@@ -120,12 +120,14 @@ class Batcher:
             The answers, in order, when they are all there. Cancelled, no further query of it is asked.
 
         Raises:
-            Full: too many queries wait, or the request alone has more than may wait.
-            ValueError: unknown read-out.
+            Full: too many queries wait.
+            ValueError: unknown read-out, or more queries than may ever wait.
             RuntimeError: closed.
         """
         if readout not in READOUTS:
             raise ValueError(f"unknown readout '{readout}'; choose one of {', '.join(READOUTS)}")
+        if len(queries) > self.max_waiting:
+            raise ValueError(f"{len(queries)} queries at once; {self.max_waiting} is the most that may wait")
         future: Future[Answers] = Future()
         if not queries:
             future.set_result([])

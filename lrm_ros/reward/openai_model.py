@@ -7,9 +7,9 @@ A request a place, at most two a query; never more than one token is written. Th
 the model in process. ``generate``: the model writes its answer, greedily, and the head reads it.
 
 Fields: ``continue_final_message`` and ``add_generation_prompt`` (vLLM:vllm/entrypoints/openai/chat_completion/
-protocol.py; SGLang has the first), ``logprobs`` and ``top_logprobs`` (20, vLLM's most). A server that ignores the first
-two writes an answer of its own: then the candidates have next to no probability, and the query is Unscored. This was
-tested against a server that a test plays; vLLM and SGLang themselves were not run.
+protocol.py; sglang:python/sglang/srt/entrypoints/openai/protocol.py has the first), ``logprobs`` and ``top_logprobs``
+(20, vLLM's most). A server that ignores the first two writes an answer of its own: then the candidates have next to no
+probability, and the query is Unscored. Tested against a server that a test plays; neither of the two was run.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class OpenAiModel:
         self.name = address
         key = os.environ.get(KEY, "").strip()
         self._server = JsonServer(url.rstrip("/"), TIMEOUT_S, {"Authorization": f"Bearer {key}"} if key else {})
+        self._pool = ThreadPoolExecutor(AT_ONCE, "openai")  # kept, and each thread's connection with it
 
     def score(self, queries: Sequence[RewardQuery], readout: str = "forward") -> list[Reward | Unscored]:
         """Answer every query, in order, several at once; whatever goes wrong is Unscored with the reason.
@@ -67,8 +68,7 @@ class OpenAiModel:
         if readout not in READOUTS:
             raise ValueError(f"unknown readout '{readout}'; choose one of {', '.join(READOUTS)}")
         end = time.monotonic() + TIMEOUT_S
-        with ThreadPoolExecutor(min(AT_ONCE, max(1, len(queries))), "openai") as pool:
-            return list(pool.map(lambda query: self._answer(query, readout, end), queries))
+        return list(self._pool.map(lambda query: self._answer(query, readout, end), queries))
 
     def _answer(self, query: RewardQuery, readout: str, end: float) -> Reward | Unscored:
         started = time.perf_counter()

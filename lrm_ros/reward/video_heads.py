@@ -79,6 +79,11 @@ def topreward_value(log_prob: float) -> float:
     return min(1.0, max(0.0, (log_prob - _LOW) / (_HIGH - _LOW)))
 
 
+def topreward_log_prob(value: float) -> float | None:
+    """Return the log-probability whose :func:`topreward_value` this is; ``None`` at the ends, where it was clipped."""
+    return _LOW + value * (_HIGH - _LOW) if 0 < value < 1 else None
+
+
 def _topreward_content(query: RewardQuery) -> list[dict[str, Any]]:
     statement = (
         "The above video shows a robot manipulation trajectory that completes the following task: "

@@ -123,6 +123,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(model: Gated, batcher:
     with pytest.raises(Full, match="10 queries wait and 10 is the most") as refused:
         batcher.submit([query(1)])
     assert refused.value.retry_after_s > 0
+    with pytest.raises(ValueError, match="11 queries at once; 10 is the most that may wait"):
+        batcher.submit([query(stamp) for stamp in range(11)])  # it could wait for ever
 
 
 def test_a_closed_queue_answers_what_it_can_and_says_so_of_the_rest(model: Gated) -> None:

@@ -136,10 +136,6 @@ def _handle_errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         return said(422, f"{where or 'body'}: {first['msg']}")
 
-    @app.exception_handler(RecursionError)
-    async def deep(_: Request, error: RecursionError) -> Response:
-        return said(422, "the body is nested too deeply")
-
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:
         return said(error.status_code, str(error.detail), dict(error.headers or {}))

@@ -40,9 +40,8 @@ class Guard:
         async def counted(message: Message) -> None:
             await send(message)
             if message["type"] == "http.response.start":
-                route = getattr(
-                    scope.get("route"), "path", "none"
-                )  # a path of no route is one name: anybody may invent some
+                # A path of no route is one name: anybody may invent some.
+                route = getattr(scope.get("route"), "path", "none")
                 self._metrics.requests.labels(route, str(message["status"])).inc()
                 self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
 

@@ -22,7 +22,7 @@ class Metrics:
         self.requests = Counter("lrm_requests", "answered requests", ["route", "status"], registry=registry)
         self.request_seconds = Histogram(
             "lrm_request_seconds",
-            "from a request's body to its answer [s]",
+            "from a request's head to its answer, its body's way included [s]",
             ["route"],
             buckets=_SECONDS,
             registry=registry,

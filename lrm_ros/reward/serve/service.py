@@ -102,7 +102,7 @@ class Service:
             disconnected: returns when the client has gone.
 
         Raises:
-            Refused: the model is not loaded yet (503), or too much waits (429).
+            Refused: the model is not loaded yet (503), too much waits (429), or it is more than may ever wait (422).
             Gone: the client went; what was not asked yet will not be.
         """
         if self.batcher is None:
@@ -111,6 +111,8 @@ class Service:
             future = self.batcher.submit(queries, readout, min(timeout_s, self.config.timeout_s))
         except Full as error:
             raise Refused(429, str(error), {"Retry-After": str(max(1, round(error.retry_after_s)))}) from error
+        except ValueError as error:
+            raise Refused(422, str(error)) from error
         except RuntimeError as error:
             raise Refused(503, str(error)) from error
         answered: asyncio.Future[Any] = asyncio.wrap_future(future)

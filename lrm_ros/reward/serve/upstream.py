@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.serve.images import BadImage, bytes_of, raw_image
 from lrm_ros.reward.serve.service import Refused
-from lrm_ros.reward.video_heads import VIDEO_HEADS
+from lrm_ros.reward.video_heads import VIDEO_HEADS, topreward_log_prob
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 Shape = Annotated[list[int], Field(max_length=4)]
@@ -192,14 +192,12 @@ def answer(query: RewardQuery, answered: Reward | Unscored) -> dict[str, Any]:
         done = value >= 0.5
         reply |= {"score": float(done), "completed": done}
     elif query.head == "contrastive":
-        later = value > 0
-        reply |= {"score": 1.0 if later else -1.0, "result": "ImageB" if later else "ImageA"}
-        if value == 0:
-            reply |= {"score": 0.0, "result": None}
+        result = "ImageB" if value > 0 else "ImageA" if value < 0 else None
+        reply |= {"score": float((value > 0) - (value < 0)), "result": result}
     elif query.head == "roboreward":
         reply["raw_score"] = 1 + round(4 * value)
     elif query.head == "robometer":
         reply |= {"raw_score": None, "progress_per_frame": []}
     elif query.head == "topreward":
-        reply |= {"log_prob": value * 20 - 25 if 0 < value < 1 else None, "token_count": 1}
+        reply |= {"log_prob": topreward_log_prob(value), "token_count": 1}
     return reply

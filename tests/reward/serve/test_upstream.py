@@ -83,8 +83,8 @@ def test_a_batch_of_progress(url: str) -> None:
 def test_video_heads(url: str, head: str) -> None:
     code, reply = post(url, f"compute_{head}", frames=[whole(grey(0)), whole(grey(255))], fps=0.5)
     assert (code, reply["score"]) == (200, 0.5)
-    if head == "roboreward":
-        assert reply["raw_score"] == 3
+    more = {"roboreward": ("raw_score", 3), "robometer": ("progress_per_frame", []), "topreward": ("log_prob", -15.0)}
+    assert reply[more[head][0]] == more[head][1]
     code, reply = post(url, f"compute_{head}", frames=[])
     assert (code, reply["error"]) == (422, "0 frames; give 1 to 256 (--max-images)")
 
