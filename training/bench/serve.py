@@ -2,7 +2,8 @@
 """``lrm bench serve``: the reward server's own time, and what it stands: a hop, many clients, a slow one among them.
 
 The server is a process with the fake model, which judges brightness: every answer is checked against its own picture.
-The hop is one client on loopback that sends a 640x480 JPEG; the crowd are clients that ask one after the other, as
+The hop is one client on loopback that sends a 640x480 JPEG, once as cameras have it (colour at half the resolution),
+once as our client sends it (at full); the crowd are clients that ask one after the other, as
 fast as they are answered, with a slow one among them that sends a byte a second.
 """
 
@@ -49,8 +50,16 @@ def server(**settings: str) -> Iterator[tuple[str, int]]:
 
 
 def jpeg(image: NDArray[np.uint8]) -> str:
-    """Return a picture (H, W, 3) as a JPEG in base64."""
+    """Return a picture (H, W, 3) as a JPEG in base64, as our client sends it."""
     return base64.b64encode(encode(image, "jpeg", 90)).decode()
+
+
+def camera_jpeg(image: NDArray[np.uint8]) -> str:
+    """Return a picture (H, W, 3) as a JPEG in base64, as cameras have it: 4:2:0."""
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x221111]
+    return base64.b64encode(cv2.imencode(".jpg", image[..., ::-1], options)[1].tobytes()).decode()
 
 
 def noisy(width: int, height: int) -> NDArray[np.uint8]:
@@ -71,12 +80,11 @@ def request(images: list[str], head: str = "progress") -> dict[str, Any]:
     }
 
 
-async def hop(url: str, count: int) -> dict[str, float]:
-    """Return the times of ``count`` requests of one client [ms]."""
+async def hop(url: str, count: int, picture: str) -> dict[str, float]:
+    """Return the times of ``count`` requests of one client about a picture in base64 [ms]."""
     import aiohttp
 
-    body = request([jpeg(noisy(640, 480))])
-    data = json.dumps(body).encode()
+    data = json.dumps(request([picture])).encode()
     times = []
     async with aiohttp.ClientSession() as session:
         for _ in range(count + 20):
@@ -174,7 +182,9 @@ def measure(clients: int, seconds: float, count: int) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * clients + 200)), hard))
     with server(max_waiting=str(max(1024, 2 * clients))) as (url, process):
         asyncio.run(wait_ready(url))
-        found: dict[str, Any] = {"hop": asyncio.run(hop(url, count))}
+        picture = noisy(640, 480)
+        kinds = {"camera": camera_jpeg(picture), "ours": jpeg(picture)}
+        found: dict[str, Any] = {"hop": {name: asyncio.run(hop(url, count, data)) for name, data in kinds.items()}}
         asyncio.run(crowd(url, clients, min(10.0, seconds)))  # its connections and buffers are made
         before = memory_mb(process)
         found["crowd"] = asyncio.run(crowd(url, clients, seconds))
