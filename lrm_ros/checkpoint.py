@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrm_ros.config import RobotContract
-from lrm_ros.contract import CONTRACT_FILE, contract_differences, implausible, load_contract
+from lrm_ros.contract import CONTRACT_FILE, contract_differences, implausible, joint_names, load_contract
 
 FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
 # Where lerobot-train puts them, below the folder of a run, of its checkpoints and of one of them.
@@ -46,10 +46,10 @@ def observed_steps(checkpoint: str | Path) -> int:
 
 
 def contract_file(checkpoint: str | Path) -> Path:
-    """Return the ``contract.json`` of a policy: its own, else that of the data set it was trained on.
+    """Return where the ``contract.json`` of a policy is: its own, else that of the data set it was trained on.
 
     Raises:
-        FileNotFoundError: no such folder, or neither has one.
+        FileNotFoundError: neither has one.
     """
     folder = Path(checkpoint)
     own = folder / CONTRACT_FILE
@@ -139,8 +139,9 @@ def _joint_names(root: Path | None) -> list[str]:
     """Return the names that a data set gives the values of an action, without LeRobot's ending; none if unknown."""
     if root is None:
         return []
-    names = _read(root / "meta/info.json").get("features", {}).get("action", {}).get("names")
-    return [str(name).removesuffix(".pos") for name in names] if isinstance(names, list) else []
+    features = _read(root / "meta/info.json").get("features")
+    action = features.get("action") if isinstance(features, dict) else None
+    return joint_names(action) if isinstance(action, dict) else []
 
 
 def _data_set(folder: Path) -> Path | None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,21 @@ NO_LIMITS = (
     "its data had no limits and units, for LeRobot records neither: train it with 'lrm finetune --contract FILE', the "
     "robot's, e.g. config/so101.yaml"
 )
+
+
+def joint_names(feature: Mapping[str, Any]) -> list[str]:
+    """Return LeRobot's names of a vector's numbers without the ending ".pos"; empty if they do not tell them apart.
+
+    Args:
+        feature: ``observation.state`` or ``action`` of a data set's ``meta/info.json``.
+    """
+    found = feature.get("names")
+    if isinstance(found, Mapping):  # {"motors": [...]}, or {"x": 0, "y": 1}
+        found = [name for key, names in found.items() for name in (names if isinstance(names, list) else [key])]
+    names = [str(name).removesuffix(".pos") for name in (found if isinstance(found, list) else [])]
+    size = math.prod(feature.get("shape", ()))
+    good = len(names) == size and len(set(names)) == len(names) and all(map(str.strip, names))
+    return names if good else []
 
 
 def save_contract(contract: RobotContract, folder: str | Path) -> Path:

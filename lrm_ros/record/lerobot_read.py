@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.errors import one_line
+from lrm_ros.image_files import decode
 from lrm_ros.record.checksums import check_files
 from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, metadata_of, tasks_of
 from lrm_ros.record.lerobot_set import ACTION, STATE, WISH, LeRobotSet, open_set
@@ -183,7 +184,7 @@ def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]
 def _images(dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRows]) -> list[list[NDArray[np.uint8]]]:
     """Return a camera's images of each episode; every video is decoded once, from its start."""
     if key not in dataset.in_video:
-        return [[_decode_png(data) for data in one.images[key]] for one in rows]
+        return [[decode(data, "png") for data in one.images[key]] for one in rows]
     found: list[list[NDArray[np.uint8]]] = [[] for _ in rows]
     videos: dict[Path, list[tuple[int, int]]] = {}  # -> (first frame, episode's place) of each
     for place, one in enumerate(rows):
@@ -200,13 +201,6 @@ def _images(dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRo
             f"'{dataset.root}': camera '{camera}' has {there} images for {wanted_rows} rows; write or fetch it again"
         )
     return found
-
-
-def _decode_png(data: bytes) -> NDArray[np.uint8]:
-    """Return an encoded image as (H, W, 3) uint8 RGB."""
-    import cv2
-
-    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
 
 
 def _decode_video(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -8,7 +8,6 @@ rate are in ``meta/info.json``, limits and units are nowhere.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import CameraSpec, RobotContract
-from lrm_ros.contract import CONTRACT_FILE, contract_differences, load_contract
+from lrm_ros.contract import CONTRACT_FILE, contract_differences, joint_names, load_contract
 from lrm_ros.record.lerobot_files import EpisodeFiles, episodes_of, is_depth, is_v2, metadata_of, read_description
 
 STATE, ACTION, WISH = "observation.state", "action", "wish"
@@ -184,28 +183,18 @@ def _joints(root: Path, state: Mapping[str, Any], action: Mapping[str, Any]) -> 
     Raises:
         ValueError: the state does not tell the joints that are commanded.
     """
-    of_state, of_action = _names(state), _names(action)
+    of_state, of_action = joint_names(state), joint_names(action)
     seen, sent = int(state["shape"][0]), int(action["shape"][0])
-    if seen == sent:
-        names = of_state or of_action or [f"joint_{index}" for index in range(seen)]
-        return tuple(names), list(range(seen))
-    if of_state and of_action and set(of_action) <= set(of_state):
-        return tuple(of_action), [of_state.index(name) for name in of_action]
+    if of_state and of_action:
+        if set(of_action) <= set(of_state):
+            return tuple(of_action), [of_state.index(name) for name in of_action]
+    elif seen == sent:
+        return tuple(of_state or of_action or [f"joint_{index}" for index in range(seen)]), list(range(seen))
     raise ValueError(
         f"'{root}': {STATE} has {seen} numbers ({', '.join(of_state) or 'without names'}), {ACTION} {sent} "
         f"({', '.join(of_action) or 'without names'}); here a policy commands joints whose positions it sees: name "
         "them alike, or leave what is no joint out of the state"
     )
-
-
-def _names(feature: Mapping[str, Any]) -> list[str]:
-    """Return the names of a vector's numbers without LeRobot's ending ".pos"; empty if they do not tell them apart."""
-    found = feature.get("names")
-    if isinstance(found, Mapping):  # {"motors": [...]}, or {"x": 0, "y": 1}
-        found = [name for key, names in found.items() for name in (names if isinstance(names, list) else [key])]
-    names = [str(name).removesuffix(".pos") for name in found or ()]
-    good = len(names) == math.prod(feature["shape"]) and len(set(names)) == len(names) and all(map(str.strip, names))
-    return names if good else []
 
 
 def _size(feature: Mapping[str, Any]) -> tuple[int, int, int]:

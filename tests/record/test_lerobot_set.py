@@ -76,6 +76,14 @@ def test_names_of_joints_in_the_forms_that_are_about(tmp_path, names, wanted):
     assert described(tmp_path, renamed(names)).contract.joints == wanted
 
 
+def test_an_action_of_as_many_numbers_is_of_the_joints_it_names_or_it_is_refused(tmp_path):
+    state = [f"{name}.pos" for name in made.JOINTS]
+    turned = described(tmp_path / "turned", renamed(state, state[::-1]))
+    assert turned.contract.joints == made.JOINTS[::-1] and list(turned.joints) == [5, 4, 3, 2, 1, 0]
+    with pytest.raises(ValueError, match=r"6 numbers \(shoulder_pan, .*action 6 \(dx, dy, .*name them alike"):
+        described(tmp_path / "deltas", renamed(state, ["dx", "dy", "dz", "roll", "pitch", "grip"]))
+
+
 def test_joints_are_picked_from_a_longer_state_by_their_names_or_it_is_refused(tmp_path):
     def longer(features):
         more = {"shape": [8], "names": ["base.x", *made.NAMES, "base.y"]}

@@ -79,7 +79,7 @@ class TrainingData:
         self._end = np.asarray(end)  # (S,) one past the last step of the same episode
         self._image = np.full(len(states), -1)  # (S,) place of the step's image in `images`; -1: it has none
         self._image[self.inputs] = np.arange(len(self.inputs))
-        self._checksum: int | None = None
+        self._checksum: int | str | None = None
         self.episodes = sum(len(episodes) for episodes in datasets)
 
     def look_back(self, observed: Sequence[int]) -> None:

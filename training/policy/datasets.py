@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -124,7 +125,7 @@ def find_dataset(name: str | Path) -> Path:
     except Exception as error:  # the hub's client and its network raise any
         raise ValueError(
             f"'{name}' is no folder here, and cannot be fetched from the hub: {one_line(error)}; look at the name and "
-            "the network, for a private one run 'hf auth login'"
+            "the network, for a private one run 'hf auth login', and download one of v2.1 to give its folder"
         ) from error
 
 
@@ -207,7 +208,7 @@ def _convert(one: LeRobotSet, number: int, part: Path | None) -> LeRobotSet:
         os.rename(work / name, target)
         shutil.rmtree(work)
     converted = open_set(target)
-    return LeRobotSet(target, converted.info, one.contract, one.cameras, one.joints, one.notes, one.scale, one.offset)
+    return dataclasses.replace(one, root=target, info=converted.info)
 
 
 def _link(source: str, target: str) -> None:

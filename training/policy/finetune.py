@@ -68,13 +68,14 @@ def finetune(
     out = Path(out)
     data = training_data(datasets, config.label, contract, config.init, out=out, **reading)
     settings = settings_of(config, data)
+    part = out.with_name(out.name + ".part")
     if (out / METRICS_FILE).is_file():
         figures = json.loads((out / METRICS_FILE).read_text())
         _check_settings(figures["settings"], settings, out)
+        shutil.rmtree(part, ignore_errors=True)  # a data set of v2.1 that was converted to look at it
         return figures
     if out.exists():
         raise ValueError(f"'{out}' exists and is no finished training; remove it or choose another --out")
-    part = out.with_name(out.name + ".part")
     run = _Training(data, data.contract, config, part)
     started, first = time.perf_counter(), run.step
     while run.step < config.steps:
@@ -250,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         required=True,
         metavar="FOLDER|USER/NAME",
-        help="LeRobotDataset v2.1 or v3, of this package or of LeRobot, or its name on the hub; may be repeated",
+        help="LeRobotDataset v2.0 to v3.0, of this package or of LeRobot, or its name on the hub; may be repeated",
     )
     parser.add_argument(
         "--contract", metavar="FILE", help="robot contract with limits, for data sets that LeRobot or its tools wrote"

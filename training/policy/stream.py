@@ -67,6 +67,7 @@ class StreamedData(TrainingData):
         self.source = np.concatenate(source)  # (S,)
         self._begin, self._end = np.concatenate(begin), np.concatenate(end)  # (S,)
         self.inputs = self._image = np.arange(count)  # every step has its images
+        self._checksum = None
         self._files = [one.root for one in sets]
         parts = [(one.root, dict(one.cameras)) for one in sets]
         self._frames = _Frames(parts, self.source, np.concatenate(rows))
@@ -116,6 +117,8 @@ class StreamedData(TrainingData):
 
     def fingerprint(self) -> str:
         """Return a checksum of the numbers and of the sizes of the files with the images."""
+        if self._checksum is not None:
+            return str(self._checksum)
         value = 0
         for array in (self.states, self.actions, self._end, self.source):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
@@ -123,7 +126,8 @@ class StreamedData(TrainingData):
             files = sorted(path for name in ("data", "videos") for path in (root / name).rglob("*") if path.is_file())
             sizes = [f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in files]
             value = zlib.crc32("\n".join(sizes).encode(), value)
-        return f"{STREAMED}{zlib.crc32(chr(10).join(self.tasks).encode(), value):08x}"
+        self._checksum = f"{STREAMED}{zlib.crc32(chr(10).join(self.tasks).encode(), value):08x}"
+        return self._checksum
 
     def _loader(self, batches: Any, workers: int) -> Any:
         """Return an iterable of camera images (B, 3, H, W) uint8, one dict a batch."""

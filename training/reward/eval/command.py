@@ -218,8 +218,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     controls = dict(one.partition("=")[::2] for one in args.without)
-    if wrong := [name for name in controls if name not in BLIND]:
-        parser.error(f"--without {wrong[0]}=...: a control is trained without {' or '.join(BLIND)}")
+    if controls and args.contrast is None:
+        parser.error("--without puts controls beside the model on contrast sets: give --contrast, too")
+    if wrong := [name for name, control in controls.items() if name not in BLIND or not control]:
+        parser.error(f"--without {wrong[0]}=...: give a model trained without {' or '.join(BLIND)}")
     if args.data is None and (args.contrast is None or args.zero_shot):
         parser.error("give keyframes with --data, or shards for contrast sets alone with --contrast")
 

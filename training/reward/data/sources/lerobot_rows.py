@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.image_files import decode
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Reader, same_size
 
 SUCCESS = ("next.success", "success")
@@ -122,15 +123,13 @@ def _images(path: Path, wanted: NDArray[np.int64], camera: str) -> Iterator[NDAr
 
 def _decode(image: dict[str, Any] | None) -> NDArray[np.uint8]:
     """Return an image of LeRobot's (that is Hugging Face's) form: encoded bytes beside the path they came from."""
-    import cv2
-
     data = image and image.get("bytes")
     if not data:
         raise BadEpisode("images that are missing")
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise BadEpisode("unreadable image")
-    return np.ascontiguousarray(decoded[:, :, ::-1])
+    try:
+        return decode(data, "png")
+    except ValueError as error:
+        raise BadEpisode("unreadable image") from error
 
 
 @contextmanager

@@ -46,6 +46,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     torch.set_num_threads(1)
     commit = source_commit()
     before = json.loads((start / "training.json").read_text())
+    settings = replace(settings, size=before.get("size", "tiny"))
     checkpoints = claim_checkpoints(out, data, settings, str(start))
     training, held_out = split(load_training_frames(data, settings))
     processor = load_processor(start)
@@ -150,16 +152,14 @@ def _finish(
     """Save and evaluate a model; returns what is written to training.json."""
     import torch
 
-    twin = (
-        held_out.source == training.sources.index(TWIN)
-        if TWIN in training.sources
-        else np.ones(len(held_out.source), bool)
-    )
+    judged = np.flatnonzero(np.array(held_out.sources)[held_out.source] == TWIN)
+    if not len(judged):  # no twin, or left out
+        judged = np.arange(len(held_out.source))
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     save_processor(processor, out)
     begun = time.monotonic()
-    figures = measure(QwenRewardModel(out, name=settings.size, device="cpu"), held_out.select(np.flatnonzero(twin)))
+    figures = measure(QwenRewardModel(out, name=settings.size, device="cpu"), held_out.select(judged))
     seconds = {**seconds, "measure": time.monotonic() - begun}
     about = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
