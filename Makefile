@@ -7,6 +7,10 @@ SHELL := /bin/bash
 # VENV=FOLDER and PYTHON=/path/to/python choose another environment and interpreter.
 export VENV ?= .venv
 PYTHON_OF_VENV := $(VENV)/bin/python
+# Test processes at a time, each with the tests of a file (JOBS=0: in one process): much of a test is waiting for nodes.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8)))
+PYTEST := $(PYTHON_OF_VENV) -m pytest -n $(JOBS) --dist loadfile
+export JOBS
 # What depends on the versions of Python, LeRobot, transformers and rclpy.
 CORE := $(addprefix tests/,ros/test_base.py training/policy/test_closed_loop.py test_config.py record/test_dataset.py \
   ros/test_executor.py training/policy/test_finetune.py training/policy/test_finetune_diffusion.py \
@@ -25,11 +29,11 @@ setup: ## set up .venv (PYTHON=... chooses) and, without a GPU driver, software 
 demo: setup ## run the whole self-improvement loop in the twin; QUICK=1: smaller, at most 5 minutes
 	@$(PYTHON_OF_VENV) -m lrm_ros.training.demo $(if $(QUICK),--quick)
 
-test: setup lint ## check style and types, then run the tests; ARGS='-k twin' chooses some
-	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
+test: setup lint ## check style and types, then run the tests; ARGS='-k twin' chooses some, JOBS=0 shows them one by one
+	@$(PYTEST) $(ARGS)
 
 test-core: setup ## the tests that depend on the versions of the libraries (CI: on Python 3.11)
-	@$(PYTHON_OF_VENV) -m pytest $(CORE) $(ARGS)
+	@$(PYTEST) $(CORE) $(ARGS)
 
 test-colcon: setup ## build with colcon, with and without --symlink-install, in an environment of its own
 	@tools/test_colcon.sh $(ARGS)

@@ -181,6 +181,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "train": ["trl>=1.16,<2", "tensorboard>=2.18,<3"],
             "test": [
                 "pytest>=8",
+                "pytest-xdist>=3.6,<4",
                 "hypothesis>=6.100",
                 "ruff>=0.9",
                 "mypy>=1.14",

@@ -8,26 +8,24 @@ tests import. ``product`` tests the whole: the source's rules, the installed pac
 from __future__ import annotations
 
 import os
-import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before any participant exists: a private domain on this host only (OFF would cut even one host apart).
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 200))
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 from scheduling import without_real_time  # type: ignore[import-not-found]
 
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.types import Frame
 
 if TYPE_CHECKING:
     from spinner import Spinner  # type: ignore[import-not-found]
 
+use_private_domain(replace=True)  # before any participant exists; also where several test runs share the machine
 without_real_time()
 # A shell ignores them for what it runs in the background (SIGHUP: nohup), and every program started here would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

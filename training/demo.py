@@ -8,8 +8,6 @@ on where it was; ``--fresh`` starts anew.
 from __future__ import annotations
 
 import argparse
-import os
-import random
 import shutil
 import sys
 import time
@@ -19,6 +17,7 @@ from lrm_ros.environment import import_fault
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
 from lrm_ros.options import whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.programs import INTERRUPTED
 from lrm_ros.seeds import QUICK_DEMO
 
@@ -49,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if args.fresh and run.exists():
         shutil.rmtree(run)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     settings = {"run": str(run), "improver.seed": args.seed, **(QUICK if args.quick else {})}
     started = time.monotonic()
     code = run_graph(nodes_of("self_improve", settings), INTERRUPTED, log=run / "nodes.log", show={"improver"})

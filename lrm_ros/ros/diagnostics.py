@@ -133,7 +133,7 @@ class Diagnostics:
                 times = f"it came and went {told.again} time{'s' * (told.again > 1)} in {now - told.at_s:.0f} s"
                 if told.gone_s is not None and now - told.gone_s >= SETTLED_S:
                     assert told.tell_good is not None
-                    due.append((told.tell_good, f"{told.good}; {times}" if told.again else told.good))
+                    due.append((told.tell_good, f"{told.good}; {times}: {told.message}" if told.again else told.good))
                     del self._told[key]
                 elif told.again and now - told.at_s >= SUMMARY_S:
                     due.append((told.tell, f"{told.message}; {times}"))

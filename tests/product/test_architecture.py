@@ -60,6 +60,7 @@ UPSTREAM: dict[str, set[str]] = {
     "versions": {"errors"},
     "environment": set(),
     "programs": {"environment"},
+    "private_domain": set(),
     "progress": set(),
     "commit": set(),
     "errors": set(),

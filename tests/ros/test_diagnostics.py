@@ -81,7 +81,9 @@ def test_a_fault_that_comes_and_goes_is_a_line_with_a_count_every_ten_seconds(lo
 def test_what_came_and_went_since_the_last_line_is_in_the_one_about_its_end(log):
     log.flap(3)
     log.later(SETTLED_S + 1)
-    assert log.lines[1:] == ["info camera 'front' is good again; it came and went 2 times in 7 s"]
+    assert log.lines[1:] == [
+        "info camera 'front' is good again; it came and went 2 times in 7 s: camera 'front' stopped 0.9 s ago"
+    ]
 
 
 def test_a_fault_that_came_again_and_stays_is_told_once_more(log):
@@ -114,7 +116,10 @@ def test_who_has_a_terminal_says_its_lines_there_and_not_in_the_log(log):
         log.diagnostics.fault("arm", "no joint states", tell=said.append)
         log.diagnostics.recovered("arm", "joint states again", tell=said.append)
     log.later(SETTLED_S)
-    assert said == ["no joint states", "joint states again; it came and went 2 times in 5 s"] and log.lines == []
+    assert (
+        said == ["no joint states", "joint states again; it came and went 2 times in 5 s: no joint states"]
+        and log.lines == []
+    )
 
 
 def test_a_thing_that_was_never_wrong_is_not_good_again(log):

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros.options import number, whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.training.bench.arm_adversary import attack, passed
 from lrm_ros.training.bench.arm_bed import Commander, Seen, bed
 
@@ -147,8 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the node's output to FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     try:
         if options.adversary:
             figures = attack(options.adversary, options.log)

@@ -26,6 +26,7 @@ import numpy as np
 
 from lrm_ros.errors import one_line
 from lrm_ros.options import whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import read_journal
 from lrm_ros.ros.control import EpisodeError
@@ -167,8 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the nodes' output to FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     random.seed(options.seed)
     names = options.only or list(ROWS)
     name = "the start"

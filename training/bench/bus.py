@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -38,6 +36,7 @@ from lrm_ros.errors import one_line
 from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
 from lrm_ros.options import number, whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.ros.base import set_transport
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.executor import make_executor
@@ -242,8 +241,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the nodes' output to FILE")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     given = (options.checkpoint, seeds, options.max_steps)
     figures: dict[str, Any] = {"checkpoint": options.checkpoint, "seeds": [seeds.start, len(seeds)]}

@@ -26,6 +26,7 @@ import numpy as np
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.policy import PolicyNode
 from lrm_ros.options import whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.progress import progress_bar
 from lrm_ros.ros.program import run
 from lrm_ros.ros.stamps import STILL
@@ -189,8 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.times < 1:
         parser.error("give at least one time")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     random.seed(options.seed)
     names = options.only or [*MESSAGES, *CALLS, *SIGNALS, "SIGKILL"]
     figures: dict[str, Any] = {"times": options.times, "seed": options.seed, "timeout_s": TIMEOUT_S, "faults": {}}

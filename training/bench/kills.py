@@ -32,6 +32,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.graph.graphs import NodeSpec, nodes_of
 from lrm_ros.nodes.improver import ImproverNode
 from lrm_ros.options import whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.journal import JournalError, read_info, read_journal, recover
 from lrm_ros.ros.collector import read_verdicts
@@ -308,8 +309,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep run folder and log there (default: nowhere)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     with tempfile.TemporaryDirectory(prefix="lrm_bench_") as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import random
 import tempfile
 import threading
 import time
@@ -29,6 +27,7 @@ from lrm_ros.graph.runner import Graph
 from lrm_ros.nodes.policy import PolicyNode
 from lrm_ros.options import number, whole
 from lrm_ros.policy import Policy
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.ros.base import set_transport
 from lrm_ros.ros.executor import make_executor
 from lrm_ros.training.report.stats import paired, proportion
@@ -226,8 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.episodes < 1 or min(options.sleep_ms) < 0:
         parser.error("give at least one episode, and times of at least 0 ms")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_private_domain()
     seeds = range(options.first_seed, options.first_seed + options.episodes)
     try:
         reference = lock_step(options.checkpoint, seeds, options.max_steps, options.log)

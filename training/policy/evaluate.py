@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import sys
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from lrm_ros.files import write_json
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import run_graph
 from lrm_ros.options import number, whole
+from lrm_ros.private_domain import use_private_domain
 from lrm_ros.programs import INTERRUPTED, exit_code
 from lrm_ros.seeds import HELD_OUT
 from lrm_ros.training.report.stats import paired, proportion
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"lrm evaluate: {error}", file=sys.stderr)
             return exit_code(error)
         return _print_result(args)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 101)))
+    use_private_domain()
     settings = {
         "evaluator.checkpoint": args.checkpoint,
         "policy.checkpoint": args.checkpoint,
