@@ -54,8 +54,17 @@ class Bench:
         return bool(np.abs(np.array(angles(self.server)) - np.array(target)).max() < within)
 
     def go(self, target=HOME) -> None:
-        self.command(target)
-        self.spin.until(lambda: self.at(target), what=f"arm at {target}, not {angles(self.server)}")
+        """Command and wait; again, as a person would, where a busy host let the node stand still: it has forgotten."""
+        diagnostics, faults = self.arm.diagnostics, -1
+
+        def there() -> bool:
+            nonlocal faults
+            if diagnostics.total("faults") != faults and "joint_states" not in diagnostics.faults:
+                faults = diagnostics.total("faults")
+                self.command(target)
+            return self.at(target)
+
+        self.spin.until(there, what=f"arm at {target}, not {angles(self.server)}")
 
     @property
     def torque(self) -> list[int]:

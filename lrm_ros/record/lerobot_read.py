@@ -18,6 +18,7 @@ from lrm_ros.image_files import decode
 from lrm_ros.record.checksums import check_files
 from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, metadata_of, tasks_of
 from lrm_ros.record.lerobot_set import ACTION, STATE, WISH, LeRobotSet, open_set
+from lrm_ros.record.video_process import VideoProcess
 from lrm_ros.types import Episode, Frame, Observation, Step
 
 EPISODES_FILE = "episodes.json"
@@ -163,7 +164,8 @@ def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]
         origins = json.loads((root / EPISODES_FILE).read_text())
         if len(origins) != len(rows):
             raise ValueError(f"'{root}': {EPISODES_FILE} names {len(origins)} episodes, the rows {len(rows)}")
-    images = {name: _images(dataset, name, key, rows) for name, key in dataset.cameras.items()}
+    with VideoProcess() as decoder:
+        images = {name: _images(dataset, name, key, rows, decoder) for name, key in dataset.cameras.items()}
     dt_ns = round(1e9 * contract.dt_s)
     episodes = []
     for place, (origin, one) in enumerate(zip(origins, rows, strict=True)):
@@ -181,7 +183,9 @@ def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]
     return episodes
 
 
-def _images(dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRows]) -> list[list[NDArray[np.uint8]]]:
+def _images(
+    dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRows], decoder: VideoProcess
+) -> list[list[NDArray[np.uint8]]]:
     """Return a camera's images of each episode; every video is decoded once, from its start."""
     if key not in dataset.in_video:
         return [[decode(data, "png") for data in one.images[key]] for one in rows]
@@ -192,7 +196,7 @@ def _images(dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRo
         videos.setdefault(path, []).append((first, place))
     for path, parts in videos.items():
         wanted = {first + k: (place, k) for first, place in parts for k in range(len(rows[place].states))}
-        for number, image in enumerate(_decode_video(path, max(wanted) + 1)):
+        for number, image in enumerate(decoder.frames(path, max(wanted) + 1)):
             if number in wanted:
                 found[wanted[number][0]].append(image)
     there, wanted_rows = sum(map(len, found)), sum(len(one.states) for one in rows)
@@ -201,17 +205,3 @@ def _images(dataset: LeRobotSet, camera: str, key: str, rows: Sequence[EpisodeRo
             f"'{dataset.root}': camera '{camera}' has {there} images for {wanted_rows} rows; write or fetch it again"
         )
     return found
-
-
-def _decode_video(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the first frames of a video in order, as LeRobot's own decoder by PyAV gives them."""
-    import av
-
-    container = av.open(str(path))
-    try:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number == count:
-                return
-            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    finally:
-        container.close()

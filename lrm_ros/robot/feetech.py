@@ -53,7 +53,12 @@ def connect(robot: Any) -> None:
     The driver asks each servo once whether it is there. One answer that a busy host takes too late is no missing servo:
     it is tried again. Raises what the driver does at the last of ``ATTEMPTS``; that is an IndexError where its ping
     takes a late answer for that of its own read.
+
+    The driver switches the torque off while it writes its settings, and an arm in the air sags. One that holds and has
+    them all goes on holding.
     """
+    configure = robot.configure
+    robot.configure = lambda: None if _holds_configured(robot.bus, configure) else configure()
     for left in reversed(range(ATTEMPTS)):
         try:
             robot.connect(calibrate=False)
@@ -63,6 +68,24 @@ def connect(robot: Any) -> None:
                 raise
             with contextlib.suppress(Exception):
                 robot.bus.port_handler.closePort()
+
+
+def _holds_configured(bus: Any, configure: Callable[[], None]) -> bool:
+    """Return whether all servos have torque, and what the driver's ``configure`` would write."""
+    if any(on != 1 for on in bus.sync_read("Torque_Enable", normalize=False).values()):
+        return False
+    same = True
+
+    def compare(name: str, motor: str, value: float, **_: Any) -> None:
+        nonlocal same
+        same = same and name not in bus.normalized_data and bus.read(name, motor, normalize=False) == value
+
+    with contextlib.ExitStack() as stack:
+        for name in ("write", "disable_torque", "enable_torque"):
+            stack.callback(delattr, bus, name)  # the class's own is there again
+            setattr(bus, name, compare if name == "write" else lambda *_, **__: None)
+        configure()
+    return same
 
 
 class Servos:

@@ -78,3 +78,32 @@ def test_an_answer_that_feetechs_ping_takes_for_another_is_one_line_at_most(tmp_
             arm.connect()
             np.testing.assert_allclose(arm.read()[1], angles(server), atol=0.02)
         arm.close()
+
+
+@needs_driver
+@pytest.mark.parametrize("changed", [None, ("P_Coefficient", 40), ("Torque_Enable", 0)])
+def test_an_arm_that_holds_with_the_drivers_settings_goes_on_holding(tmp_path, monkeypatch, changed):
+    """The driver switches the torque off while it writes its settings: an arm in the air sags."""
+    patiently(monkeypatch)
+    with follower(tmp_path) as server:
+        path = server.ports["follower"].path
+        LeRobotArm(settings(path, tmp_path), CONTRACT).connect()  # as by a program that was killed
+        servo = server.buses["follower"].arm.servos[1]
+        if changed:
+            name, value = changed
+            servo.memory[name] = value
+        off = 0
+        write = servo._write
+
+        def watched(address, data):
+            nonlocal off
+            write(address, data)
+            off += not servo.memory["Torque_Enable"]
+
+        servo._write = watched
+        arm = LeRobotArm(settings(path, tmp_path), CONTRACT)
+        arm.connect()
+        assert bool(off) == (changed == ("P_Coefficient", 40)), "a servo without torque gets it by its goal"
+        assert servo.memory["Torque_Enable"] == 1 and servo.memory["P_Coefficient"] == 16
+        np.testing.assert_allclose(arm.read()[1], angles(server), atol=0.02)
+        arm.close()
