@@ -107,7 +107,7 @@ class RewardNode(LrmNode[RewardConfig]):
         if self.config.realtime:
             self._live = LiveRewards(self, self._engine, self._publish)
         here = self._live.aside if self._live is not None else _at_once
-        self._recorded = RecordedQueries(self, self._engine.model, here)
+        self._recorded = RecordedQueries(self, self._engine.model, self.config.min_mass, here)
         self._streams = Streams(self, self.config.realtime, STOPPED_S)
         self._images = CameraImages(self, self.config.camera, self.config.image_transport)
         self._streams.listen(self._images.topic, self._on_image, 1 / STOPPED_S, stamped=False)
