@@ -109,7 +109,9 @@ class RewardConfig:
     mode: str = _opt(
         "completion", "contrastive, progress, completion, tri, or roboreward, robometer, topreward (their own model)"
     )
-    camera: str = _fix("front", "camera whose frames are judged")
+    camera: str = _fix(
+        "front", "camera whose frames are judged; several, separated by commas: the mean of their answers"
+    )
     image_transport: str = transport_option()
     readout: str = _opt("forward", READOUT, choices=READOUTS)
     min_mass: float = _fix(MIN_MASS, MIN_MASS_HELP, 0.0, 1.0)
@@ -132,6 +134,11 @@ class RewardConfig:
     realtime: bool = _fix(
         True, "judge the newest frame while others come; false: judge all that are due, for a twin in lock-step"
     )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras whose frames are judged; the first one's stamps are those of the answers."""
+        return tuple(name.strip() for name in self.camera.split(","))
 
 
 @dataclass(frozen=True)

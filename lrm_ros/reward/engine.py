@@ -238,6 +238,8 @@ def check_config(config: RewardConfig) -> None:
         choices, value = option.metadata.get("choices"), getattr(config, option.name)
         if choices and value not in choices:
             raise ValueError(f"{option.name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+    if not all(config.cameras) or len(set(config.cameras)) < len(config.cameras):
+        raise ValueError(f"camera '{config.camera}' does not name one or several different ones, separated by commas")
     if config.interval < 1:
         raise ValueError(f"reward interval must be at least 1 frame, got {config.interval}")
     if config.judge_frames < 1:

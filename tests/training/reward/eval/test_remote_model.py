@@ -72,9 +72,11 @@ def test_an_openai_server_is_measured_with_the_mass_of_its_answers(
 def test_a_query_without_an_answer_ends_it_with_the_reason(
     keyframes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with playing(lambda path, body: (404, {"error": {"message": "no model m"}}, {})) as url:
-        with pytest.raises(SystemExit) as ended:
-            measured(keyframes, tmp_path, "--model", f"openai:m@{url}")
+    with (
+        playing(lambda path, body: (404, {"error": {"message": "no model m"}}, {})) as url,
+        pytest.raises(SystemExit) as ended,
+    ):
+        measured(keyframes, tmp_path, "--model", f"openai:m@{url}")
     assert ended.value.code == 1
     assert "lrm reward eval: head 'progress' gave no answer: openai:m@" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
