@@ -23,6 +23,10 @@ SEED = (0, seeds.LIMIT - 1)
 COUNT = (1, 1_000_000)
 COUNT_OR_NONE = (0, 1_000_000)
 SECONDS = (0.01, 3600.0)
+READOUTS = ("forward", "reason", "generate")  # ways to read an answer from a reward model
+READOUT = "'forward' (one pass: probabilities of the answers), 'reason' (write first, then read them) or 'generate'"
+MIN_MASS = 0.05  # docs/reward_models.md says what was measured
+MIN_MASS_HELP = "an answer is unscored when all that the head can answer has less probability together"
 
 
 def _fix(*default_help_range: Any) -> Any:
@@ -105,17 +109,20 @@ class RewardConfig:
     mode: str = _opt(
         "completion", "contrastive, progress, completion, tri, or roboreward, robometer, topreward (their own model)"
     )
-    camera: str = _fix("front", "camera whose frames are judged")
-    image_transport: str = transport_option()
-    readout: str = _opt(
-        "forward",
-        "'forward' (one pass, probabilities of the answers) or 'generate'",
-        choices=("forward", "generate"),
+    camera: str = _fix(
+        "front", "camera whose frames are judged; several, separated by commas: the mean of their answers"
     )
+    image_transport: str = transport_option()
+    readout: str = _opt("forward", READOUT, choices=READOUTS)
+    min_mass: float = _fix(MIN_MASS, MIN_MASS_HELP, 0.0, 1.0)
     interval: int = _opt(10, "judge every K-th frame and hold the value in between (paper eq. 8)", *COUNT)
     scale: float = _opt(1.0, "factor on the published reward (paper eq. 8)", -1e6, 1e6)
     weights: tuple[float, ...] = _opt((1 / 3, 1 / 3, 1 / 3), "tri: weights of contrastive, progress, completion")
     initial_image: bool = _opt(False, "progress: show the first frame of the episode as an anchor")
+    contrastive: str = _opt("expectation", "p(B) - p(A), or its 'sign' (paper eq. 2)", choices=("expectation", "sign"))
+    completion: str = _opt(
+        "expectation", "p(done), or 'binary': 1 from 0.5 on (paper eq. 4)", choices=("expectation", "binary")
+    )
     judge_frames: int = _opt(4, "judge an episode by the mean p(done) of its last frames", *COUNT)
     judge_threshold: float = _opt(0.5, "keep an episode when that mean is at least this", 0.0, 1.0)
     device: str = _fix("auto", "torch device; 'auto' takes the GPU when there is one")
@@ -127,6 +134,11 @@ class RewardConfig:
     realtime: bool = _fix(
         True, "judge the newest frame while others come; false: judge all that are due, for a twin in lock-step"
     )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras whose frames are judged; the first one's stamps are those of the answers."""
+        return tuple(name.strip() for name in self.camera.split(","))
 
 
 @dataclass(frozen=True)
@@ -180,49 +192,6 @@ class FinetuneConfig:
             choices, value = option.metadata.get("choices"), getattr(self, option.name)
             if choices and value not in choices:
                 raise ValueError(f"{option.name} must be {' or '.join(map(repr, choices))}, got {value!r}")
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """Refinement of a policy in simulated worlds by PPO (paper IV-B)."""
-
-    checkpoint: str = _opt("", "folder of the policy to refine")
-    run: str = _opt("runs/refine", "run folder; an interrupted run is resumed")
-    reward: str = _opt("tri", "env, contrastive, progress, completion, tri, roboreward, robometer or topreward")
-    model: str = _opt(RewardConfig.model, "reward model: 'tiny', a folder, or a Hugging Face name")
-    baseline: str = _opt(
-        "", "folder or Hugging Face name of the baseline's weights; needed by rewards roboreward, robometer, topreward"
-    )
-    iterations: int = _opt(30, "PPO iterations")
-    worlds: int = _opt(12, "simulated worlds")
-    group: int = _opt(
-        1, "so many worlds start from the same poses; the others' mean is a baseline. 1: the critic alone"
-    )
-    steps: int = _opt(80, "control steps of each world in an iteration")
-    max_steps: int = _opt(40, "control steps after which an episode is truncated")
-    execute_steps: int = _opt(8, "actions executed of every chunk; one decision")
-    interval: int = _opt(10, "the reward model judges every K-th control step; the value is held in between")
-    scale: float = _opt(1.0, "factor on the reward model's rewards")
-    weights: tuple[float, ...] = _opt(RewardConfig.weights, "tri: weights of contrastive, progress, completion")
-    shaped: bool = _opt(False, "progress only: reward the change since the last judged frame, instead of holding it")
-    noise_std: float = _opt(0.04, "ACT: std of the exploration noise on joint targets [rad]")
-    noise_rank: int = _opt(1, "ACT: cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
-    hold_noise: bool = _opt(True, "sample the noise once an episode; false: for every decision")
-    learn_std: bool = _opt(False, "ACT: train the std, too")
-    flow_steps: int = _opt(4, "SmolVLA, pi0, pi0.5: steps of the sampler, in the result as well; 0: the policy's own")
-    flow_noise: float = _opt(0.5, "SmolVLA, pi0, pi0.5: noise level of Flow-SDE")
-    flow_single: bool = _opt(True, "SmolVLA, pi0, pi0.5: noise in one step of a chain, drawn for each; false: in all")
-    diffusion_steps: int = _opt(5, "diffusion policy: DDIM steps, in the result as well; 0: the policy's own number")
-    diffusion_eta: float = _opt(1.0, "diffusion policy: share of DDPM's noise in a DDIM step")
-    diffusion_std: float = _opt(0.1, "diffusion policy: smallest std of a step, for actions scaled to [-1, 1]")
-    train: str = _opt("all", "trained part: all of the policy, its decoder with the head, or the head alone")
-    save_every: int = _opt(10, "iterations between two checkpoints and film strips")
-    seed: int = _opt(0, "seed of everything, 0 to 99")
-    processes: int = _opt(0, "worker processes or Ray actors of the worlds; 0: one per core, here or of the cluster")
-    ray: str = _opt("", "simulate on a Ray cluster: 'auto', 'local' or ray://HOST:PORT; empty: on this machine")
-    device: str = _opt("auto", "torch device of the reward model")
-    tensorboard: bool = _opt(False, "write TensorBoard events, too")
-    ppo: PpoConfig = field(default_factory=PpoConfig, metadata={"help": "the update"})
 
 
 @dataclass(frozen=True)

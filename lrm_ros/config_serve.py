@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from lrm_ros.config import COUNT, SECONDS
+from lrm_ros.config import COUNT, MIN_MASS, MIN_MASS_HELP, READOUT, READOUTS, SECONDS
 from lrm_ros.config_files import option as _opt
 
 
@@ -18,11 +18,8 @@ class ServeConfig:
     mode: str = _opt(
         "tri", "tri (the heads of an LRM), or one head, or roboreward, robometer, topreward (their own model)"
     )
-    readout: str = _opt(
-        "forward",
-        "'forward' (one pass, probabilities of the answers) or 'generate'; a request may ask otherwise",
-        choices=("forward", "generate"),
-    )
+    readout: str = _opt("forward", f"{READOUT}; a request may ask otherwise", choices=READOUTS)
+    min_mass: float = _opt(MIN_MASS, MIN_MASS_HELP, 0.0, 1.0)
     device: str = _opt("auto", "torch device; 'auto' takes the GPU when there is one")
     host: str = _opt("127.0.0.1", "address to listen on; any but this machine's own loopback needs a token")
     port: int = _opt(5001, "port to listen on; 0: any that is free", 0, 65535)

@@ -241,6 +241,8 @@ def from_rewards(rewards: Sequence[Reward | Unscored], camera: str, held: bool =
             statuses.append(status(DiagnosticStatus.ERROR, reward.head, reward.reason))
             continue
         values = {"value": repr(reward.value), "model": reward.model, "latency_s": f"{reward.latency_s:.6f}"}
+        if reward.mass is not None:
+            values["mass"] = f"{reward.mass:.6g}"
         level = DiagnosticStatus.STALE if held else DiagnosticStatus.OK
         statuses.append(status(level, reward.head, "held" if held else "", values))
     header = Header(stamp=to_time(stamps.pop()), frame_id=f"{camera}_optical_frame")
@@ -261,6 +263,7 @@ def to_rewards(message: DiagnosticArray) -> list[Reward | Unscored]:
                     float(values["value"]),
                     values.get("model", ""),
                     float(values.get("latency_s", 0)),
+                    float(values["mass"]) if "mass" in values else None,
                 )
             )
         else:

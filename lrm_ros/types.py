@@ -139,6 +139,7 @@ class Reward:
         value: contrastive in [-1, 1]; all others (tri unscaled) in [0, 1].
         model: name of the model that answered.
         latency_s: time the answer took [s].
+        mass: probability that the model says one of the head's answers at all; ``None``: not read from probabilities.
     """
 
     stamp_ns: int
@@ -146,6 +147,7 @@ class Reward:
     value: float
     model: str = ""
     latency_s: float = 0.0
+    mass: float | None = None
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.value):

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from episodes import square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import RefineConfig, RobotContract
+from lrm_ros.config import RobotContract
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.contract import save_contract
 from lrm_ros.training.policy.batches import TrainingData
 from lrm_ros.types import Frame, Observation

@@ -8,8 +8,9 @@ import shlex
 
 import pytest
 
-from lrm_ros.config import CameraConfig, FinetuneConfig, PpoConfig, RefineConfig
+from lrm_ros.config import CameraConfig, FinetuneConfig, PpoConfig
 from lrm_ros.config_files import add_options, from_dict, from_options, load_yaml, option_words, to_dict
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.graph.graphs import KINDS
 
 NAN, INF = float("nan"), float("inf")
@@ -71,7 +72,7 @@ AT_RUN_TIME = {
     "refiner": set(),
     "reward": {
         *("mode", "readout", "interval", "scale", "weights"),
-        *("initial_image", "judge_frames", "judge_threshold"),
+        *("initial_image", "judge_frames", "judge_threshold", "contrastive", "completion"),
     },
     "ros2_control": {"approach_speed"},
     "teleop": {"joint_step", "cartesian_step", "gripper_step", "seed", "timeout_s"},

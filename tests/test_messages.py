@@ -113,10 +113,15 @@ def test_commands_for_another_control_rate_or_without_points_are_refused():
 def test_rewards_survive_and_a_failure_never_becomes_a_number():
     rewards: list[Reward | Unscored] = [
         Reward(5, "progress", 1 / 3, "tiny", 0.25),
+        Reward(5, "contrastive", 0.5, "tiny", 0.25, 0.125),
         Unscored(5, "completion", "time-out after 2 s"),
     ]
     message = messages.from_rewards(rewards, "front")
-    assert [status.level for status in message.status] == [DiagnosticStatus.OK, DiagnosticStatus.ERROR]
+    assert [status.level for status in message.status] == [
+        DiagnosticStatus.OK,
+        DiagnosticStatus.OK,
+        DiagnosticStatus.ERROR,
+    ]
     assert messages.to_rewards(message) == rewards
     assert messages.from_rewards(rewards[:1], "front", held=True).status[0].level == DiagnosticStatus.STALE
 

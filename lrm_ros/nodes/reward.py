@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RewardConfig
+from lrm_ros.reward.cameras import together
 from lrm_ros.reward.engine import FIRST_FRAME, Held, RewardEngine, check_config
 from lrm_ros.reward.load import load_model
 from lrm_ros.ros.base import LrmNode
@@ -27,6 +29,7 @@ from lrm_ros.ros.reward_live import LiveRewards
 from lrm_ros.ros.reward_recorded import RecordedQueries
 from lrm_ros.ros.reward_worlds import WorldQueries
 from lrm_ros.ros.streams import Streams
+from lrm_ros.ros.views import Views
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward, Unscored
 
 END_S = 1.0  # an inference has so long to end at cleanup, and once more at the next configure [s]
@@ -34,7 +37,11 @@ STOPPED_S = 3.0  # in real time a camera has stopped after so long [s]
 
 
 class RewardNode(LrmNode[RewardConfig]):
-    """Judges every K-th frame of one camera and holds the value in between (paper eq. 8).
+    """Judges every K-th frame of a camera and holds the value in between (paper eq. 8).
+
+    Several cameras (``camera:=front,wrist``) judge the same scene: the reward is the mean of their answers, Unscored if
+    one of them is, with the stamp of the first one's frame. In lock-step their frames of one stamp belong together, in
+    real time the newest of each within half a second.
 
     ``reward`` carries the heads' answers (unscaled) with the stamp of the frame they judge: OK, ERROR with the reason,
     or STALE when held. ``~/<head>`` are the same numbers for plots; that of the active mode is multiplied by
@@ -66,7 +73,7 @@ class RewardNode(LrmNode[RewardConfig]):
         self._reset: Service | None = None
         self._plots: dict[str, Publisher] = {}
         self._task = ""
-        self._newest: Frame | None = None
+        self._newest: Mapping[str, Frame] | None = None
         self._fresh = False
         self._last_ns: int | None = None  # stamp of an episode's last frame, which has not come yet
         self._live: LiveRewards | None = None
@@ -87,6 +94,8 @@ class RewardNode(LrmNode[RewardConfig]):
             ValueError: wrong parameters, or the model of before is still busy.
         """
         check_config(self.config)
+        if self.config.worlds and len(self.config.cameras) > 1:
+            raise ValueError(f"camera:={self.config.camera}: a simulated world has one camera that is judged")
         if self.config.worlds and self.config.image_transport != "raw":
             raise ValueError(
                 f"image_transport:={self.config.image_transport}: simulated worlds publish raw images only"
@@ -107,10 +116,12 @@ class RewardNode(LrmNode[RewardConfig]):
         if self.config.realtime:
             self._live = LiveRewards(self, self._engine, self._publish)
         here = self._live.aside if self._live is not None else _at_once
-        self._recorded = RecordedQueries(self, self._engine.model, here)
+        self._recorded = RecordedQueries(self, self._engine.model, self.config.min_mass, here)
         self._streams = Streams(self, self.config.realtime, STOPPED_S)
-        self._images = CameraImages(self, self.config.camera, self.config.image_transport)
-        self._streams.listen(self._images.topic, self._on_image, 1 / STOPPED_S, stamped=False)
+        self._views = Views(self.config.cameras, self.config.realtime)
+        for camera in self.config.cameras:
+            images = CameraImages(self, camera, self.config.image_transport)
+            self._streams.listen(images.topic, partial(self._on_image, images), 1 / STOPPED_S, stamped=False)
         self._subscriptions_made = [topics.TASK.subscribe(self, self._on_task)]
         self._reset = self.create_service(Trigger, "~/reset", self._on_reset)
 
@@ -151,40 +162,42 @@ class RewardNode(LrmNode[RewardConfig]):
     def _on_task(self, message: String) -> None:
         self._task = message.data
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(self, images: CameraImages, message: Image | CompressedImage) -> None:
         if not self.active:
             return
         try:
-            frame = self._images.frame(message)
+            frame = images.frame(message)
             self._adopt_config()
         except ValueError as error:
             self.diagnostics.count("rejected")
             self.diagnostics.fault("input", f"frame not judged: {error}")
             return
         self.diagnostics.recovered("input", "frames are good again")
+        frames = self._views.take(frame)
+        if frames is None:
+            return
         if self._live is not None:
-            self._live.take(frame, self._task)
+            self._live.take(frames, self._task)
         else:
-            self._judge(frame, last=frame.stamp_ns == self._last_ns)
+            self._judge(frames, last=_stamp_of(frames) == self._last_ns)
 
     def _on_episode(self, message: DiagnosticStatus) -> None:
         """Judge the last frame of an episode, of which the recorder lacks the reward."""
-        stamp_ns = last_frame_ns(messages.status_values(message), self.config.camera)
+        stamp_ns = last_frame_ns(messages.status_values(message), self.config.cameras[0])
         if message.message != ENDING or stamp_ns is None or not self.active:
             return
         if self._live is not None:
             self._live.end(stamp_ns)
-        elif self._newest is None or self._newest.stamp_ns < stamp_ns:
+        elif self._newest is None or _stamp_of(self._newest) < stamp_ns:
             self._last_ns = stamp_ns
-        elif self._newest.stamp_ns == stamp_ns and not self._fresh:
+        elif _stamp_of(self._newest) == stamp_ns and not self._fresh:
             self._judge(self._newest, last=True)
 
-    def _judge(self, frame: Frame, last: bool = False) -> None:
-        """Take one frame and publish the reward that holds for it."""
+    def _judge(self, frames: Mapping[str, Frame], last: bool = False) -> None:
+        """Take one frame of each camera and publish the reward that holds for it."""
         assert self._engine is not None
-        camera = self.config.camera
-        held = self._engine.step({camera: frame}, self._task, [camera] if last else [])[camera]
-        self._newest, self._fresh = frame, held.fresh
+        held = together(self._engine.step(frames, self._task, list(frames) if last else []), self._engine.config)
+        self._newest, self._fresh = frames, held.fresh
         self.diagnostics.count("frames")
         self._publish(held, self.config)
 
@@ -193,7 +206,7 @@ class RewardNode(LrmNode[RewardConfig]):
         answers = list(held.answers.values())
         if held.fresh:
             self._diagnose(answers)
-        self._reward.publish(messages.from_rewards(answers, config.camera, held=not held.fresh))
+        self._reward.publish(messages.from_rewards(answers, config.cameras[0], held=not held.fresh))
         for answer in answers:
             if isinstance(answer, Reward):
                 value = held.signal if answer.head == config.mode and held.signal is not None else answer.value
@@ -233,7 +246,7 @@ class RewardNode(LrmNode[RewardConfig]):
             self._live.adopt(new)
         else:
             self._engine.config = new
-            self._engine.reset(new.camera)
+            self._reset_engine()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = True, "new episode"
@@ -252,7 +265,17 @@ class RewardNode(LrmNode[RewardConfig]):
         if self._live is not None:
             self._live.forget()
         elif self._engine is not None:
-            self._engine.reset(self.config.camera)
+            self._reset_engine()
+
+    def _reset_engine(self) -> None:
+        assert self._engine is not None
+        for camera in self.config.cameras:
+            self._engine.reset(camera)
+
+
+def _stamp_of(frames: Mapping[str, Frame]) -> int:
+    """Return the stamp of a view [ns]: that of the first camera's frame."""
+    return next(iter(frames.values())).stamp_ns
 
 
 def _at_once(job: Callable[[], None]) -> None:

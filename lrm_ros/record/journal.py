@@ -241,8 +241,8 @@ class _Answers:
                 values = {pair.key: pair.value for pair in status.values}
                 answer: Reward | Unscored = Unscored(ns, status.name, status.message)
                 if "value" in values:
-                    latency = float(values.get("latency_s", 0.0))
-                    answer = Reward(ns, status.name, float(values["value"]), values.get("model", ""), latency)
+                    known = {key: float(values[key]) for key in ("latency_s", "mass") if key in values}
+                    answer = Reward(ns, status.name, float(values["value"]), values.get("model", ""), **known)
                 self._by_head.setdefault(status.name, []).append(answer)
         for answers in self._by_head.values():
             answers.sort(key=lambda answer: answer.stamp_ns)  # they arrive as they are ready, not as they were asked

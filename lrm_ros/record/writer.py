@@ -205,7 +205,10 @@ class JournalWriter:
                 rows.append((2, reward.head, reward.reason, {}))
             else:
                 values = {"value": repr(float(reward.value)), "model": reward.model}
-                rows.append((0, reward.head, "", {**values, "latency_s": f"{reward.latency_s:.6f}"}))
+                values["latency_s"] = f"{reward.latency_s:.6f}"
+                if reward.mass is not None:
+                    values["mass"] = f"{reward.mass:.6g}"
+                rows.append((0, reward.head, "", values))
         stamp_ns = rewards[0].stamp_ns
         data = cdr.diagnostic_array(stamp_ns, f"{camera}_optical_frame", rows)
         self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data, received_ns)

@@ -113,7 +113,7 @@ class Batcher:
 
         Args:
             queries: any mix of heads and tasks.
-            readout: ``forward`` or ``generate``.
+            readout: ``forward``, ``reason`` or ``generate``.
             timeout_s: queries that the model has not begun after so long are Unscored [s].
 
         Returns:

@@ -22,13 +22,13 @@ them may be shown as the episode grows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.load import load_model
-from lrm_ros.reward.models import MODES, RewardModel
+from lrm_ros.reward.models import MODES, RewardModel, trusted
 from lrm_ros.reward.verdict import judge_queries, verdict
 from lrm_ros.types import HEADS, VIDEO_HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
 
@@ -99,7 +99,7 @@ class RewardEngine:
         answers = self.model.score(queries, self.config.readout)
         if len(answers) != len(queries):
             raise ValueError(f"{len(answers)} answers to {len(queries)} queries")
-        return answers
+        return [trusted(answer, self.config.min_mass) for answer in answers]
 
     # ---- streams -----------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class RewardEngine:
                         asked.append((stream, head))
             window.count += 1
         for (stream, head), answer in zip(asked, self.score(queries), strict=True):
-            self._windows[stream].answers[head] = answer
+            self._windows[stream].answers[head] = decided(answer, self.config)
         for stream in due:
             window = self._windows[stream]
             window.previous = frames[stream]
@@ -234,6 +234,12 @@ def check_config(config: RewardConfig) -> None:
     """Raise ValueError for a value out of its range, naming it and the cure."""
     if config.mode not in MODES:
         raise ValueError(f"reward mode '{config.mode}' is unknown; choose one of {', '.join(MODES)}")
+    for option in fields(config):
+        choices, value = option.metadata.get("choices"), getattr(config, option.name)
+        if choices and value not in choices:
+            raise ValueError(f"{option.name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+    if not all(config.cameras) or len(set(config.cameras)) < len(config.cameras):
+        raise ValueError(f"camera '{config.camera}' does not name one or several different ones, separated by commas")
     if config.interval < 1:
         raise ValueError(f"reward interval must be at least 1 frame, got {config.interval}")
     if config.judge_frames < 1:
@@ -247,6 +253,17 @@ def check_config(config: RewardConfig) -> None:
         raise ValueError(
             f"tri weights must be three numbers of at least 0 for {', '.join(HEADS)} that sum to 1, got {weights}"
         )
+
+
+def decided(answer: Reward | Unscored, config: RewardConfig) -> Reward | Unscored:
+    """Return an answer as it is paid: the expectation, or one of two values (paper eq. 2 and 4)."""
+    if isinstance(answer, Unscored):
+        return answer
+    if answer.head == "contrastive" and config.contrastive == "sign":
+        return replace(answer, value=float(np.sign(answer.value)))
+    if answer.head == "completion" and config.completion == "binary":
+        return replace(answer, value=float(answer.value >= 0.5))
+    return answer
 
 
 def combine(answers: Mapping[str, Reward | Unscored], weights: Sequence[float]) -> Reward | Unscored:

@@ -97,6 +97,12 @@ class Head:
         nearest = min(range(len(self.values)), key=lambda i: abs(self.values[i] - value))
         return self.prefix + self.candidates[nearest] + self.suffix
 
+    def begun(self, text: str) -> str | None:
+        """Return what was written up to the answer itself (the last, if several), ``None`` if there is no answer."""
+        key = re.findall(r'"\w+"', self.prefix)[0]
+        starts = list(re.finditer(rf'{key}\s*:\s*"?', text))
+        return text[: starts[-1].end()] if starts else None
+
 
 def as_text(task: str) -> str:
     """Return a task's text in which a model reads no special token: a zero-width space parts "<" from "|".

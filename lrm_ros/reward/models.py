@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from lrm_ros.config import READOUTS as READOUTS
 from lrm_ros.types import HEADS, VIDEO_HEADS, Reward, RewardQuery, Unscored
 
 TINY_FOLDER = Path(__file__).parent.parent / "models" / "tiny"
-READOUTS = ("forward", "generate")
 MODES = (*HEADS, "tri", *VIDEO_HEADS)  # how a stream of frames is scored
 
 
@@ -28,6 +28,21 @@ class RewardModel(Protocol):
 def other_head(name: str, heads: Sequence[str], asked: str) -> str:
     """Return why the model ``name``, which answers ``heads``, does not answer head ``asked``."""
     return f"model '{name}' answers {', '.join(heads)}; head '{asked}' needs its own weights"
+
+
+def trusted(answer: Reward | Unscored, min_mass: float) -> Reward | Unscored:
+    """Return an answer; Unscored if all that its head can answer has less than ``min_mass`` probability together.
+
+    A distribution over answers that the model would not give says nothing, however sharp it is.
+    """
+    if isinstance(answer, Unscored) or answer.mass is None or answer.mass >= min_mass:
+        return answer
+    return Unscored(
+        answer.stamp_ns,
+        answer.head,
+        f"all answers of head '{answer.head}' have {answer.mass:.1g} probability together, {min_mass:g} is the least "
+        f"(min_mass): model '{answer.model}' would say something else; readout 'reason' or 'generate' lets it write",
+    )
 
 
 def too_long(tokenizer: Any, length: int, task: str) -> str:

@@ -4,7 +4,9 @@
 ``forward``: the assistant's turn is begun with the answer's fixed start, and the probabilities of its next token are
 read where the candidate answers part: "0" or "1", then the digit after "0."; "A" or "B" after "Image"; "yes" or "no".
 A request a place, at most two a query; never more than one token is written. The answer is the expectation, as with
-the model in process. ``generate``: the model writes its answer, greedily, and the head reads it.
+the model in process; its mass leaves out how likely the answer's start is, which the server does not tell. ``reason``:
+the model writes, greedily, and the probabilities are read where its answer begins. ``generate``: the head reads what it
+wrote.
 
 Fields: ``continue_final_message`` and ``add_generation_prompt`` (vLLM:vllm/entrypoints/openai/chat_completion/
 protocol.py; sglang:python/sglang/srt/entrypoints/openai/protocol.py has the first), ``logprobs`` and ``top_logprobs``
@@ -77,10 +79,10 @@ class OpenAiModel:
                 raise NoAnswer(other_head(self.name, tuple(HEADS), query.head))
             head = HEADS[query.head]
             body = self._body(query, head)
-            value = self._read(head, body, end) if readout == "forward" else self._generate(head, body, end)
+            value, mass = self._ask(head, body, readout, end)
         except (NoAnswer, ValueError) as error:
             return Unscored(query.stamp_ns, query.head, f"{self.name}: {error}")
-        return Reward(query.stamp_ns, query.head, value, self.name, time.perf_counter() - started)
+        return Reward(query.stamp_ns, query.head, value, self.name, time.perf_counter() - started, mass)
 
     def _body(self, query: RewardQuery, head: Head) -> dict[str, Any]:
         """Return the head's question as a request."""
@@ -96,22 +98,31 @@ class OpenAiModel:
         name = self._model.replace("{head}", head.name)
         return {"model": name, "messages": [{"role": "user", "content": content}], "temperature": 0.0}
 
-    def _generate(self, head: Head, body: dict[str, Any], end: float) -> float:
+    def _ask(self, head: Head, body: dict[str, Any], readout: str, end: float) -> tuple[float, float | None]:
+        """Return the value of an answer and the mass of the head's candidates, if it was read."""
+        if readout == "forward":
+            return self._read(head, body, head.prefix, end)
+        text = self._write(head, body, end)
+        found = head.parse(text) if readout == "generate" else head.begun(text)
+        if found is None:
+            raise NoAnswer(f"the answer cannot be read: {text[:200]!r}")
+        return (found, None) if isinstance(found, float) else self._read(head, body, found, end)
+
+    def _write(self, head: Head, body: dict[str, Any], end: float) -> str:
         reply = self._server.post("/chat/completions", body | {"max_tokens": head.max_new_tokens}, end)
         try:
             text = reply["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             text = None
-        value = head.parse(text) if isinstance(text, str) else None
-        if value is None:
+        if not isinstance(text, str):
             raise NoAnswer(f"the answer cannot be read: {str(text)[:200]!r}")
-        return value
+        return text
 
-    def _read(self, head: Head, body: dict[str, Any], end: float) -> float:
-        """Return the expectation over a head's candidates."""
+    def _read(self, head: Head, body: dict[str, Any], begun: str, end: float) -> tuple[float, float]:
+        """Return the expectation over a head's candidates, which go on from ``begun``, and their mass."""
         mass = dict.fromkeys(head.candidates, 1.0)
         for context, branches in places(head.candidates):
-            found = self._next(body, head.prefix + context, end)
+            found = self._next(body, begun + context, end)
             for branch in branches:
                 share = sum(p for token, p in found if token and (branch.startswith(token) or token.startswith(branch)))
                 for candidate in head.candidates:
@@ -121,10 +132,10 @@ class OpenAiModel:
         if not total >= LEAST_MASS:
             raise NoAnswer(
                 f"the answers {', '.join(head.candidates[:2])}, ... have {total:.1g} probability together: it would "
-                "say something else; use readout:=generate, or a model that was trained to answer so"
+                "say something else; use readout:=reason or generate, or a model that was trained to answer so"
             )
         values = dict(zip(head.candidates, head.values, strict=True))
-        return sum(values[candidate] * p for candidate, p in mass.items()) / total
+        return sum(values[candidate] * p for candidate, p in mass.items()) / total, min(1.0, total)
 
     def _next(self, body: dict[str, Any], begun: str, end: float) -> list[tuple[str, float]]:
         """Return the likeliest next tokens of an answer that has begun, with their probabilities."""

@@ -153,7 +153,9 @@ class RemoteModel:
             if value is None and isinstance(reason, str):
                 return Unscored(query.stamp_ns, query.head, f"{self.name}: {reason}")
             if isinstance(value, int | float) and not isinstance(value, bool) and head.low <= value <= head.high:
-                return Reward(query.stamp_ns, query.head, float(value), self.name, seconds)
+                mass = answer.get("mass")
+                known = isinstance(mass, float) and 0 <= mass <= 1.001
+                return Reward(query.stamp_ns, query.head, float(value), self.name, seconds, mass if known else None)
         return Unscored(query.stamp_ns, query.head, f"{self.name}: its answer is none: {str(answer)[:200]}")
 
     def _image(self, frame: Frame) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lrm_ros.config import RewardConfig
+from lrm_ros.reward.cameras import together
 from lrm_ros.reward.engine import Held, RewardEngine
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.worker import Worker
@@ -23,25 +24,30 @@ RECENT = 32  # frames that are kept: one of them may turn out to be the last of 
 
 @dataclass(frozen=True)
 class _Look:
-    """A frame to judge.
+    """A frame to judge, of one or several cameras.
 
     Attributes:
-        frame: the frame.
+        frames: camera -> its frame, the first camera's first.
         task: what is to be done in it.
         config: how to judge it.
         episode: number of the episode it belongs to.
         number: of the frame in it, in the order in which they came; stamps may go back.
     """
 
-    frame: Frame
+    frames: Mapping[str, Frame]
     task: str
     config: RewardConfig
     episode: int
     number: int
 
+    @property
+    def frame(self) -> Frame:
+        """The first camera's frame, whose stamp the answers have."""
+        return next(iter(self.frames.values()))
+
 
 class LiveRewards:
-    """Judges frames of one camera in a thread; only that touches the engine."""
+    """Judges frames of one camera, or of several at one time, in a thread; only that touches the engine."""
 
     def __init__(
         self, node: LrmNode[RewardConfig], engine: RewardEngine, publish: Callable[[Held, RewardConfig], None]
@@ -75,16 +81,16 @@ class LiveRewards:
         self._judged: deque[_Look] = deque(maxlen=RECENT)  # in it
         self._worker: Worker[_Look | None] = Worker("reward", self._work, self._broken)
 
-    def take(self, frame: Frame, task: str) -> None:
-        """Take the next frame: hand it over if it is due, else repeat what holds."""
+    def take(self, frames: Mapping[str, Frame], task: str) -> None:
+        """Take the next frame, of each camera (the first one's first): hand it over if it is due, else repeat."""
         due = self._count % self._config.interval == 0
         self._count += 1
-        self._newest, self._newest_due = _Look(frame, task, self._config, self._episode, self._count), due
+        self._newest, self._newest_due = _Look(frames, task, self._config, self._episode, self._count), due
         self._recent.append(self._newest)
         self._node.diagnostics.count("frames")
         if due:
             self._hand_over(self._newest)
-        last = frame.stamp_ns == self._last_ns
+        last = self._newest.frame.stamp_ns == self._last_ns
         if self._last_ns is not None:
             self.end(self._last_ns)
         if due or last:
@@ -161,6 +167,7 @@ class LiveRewards:
         if self._worker.put(look) and self._frame_waits:
             self._node.diagnostics.count("dropped")
         self._frame_waits, self._handed = look is not None, look
+        self._node.diagnostics.value("queue", self._worker.waiting)
 
     def _take_back(self) -> bool:
         """Take back what the worker has not begun. Returns whether that was a frame."""
@@ -187,19 +194,22 @@ class LiveRewards:
             self._answer(each, held)
 
     def _judge(self, look: _Look) -> Held:
-        camera = look.config.camera
         if look.episode != self._judging:
-            self._engine.reset(camera)
+            for camera in look.config.cameras:
+                self._engine.reset(camera)
             self._engine.config, self._judging = look.config, look.episode
             self._judged.clear()
-        earlier = [each.frame for each in self._judged if each.number < look.number]
-        later = [each.frame for each in self._judged if each.number > look.number]
-        if later:  # it was not due, and turned out to be the last of its episode
-            held = self._engine.late(camera, look.frame, look.task, earlier[-1] if earlier else None, later)
-        else:
-            held = self._engine.step({camera: look.frame}, look.task, [camera])[camera]
+        in_time, helds = dict(look.frames), {}
+        for camera, frame in look.frames.items():
+            judged = [(each.number, each.frames[camera]) for each in self._judged if camera in each.frames]
+            earlier = [each for number, each in judged if number < look.number]
+            later = [each for number, each in judged if number > look.number]
+            if later:  # it was not due, and turned out to be the last of its episode
+                del in_time[camera]
+                helds[camera] = self._engine.late(camera, frame, look.task, earlier[-1] if earlier else None, later)
+        helds |= self._engine.step(in_time, look.task, list(in_time))
         self._judged.append(look)
-        return held
+        return together(helds, look.config)
 
     def _answer(self, look: _Look, held: Held) -> None:
         """Publish an answer, with its frame's own stamp; it holds on in its own episode alone."""
@@ -211,6 +221,7 @@ class LiveRewards:
             age_s = (self._node.get_clock().now().nanoseconds - look.frame.stamp_ns) / 1e9
             self._node.diagnostics.latency("age", age_s)
             self._node.diagnostics.value("age_s", f"{age_s:.3f}")
+            self._node.diagnostics.value("queue", self._worker.waiting)
             self._publish(held, look.config)
 
     def _broken(self, error: BaseException) -> None:

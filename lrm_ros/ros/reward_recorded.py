@@ -63,17 +63,20 @@ class _Query:
 class RecordedQueries:
     """Collects recorded frames and has each query judged as soon as all its frames are there."""
 
-    def __init__(self, node: LrmNode[Any], model: RewardModel, run: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self, node: LrmNode[Any], model: RewardModel, min_mass: float, run: Callable[[Callable[[], None]], None]
+    ) -> None:
         """Subscribe.
 
         Args:
             node: whose topics these are.
             model: answers; never by two threads at once.
+            min_mass: least mass of an answer.
             run: calls what it is given in the thread that uses the model, now or later.
         """
         self._node, self._model, self._run = node, model, run
         # The judge's own settings: one pass over each frame, whatever the live rewards are read by.
-        self._config = RewardConfig(model=model.name, mode="completion")
+        self._config = RewardConfig(model=model.name, mode="completion", min_mass=min_mass)
         self._frames: OrderedDict[tuple[str, int], Frame] = OrderedDict()
         self._waiting: dict[str, _Query] = {}  # for frames
         self._lock = threading.Lock()  # of what follows, and of publishing

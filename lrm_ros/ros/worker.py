@@ -73,6 +73,12 @@ class Worker(Generic[T]):
             self._changed.notify_all()
 
     @property
+    def waiting(self) -> int:
+        """How many items and jobs wait."""
+        with self._changed:
+            return len(self._slot) + len(self._aside)
+
+    @property
     def busy(self) -> bool:
         """Whether an item or a job is worked on, or an item waits."""
         with self._changed:

@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.config import RefineConfig, RewardConfig
+from lrm_ros.config import RewardConfig
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.reward.engine import Held, RewardEngine
 from lrm_ros.reward.models import MODES, RewardModel
 from lrm_ros.sim.vector.worlds import ChunkResult, EpisodeRules
@@ -73,7 +74,7 @@ class WorldRewards:
         """Choose the reward.
 
         Args:
-            config: ``reward``, ``interval``, ``scale``, ``weights``, ``shaped``, ``model``, ``baseline``, ``device``.
+            config: what is rewarded, by which model, and how it is asked.
             model: the reward model; loaded if not given. ``env`` and the baselines use it only for ``p_done``.
             engine: for a model in another process; made for ``model`` here if not given.
 
@@ -210,6 +211,11 @@ def engine_config(config: RefineConfig) -> RewardConfig:
         interval=1,  # only frames that are due come to it
         scale=config.scale,
         weights=config.weights,
+        readout=config.readout,
+        min_mass=config.min_mass,
+        initial_image=config.initial_image,
+        contrastive=config.contrastive,
+        completion=config.completion,
         device=config.device,
     )
 

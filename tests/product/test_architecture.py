@@ -74,6 +74,7 @@ UPSTREAM: dict[str, set[str]] = {
     "config": {"types", "seeds", "config_ppo", "config_camera"},
     "config_arm": {"config"},
     "config_serve": {"config"},
+    "config_refine": {"config", "config_ppo"},
     "parameters": set(),
     "contract": {"types", "config"},
     "reward": {"types", "config", "config_serve", "image_files", "options", "programs"},

@@ -80,13 +80,13 @@ def test_without_a_wish_the_command_is_the_wish(tmp_path):
 
 def test_rewards_join_by_the_judged_frame_and_failures_stay_failures(tmp_path):
     writer = _write(tmp_path / "e.mcap", steps=6, frame_every=1)
-    writer.rewards([Reward(4 * DT, "progress", 0.75, "tiny", 0.01)], "front")
+    writer.rewards([Reward(4 * DT, "progress", 0.75, "tiny", 0.01, 0.5)], "front")
     writer.rewards([Reward(2 * DT, "progress", 0.25, "tiny"), Unscored(2 * DT, "completion", "time-out")], "front")
     steps = read_journal(writer.finish()).steps
     assert steps[0].rewards == {}
     assert steps[2].rewards["progress"] == Reward(2 * DT, "progress", 0.25, "tiny", 0.0)
     assert steps[2].rewards["completion"] == Unscored(2 * DT, "completion", "time-out")
-    assert steps[5].rewards["progress"] == Reward(4 * DT, "progress", 0.75, "tiny", 0.01)
+    assert steps[5].rewards["progress"] == Reward(4 * DT, "progress", 0.75, "tiny", 0.01, 0.5)
 
 
 @pytest.mark.parametrize(("image_format", "tolerance"), [("png", 0), ("raw", 0), ("jpeg", 4)])

@@ -70,7 +70,7 @@ def test_an_answer_says_of_which_frame_and_head_it_is_and_who_gave_it(each):
     for query, answer in zip(queries, model.score(queries), strict=True):
         assert (answer.stamp_ns, answer.head, answer.model) == (query.frames[-1].stamp_ns, model.head.name, model.name)
         assert answer.latency_s > 0 and 0 <= answer.value <= 1
-    with pytest.raises(ValueError, match="unknown readout 'backward'; choose one of forward, generate"):
+    with pytest.raises(ValueError, match="unknown readout 'backward'; choose one of forward, reason, generate"):
         model.score(queries, "backward")
 
 

@@ -76,6 +76,46 @@ def test_progress_shows_the_first_frame_of_the_episode_when_asked_to():
     assert [frame.stamp_ns for frame in model.batches[2][0].frames] == [0, 2]
 
 
+class Doubtful(FakeModel):
+    """Answers 0.2 to contrastive, 0.6 to all else, with a mass that is the brightness of the judged frame."""
+
+    def score(self, queries, readout="forward"):
+        return [
+            Reward(
+                q.stamp_ns,
+                q.head,
+                0.2 if q.head == "contrastive" else 0.6,
+                "d",
+                0.0,
+                float(q.frames[-1].image[0, 0, 0]),
+            )
+            for q in queries
+        ]
+
+
+def test_an_answer_that_the_model_would_hardly_give_is_unscored_and_spoils_no_other():
+    watch = engine(Doubtful(), mode="progress", interval=1, min_mass=0.5)
+    held = watch.step({"a": shade(0, 0), "b": shade(0, 1)}, TASK)
+    assert "have 0 probability together, 0.5 is the least" in reason(held["a"].answers["progress"])
+    assert held["a"].signal is None and value(held["b"].answers["progress"]) == 0.6
+    verdicts = watch.judge_all([("a", TASK, [shade(0, 0)]), ("b", TASK, [shade(0, 1)])])
+    assert [math.isnan(verdict.score) for verdict in verdicts] == [True, False]
+    assert engine(Doubtful(), mode="progress", min_mass=0.0).judge([shade(0, 0)], TASK).score == 0.6
+
+
+def test_sign_and_binary_are_paid_instead_of_expectations_and_the_judge_keeps_those():
+    watch = engine(Doubtful(), mode="tri", interval=1, contrastive="sign", completion="binary")
+    watch.step({"front": shade(0, 1)}, TASK)
+    held = watch.step({"front": shade(1, 1)}, TASK)["front"]
+    assert [value(held.answers[head]) for head in ("contrastive", "progress", "completion")] == [1.0, 0.6, 1.0]
+    assert value(held.answers["tri"]) == pytest.approx((1 + 0.6 + 1) / 3)
+    assert watch.judge([shade(0, 1)], TASK).score == 0.6
+    plain = engine(Doubtful(), mode="tri", interval=1)
+    plain.step({"front": shade(0, 1)}, TASK)
+    answers = plain.step({"front": shade(1, 1)}, TASK)["front"].answers
+    assert [value(answers[head]) for head in ("contrastive", "completion")] == [0.2, 0.6], "the default"
+
+
 def test_the_last_frame_of_an_episode_is_judged_whatever_the_count():
     watch = engine(mode="completion", interval=10)
     for i in range(4):
@@ -247,6 +287,9 @@ def test_frames_of_an_episode_come_once_each_and_an_unknown_camera_is_named():
         ({"weights": (0.5, 0.5, 0.5)}, "sum to 1"),
         ({"weights": (1.5, -0.5, 0.0)}, "at least 0"),
         ({"scale": float("nan")}, "scale must be finite"),
+        ({"contrastive": "signs"}, "contrastive must be 'expectation' or 'sign', got 'signs'"),
+        ({"completion": "sign"}, "completion must be 'expectation' or 'binary', got 'sign'"),
+        ({"readout": "guess"}, "readout must be 'forward' or 'reason' or 'generate', got 'guess'"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):

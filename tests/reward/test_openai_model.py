@@ -105,6 +105,21 @@ def test_generate_reads_what_the_model_writes() -> None:
     assert isinstance(answer, Reward) and answer.value == 0.3
 
 
+def test_reason_reads_the_probabilities_after_what_the_model_wrote() -> None:
+    begins: list[str] = []
+
+    def replies(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        if len(body["messages"]) == 1:
+            return text('It moves.\n{"completion_progress":0.3}')
+        begins.append(body["messages"][-1]["content"])
+        return tokens(**({"5": 1.0} if begins[-1].endswith("0.") else {"0": 0.5}))
+
+    with playing(replies) as url:
+        answer = OpenAiModel(f"openai:m@{url}").score([PROGRESS], "reason")[0]
+    assert isinstance(answer, Reward) and (answer.value, answer.mass) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert begins == ['It moves.\n{"completion_progress":', 'It moves.\n{"completion_progress":0.']
+
+
 @pytest.mark.parametrize(
     ("reply", "readout", "reason"),
     [
@@ -113,6 +128,7 @@ def test_generate_reads_what_the_model_writes() -> None:
         ((200, {"choices": []}, {}), "forward", "no probabilities"),
         (tokens(**{"0": 3.0}), "forward", "its probabilities are none"),
         (text("well"), "generate", "the answer cannot be read: 'well'"),
+        (text("well"), "reason", "the answer cannot be read: 'well'"),
         (text(None), "generate", "the answer cannot be read: 'None'"),
         ((200, {}, {}), "generate", "the answer cannot be read"),
         ((404, {"error": {"message": "The model `m` does not exist."}}, {}), "forward", "404: The model `m` does not"),

@@ -145,6 +145,13 @@ def test_whatever_a_server_says_is_a_reward_or_unscored(reply: tuple[int, Any, d
     assert (answer.stamp_ns, answer.head) == (LIGHT.stamp_ns, "progress")
 
 
+@pytest.mark.parametrize(("told", "mass"), [(0.25, 0.25), (None, None), ("0.5", None), (7.0, None)])
+def test_the_mass_of_an_answer_comes_along_if_it_is_one(told: Any, mass: float | None) -> None:
+    with playing(ours(lambda path, body: scored(0.5, mass=told))) as url:
+        answer = RemoteModel(url).score([ASKED])[0]
+    assert isinstance(answer, Reward) and answer.mass == mass
+
+
 def test_what_may_pass_is_asked_again() -> None:
     waiting = [(429, {"error": "full"}, {"Retry-After": "0"}), (503, {"error": "loading"}, {}), scored(0.5)]
     with playing(ours(lambda path, body: waiting.pop(0))) as url:

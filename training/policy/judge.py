@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from lrm_ros.config import RewardConfig
+from lrm_ros.config import MIN_MASS_HELP, READOUT, READOUTS, RewardConfig
 from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.record.journal import JournalError, last_frames, read_info
@@ -142,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--threshold", type=number(), default=default.judge_threshold, help="keep from this mean p(done)"
     )
-    parser.add_argument("--readout", default=default.readout, choices=("forward", "generate"))
+    parser.add_argument("--readout", default=default.readout, choices=READOUTS, help=READOUT)
+    parser.add_argument("--min-mass", type=number(), default=default.min_mass, help=MIN_MASS_HELP)
     parser.add_argument("--device", default=default.device)
     parser.add_argument("--json", type=Path, help="write the verdicts to this file")
     args = parser.parse_args(argv)
@@ -160,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
                 mode="completion",
                 camera=args.camera,
                 readout=args.readout,
+                min_mass=args.min_mass,
                 judge_frames=args.frames,
                 judge_threshold=args.threshold,
                 device=args.device,

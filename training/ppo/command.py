@@ -17,8 +17,9 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from lrm_ros.config import PolicyConfig, RefineConfig
+from lrm_ros.config import PolicyConfig
 from lrm_ros.config_files import from_dict, load_yaml, to_dict
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.files import read_lines
 from lrm_ros.options import whole
 from lrm_ros.programs import exit_code

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lrm_ros.checkpoint import policy_contract
 from lrm_ros.commit import source_commit
-from lrm_ros.config import RefineConfig
 from lrm_ros.config_files import from_dict, to_dict
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.files import read_json, read_lines, write_json
 from lrm_ros.reward.models import MODES
 from lrm_ros.sim.vector.worlds import EpisodeRules, VectorWorlds

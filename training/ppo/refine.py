@@ -24,8 +24,9 @@ from torch import Tensor
 from lrm_ros import files, seeds
 from lrm_ros.checkpoint import policy_contract
 from lrm_ros.commit import source_commit
-from lrm_ros.config import RefineConfig, RobotContract
+from lrm_ros.config import RobotContract
 from lrm_ros.config_files import from_dict, to_dict
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.contract import save_contract
 from lrm_ros.sim.vector.rewards import WorldRewards
 from lrm_ros.sim.vector.worlds import ChunkResult, VectorWorlds, Worlds

@@ -26,12 +26,14 @@ class Prompt:
         rotary: (2, L, head size) cosine and sine of each row's positions.
         visual: (V,) places of the image tokens, the same in every row.
         terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
+        begins: those of the answer's start, that every candidate shares; none if the model wrote it.
     """
 
     rows: list[Any]
     rotary: list[Any]
     visual: Any
     terms: list[list[tuple[int, int, int]]]
+    begins: list[tuple[int, int, int]]
 
 
 def rotary_of(language: Any, positions: Any) -> Any:

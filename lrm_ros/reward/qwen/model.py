@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Qwen3-VL that answers reward queries in batches, by generating text or from one forward pass.
+"""A Qwen3-VL that answers reward queries in batches: from one forward pass, after it has written, or by what it wrote.
 
 ``forward`` continues the assistant's turn with the answer's fixed start, e.g. ``{ "completion_progress": ``, reads the
 probabilities of the head's candidate answers and returns their expectation: progress in [0, 1], p(yes) for completion,
 p(B) - p(A) for contrastive. Candidates of several tokens are scored token by token. Upstream generates text instead
-(contrastive with an analysis before the answer); ``generate`` does the same, greedily.
+(contrastive with an analysis before the answer); ``generate`` does the same, greedily. ``reason`` lets the model write
+what it was trained to write before its answer, and reads the probabilities there.
+
+With a read answer comes its mass: the probability of the answer's fixed start times that of all candidates together. A
+model that was trained to reason first gives the start next to none, and what is read after it is not what it would say.
 
 The forward pass is the stock model's, in three parts: each distinct frame goes through the vision tower once and is
 shared by all queries of the batch that show it, and by the next batch's (where it is the earlier image of a contrastive
@@ -24,14 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head, too_long
-from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, greedy, read, rotary_of, use_adapter
+from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
+from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
+from lrm_ros.reward.qwen.prompts import Grid, tokenise
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
+from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
-from lrm_ros.versions import rope_index, token_types
 
 _MAX_PROMPTS = 512
+_MAX_LOGITS = 512  # places whose logits over the vocabulary are held at once
+_Answer = tuple[float | str, float | None]  # a value, or why there is none; and the mass, if it was read
 
 
 @dataclass(frozen=True)
@@ -96,11 +103,11 @@ class QwenRewardModel:
 
         Args:
             queries: any mix of heads and tasks.
-            readout: ``forward`` or ``generate``.
+            readout: ``forward``, ``reason`` or ``generate``.
 
         Returns:
-            A Reward, or Unscored when the query does not fit its head, the head is a video head or one that the model
-            has no adapter for, or the generated answer cannot be read.
+            A Reward, with its mass unless it was generated; or Unscored when the query does not fit its head, the head
+            is a video head or one that the model has no adapter for, or what was written cannot be read.
 
         Raises:
             ValueError: unknown read-out.
@@ -110,10 +117,10 @@ class QwenRewardModel:
         if readout not in READOUTS:
             raise ValueError(f"unknown readout '{readout}'; choose one of {', '.join(READOUTS)}")
         start = time.perf_counter()
-        answers: list[float | str] = [self._refuse(query) for query in queries]
-        asked = [i for i, refusal in enumerate(answers) if not refusal]
+        answers: list[_Answer] = [(self._refuse(query), None) for query in queries]
+        asked = [i for i, (refusal, _) in enumerate(answers) if not refusal]
         if asked:
-            read = self._forward if readout == "forward" else self._generate
+            read = {"forward": self._forward, "reason": self._reason, "generate": self._generate}[readout]
             with torch.inference_mode():
                 for i, answer in zip(asked, read([queries[i] for i in asked]), strict=True):
                     answers[i] = answer
@@ -121,8 +128,8 @@ class QwenRewardModel:
         return [
             Unscored(query.stamp_ns, query.head, answer)
             if isinstance(answer, str)
-            else Reward(query.stamp_ns, query.head, answer, self.name, seconds)
-            for query, answer in zip(queries, answers, strict=True)
+            else Reward(query.stamp_ns, query.head, answer, self.name, seconds, mass)
+            for query, (answer, mass) in zip(queries, answers, strict=True)
         ]
 
     def _refuse(self, query: RewardQuery) -> str:
@@ -137,50 +144,37 @@ class QwenRewardModel:
             return str(error)
         return ""
 
-    # ---- generate ----------------------------------------------------------------------------------------------------
+    # ---- write -------------------------------------------------------------------------------------------------------
 
-    def _generate(self, queries: Sequence[RewardQuery]) -> list[float | str]:
-        """Generate greedily, one batch a head, and parse."""
-        import torch
+    def _generate(self, queries: Sequence[RewardQuery]) -> list[_Answer]:
+        """Read the answers in what the model writes."""
+        answers: list[_Answer] = []
+        for query, written in zip(queries, write(self, queries), strict=True):
+            value = HEADS[query.head].parse(written.text)
+            unread = f"the answer cannot be read: {written.text[:200]!r}" if value is None else value
+            answers.append((written.failure or unread, None))
+        return answers
 
-        answers: list[float | str] = [""] * len(queries)
-        for name, head in HEADS.items():
-            group = [i for i, query in enumerate(queries) if query.head == name]
-            if not group:
-                continue
-            if self.adapters:
-                use_adapter(self.model, self.adapters[name])
-            tokenizer, texts, images, fitting = self.processor.tokenizer, [], [], []
-            for i in group:
-                shown = patches_of(self.processor.image_processor, [frame.image for frame in head.images(queries[i])])
-                text = self._text(queries[i], [grid for grid, _ in shown])
-                length = len(tokenizer(text, verbose=False)["input_ids"]) + head.max_new_tokens
-                if reason := too_long(tokenizer, length, queries[i].task):
-                    answers[i] = reason
-                    continue
-                texts.append(text)
-                images += shown
-                fitting.append(i)
-            if not fitting:
-                continue
-            tokens = tokenizer(texts, padding=True, return_tensors="pt").to(self.device)
-            output = self.model.generate(
-                **tokens,
-                **token_types(self.qwen.config, tokens.input_ids),
-                pixel_values=torch.cat([patches for _, patches in images]).to(self.device),
-                image_grid_thw=torch.tensor([grid for grid, _ in images], device=self.device),
-                generation_config=greedy(self.qwen, head.max_new_tokens),
-            )
-            texts = self.processor.batch_decode(output[:, tokens.input_ids.shape[1] :], skip_special_tokens=True)
-            for i, text in zip(fitting, texts, strict=True):
-                value = head.parse(text)
-                answers[i] = f"the answer cannot be read: {text[:200]!r}" if value is None else value
+    def _reason(self, queries: Sequence[RewardQuery]) -> list[_Answer]:
+        """Let the model write up to its answer, and read the probabilities there."""
+        answers: list[_Answer] = [("", None)] * len(queries)
+        begun: dict[int, str] = {}
+        for i, (query, written) in enumerate(zip(queries, write(self, queries), strict=True)):
+            start = HEADS[query.head].begun(written.text)
+            if start is None:
+                answers[i] = (written.failure or f"it wrote no answer: {written.text[:200]!r}", None)
+            else:
+                begun[i] = start
+        if begun:
+            read = self._forward([queries[i] for i in begun], list(begun.values()))
+            for i, answer in zip(begun, read, strict=True):
+                answers[i] = answer
         return answers
 
     # ---- forward -----------------------------------------------------------------------------------------------------
 
-    def _forward(self, queries: Sequence[RewardQuery]) -> list[float | str]:
-        """Return the expectation over the candidate answers of each query."""
+    def _forward(self, queries: Sequence[RewardQuery], written: Sequence[str] | None = None) -> list[_Answer]:
+        """Return the expectation over the candidate answers of each query, after what was written for it."""
         seen: dict[str, _Frames] = {}
         for tower in dict.fromkeys(self._tower(query) for query in queries):
             group = [query for query in queries if self._tower(query) == tower]
@@ -188,25 +182,28 @@ class QwenRewardModel:
                 use_adapter(self.model, self.adapters[group[0].head])
             seen[tower] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], tower)
         self._seen = seen
-        answers: list[float | str] = [""] * len(queries)
+        answers: list[_Answer] = [("", None)] * len(queries)
         prompts: list[Prompt] = []
         rows: list[tuple[int, int, _Frames, list[int]]] = []
         asked: list[int] = []
         for number, query in enumerate(queries):
             frames = seen[self._tower(query)]
             places = [frames.index[id(frame)] for frame in HEADS[query.head].images(query)]
-            prompt = self._prompt(query, tuple(frames.grids[place] for place in places))
+            grids = tuple(frames.grids[place] for place in places)
+            prompt = self._prompt(query, grids) if written is None else self._tokenise(query, grids, written[number])
             if isinstance(prompt, str):
-                answers[number] = prompt
+                answers[number] = (prompt, None)
                 continue
             rows += [(len(asked), row, frames, places) for row in range(len(prompt.rows))]
             prompts.append(prompt)
             asked.append(number)
         for number, scores in zip(asked, self._language([queries[i] for i in asked], prompts, rows), strict=True):
+            begin, scores = scores[0], scores[1:]
             weights = np.exp(scores - np.max(scores))
             expectation = float(weights @ np.array(HEADS[queries[number].head].values) / weights.sum())
+            mass = float(np.exp(begin + np.max(scores)) * weights.sum())
             finite = np.isfinite(expectation)
-            answers[number] = expectation if finite else "the model's probabilities are not finite"
+            answers[number] = (expectation, mass) if finite else ("the model's probabilities are not finite", None)
         return answers
 
     def _tower(self, query: RewardQuery) -> str:
@@ -247,11 +244,8 @@ class QwenRewardModel:
                     deep[level][place] = values[row]
         return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep)
 
-    def _prompt(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> Prompt | str:
-        """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before.
-
-        A text says why there is none: it is longer than what the model takes.
-        """
+    def _prompt(self, query: RewardQuery, grids: tuple[Grid, ...]) -> Prompt | str:
+        """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before."""
         key = (query.head, query.task, query.goal is not None, grids)
         prompt = self._prompts.get(key)
         if prompt is None:
@@ -261,52 +255,16 @@ class QwenRewardModel:
         self._prompts.move_to_end(key)
         return prompt
 
-    def _text(self, query: RewardQuery, grids: Sequence[tuple[int, int, int]]) -> str:
-        """Return the prompt with as many image tokens as the images need."""
-        messages = HEADS[query.head].messages(query)
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        pad, merge = self.processor.image_token, self.processor.image_processor.merge_size
-        text, *pieces = text.split(pad)
-        for grid, piece in zip(grids, pieces, strict=True):
-            text += pad * (grid[0] * grid[1] * grid[2] // merge**2) + piece
-        return text
-
-    def _tokenise(self, query: RewardQuery, grids: tuple[tuple[int, int, int], ...]) -> Prompt | str:
-        import torch
-
-        head, tokenizer = HEADS[query.head], self.processor.tokenizer
-        text = self._text(query, grids)
-        answers = [
-            tokenizer(text + head.prefix + candidate, verbose=False)["input_ids"] for candidate in head.candidates
-        ]
-        if reason := too_long(tokenizer, max(len(ids) for ids in answers), query.task):
-            return reason
-        # What every candidate shares is context; the rest is scored. Each row is a longest distinct context.
-        contexts = {tuple(ids[:-1]) for ids in answers}
-        rows = sorted(c for c in contexts if not any(len(o) > len(c) and o[: len(c)] == c for o in contexts))
-        common = 0
-        while all(len(ids) > common + 1 and ids[common] == answers[0][common] for ids in answers):
-            common += 1
-        terms = []
-        for ids in answers:
-            row = next(r for r, context in enumerate(rows) if context[: len(ids) - 1] == tuple(ids[:-1]))
-            terms.append([(row, place - 1, ids[place]) for place in range(common, len(ids))])
-        image_grid = torch.tensor(grids, device=self.device)
-        tensors = [torch.tensor(row, device=self.device) for row in rows]
-        rotary = []
-        for row in tensors:
-            rope = rope_index(self.qwen.model, row[None], image_grid)
-            rotary.append(rotary_of(self.qwen.model.language_model, rope[:, 0]))
-        visual = (tensors[0] == self.qwen.config.image_token_id).nonzero()[:, 0]
-        return Prompt(tensors, rotary, visual, terms)
+    def _tokenise(self, query: RewardQuery, grids: tuple[Grid, ...], written: str | None = None) -> Prompt | str:
+        return tokenise(self.qwen, self.processor, query, grids, written)
 
     def _language(
         self, queries: Sequence[RewardQuery], prompts: list[Prompt], rows: list[tuple[int, int, _Frames, list[int]]]
     ) -> list[NDArray[np.float64]]:
-        """Return the log-probability of every candidate answer of each query."""
+        """Return the log-probabilities of the answer's start and, after it, of every candidate, of each query."""
         import torch
 
-        totals: list[NDArray[np.float64]] = [np.zeros(len(prompt.terms)) for prompt in prompts]
+        totals: list[NDArray[np.float64]] = [np.zeros(1 + len(prompt.terms)) for prompt in prompts]
         for chunk in chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
             length = max(len(prompts[number].rows[row]) for number, row, _, _ in chunk)
             ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)
@@ -322,7 +280,7 @@ class QwenRewardModel:
                 rotary[:, i, :size] = prompt.rotary[row]
                 visual[i, prompt.visual] = True
                 features += [(frames, place) for place in places]
-                for candidate, terms in enumerate(prompt.terms):
+                for candidate, terms in enumerate([prompt.begins, *prompt.terms]):
                     asked += [(i, place, token, number, candidate) for r, place, token in terms if r == row]
             embeds = self.qwen.get_input_embeddings()(ids)
             embeds[visual] = torch.cat([f.features[p] for f, p in features]).to(embeds.dtype)
@@ -332,8 +290,12 @@ class QwenRewardModel:
                 hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep)
             spots = {spot: at for at, spot in enumerate(dict.fromkeys(term[:2] for term in asked))}
             batch, place = zip(*spots, strict=True)
-            scores = self.qwen.lm_head(hidden[list(batch), list(place)]).float().log_softmax(-1)
-            picked = scores[[spots[term[:2]] for term in asked], [term[2] for term in asked]].tolist()
-            for (_, _, _, number, candidate), score in zip(asked, picked, strict=True):
-                totals[number][candidate] += score
+            states = hidden[list(batch), list(place)]
+            wanted = sorted((spots[term[:2]], *term[2:]) for term in asked)
+            for start in range(0, len(states), _MAX_LOGITS):
+                scores = self.qwen.lm_head(states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
+                here = [term for term in wanted if start <= term[0] < start + _MAX_LOGITS]
+                picked = scores[[term[0] - start for term in here], [term[1] for term in here]].tolist()
+                for (_, _, number, candidate), score in zip(here, picked, strict=True):
+                    totals[number][candidate] += score
         return totals

@@ -67,7 +67,7 @@ class ScoreRequest(_Strict):
     )
     images: list[ScoreImage]
     queries: list[ScoreQuery]
-    readout: Literal["forward", "generate"] | None = Field(None, description="default: the server's")
+    readout: Literal["forward", "reason", "generate"] | None = Field(None, description="default: the server's")
     timeout_s: float = Field(30.0, gt=0, le=3600, description="do not judge what waited longer [s]")
 
 
@@ -77,6 +77,7 @@ class ScoreAnswer(BaseModel):
     head: str
     stamp_ns: int
     value: float | None = Field(None, description="contrastive in [-1, 1], all others in [0, 1]")
+    mass: float | None = Field(None, description="probability that the model says one of the head's answers at all")
     unscored: str | None = None
 
 
@@ -138,4 +139,6 @@ def _query(asked: ScoreQuery, number: int, frames: Sequence[Frame | str], decode
 def as_answer(answer: Reward | Unscored) -> dict[str, Any]:
     """Return an answer as ``ScoreAnswer`` has it."""
     about = {"head": answer.head, "stamp_ns": answer.stamp_ns}
-    return about | ({"value": answer.value} if isinstance(answer, Reward) else {"unscored": answer.reason})
+    if isinstance(answer, Unscored):
+        return about | {"unscored": answer.reason}
+    return about | {"value": answer.value, "mass": answer.mass}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lrm_ros.config_serve import ServeConfig
 from lrm_ros.reward.batching import Answers, Batcher, Full
 from lrm_ros.reward.load import load_model
-from lrm_ros.reward.models import RewardModel
+from lrm_ros.reward.models import RewardModel, trusted
 from lrm_ros.reward.serve.metrics import Metrics
 from lrm_ros.types import Reward, RewardQuery
 
@@ -97,7 +97,7 @@ class Service:
 
         Args:
             queries: any mix of heads and tasks.
-            readout: ``forward`` or ``generate``.
+            readout: ``forward``, ``reason`` or ``generate``.
             timeout_s: what the model has not begun after so long is Unscored [s].
             disconnected: returns when the client has gone.
 
@@ -122,7 +122,7 @@ class Service:
             if not answered.done():
                 self.metrics.gone.inc()
                 raise Gone
-            answers = answered.result()
+            answers = [trusted(answer, self.config.min_mass) for answer in answered.result()]
         finally:
             answered.cancel()
             gone.cancel()

@@ -137,7 +137,7 @@ def test_shared_memory_of_this_machine(url: str) -> None:
         ({"queries": [ask("completion", -1)]}, "queries[0]: there is no image -1"),
         ({"queries": [ask("guess", 0)]}, "queries.0.head: Input should be"),
         ({"queries": [ask("completion", 0) | {"tsk": 1}]}, "queries.0.tsk: Extra inputs"),
-        ({"readout": "guess"}, "readout: Input should be 'forward' or 'generate'"),
+        ({"readout": "guess"}, "readout: Input should be 'forward', 'reason' or 'generate'"),
         ({"timeout_s": 0}, "timeout_s: Input should be greater than 0"),
         ({"images": [whole(grey(1)) | {"stamp_ns": 2**63}]}, "images.0.stamp_ns: Input should be less"),
     ],

@@ -10,7 +10,8 @@ from std_srvs.srv import Trigger
 from video_models import CLIPS, OTHER, TASK, asks, frames, values
 
 from lrm_ros import messages
-from lrm_ros.config import RefineConfig, RewardConfig
+from lrm_ros.config import RewardConfig
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from observations import TASK, observation  # type: ignore[import-not-found]
 
-from lrm_ros.config import RefineConfig, RewardConfig
+from lrm_ros.config import RewardConfig
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
-from lrm_ros.sim.vector.rewards import WorldRewards
+from lrm_ros.sim.vector.rewards import WorldRewards, engine_config
 from lrm_ros.sim.vector.worlds import ChunkResult
 from lrm_ros.types import Unscored
 
@@ -52,6 +53,26 @@ def test_progress_is_held_until_the_next_judged_frame_and_belongs_to_its_own_wor
     first, second = rewards.score([chunk_result({2: 255}, next_light=0), chunk_result({})])
     np.testing.assert_allclose(first, [0.2] + [1.0] * 7, rtol=1e-6)
     np.testing.assert_allclose(second, [0.6] * 8, rtol=1e-6)
+
+
+def test_every_progress_query_is_asked_as_the_settings_say():
+    asked: list[tuple[str, list[int], str]] = []
+
+    class Listening(FakeModel):
+        def score(self, queries, readout="forward"):
+            asked.extend((q.head, [int(f.image[0, 0, 0]) for f in q.frames], readout) for q in queries)
+            return super().score(queries, readout)
+
+    settings = RefineConfig(reward="progress", initial_image=True, readout="reason")
+    rewards = WorldRewards(settings, Listening())
+    rewards.begin([observation(51)])
+    rewards.score([chunk_result({2: 102, 4: 255}, 4, ended=True, next_light=153)])
+    rewards.score([chunk_result({2: 204})])
+    shown = [frames for head, frames, _ in asked if head == "progress"]
+    assert shown == [[51, 51], [51, 102], [51, 255], [153, 153], [153, 204]], "each with its own episode's first frame"
+    assert {readout for *_, readout in asked} == {"reason"}
+    kept = engine_config(RefineConfig(contrastive="sign", completion="binary", min_mass=0.2))
+    assert (kept.contrastive, kept.completion, kept.min_mass) == ("sign", "binary", 0.2)
 
 
 def test_an_episodes_last_frame_counts_and_the_next_episode_begins_with_its_own():

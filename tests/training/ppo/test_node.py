@@ -15,7 +15,8 @@ from std_msgs.msg import Header, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
-from lrm_ros.config import PpoConfig, RefineConfig, RobotContract
+from lrm_ros.config import PpoConfig, RobotContract
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.sim.vector.client import Inbox, NoReply

@@ -15,7 +15,8 @@ import pytest
 import torch
 from observations import observation  # type: ignore[import-not-found]
 
-from lrm_ros.config import PpoConfig, RefineConfig, RobotContract
+from lrm_ros.config import PpoConfig, RobotContract
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.policy import PolicyRunner
 from lrm_ros.training.ppo.command import main, outcome, run_bar
 from lrm_ros.training.ppo.events import Events

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from episodes import square_episodes  # type: ignore[import-not-found]
 
-from lrm_ros.config import FinetuneConfig, RefineConfig
+from lrm_ros.config import FinetuneConfig
 from lrm_ros.config_files import to_dict
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.training.policy.finetune import finetune
 from lrm_ros.training.ppo.evaluate import WAYS, RefinedRun, evaluate_all, read_runs
 from lrm_ros.training.ppo.report import figures, main, table, write_report

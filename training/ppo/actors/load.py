@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lrm_ros.config import RefineConfig, RobotContract
+from lrm_ros.config import RobotContract
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.training.ppo.actors.act import ActActor
 from lrm_ros.training.ppo.actors.diffusion import DiffusionActor
 from lrm_ros.training.ppo.actors.flow import ENCODERS, FlowActor

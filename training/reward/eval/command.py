@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.config import MIN_MASS, READOUT, READOUTS
 from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.training.reward.eval.blind import BLIND
@@ -137,6 +138,10 @@ def evaluate_set(eval_set: EvalSet, predictions: dict[str, Predictions], rounds:
             for name, own in predictions.items()
             if labelled.any()
         },
+        "mass": {
+            head: {"min": float(mass.min()), "median": float(np.median(mass)), "below": float((mass < MIN_MASS).mean())}
+            for head, mass in model.mass.items()
+        },
         "reliability": reliability(eval_set.done[known] == 1, model.done[known]) if known.any() else [],
         "n": {
             "episodes": len(np.unique(eval_set.episode)),
@@ -166,6 +171,7 @@ def metrics_of(sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[s
         },
         "sources": {name: part["sources"] for name, part in sets.items()},
         "cumulative_accuracy": {name: part["cumulative_accuracy"] for name, part in sets.items()},
+        "mass": {name: part["mass"] for name, part in sets.items()},
         "reliability": {name: part["reliability"] for name, part in sets.items()},
         "n": {name: part["n"] for name, part in sets.items()},
         **about,
@@ -188,15 +194,18 @@ def table(metrics: dict[str, Any], name: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm reward eval``."""
-    from lrm_ros.reward.models import find_model
+    from lrm_ros.reward.load import load_model
+    from lrm_ros.reward.models import RewardModel, public_name
     from lrm_ros.reward.qwen.model import QwenRewardModel
     from lrm_ros.training.reward.data.shards import read_rows
     from lrm_ros.training.reward.data.sources.generated import read_generated
     from lrm_ros.training.reward.eval.page import page
 
     parser = argparse.ArgumentParser(prog="lrm reward eval", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="tiny", help="'tiny', a folder or a Hugging Face name")
-    parser.add_argument("--base", help="the model before training; default: --model with random weights")
+    parser.add_argument("--model", default="tiny", help="'tiny', a folder, a Hugging Face name, or a server's")
+    parser.add_argument(
+        "--base", help="the model before training; default: --model with random weights, for a server's none"
+    )
     parser.add_argument("--data", type=Path, help="keyframes ('lrm reward data') of trained tasks")
     parser.add_argument("--split", choices=("val", "all"), default="val", help="episodes of --data")
     parser.add_argument("--zero-shot", type=Path, help="keyframes of tasks that no training episode comes from")
@@ -209,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         help="a model trained with 'lrm reward train --blind text' (or pictures=MODEL), beside it on the contrast sets",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for metrics.json and report.html")
-    parser.add_argument("--readout", choices=("forward", "generate"), default="forward")
+    parser.add_argument("--readout", choices=READOUTS, default="forward", help=READOUT)
     parser.add_argument("--initial", action="store_true", help="show the first frame, too, in progress queries")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of the pairs and of the random weights")
@@ -225,14 +234,18 @@ def main(argv: list[str] | None = None) -> int:
     if args.data is None and (args.contrast is None or args.zero_shot):
         parser.error("give keyframes with --data, or shards for contrast sets alone with --contrast")
 
-    def load(name: str) -> QwenRewardModel:
-        return QwenRewardModel(find_model(name), name, args.device)
+    def load(name: str) -> RewardModel:
+        return load_model(name, args.device, "tri" if args.data else "completion")
 
     eval_sets, training, contrast, asked = {}, None, None, {}
+    bases: dict[str, RewardModel] = {}
     try:
         model = load(args.model)
         if args.data:
-            base = load(args.base) if args.base else untrained(partial(load, args.model), args.seed)
+            if args.base:
+                bases["untrained"] = load(args.base)
+            elif isinstance(model, QwenRewardModel):  # of a server's the weights cannot be drawn anew
+                bases["untrained"] = untrained(partial(load, args.model), args.seed)
             folders = {"in_domain": (args.data, None if args.split == "all" else args.split)}
             if args.zero_shot:
                 folders["zero_shot"] = (args.zero_shot, None)
@@ -241,34 +254,45 @@ def main(argv: list[str] | None = None) -> int:
         if args.contrast:
             contrast = make_contrast_set(read_generated(args.contrast), args.seed)
             asked = {f"without {blind}": (load(name), blind) for blind, name in controls.items()}
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(exit_code(error), f"lrm reward eval: {error}\n")
     sets = {}
-    for name, eval_set in eval_sets.items():
-        predictions = {
-            "model": predict(model, eval_set, args.readout, args.initial, f"{args.model}, {name}"),
-            "untrained": predict(base, eval_set, args.readout, args.initial, f"base, {name}"),
-            **trivial_baselines(eval_set, training),
-        }
-        sets[name] = evaluate_set(eval_set, predictions, args.rounds)
+    answers = {}
+    try:
+        for name, eval_set in eval_sets.items():
+            predictions = {
+                who: predict(one, eval_set, args.readout, args.initial, f"{who}, {name}")
+                for who, one in {"model": model, **bases}.items()
+            }
+            predictions |= trivial_baselines(eval_set, training)
+            sets[name] = evaluate_set(eval_set, predictions, args.rounds)
+        if contrast is not None:
+            for who, (one, blind) in {"model": (model, ""), **asked}.items():
+                answers[who] = ask(one, contrast, args.readout, blind, who)
+    except RuntimeError as error:  # a query got no answer
+        parser.exit(1, f"lrm reward eval: {error}\n")
     about = {
-        "model": args.model,
-        "base": args.base or "weights drawn anew",
+        "model": model.name,
+        "base": public_name(args.base) if args.base else "weights drawn anew" if bases else "none",
         "readout": args.readout,
         "initial": args.initial,
         "seeds": {"pairs": args.seed, "untrained": args.seed, "bootstrap": 0},
     }
     metrics = metrics_of(sets, about)
     if contrast is not None:
-        metrics["contrast"] = {
-            who: contrast_metrics(contrast, ask(one, contrast, args.readout, blind, who), args.rounds)
-            for who, (one, blind) in {"model": (model, ""), **asked}.items()
-        }
+        metrics["contrast"] = {who: contrast_metrics(contrast, answer, args.rounds) for who, answer in answers.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     for path in filter(None, (args.out / "metrics.json", args.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(metrics, indent=1) + "\n")
     (args.out / "report.html").write_text(page(metrics))
+    for name, head in ((name, head) for name, part in sets.items() for head in part["mass"]):
+        if share := sets[name]["mass"][head]["below"]:
+            print(
+                f"{name}, {head}: in {100 * share:.0f} % of the queries all answers have less than {MIN_MASS:g} "
+                "probability together, which is unscored elsewhere: the model would say something else; try "
+                "--readout reason"
+            )
     for name in sets:
         print(table(metrics, name), end="\n\n")
     if contrast is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,16 @@ class EvalSet:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions on an eval set: progress (N,) in [0, 1], done (N,) p(done), contrastive (M,) in [-1, 1]."""
+    """Predictions on an eval set: progress (N,) in [0, 1], done (N,) p(done), contrastive (M,) in [-1, 1].
+
+    Attributes:
+        mass: head -> probabilities that the model says one of the head's answers at all; none where they are not read.
+    """
 
     progress: NDArray[np.float64]
     done: NDArray[np.float64]
     contrastive: NDArray[np.float64]
+    mass: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def make_eval_set(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> EvalSet:
@@ -101,7 +106,7 @@ def predict(
     Args:
         model: the reward model.
         eval_set: keyframes and pairs.
-        readout: ``forward`` or ``generate``.
+        readout: ``forward``, ``reason`` or ``generate``.
         initial: show the episode's first frame beside the current one in progress queries.
         name: for the progress bar.
 
@@ -109,11 +114,12 @@ def predict(
         RuntimeError: a query got no answer.
     """
     firsts = {number: row for row, number in reversed(list(enumerate(eval_set.episode)))}
+    mass: dict[str, NDArray[np.float64]] = {}
     total = 2 * len(eval_set.jpegs) + len(eval_set.pairs)
     with progress_bar(total, f"predict {name}".strip(), "query") as bar:
 
         def values_of(head: str, rows: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
-            values = []
+            values, masses = [], []
             for at in range(0, len(rows), _BATCH):
                 part = rows[at : at + _BATCH]
                 frames = {row: Frame(row, "camera", _decode(eval_set.jpegs[row])) for some in part for row in some}
@@ -124,7 +130,10 @@ def predict(
                     if isinstance(answer, Unscored):
                         raise RuntimeError(f"head '{head}' gave no answer: {answer.reason}")
                     values.append(answer.value)
+                    masses += [] if answer.mass is None else [answer.mass]
                 bar.update(len(part))
+            if masses:
+                mass[head] = np.array(masses)
             return np.array(values)
 
         alone = [(row,) for row in range(len(eval_set.jpegs))]
@@ -133,6 +142,7 @@ def predict(
             values_of("progress", shown),
             values_of("completion", alone),
             values_of("contrastive", [tuple(pair) for pair in eval_set.pairs.tolist()]),
+            mass,
         )
 
 

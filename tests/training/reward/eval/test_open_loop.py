@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lrm_ros.config import RefineConfig, RewardConfig
+from lrm_ros.config import RewardConfig
+from lrm_ros.config_refine import RefineConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.fake import FakeModel
 from lrm_ros.reward.load import load_model
