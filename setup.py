@@ -15,6 +15,7 @@ from setuptools import setup
 
 PACKAGE = "lrm_ros"
 NODES = {
+    "answer": "lrm_ros.nodes.answer",
     "arm": "lrm_ros.nodes.arm",
     "camera": "lrm_ros.nodes.camera",
     "reward": "lrm_ros.nodes.reward",
@@ -25,6 +26,7 @@ NODES = {
     "refiner": "lrm_ros.training.ppo.node",
     "ros2_control": "lrm_ros.nodes.ros2_control",
     "teleop": "lrm_ros.nodes.teleop",
+    "trial": "lrm_ros.nodes.trial",
     "twin": "lrm_ros.sim.twin.node",
     "worlds": "lrm_ros.sim.vector.node",
 }
@@ -140,6 +142,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "lrm_ros.training.reward.train.examples",
             "lrm_ros.training.reward.train.tiny",
             "lrm_ros.training.sources",
+            "lrm_ros.training.trial",
         ],
         package_data={"lrm_ros": ["models/tiny/*"]},
         data_files=data_files,

@@ -14,7 +14,7 @@ from lrm_ros.programs import interrupted
 # command -> (module with main(argv), what it does)
 COMMANDS = {
     "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to fix what is missing"),
-    "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop"),
+    "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop, trial"),
     "estop": ("lrm_ros.ros.estop_command", "stop every arm now, or release one (--release)"),
     "collect": ("lrm_ros.training.policy.collect", "record demonstrations of the scripted expert in the twin"),
     "judge": ("lrm_ros.training.policy.judge", "judge recorded episodes by the completion head"),
@@ -43,6 +43,7 @@ COMMANDS = {
     ),
     "serve": ("lrm_ros.reward.serve.command", "serve a reward model over HTTP, in batches, with upstream's routes"),
     "evaluate": ("lrm_ros.training.policy.evaluate", "evaluate a policy's success rate in the twin on held-out seeds"),
+    "trial": ("lrm_ros.training.trial.command", "compare policies blindly before a person, on the arm or in the twin"),
     "report": ("lrm_ros.training.report.command", "write the report of a run"),
     "bench topics": ("lrm_ros.training.bench.topics", "measure loss and latency from cameras to the recorder"),
     "bench reward": ("lrm_ros.training.bench.reward", "measure the reward model's speed"),

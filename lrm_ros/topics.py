@@ -180,6 +180,13 @@ REWARD = Topic(
 REWARD_VALUE = Topic("reward/<head>", Float32, STREAM, "for plots; `reward` is the node's name")
 EPISODE = Topic("episode", DiagnosticStatus, EVENTS, "started, ending (last frames), ended, faulty (why), path")
 EVALUATION = Topic("evaluation", DiagnosticStatus, EVENTS, "how far an evaluation is, and its result")
+QUESTION = Topic(
+    "question",
+    DiagnosticStatus,
+    LATCHED,
+    "what a person is asked: `scene` (put it in place), `outcome` (success?) or `nothing`; by services of `node`",
+)
+SCENE = Topic("scene/image_raw", Image, LATCHED, "while a scene is asked for: as it was, beside as it is now")
 TRUTH = Topic(
     "truth",
     DiagnosticStatus,

@@ -35,6 +35,7 @@ from lrm_ros.config_arm import (
     load_control,
 )
 from lrm_ros.config_files import load_yaml
+from lrm_ros.config_person import AnswerConfig, TrialConfig
 from lrm_ros.parameters import (
     BUILT_IN,
     EPISODE_PARAMETERS,
@@ -88,6 +89,7 @@ class Kind:
 
 # By the name of the ``ros2 run`` executable.
 KINDS: dict[str, Kind] = {
+    "answer": Kind("lrm_ros.nodes.answer", AnswerConfig),
     "arm": Kind("lrm_ros.nodes.arm", ArmNodeConfig),
     "camera": Kind("lrm_ros.nodes.camera", CameraConfig),
     "evaluator": Kind("lrm_ros.nodes.evaluator", EvaluatorConfig),
@@ -98,6 +100,7 @@ KINDS: dict[str, Kind] = {
     "reward": Kind("lrm_ros.nodes.reward", RewardConfig),
     "ros2_control": Kind("lrm_ros.nodes.ros2_control", ControlNodeConfig),
     "teleop": Kind("lrm_ros.nodes.teleop", TeleopConfig),
+    "trial": Kind("lrm_ros.nodes.trial", TrialConfig),
     "twin": Kind("lrm_ros.sim.twin.node", TwinConfig),
     "worlds": Kind("lrm_ros.sim.vector.node", WorldsConfig),
 }
@@ -156,6 +159,13 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("twin", "twin", {"realtime": False, "frame_every": 0}),
         NodeSpec("policy", "policy", {"realtime": False}),
         NodeSpec("evaluator", "evaluator", {"once": True}, ends_graph=True),
+    ),
+    # What `lrm trial` compares policies with, in real time: somebody watches.
+    "trial": (
+        NodeSpec("twin", "twin"),
+        NodeSpec("reward", "reward"),
+        NodeSpec("policy", "policy"),
+        NodeSpec("recorder", "recorder"),
     ),
     # PPO in many twins, in lock-step: the refiner sets up the others and starts them (paper IV-B).
     "sim_refine": (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import contract_differences
+from lrm_ros.record.convention import Convention
 from lrm_ros.record.dataset import Omissions, leave_out, write_dataset
 from lrm_ros.record.journal import JournalInfo, read_info, read_journal
 from lrm_ros.types import Episode
@@ -22,6 +23,8 @@ def journals_to_dataset(
     storage: str = "image",
     progress: Callable[[int], None] | None = None,
     omissions: Omissions | None = None,
+    convention: Convention | None = None,
+    reward_head: str | None = None,
 ) -> Path:
     """Convert journals of one robot into a LeRobotDataset; see :func:`write_dataset`.
 
@@ -33,6 +36,8 @@ def journals_to_dataset(
         storage: see :func:`write_dataset`.
         progress: called with the number of episodes written.
         omissions: filled with what is left out and why; without it, what cannot be used is an error.
+        convention: see :func:`write_dataset`; its units must be those of the journals' joints.
+        reward_head: see :func:`write_dataset`.
 
     Raises:
         ValueError: no journals, or none that can be used; without ``omissions`` a corrupt one, or journals of different
@@ -72,7 +77,7 @@ def journals_to_dataset(
                 omissions.held[episode.episode_id] = held
             yield episode
 
-    return write_dataset(episodes(), root, contract, storage, judged=judged, progress=progress, omissions=omissions)
+    return write_dataset(episodes(), root, contract, storage, reward_head, judged, progress, omissions, convention)
 
 
 def _most_of_one_robot(about: Sequence[tuple[str | Path, JournalInfo]]) -> tuple[str | Path, JournalInfo]:

@@ -7,7 +7,7 @@ final name is always complete. Beside LeRobot's files it has ``contract.json`` (
 
 Columns: ``observation.images.<camera>``, ``observation.state``, ``action`` (what was sent to the arm after limits),
 ``wish`` (what was asked for; a name starting with "action" would make LeRobot's policies predict it), ``next.reward``
-and ``next.success`` where known.
+and ``next.success`` where known. Or those of lerobot-record (``lrm_ros.record.convention``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import save_contract
 from lrm_ros.record.checksums import write_checksums
+from lrm_ros.record.convention import CODEC, Convention, save_convention
 from lrm_ros.record.lerobot_read import EPISODES_FILE, load_into_ram
 from lrm_ros.record.rows import features_of, rows_of
 from lrm_ros.types import Episode
@@ -70,6 +71,7 @@ def write_dataset(
     judged: bool | None = None,
     progress: Callable[[int], None] | None = None,
     omissions: Omissions | None = None,
+    convention: Convention | None = None,
 ) -> Path:
     """Write episodes as a LeRobotDataset v3.
 
@@ -85,6 +87,7 @@ def write_dataset(
             all of them are held in memory.
         progress: called with the number of episodes written.
         omissions: filled with what is left out and why; without it, an episode that cannot be used is an error.
+        convention: write LeRobot's names, units and columns; ``None``: ours, in rad.
 
     Returns:
         ``root``.
@@ -101,27 +104,35 @@ def write_dataset(
         )
     if storage not in ("image", "video"):
         raise ValueError(f"storage must be 'image' or 'video', got '{storage}'")
+    if convention is not None and convention.joints != contract.joints:
+        raise ValueError(
+            f"the episodes for '{root}' are of another robot than the one whose LeRobot units are known: joints "
+            f"{', '.join(contract.joints)} instead of {', '.join(convention.joints)}; give its contract's file"
+        )
     writing = root.with_name(root.name + ".writing")
     shutil.rmtree(writing, ignore_errors=True)
     writing.parent.mkdir(parents=True, exist_ok=True)
     if judged is None:
         episodes = list(episodes)
         judged = bool(episodes) and all(episode.outcome is not None for episode in episodes)
+    if convention is not None and not convention.extra:
+        judged, reward_head = False, None
     dataset = create_dataset(
         repo_id=f"local/{root.name}",
         fps=round(contract.control_hz),
-        features=features_of(contract, storage, reward_head is not None, judged),
+        features=features_of(contract, storage, reward_head is not None, judged, convention),
         root=writing,
-        robot_type=contract.name,
+        robot_type=contract.name if convention is None else convention.robot,
         use_videos=storage == "video",
         video_backend="pyav",
+        **({} if convention is None else {"codec": CODEC}),
     )
     about = []
     moments: dict[str, list[NDArray[np.float64]]] = {}
     rewards: list[float] = []
     for episode in episodes:
         try:
-            rows = list(rows_of(episode, contract, reward_head, judged))
+            rows = list(rows_of(episode, contract, reward_head, judged, convention))
         except ValueError as error:
             leave_out(omissions, episode.episode_id, error)
             continue
@@ -144,7 +155,10 @@ def write_dataset(
     dataset.finalize()
     shutil.rmtree(writing / "images", ignore_errors=True)  # LeRobot's own temporary files
     _fix_statistics(writing / "meta/stats.json", moments, rewards)
-    save_contract(contract, writing)
+    if convention is None:
+        save_contract(contract, writing)
+    else:
+        save_convention(convention, contract, writing)
     (writing / EPISODES_FILE).write_text(json.dumps(about, indent=0))
     write_checksums(writing)
     os.rename(writing, root)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.contract import CONTRACT_FILE, contract_differences, joint_names, load_contract
+from lrm_ros.record.convention import CONVENTION_FILE, ENDING, load_convention
 from lrm_ros.record.lerobot_files import EpisodeFiles, episodes_of, is_depth, is_v2, metadata_of, read_description
 
 STATE, ACTION, WISH = "observation.state", "action", "wish"
@@ -62,8 +63,15 @@ class LeRobotSet:
 
     @property
     def has_wish(self) -> bool:
-        """Whether it has the wish beside the action: it is ours, or made of ours by LeRobot's tools; then in rad."""
+        """Whether it has the wish beside the action: it is ours, or made of ours by LeRobot's tools."""
         return WISH in self.features
+
+    @property
+    def in_rad(self) -> bool:
+        """Whether its numbers are rad: it is ours and not in LeRobot's convention, or made of such by its tools."""
+        names = self.features[STATE].get("names")
+        ended = isinstance(names, list) and any(str(name).endswith(ENDING) for name in names)
+        return self.has_wish and not ended
 
     @property
     def success(self) -> str | None:
@@ -139,6 +147,9 @@ def open_set(root: Path) -> LeRobotSet:
                 raise ValueError(f"'{root}' has no '{name}', which a policy needs; it has {', '.join(features)}")
             if len(features[name]["shape"]) != 1:
                 raise ValueError(f"'{root}': '{name}' has shape {features[name]['shape']}, not one number a joint")
+        if (root / CONVENTION_FILE).is_file():
+            contract, units = load_convention(root)
+            return _foreign(root, info).of_robot(contract, units, f"its {CONVENTION_FILE}")
         if (root / CONTRACT_FILE).is_file():
             contract = load_contract(root)
             cameras = {camera.name: IMAGES + camera.name for camera in contract.cameras}

@@ -10,12 +10,16 @@ import numpy as np
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import check_episode, has_images, oldest_s
+from lrm_ros.record.convention import Convention, names_of
 from lrm_ros.types import Episode, Unscored
 
 
-def features_of(contract: RobotContract, storage: str, rewarded: bool, judged: bool) -> dict[str, dict[str, Any]]:
+def features_of(
+    contract: RobotContract, storage: str, rewarded: bool, judged: bool, convention: Convention | None = None
+) -> dict[str, dict[str, Any]]:
     """Return LeRobot's feature description."""
-    joints = {"dtype": "float32", "shape": (len(contract.joints),), "names": list(contract.joints)}
+    names = list(contract.joints) if convention is None else names_of(contract.joints)
+    joints = {"dtype": "float32", "shape": (len(contract.joints),), "names": names}
     features: dict[str, dict[str, Any]] = {
         f"observation.images.{camera.name}": {
             "dtype": storage,
@@ -24,7 +28,7 @@ def features_of(contract: RobotContract, storage: str, rewarded: bool, judged: b
         }
         for camera in contract.cameras
     }
-    features |= {"observation.state": joints, "action": dict(joints), "wish": dict(joints)}
+    features |= {key: dict(joints) for key in ("observation.state", "action", *_more(convention))}
     if rewarded:
         features["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
     if judged:
@@ -32,8 +36,19 @@ def features_of(contract: RobotContract, storage: str, rewarded: bool, judged: b
     return features
 
 
+def _more(convention: Convention | None) -> tuple[str, ...]:
+    """Return the columns of joints beside state and action."""
+    if convention is None:
+        return ("wish",)
+    return ("wish", "sent") if convention.extra else ()
+
+
 def rows_of(
-    episode: Episode, contract: RobotContract, reward_head: str | None, judged: bool
+    episode: Episode,
+    contract: RobotContract,
+    reward_head: str | None,
+    judged: bool,
+    convention: Convention | None = None,
 ) -> Iterable[dict[str, Any]]:
     """Yield LeRobot's frames of one episode.
 
@@ -54,9 +69,10 @@ def rows_of(
             f"observation.images.{camera.name}": step.observation.frames[camera.name].image
             for camera in contract.cameras
         }
-        row["observation.state"] = np.asarray(step.observation.state)
-        row["action"] = np.asarray(step.action, np.float32)
-        row["wish"] = np.asarray(step.wish, np.float32)
+        angles = {"observation.state": step.observation.state, "action": step.action}
+        angles |= {key: step.wish if key == "wish" else step.action for key in _more(convention)}
+        for key, values in angles.items():
+            row[key] = np.asarray(values, np.float32) if convention is None else convention.numbers(values)
         row["task"] = episode.task
         last = index == len(episode.steps) - 1
         if reward_head is not None:

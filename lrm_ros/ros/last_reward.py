@@ -42,13 +42,14 @@ class LastReward:
         """Begin an episode: no answer has come."""
         self._judged: dict[str, set[int]] = {}  # camera -> stamps of the frames judged
         self._heads: dict[str, dict[str, None]] = {}  # camera -> heads of all reward nodes, in their order
-        self._came_s = 0.0
+        self._came_s, self._end_ns = 0.0, 0  # of the last frames that are waited for [ns]; 0: none is
 
     def came(self, camera: str, rewards: Sequence[Reward | Unscored]) -> None:
         """Note the answers about one frame of a camera; held ones are none."""
         self._judged.setdefault(camera, set()).add(rewards[0].stamp_ns)
         self._heads.setdefault(camera, {}).update(dict.fromkeys(reward.head for reward in rewards))
-        self._came_s = time.monotonic()
+        if not self._end_ns or rewards[0].stamp_ns <= self._end_ns:
+            self._came_s = time.monotonic()
 
     def missing(self, last: Mapping[str, int]) -> list[str]:
         """Return the cameras that are judged and whose last frame has no answer; all, if no answer has come at all.
@@ -73,7 +74,8 @@ class LastReward:
 
         Args:
             last: stamp of each camera's last frame [ns].
-            timeout_s: give up when no answer has come for so long [s]; ``None``: nobody hears the end, none will come.
+            timeout_s: give up when no answer about a frame of the episode has come for so long [s]: a camera goes on,
+                and later frames are judged; ``None``: nobody hears the end, none will come.
             attend: takes messages until it is told that it is done; see ``Streams.attend``.
             in_order: answers come in the order of the frames, as in lock-step: after one about a later frame none
                 comes.
@@ -86,7 +88,7 @@ class LastReward:
                 f"no reward came for the last frame of camera {', '.join(self.missing(last))}: no node that publishes "
                 "rewards hears the end of an episode; is the reward node active?"
             )
-        self._came_s = time.monotonic()
+        self._came_s, self._end_ns = time.monotonic(), max(last.values(), default=0)
         attend(lambda: not self._may_come(last, in_order) or time.monotonic() - self._came_s > timeout_s)
         missing = self.missing(last)
         if not missing:

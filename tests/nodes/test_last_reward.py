@@ -24,6 +24,7 @@ from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import write_dataset
 from lrm_ros.record.journal import read_info, read_journal
+from lrm_ros.ros import last_reward
 from lrm_ros.ros.executor import make_executor
 from lrm_ros.ros.last_reward import LastReward
 from lrm_ros.topics import EVENTS, IMAGE, LATCHED, REWARD, STREAM
@@ -242,6 +243,22 @@ def test_what_is_missing_at_the_end_of_an_episode():
     assert rewards.wait(last, 600.0, late) == "" and asked == [1, 2, 2]
     rewards.came("front", [Reward(9, "progress", 0.5)])
     assert rewards.missing(last) == [] and rewards.wait(last, 600.0, attend) == ""
+
+
+def test_answers_about_later_frames_do_not_prolong_the_wait(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(last_reward.time, "monotonic", lambda: now[0])
+    rewards, last = LastReward(), {"front": 9}
+    rewards.came("front", [Reward(5, "progress", 0.5)])
+    stamps = iter([7, *range(10, 100)])
+
+    def attend(done) -> None:
+        while not done():
+            now[0] += 1.0
+            rewards.came("front", [Reward(next(stamps), "progress", 0.5)])
+
+    assert rewards.wait(last, 5.0, attend) == "no reward came for the last frame of camera front"
+    assert now[0] == 7, "one answer about the episode, at 1 s, then five seconds of others"
 
 
 def test_the_heads_of_two_reward_nodes_that_judge_one_camera_are_all_unscored():

@@ -54,6 +54,7 @@ ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
+CORE |= {"config_person"}
 CORE |= {"images", "image_files"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
@@ -71,6 +72,7 @@ UPSTREAM: dict[str, set[str]] = {
     "config_files": set(),
     "config_ppo": set(),
     "config_camera": set(),
+    "config_person": {"seeds"},
     "config": {"types", "seeds", "config_ppo", "config_camera"},
     "config_arm": {"config"},
     "config_serve": {"config"},
@@ -87,7 +89,7 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs", "images"},
+    "graph": {"types", "config", "config_arm", "config_person", "parameters", "environment", "programs", "images"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},

@@ -19,9 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.config import RobotContract
+from lrm_ros.config_arm import SECTIONS, load_arm
+from lrm_ros.config_files import load_yaml
 from lrm_ros.errors import one_line
 from lrm_ros.programs import exit_code
 from lrm_ros.progress import progress_bar
+from lrm_ros.record.convention import Convention
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import Omissions
 from lrm_ros.record.journal import JournalError, read_info
@@ -91,6 +95,8 @@ def make_dataset(
     verdicts: Path | None = None,
     failures: bool = False,
     storage: str = "image",
+    convention: Convention | None = None,
+    reward_head: str | None = None,
 ) -> dict[str, Any]:
     """Write the data set; see ``select_journals`` for what is in it.
 
@@ -100,6 +106,8 @@ def make_dataset(
         verdicts: file of ``lrm judge --json``.
         failures: keep those that a person called a failure.
         storage: ``"image"`` (exact) or ``"video"`` (smaller).
+        convention: LeRobot's names, units and columns; ``None``: ours.
+        reward_head: write this head's recorded answers as ``next.reward``.
 
     Returns:
         Figures: episodes written, left out with the reasons, steps that hold an earlier frame by episode, frames.
@@ -118,7 +126,7 @@ def make_dataset(
         raise ValueError(f"none of {len(found)} episodes is left for '{out}' ({why})")
     omissions = Omissions()
     with progress_bar(len(selected), f"write {out.name}", "episode") as bar:
-        journals_to_dataset(selected, out, storage, lambda n: bar.update(n - bar.n), omissions)
+        journals_to_dataset(selected, out, storage, lambda n: bar.update(n - bar.n), omissions, convention, reward_head)
     for name, reason in omissions.left_out:
         print(f"left out: '{name}': {reason}", file=sys.stderr)
     if omissions.left_out:
@@ -132,6 +140,23 @@ def make_dataset(
         "frames": info["total_frames"],
         "folder": str(out),
     }
+
+
+def read_convention(contract_file: Path | None, extra: bool) -> Convention:
+    """Return LeRobot's convention of the robot that a contract's file describes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: none was given, or it does not say what LeRobot's numbers are.
+    """
+    if contract_file is None:
+        raise ValueError(
+            "--convention lerobot needs --contract FILE, the robot's with its section 'arm', which says LeRobot's "
+            "units of each joint, e.g. config/so101.yaml"
+        )
+    arm = load_arm(contract_file, load_yaml(contract_file, RobotContract, SECTIONS))
+    names = tuple(joint.name for joint in arm.joints)
+    return Convention(arm.type, names, tuple(joint.affine for joint in arm.joints), extra)
 
 
 def check_push(name: str) -> None:
@@ -183,8 +208,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--failures", action="store_true", help="also episodes that a person labelled a failure")
     parser.add_argument(
-        "--storage", choices=("image", "video"), default="image", help="PNG (exact) or h264 (smaller, not exact)"
+        "--storage",
+        choices=("image", "video"),
+        help="PNG (exact; ours) or video (smaller, not exact; with --convention lerobot)",
     )
+    parser.add_argument(
+        "--convention",
+        choices=("ours", "lerobot"),
+        default="ours",
+        help="lerobot: names, units, columns and robot type of lerobot-record, to be merged with such sets",
+    )
+    parser.add_argument("--contract", type=Path, metavar="FILE", help="with it: the robot's, with section 'arm'")
+    parser.add_argument("--extra", action="store_true", help="with it: columns wish, sent, next.success, too")
+    parser.add_argument("--reward", metavar="HEAD", help="column next.reward: the recorded answers of this head")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
     args = parser.parse_args(argv)
     try:
@@ -196,7 +232,13 @@ def main(argv: list[str] | None = None) -> int:
                 return 0
         if args.out is None:
             raise ValueError("give --out FOLDER, the new data set's")
-        figures = make_dataset(args.paths, args.out, args.verdicts, args.failures, args.storage)
+        convention = read_convention(args.contract, args.extra) if args.convention == "lerobot" else None
+        if convention is None and (args.contract or args.extra):
+            raise ValueError("--contract and --extra are for --convention lerobot")
+        if convention is not None and args.reward and not args.extra:
+            raise ValueError("--reward is a column that lerobot-record does not write; give --extra, too")
+        storage = args.storage or ("image" if convention is None else "video")
+        figures = make_dataset(args.paths, args.out, args.verdicts, args.failures, storage, convention, args.reward)
         if args.push:
             push(args.out, args.push, args.private)
     except (OSError, ValueError) as error:

@@ -139,7 +139,7 @@ def _of_robot(one: LeRobotSet, contract: RobotContract, file: str | Path, units:
 
     if one.contract.has_limits:
         return one  # ours: whether it is of this robot is looked at with all others
-    if one.has_wish or units == "rad":
+    if one.in_rad or units == "rad":
         return one.of_robot(contract, None, f"'{file}'")
     if SECTION not in read_yaml(file):
         raise ValueError(

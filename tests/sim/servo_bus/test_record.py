@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 from lerobot_programs import arm_options, program, weightless  # type: ignore[import-not-found]
 from servo_buses import JOINTS, needs_driver, wait_until  # type: ignore[import-not-found]
+from so101 import CONTRACT, FILE  # type: ignore[import-not-found]
 
+from lrm_ros.config import CameraSpec
+from lrm_ros.record.dataset import write_dataset
 from lrm_ros.sim.servo_bus import fifo, protocol
 from lrm_ros.sim.servo_bus.calibration import MOUNTINGS, Calibration, calibration, preset, write
 from lrm_ros.sim.servo_bus.server import Server
+from lrm_ros.training.policy.dataset import read_convention
+from lrm_ros.types import Episode, Frame, Observation, Step
 
 pytestmark = [needs_driver, pytest.mark.slow]
 
@@ -59,6 +65,24 @@ def recorded(folder: Path, name: str) -> np.ndarray:
 
     (file,) = (folder / "data").rglob("*.parquet")
     return np.array(parquet.read_table(file)[name].to_pylist())
+
+
+def merge_with_ours(recorded_set: Path, folder: Path) -> None:
+    """LeRobot merges what its program has recorded with a set that we write in its convention."""
+    from lerobot.datasets.aggregate import aggregate_datasets
+
+    contract = dataclasses.replace(CONTRACT, cameras=(CameraSpec("front", 64, 48),))
+    steps = []
+    for k in range(5):
+        ns = round((k + 1) * 1e9 / contract.control_hz)
+        frames = {"front": Frame(ns, "front", np.full((48, 64, 3), 180, np.uint8))}
+        angles = np.array(FIRST, np.float32)
+        steps.append(Step(Observation(ns, frames, angles, "put it there"), angles, angles))
+    episode = Episode("ours", "put it there", steps, contract.control_hz, True, "teleop")
+    ours = write_dataset([episode], folder / "ours", contract, "image", convention=read_convention(FILE, False))
+    aggregate_datasets(["me/set", "me/ours"], "me/all", [recorded_set, ours], folder / "all")
+    info = json.loads((folder / "all/meta/info.json").read_text())
+    assert info["total_episodes"] == 2 and info["total_frames"] == len(recorded(recorded_set, "action")) + 5
 
 
 @pytest.fixture
@@ -114,6 +138,8 @@ def test_record_and_replay(tmp_path, camera, plugin):
         info = json.loads((folder / "meta/info.json").read_text())
         assert info["total_frames"] == len(actions) > 20
         assert info["features"]["observation.images.front"]["shape"] == [48, 64, 3]
+
+        merge_with_ours(folder, tmp_path)
 
         place(server, "follower", FIRST)
         options = [*arm_options(server, "follower", "follower", tmp_path), "--dataset.repo_id=me/set"]

@@ -8,7 +8,18 @@ from math import comb
 
 import pytest
 
-from lrm_ros.training.report.stats import difference_interval, mcnemar, paired, precision_recall, proportion, wilson
+from lrm_ros.training.report.stats import (
+    difference_interval,
+    kappa,
+    mcnemar,
+    paired,
+    precision_recall,
+    precision_threshold,
+    proportion,
+    unpaired,
+    unpaired_interval,
+    wilson,
+)
 
 
 def test_wilson_gives_the_intervals_printed_by_newcombe() -> None:
@@ -99,3 +110,45 @@ def test_a_filter_that_kept_nothing_has_no_precision() -> None:
 def test_verdicts_without_their_truth_are_refused() -> None:
     with pytest.raises(ValueError):
         precision_recall([True], [True, False])
+
+
+def test_unpaired_rates_have_the_interval_printed_by_newcombe_and_the_exact_tests() -> None:
+    # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10: 56/70 - 48/80.
+    assert unpaired_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    # Fisher's exact test by hand: of 6 people, 3 and 3; all of one group and none of the other: 2 / C(6, 3).
+    found = unpaired(3, 3, 0, 3)
+    assert found["p_fisher"] == pytest.approx(2 / comb(6, 3)) and found["difference"] == 1
+    # Barnard's: 2 * max over p of p^3 (1 - p)^3, at p = 1/2.
+    assert found["p_barnard"] == pytest.approx(2 / 2**6, abs=1e-6)
+    assert unpaired(0, 5, 0, 7)["p_barnard"] == unpaired(5, 5, 7, 7)["p_fisher"] == 1.0
+    with pytest.raises(ValueError, match="got 0 of 0"):
+        unpaired(0, 0, 1, 2)
+
+
+def test_kappa_is_that_of_the_field_and_its_interval_holds_what_samples_do() -> None:
+    import numpy as np
+    from sklearn.metrics import cohen_kappa_score
+
+    first = [True] * 25 + [False] * 25
+    second = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    found = kappa(20, 5, 10, 15)
+    assert found["kappa"] == pytest.approx(0.4) == pytest.approx(cohen_kappa_score(first, second))
+    rng = np.random.default_rng(0)
+    pairs = np.array([first, second]).T
+    samples = [cohen_kappa_score(*pairs[rng.integers(0, 50, 50)].T) for _ in range(400)]
+    assert found["ci95"] == pytest.approx(np.quantile(samples, (0.025, 0.975)), abs=0.06)
+    assert kappa(7, 0, 0, 3)["kappa"] == 1 and kappa(7, 0, 0, 3)["ci95"] == [1, 1]
+    assert kappa(10, 0, 0, 0)["kappa"] is None and kappa(0, 0, 0, 0)["ci95"] is None
+
+
+def test_the_threshold_of_a_precision_is_the_lowest_that_has_it() -> None:
+    scores = [0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4]
+    success = [True, True, False, True, True, True, False]
+    found = precision_threshold(scores, success, 0.8)
+    assert found["threshold"] == 0.5, "5 of 6 at 0.5; 2 of 3 at 0.8 are fewer, and a tie is never cut"
+    assert (found["precision"]["count"], found["precision"]["n"], found["recall"]["count"]) == (5, 6, 5)
+    low, high = found["threshold_ci95"]
+    assert low <= 0.5 <= high and 0 < found["reached"] <= 1
+    none = precision_threshold([0.9, 0.1], [False, True], 0.9)
+    assert none["threshold"] is None and none["precision"] is None and none["n"] == 2
+    assert precision_threshold([], [], 0.9)["threshold"] is None
