@@ -18,6 +18,7 @@ from lrm_ros.config_camera import CameraConfig as CameraConfig
 from lrm_ros.config_camera import transport_option
 from lrm_ros.config_files import option as _opt
 from lrm_ros.config_ppo import PpoConfig as PpoConfig
+from lrm_ros.config_teleop import TeleopConfig as TeleopConfig
 
 SEED = (0, seeds.LIMIT - 1)
 COUNT = (1, 1_000_000)
@@ -207,18 +208,6 @@ class RecorderConfig:
     reward_s: float = _opt(
         5.0, "how long the end waits for a reward node's answer about the last frame [s]", 0.0, 600.0
     )
-
-
-@dataclass(frozen=True)
-class TeleopConfig:
-    """The keyboard teleoperation node."""
-
-    joint_step: float = _opt(0.05, "joint jog a key press [rad]", 0.0, 3.2)
-    cartesian_step: float = _opt(0.01, "Cartesian jog a key press [m]", 0.0, 1.0)
-    rate_hz: float = _fix(10.0, "rate of joint commands [Hz]", 0.1, 1000.0)
-    gripper_step: float = _opt(0.2, "gripper jog a key press [rad]", 0.0, 3.2)
-    seed: int = _opt(0, "twin: seed of the first demonstration; each finished one adds 1", *SEED)
-    timeout_s: float = _opt(1.0, "do not move when joint_states are older than this [s]", *SECONDS)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import SECTION, ArmConfig, load_arm
 from lrm_ros.config_files import load_yaml
 from lrm_ros.robot import lerobot_arm
+from lrm_ros.robot.devices import lerobot_input
+from lrm_ros.sim.servo_bus.arm import Arm
+from lrm_ros.sim.servo_bus.bus import Bus
+from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
 from lrm_ros.sim.servo_bus.server import Server
 
 FILE = Path(__file__).parents[1] / "config" / "so101.yaml"
@@ -47,14 +51,16 @@ def settings(port: str, folder: Path, **more: object) -> ArmConfig:
 
 def patiently(monkeypatch) -> None:
     """Let every driver that is made wait longer: it computes in one process with the servos."""
-    make = lerobot_arm.make_robot
+    for module, name in ((lerobot_arm, "make_robot"), (lerobot_input, "make_teleoperator")):
+        make = getattr(module, name)
 
-    def made(config: ArmConfig):
-        robot = make(config)
-        patient(robot.bus)
-        return robot
+        def made(config, make=make):
+            device = make(config)
+            if hasattr(device, "bus"):
+                patient(device.bus)
+            return device
 
-    monkeypatch.setattr(lerobot_arm, "make_robot", made)
+        monkeypatch.setattr(module, name, made)
 
 
 @contextmanager
@@ -64,6 +70,27 @@ def follower(folder: Path) -> Iterator[Server]:
     calibrate(server, folder)
     with server:
         yield server
+
+
+@contextmanager
+def leader_and_follower(folder: Path) -> Iterator[Server]:
+    """Two calibrated arms; the leader stays where a hand puts it, and its supply is that of LeRobot's leader, 5 V."""
+    joints = SimpleJoints([dataclasses.replace(joint, weight=0.0, rest=0.0) for joint in SO101])
+    server = Server({"follower": Bus(Arm()), "leader": Bus(Arm(joints))})
+    server.buses["leader"].arm.supply = 5.0
+    calibrate(server, folder)
+    calibrate(server, folder, "leader", 0.02)
+    with server:
+        yield server
+
+
+def place(server: Server, angles: Sequence[float], name: str = "leader") -> None:
+    """Put an arm's joints somewhere by hand [rad]."""
+    with server.lock:
+        arm = server.buses[name].arm
+        for joint, angle in zip(JOINTS, angles, strict=True):
+            arm.joints.place(joint, float(angle))
+        arm.step(0.0)  # felt at once
 
 
 def angles(server: Server, name: str = "follower") -> list[float]:

@@ -75,7 +75,10 @@ AT_RUN_TIME = {
         *("initial_image", "judge_frames", "judge_threshold", "contrastive", "completion"),
     },
     "ros2_control": {"approach_speed"},
-    "teleop": {"joint_step", "cartesian_step", "gripper_step", "seed", "timeout_s"},
+    "teleop": {
+        *("joint_step", "cartesian_step", "gripper_step", "cartesian_speed", "gripper_speed", "align"),
+        *("seed", "timeout_s", "reset_s", "episodes"),
+    },
     "twin": {"seed", "realtime", "frame_every", "max_steps", "disturbance_std"},
     "worlds": set(),
 }

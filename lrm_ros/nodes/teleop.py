@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The teleoperation node: a keyboard in a terminal jogs the arm and records demonstrations, also over SSH."""
+"""The teleoperation node: a person moves the arm and records demonstrations, also over SSH.
+
+By the keyboard of a terminal, and beside it by one of LeRobot's teleoperators: a leader arm, a gamepad, a phone.
+"""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
@@ -19,27 +18,35 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import TeleopConfig
+from lrm_ros.config_arm import SECTION, JointUnits, load_arm
+from lrm_ros.config_files import read_yaml
+from lrm_ros.config_teleop import KEYBOARD
+from lrm_ros.robot.devices.hand import Hand
+from lrm_ros.robot.devices.input_thread import InputThread
+from lrm_ros.robot.devices.lerobot_input import AGAIN, FAILURE, SUCCESS, LeRobotInput
 from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.joint_states import JointStates
 from lrm_ros.robot.so100.jog import Jog
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
-from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
 from lrm_ros.ros.estop import RELEASE, RELEASED_S, StopWatch
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
+from lrm_ros.ros.teleop_episodes import DISCARD, NEXT, START, TeleopEpisodes
 from lrm_ros.seeds import held_out_warning
 from lrm_ros.types import ActionChunk
 
 _JOINT_KEYS = ("1q", "2w", "3e", "4r", "5t", "6y")  # more and less, one pair for each joint before the gripper
 _CARTESIAN_KEYS = {"i": (0, 1), "k": (0, -1), "j": (1, 1), "l": (1, -1), "u": (2, 1), "m": (2, -1)}
 _ARROWS = {"\x1b[A": "i", "\x1b[B": "k", "\x1b[D": "j", "\x1b[C": "l", "\x1b[5~": "u", "\x1b[6~": "m"}
+_EPISODE_KEYS = {"s": START, "g": SUCCESS, "f": FAILURE, "a": AGAIN, "d": DISCARD}
+_EPISODE_KEYS |= dict.fromkeys(("n", "\n", "\r"), NEXT)  # ENTER, for a pedal that types it
 _HELP = """\
 joints   {joints}   (more/less)
 gripper  o open  c close
 place    i/k forward/back  j/l left/right  u/m up/down   (arrows, page up/down)
-episode  s start  g success  f failure  a again (discard, start anew)  d discard
+episode  s start  g success  f failure  a again (discard, start anew)  d discard  n or ENTER next (start, success)
 stop     SPACE stops the arm (e-stop); release it in another terminal: lrm estop --release
 other    h this help  x quit"""
 
@@ -62,12 +69,10 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._terminal: Terminal | None = None
         self._state: tuple[int, NDArray[np.float32]] | None = None
         self._arrived_s = 0.0
-        self._busy = ""
-        self._control: Control | None = None
-        self._worker: threading.Thread | None = None  # while another node is asked for something
-        self._episode = ""  # name of the episode being recorded
-        self._started_s = 0.0
-        self._counts = {"success": 0, "failure": 0, "discarded": 0}
+        self.episodes: TeleopEpisodes | None = None
+        self._hand: Hand | None = None
+        self._thread: InputThread | None = None
+        self._hand_said = ""
         self._quit_asked = False
         self._stop_asked = False  # of an arm that has not said yet that it is stopped
 
@@ -84,17 +89,25 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._joint_states = JointStates(self.contract)
         # Only as it is offered: commands are stamped as the joint state is, whatever its clock.
         Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)
-        topics.EPISODE.subscribe(self, self._on_episode)
-        control = Control(self, TwinEpisodes.TRIGGERS, TwinEpisodes.NODES, (), TwinEpisodes.SET_BOOLS, find_s=1.0)
-        self._control = control
-        self._twin_episodes, self._real_episodes = TwinEpisodes(control), RecordedEpisodes(control)
+        self.episodes = TeleopEpisodes(self, self._say, self._let_go)
+        rate_hz = self.config.rate_hz
+        if self.config.input != KEYBOARD:
+            rate_hz = max(rate_hz, self.contract.control_hz)
+            self._thread = InputThread(LeRobotInput(self.config, self.contract, self._units()), rate_hz)
+            self._hand = Hand(self._thread, self._jog, self.contract)
+            self._thread.start()
         # Keys and commands keep wall time: a simulation clock that stops must not stop the keyboard.
-        self.create_timer(1 / self.config.rate_hz, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(1 / rate_hz, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _units(self) -> tuple[JointUnits, ...]:
+        """Return the units of a leader's joints, those of its arm; none where the contract's file does not say them."""
+        path = str(self.get_parameter("contract").value)
+        return load_arm(path, self.contract).joints if path and SECTION in read_yaml(path) else ()
 
     def activate(self) -> None:
         """Take the terminal."""
-        assert self._control is not None
-        self._control.resume()
+        assert self.episodes is not None
+        self.episodes.control.resume()
         self._terminal = Terminal(self._terminal_fd)
         self._terminal.open()
         self._say(self._help())
@@ -102,16 +115,16 @@ class TeleopNode(LrmNode[TeleopConfig]):
     def deactivate(self) -> None:
         """Let the arm hold and give the terminal back."""
         self._stop_moving(DELIVER_S)
-        if self._control is not None:
-            self._control.stop()
-        if self._worker is not None:
-            self._worker.join()
-            self._worker = None
+        if self.episodes is not None:
+            self.episodes.stop()
         self._give_back()
 
     def cleanup(self) -> None:
-        """Give the terminal back."""
-        self._state, self._busy, self._episode = None, "", ""
+        """Give the terminal and the device back."""
+        self._state, self.episodes, self._hand = None, None, None
+        thread, self._thread = self._thread, None
+        if thread is not None and not thread.stop():
+            self.get_logger().warning(f"input '{self.config.input}' still blocks; its thread ends by itself")
         self._give_back()
 
     def _give_back(self) -> None:
@@ -144,9 +157,15 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def _stop_moving(self, deliver_s: float = 0.0) -> None:
         """Let the arm hold, if it was moved by this node."""
-        self._jog.stop()
+        self._let_go()
         if self._arm.asked is not None:
             self._arm.hold(deliver_s)
+
+    def _let_go(self) -> None:
+        """Have no target: the next motion begins where the arm is."""
+        self._jog.stop()
+        if self._hand is not None:
+            self._hand.let_go()
 
     def _lose(self, reason: str) -> None:
         """Hold: where the arm is is not known any more."""
@@ -164,18 +183,12 @@ class TeleopNode(LrmNode[TeleopConfig]):
         """Forget the motion; after a release an arm's node that starts later is not stopped by this one."""
         self._stop_asked = False
         if stopped:
-            self._jog.stop()
+            self._let_go()
             self._arm.drop()
             self.diagnostics.fault("estop", f"the arm is stopped; {RELEASE}", tell=self._say)
         else:
             self._estop.publish(Bool(data=False))
             self.diagnostics.recovered("estop", "the arm is released", tell=self._say)
-
-    def _on_episode(self, message: DiagnosticStatus) -> None:
-        """Notice an episode that the recorder could not finish."""
-        if message.message == "failed" and self._episode and message.name == self._episode:
-            self._episode = ""
-            self._say(f"the recording failed: {messages.status_values(message).get('reason', '')}")
 
     def _on_timer(self) -> None:
         """Handle the keys pressed since the last time, command the arm, show where everything stands."""
@@ -194,11 +207,42 @@ class TeleopNode(LrmNode[TeleopConfig]):
             self._give_back()
             self.exit(1)
             return
+        if self._hand is not None:
+            self._follow(self._hand)
         if self._jog.target is not None and self._state is not None:
             chunk = ActionChunk(self._state[0], self._jog.command()[None], self.contract.dt_s)
             self._arm.ask(chunk, self._arm.holds)
             self.diagnostics.count("commands")
         terminal.status(self._status())
+        assert self.episodes is not None
+        self.episodes.tick()
+        if self.episodes.finished and not self.episodes.busy:
+            self._say(f"{self.config.episodes} episodes are recorded")
+            self._give_back()
+            self.exit(0)
+
+    def _follow(self, hand: Hand) -> None:
+        """Let the input device move the target, and do what its buttons say."""
+        may = self._state is not None and not self._stop.stopped
+        moving = self._jog.target is not None
+        events, refused = hand.follow(self._pose() if may else None, self.config)
+        if hand.fault:
+            if moving and self._jog.target is None:
+                self._stop_moving()
+            self.diagnostics.fault("input", f"input '{self.config.input}': {hand.fault}", tell=self._say)
+        else:
+            self.diagnostics.recovered("input", f"input '{self.config.input}' is there", tell=self._say)
+        if refused and refused != self._hand_said:  # again and again while a stick is held
+            self._say(refused)
+        self._hand_said = refused
+        assert self.episodes is not None
+        for event in events:
+            self.episodes.do(NEXT if event == SUCCESS else event)
+
+    def _pose(self) -> NDArray[np.float32]:
+        """Return where the arm was sent last, (D,) [rad], else where it is: jaws that hold something press on."""
+        assert self._state is not None
+        return self._state[1] if self._arm.sent is None else self._arm.sent[1]
 
     def _on_key(self, key: str, refused: bool) -> bool:
         """Do what a key says; returns whether it was a move that was refused (``refused``: one was, so no more)."""
@@ -208,23 +252,15 @@ class TeleopNode(LrmNode[TeleopConfig]):
         if key == " ":
             self._ask_to_stop()
         elif key == "x":
-            if self._episode and not quit_asked:
+            if self.episodes is not None and self.episodes.name and not quit_asked:
                 self._quit_asked = True
                 self._say("an episode is being recorded: g, f or d ends it; x again quits and leaves it unfinished")
             else:
                 self.exit(0)
         elif key in ("h", "?"):
             self._say(self._help())
-        elif key == "s":
-            self._begin("starting", self._start)
-        elif key == "g":
-            self._begin("ending", partial(self._end, True))
-        elif key == "f":
-            self._begin("ending", partial(self._end, False))
-        elif key == "d":
-            self._begin("discarding", self._discard)
-        elif key == "a":
-            self._begin("starting again", self._again)
+        elif key in _EPISODE_KEYS and self.episodes is not None:
+            self.episodes.do(_EPISODE_KEYS[key])
         return False
 
     # -- moving ------------------------------------------------------------------------------------------------------
@@ -232,10 +268,13 @@ class TeleopNode(LrmNode[TeleopConfig]):
     def _move(self, key: str) -> bool:
         """Move the target; says why not and returns False if it cannot."""
         jog, config = self._jog, self.config
-        if self._busy:
+        if self.episodes is None or self.episodes.busy:
             return False
         if self._stop.stopped:
             self._say(f"the arm is stopped; {RELEASE}")
+            return False
+        if self._hand is not None and self._hand.leads:
+            self._say("the leader arm leads; keys move nothing meanwhile")
             return False
         if jog.target is None and self._state is not None:
             jog.start(self._state[1])
@@ -252,60 +291,6 @@ class TeleopNode(LrmNode[TeleopConfig]):
             self._say(str(error))
             return False
         return True
-
-    # -- episodes ----------------------------------------------------------------------------------------------------
-
-    def _begin(self, what: str, work: Callable[[], None]) -> None:
-        """Ask other nodes in a thread of its own; until that is done no other piece of work begins."""
-        if self._busy:
-            self._say(f"one thing after the other: still {self._busy}")
-            return
-        self._busy = what
-        self._worker = threading.Thread(target=self._work, args=(work,), name="episodes")
-        self._worker.start()
-
-    def _work(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except EpisodeError as error:
-            self._say(str(error))
-        except Stopped:
-            pass
-        finally:
-            self._busy = ""
-
-    @property
-    def _episodes(self) -> EpisodeControl:
-        assert self._control is not None
-        return self._twin_episodes if self._control.ready("twin/reset") else self._real_episodes
-
-    def _start(self) -> None:
-        """Put the scene of the next episode in place and record."""
-        if self._episode:
-            raise EpisodeError("an episode is being recorded: g, f or d ends it, a starts it anew")
-        self._jog.stop()  # the arm jumps to its start pose: the next key begins from there
-        episodes = self._episodes
-        self._say(episodes.reset(self.config.seed + self._counts["success"] + self._counts["failure"]))
-        path = episodes.start(source="teleop")
-        self._episode, self._started_s = path.name.removesuffix(".mcap"), time.monotonic()
-        self._say(f"recording {self._episode}")
-
-    def _end(self, success: bool) -> None:
-        self._episode = ""  # also if the recorder refuses: then it records none
-        path = self._episodes.stop(success)
-        self._counts["success" if success else "failure"] += 1
-        self._say(f"{'success' if success else 'failure'}: {path}")
-
-    def _discard(self) -> None:
-        self._episode = ""
-        message = self._episodes.discard()
-        self._counts["discarded"] += 1
-        self._say(message)
-
-    def _again(self) -> None:
-        if self._episode:
-            self._discard()
-        self._start()
 
     # -- display -----------------------------------------------------------------------------------------------------
 
@@ -324,20 +309,17 @@ class TeleopNode(LrmNode[TeleopConfig]):
         if self._stop.stopped or self._stop_asked:
             said = "STOPPED" if self._stop.stopped else "E-STOP sent, no arm has said that it is stopped"
             return f"[{said}] lrm estop --release | h help"
-        if self._busy:
-            episode = f"{self._busy} ..."
-        elif self._episode:
-            episode = f"RECORDING {time.monotonic() - self._started_s:.0f} s"
-        else:
-            episode = "idle, s starts"
-        counts = " ".join(f"{name} {count}" for name, count in self._counts.items())
+        assert self.episodes is not None
+        shown = self.episodes.status()
+        if self._hand is not None and (said := self._hand.status()):
+            shown += f" | {said}"
         if self._state is None:
-            return f"[{episode}] {counts} | no joint_states"
+            return f"{shown} | no joint_states"
         joints = " ".join(
             f"{value:+.2f}" + ("!" if not low < value < high else "")
             for value, low, high in zip(self._state[1], self.contract.lower, self.contract.upper, strict=True)
         )
-        return f"[{episode}] {counts} | {joints} rad | h help"
+        return f"{shown} | {joints} rad | h help"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
 
 from lrm_ros.robot.feetech import Servos, error_names
 
+_REGISTERS = ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")
+_FILE_KEYS = ("homing_offset", "range_min", "range_max")  # the same in LeRobot's file
 PORTS = ("/dev/serial/by-id/*", "/dev/ttyACM*", "/dev/ttyUSB*")
 
 
@@ -18,8 +21,12 @@ def ports() -> list[str]:
     return [path for pattern in PORTS for path in sorted(glob(pattern))]
 
 
-def check_port(port: str) -> None:
+def check_port(port: str, cure: str = "set arm.port in the contract's file or port:=PATH") -> None:
     """Check that there is such a port and that it may be used.
+
+    Args:
+        port: its path.
+        cure: how it is given.
 
     Raises:
         ValueError: it is not there, or not ours to use.
@@ -27,7 +34,7 @@ def check_port(port: str) -> None:
     found = ports()
     there = f"there are {', '.join(found)}" if found else "there is none: plug in the arm's USB cable"
     if not port:
-        raise ValueError(f"no serial port is given; {there}: set arm.port in the contract's file or port:=PATH")
+        raise ValueError(f"no serial port is given; {there}: {cure}")
     if not Path(port).exists():
         raise ValueError(f"serial port '{port}' does not exist; {there}")
 
@@ -50,7 +57,46 @@ def check_calibration_file(path: Path, calibration: Mapping[str, Any], words: st
         )
 
 
-def check_servos(servos: Servos, bus: Any, port: str, calibration: Mapping[str, Any], words: str) -> None:
+def calibrations_beside(path: Path) -> list[Path]:
+    """Return the calibration files of this machine that LeRobot has made, but one: in its folder and in LeRobot's."""
+    from lerobot.utils.constants import HF_LEROBOT_CALIBRATION
+
+    found = [*path.parent.glob("*.json"), *Path(HF_LEROBOT_CALIBRATION).glob("*/*/*.json")]
+    return sorted({file for file in found if file != path})
+
+
+def calibrated_as(have: Mapping[str, tuple[int, int, int]], files: Sequence[Path]) -> list[Path]:
+    """Return the calibration files that say what servos hold.
+
+    Args:
+        have: joint -> (Homing_Offset, Min_Position_Limit, Max_Position_Limit).
+        files: to look at; one that is no calibration is passed over.
+    """
+    found = []
+    for file in files:
+        try:
+            rows = json.loads(file.read_text())
+            wanted = {joint: tuple(row[key] for key in _FILE_KEYS) for joint, row in rows.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if wanted == dict(have):
+            found.append(file)
+    return found
+
+
+def held_calibration(servos: Servos) -> dict[str, tuple[int, int, int]]:
+    """Return what servos hold of their calibration: joint -> (offset, lowest, highest position).
+
+    Raises:
+        ConnectionError: a servo does not answer.
+    """
+    offset, low, high = (servos.registers(name) for name in _REGISTERS)
+    return {joint: (offset[joint], low[joint], high[joint]) for joint in offset}
+
+
+def check_servos(
+    servos: Servos, bus: Any, port: str, calibration: Mapping[str, Any], words: str, others: Sequence[Path] = ()
+) -> None:
     """Check the servos of an open port.
 
     Args:
@@ -59,6 +105,7 @@ def check_servos(servos: Servos, bus: Any, port: str, calibration: Mapping[str, 
         port: its name, for messages.
         calibration: by motor, of the file.
         words: options that name the arm to LeRobot's programs.
+        others: calibration files of other arms, of which this may be one.
 
     Raises:
         ValueError: servos are missing, of another model or firmware, report an error, have too much or too little
@@ -95,7 +142,7 @@ def check_servos(servos: Servos, bus: Any, port: str, calibration: Mapping[str, 
             f"servos report an error: {'; '.join(bad)}{f' ({hot})' if hot else ''}; free the arm, let it cool, then "
             "switch its power off and on"
         )
-    _check_calibration(servos, calibration, words)
+    _check_calibration(servos, port, calibration, words, others)
 
 
 def _check_presence(bus: Any, port: str) -> None:
@@ -116,14 +163,21 @@ def _check_presence(bus: Any, port: str) -> None:
         )
 
 
-def _check_calibration(servos: Servos, calibration: Mapping[str, Any], words: str) -> None:
-    have = {name: servos.registers(name) for name in ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")}
+def _check_calibration(
+    servos: Servos, port: str, calibration: Mapping[str, Any], words: str, others: Sequence[Path]
+) -> None:
+    have = held_calibration(servos)
     for name, wanted in calibration.items():
         file = (wanted.homing_offset, wanted.range_min, wanted.range_max)
-        servo = tuple(have[register].get(name) for register in have)
-        if file != servo:
+        if file != have.get(name):
+            if found := calibrated_as(have, others):
+                names = ", ".join(f"'{path}'" for path in found)
+                raise ValueError(
+                    f"the arm at '{port}' is calibrated as {names} says, so it is another than this ({words}); are the "
+                    "ports of leader and follower swapped? 'lrm ports' lists them"
+                )
             raise ValueError(
-                f"{name} is calibrated otherwise than its file says: offset, lowest and highest position are {servo} "
-                f"in the servo, {file} in the file; run 'lerobot-calibrate {words}' (ENTER writes the file to the "
-                "servos), or give the id of this arm"
+                f"{name} is calibrated otherwise than its file says: offset, lowest and highest position are "
+                f"{have.get(name)} in the servo, {file} in the file; run 'lerobot-calibrate {words}' (ENTER writes the "
+                "file to the servos), or give the id of this arm"
             )

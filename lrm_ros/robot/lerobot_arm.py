@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import importlib
-import pkgutil
 import termios
 import time
 from collections.abc import Iterator
@@ -25,7 +22,8 @@ from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig
 from lrm_ros.errors import one_line
 from lrm_ros.robot.feetech import Servos, connect
-from lrm_ros.robot.feetech_check import check_calibration_file, check_port, check_servos
+from lrm_ros.robot.feetech_check import calibrations_beside, check_calibration_file, check_port, check_servos
+from lrm_ros.robot.lerobot_types import ROBOTS, config_class, options_of
 
 # A joint whose calibrated range ends further than this from its limit was not moved through its range [rad].
 REACH = 0.12
@@ -111,7 +109,8 @@ class LeRobotArm:
             bus.connect(handshake=False)
         try:
             with self._lines(robot):
-                check_servos(servos, bus, self._config.port, robot.calibration, words)
+                others = calibrations_beside(robot.calibration_fpath)
+                check_servos(servos, bus, self._config.port, robot.calibration, words, others)
                 servos.hold_here()
         finally:
             servos.close()
@@ -286,7 +285,7 @@ def make_robot(config: ArmConfig) -> Any:
     """
     from lerobot.robots.utils import make_robot_from_config
 
-    kind = _config_class(config.type)
+    kind = config_class(ROBOTS, config.type, "arm.type")
     known = {field.name: field for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {"port": config.port, "id": config.id or None}
     if config.calibration_dir:
@@ -296,52 +295,11 @@ def make_robot(config: ArmConfig) -> Any:
     values |= {"use_degrees": True, "num_read_retries": 0, "disable_torque_on_disconnect": False}
     values = {name: value for name, value in values.items() if name in known}
     try:
-        return make_robot_from_config(kind(**values, **_options(config, known, values)))
+        options = options_of(config.options, config.type, known, values, "arm.options")
+        return make_robot_from_config(kind(**values, **options))
     except ImportError as error:
         raise ValueError(
             f"LeRobot's driver of '{config.type}' is not installed: {one_line(error)}; pip install 'lrm_ros[arm]'"
         ) from error
     except TypeError as error:
         raise ValueError(f"LeRobot's '{config.type}': {error}; set it in arm.options: NAME=VALUE") from error
-
-
-def _options(config: ArmConfig, known: Any, ours: Any) -> dict[str, Any]:
-    """Return the driver's options as the contract's file has them."""
-    import yaml
-
-    options = {}
-    for word in config.options.split():
-        name, equals, text = word.partition("=")
-        if not equals or name not in known or name in ours:
-            free = ", ".join(sorted(known.keys() - ours.keys() - {"cameras"}))
-            raise ValueError(f"arm.options: '{word}' is no option of '{config.type}'; NAME=VALUE of {free}")
-        if name == "cameras":
-            raise ValueError("arm.options: the arm's driver gets no cameras; a camera node publishes each")
-        options[name] = yaml.safe_load(text)
-    return options
-
-
-def _config_class(kind: str) -> Any:
-    """Return LeRobot's configuration class of a type of robot; what its modules define is known once they are imported.
-
-    Raises:
-        ValueError: there is none.
-    """
-    import lerobot.robots
-    from lerobot.robots import RobotConfig
-    from lerobot.utils.import_utils import register_third_party_plugins
-
-    known = RobotConfig.get_known_choices()
-    if kind not in known:
-        modules = [module.name for module in pkgutil.iter_modules(lerobot.robots.__path__)]
-        # The likely one first: all of them take 10 s.
-        for module in difflib.get_close_matches(kind, modules, len(modules), 0.0):
-            with contextlib.suppress(ImportError):  # of a robot whose own library is not here
-                importlib.import_module(f"lerobot.robots.{module}")
-            if kind in (known := RobotConfig.get_known_choices()):
-                return known[kind]
-        register_third_party_plugins()
-        known = RobotConfig.get_known_choices()
-    if kind not in known:
-        raise ValueError(f"LeRobot knows no robot '{kind}'; arm.type is one of {', '.join(sorted(known))}")
-    return known[kind]

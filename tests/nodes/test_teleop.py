@@ -308,7 +308,8 @@ def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, 
     twin = spin.start(TwinNode(realtime=True))
     node = spin.start(TeleopNode(person.slave, seed=3))
     events = spin.collect(probe, DiagnosticStatus, "episode", EVENTS)
-    spin.until(lambda: all(map(node._control.ready, node._control._clients)))
+    control = node.episodes.control
+    spin.until(lambda: all(map(control.ready, control._clients)))
     spin.until(lambda: node._state is not None and recorder._task and probe.count_publishers("episode"))
 
     def until_seen(text: str) -> None:
@@ -334,11 +335,11 @@ def test_a_demonstration_in_the_twin_is_recorded_from_the_keyboard(spin, probe, 
 
     person.press("s")
     until_seen("seed 4")
-    spin.until(lambda: node._episode)
+    spin.until(lambda: node.episodes.name)
     person.forget()
     person.press("a")
     until_seen("discarded 1")
-    spin.until(lambda: node._episode and not node._busy)
+    spin.until(lambda: node.episodes.name and not node.episodes.busy)
     assert twin._seed == 4
     person.press("f")
     until_seen("failure 1")

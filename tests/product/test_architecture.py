@@ -54,7 +54,7 @@ ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
-CORE |= {"config_person"}
+CORE |= {"config_person", "config_teleop"}
 CORE |= {"images", "image_files"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
@@ -73,7 +73,8 @@ UPSTREAM: dict[str, set[str]] = {
     "config_ppo": set(),
     "config_camera": set(),
     "config_person": {"seeds"},
-    "config": {"types", "seeds", "config_ppo", "config_camera"},
+    "config_teleop": {"seeds"},
+    "config": {"types", "seeds", "config_ppo", "config_camera", "config_teleop"},
     "config_arm": {"config"},
     "config_serve": {"config"},
     "config_refine": {"config", "config_ppo"},
@@ -81,7 +82,7 @@ UPSTREAM: dict[str, set[str]] = {
     "contract": {"types", "config"},
     "reward": {"types", "config", "config_serve", "image_files", "options", "programs"},
     "record": {"types", "config", "contract", "files", "image_files"},
-    "robot": {"types", "config", "config_arm", "contract"},
+    "robot": {"types", "config", "config_arm", "config_teleop", "contract"},
     "checkpoint": {"config", "contract"},
     "policy": {"types", "config", "contract", "checkpoint"},
     "chunk_timing": set(),

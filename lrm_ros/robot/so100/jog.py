@@ -51,6 +51,11 @@ class Jog:
         wanted[index] += change
         self.target, self._pose = limited(wanted, self._last, self._contract), None
 
+    def lead(self, wanted: NDArray[np.float32]) -> None:
+        """Move the target towards (D,) joint positions [rad], as far as the limiter allows in one command."""
+        self._started()
+        self.target, self._pose = limited(wanted, self._last, self._contract), None
+
     def gripper(self, change: float) -> None:
         """Move the gripper, the last joint, by ``change`` [rad]; positive opens."""
         wanted = self._started().copy()
