@@ -96,6 +96,7 @@ class Session:
             if name in self.processes and self.processes[name].poll() is None:
                 continue
             env = {**os.environ, "LRM_LIFELINE": str(self._lifeline[0]), "OMP_NUM_THREADS": "1"}
+            env["PYTHONFAULTHANDLER"] = "1"  # for show_stacks
             words = spec.command()
             if name == "improver":
                 env[_CHILD] = "1"
@@ -143,6 +144,12 @@ class Session:
         except subprocess.TimeoutExpired:
             self.kill(name)
             return -signal.SIGKILL
+
+    def show_stacks(self) -> None:
+        """Have every node write to the log where its threads are; it ends by that."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGABRT)
 
     def close(self) -> None:
         """Stop everything."""
@@ -262,7 +269,8 @@ def kill_nodes(times: int, seed: int, only: list[str], folder: Path) -> dict[str
         with progress_bar(times, "kills", "kill") as bar:
             for number in range(times):
                 if not session.goes_on():
-                    faults.append(f"kill {number}: no episode began within {_READY_S:.0f} s")
+                    faults.append(f"kill {number}: no episode began within {_READY_S:.0f} s; the log has the stacks")
+                    session.show_stacks()
                     break
                 session.spin(rng.uniform(0.0, 2.5))
                 victim = rng.choice(only)
