@@ -96,7 +96,7 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "config_arm", "parameters", "environment", "programs", "images"},
+    "graph": {"types", "config", "config_arm", "config_teleop", "parameters", "environment", "programs", "images"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},
