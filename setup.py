@@ -23,6 +23,7 @@ NODES = {
     "recorder": "lrm_ros.nodes.recorder",
     "evaluator": "lrm_ros.nodes.evaluator",
     "improver": "lrm_ros.nodes.improver",
+    "replay": "lrm_ros.nodes.replay",
     "refiner": "lrm_ros.training.ppo.node",
     "ros2_control": "lrm_ros.nodes.ros2_control",
     "teleop": "lrm_ros.nodes.teleop",

@@ -14,9 +14,14 @@ from lrm_ros.programs import interrupted
 # command -> (module with main(argv), what it does)
 COMMANDS = {
     "doctor": ("lrm_ros.graph.doctor", "check this machine and say how to fix what is missing"),
-    "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop, trial"),
+    "up": ("lrm_ros.graph.runner", "start the nodes of a graph: self_improve, sim_refine, teleop, rollout, trial"),
     "estop": ("lrm_ros.ros.estop_command", "stop every arm now, or release one (--release)"),
-    "collect": ("lrm_ros.training.policy.collect", "record demonstrations of the scripted expert in the twin"),
+    "ports": ("lrm_ros.robot.ports", "say which arm is at which serial port, leader or follower"),
+    "collect": (
+        "lrm_ros.training.policy.collect",
+        "record demonstrations of a person, or of the twin's expert",
+    ),
+    "replay": ("lrm_ros.graph.replay", "move the arm or the twin as a recorded episode did"),
     "judge": ("lrm_ros.training.policy.judge", "judge recorded episodes by the completion head"),
     "dataset": ("lrm_ros.training.policy.dataset", "turn recorded episodes into a LeRobotDataset"),
     "finetune": ("lrm_ros.training.policy.finetune", "train a policy on a data set"),

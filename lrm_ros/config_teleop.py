@@ -44,3 +44,13 @@ class TeleopConfig:
         3600.0,
     )
     episodes: int = _opt(0, "end after so many episodes; 0: when a person says so", 0, 1_000_000)
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The replay node."""
+
+    episode: str = _fix("", "journal of the episode, FILE.mcap")
+    approach_speed: float = _fix(0.5, "speed of the way to the episode's first pose [rad/s]", 0.01, 10.0)
+    reach_s: float = _fix(10.0, "the arm may need so much longer for it, e.g. by its envelope [s]", 0.1, 600.0)
+    timeout_s: float = _fix(0.5, "hold and end when joint_states are older than this [s]", *SECONDS)

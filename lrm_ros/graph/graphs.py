@@ -36,6 +36,7 @@ from lrm_ros.config_arm import (
 )
 from lrm_ros.config_files import load_yaml
 from lrm_ros.config_person import AnswerConfig, TrialConfig
+from lrm_ros.config_teleop import ReplayConfig
 from lrm_ros.parameters import (
     BUILT_IN,
     EPISODE_PARAMETERS,
@@ -96,6 +97,7 @@ KINDS: dict[str, Kind] = {
     "improver": Kind("lrm_ros.nodes.improver", ImproverConfig),
     "policy": Kind("lrm_ros.nodes.policy", PolicyConfig),
     "recorder": Kind("lrm_ros.nodes.recorder", RecorderConfig, EPISODE_PARAMETERS),
+    "replay": Kind("lrm_ros.nodes.replay", ReplayConfig),
     "refiner": Kind("lrm_ros.training.ppo.node", RefinerConfig),
     "reward": Kind("lrm_ros.nodes.reward", RewardConfig),
     "ros2_control": Kind("lrm_ros.nodes.ros2_control", ControlNodeConfig),
@@ -104,6 +106,7 @@ KINDS: dict[str, Kind] = {
     "twin": Kind("lrm_ros.sim.twin.node", TwinConfig),
     "worlds": Kind("lrm_ros.sim.vector.node", WorldsConfig),
 }
+SEEING = {"policy", "recorder", "reward"}  # kinds of nodes that take images
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,8 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("recorder", "recorder", {"source": "teleop"}),
         NodeSpec("teleop", "teleop", foreground=True, ends_graph=True),
     ),
+    # A recorded episode once more: `lrm replay`.
+    "replay": (NodeSpec("twin", "twin", {"realtime": True}), NodeSpec("replay", "replay", ends_graph=True)),
 }
 
 
@@ -265,7 +270,7 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
             "camera",
             {"camera": camera.name, "source": str(2 * index), "width": camera.width, "height": camera.height},
         )
-        for index, camera in enumerate(robot.cameras)
+        for index, camera in enumerate(robot.cameras if kinds & SEEING else ())
     ]
     others = [node for node in specs if node.kind != "twin"]
     # Whatever drives it, the node in front of the arm has one name.

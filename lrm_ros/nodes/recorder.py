@@ -29,14 +29,14 @@ from lrm_ros.config import CameraSpec, RecorderConfig
 from lrm_ros.contract import check_size, implausible, oldest_s
 from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
-from lrm_ros.record.writer import JournalWriter, make_folder
+from lrm_ros.record.writer import JournalWriter, free_mb, make_folder, name_of_now
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.camera_images import CameraImages, for_journal
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values, publishes_and_hears
 from lrm_ros.ros.program import run
-from lrm_ros.ros.recorded import CAMERA_INFO, JointValues, live_topics, write_queued
+from lrm_ros.ros.recorded import CAMERA_INFO, JointValues, episode_message, live_topics, write_queued
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
@@ -57,8 +57,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         super().__init__("recorder", RecorderConfig, overrides, EPISODE_PARAMETERS)
         self._streams: Streams | None = None
         self._steps, self._last_reward = Steps((), 0.0, None), LastReward()  # of the open episode
-        self._ending = False  # it lacks only its last rewards
-        self._task = ""
+        self._task, self._ending = "", False  # ending: it lacks only its last rewards
         self._spoilt: dict[str, str] = {}  # what happened in the open episode that must not
         self._arm = StopWatch(self, lambda _: self._spoilt.update(estop="the arm was stopped by its e-stop"))
         self._state_ns = 0  # stamp of the newest joint state
@@ -87,6 +86,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         streams.listen(topics.WISH, partial(self._on_chunk, "wish"), stamped=False)
         streams.listen(topics.REWARD, self._on_reward, stamped=False)
         topics.TASK.subscribe(self, self._on_task)
+        self.create_timer(1.0, lambda: self.diagnostics.value("free_mb", free_mb(self.config.folder)))
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(Trigger, "~/stop_episode", lambda _, response: self._on_end(None, response))
         self.create_service(SetBool, "~/end_episode", lambda asked, response: self._on_end(asked.data, response))
@@ -209,10 +209,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
 
     def _report(self, writer: JournalWriter, event: str, path: Path, level: bytes = OK, **values: Any) -> None:
         """Publish what happened to an episode."""
-        about = {"path": path, "source": writer.source, "task": writer.task, "dropped": self._dropped}
-        about["seconds"] = f"{time.monotonic() - self._started_s:.2f}"
-        counts = {topic.strip("/").replace("/", "_"): count for topic, count in dict(writer.counts).items()}
-        self._episode.publish(messages.status(level, writer.episode_id, event, {**about, **counts, **values}))
+        about = {"dropped": self._dropped, "seconds": f"{time.monotonic() - self._started_s:.2f}", **values}
+        self._episode.publish(episode_message(writer, event, path, level, about))
 
     # -- services ----------------------------------------------------------------------------------------------------
 
@@ -261,8 +259,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         config = self.config
         folder = make_folder(config.folder, config.min_free_mb)
         name, source = (str(self.get_parameter(key).value) for key in ("episode_id", "source"))
-        name = name or time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
-        path = folder / f"{name}.mcap"
+        path = folder / f"{name or name_of_now()}.mcap"
         live = live_topics(self, self.contract)
         return JournalWriter(path, task, self.contract, source, config.image_format, config.jpeg_quality, live)
 

@@ -45,13 +45,25 @@ def make_folder(folder: str | Path, min_free_mb: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"folder '{folder}' cannot be made: {error.strerror}; set parameter 'folder'") from error
-    free_mb = shutil.disk_usage(folder).free // 1_000_000
-    if free_mb < min_free_mb:
+    if (free := free_mb(folder)) < min_free_mb:
         raise OSError(
-            f"only {free_mb} MB free at '{folder}', parameter min_free_mb is {min_free_mb}; "
+            f"only {free} MB free at '{folder}', parameter min_free_mb is {min_free_mb}; "
             "delete old recordings or set parameter 'folder' to another disk"
         )
     return folder
+
+
+def name_of_now() -> str:
+    """Return the name of an episode that begins now."""
+    return time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
+
+
+def free_mb(folder: str | Path) -> int:
+    """Return how much space the disk of a folder has, there or not yet [MB]."""
+    there = Path(folder).resolve()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free // 1_000_000
 
 
 class JournalWriter:

@@ -57,12 +57,12 @@ def check_calibration_file(path: Path, calibration: Mapping[str, Any], words: st
         )
 
 
-def calibrations_beside(path: Path) -> list[Path]:
-    """Return the calibration files of this machine that LeRobot has made, but one: in its folder and in LeRobot's."""
+def calibration_files(folder: Path | None = None) -> list[Path]:
+    """Return the calibrations of arms that LeRobot has made on this machine: in its own folder, and in another one."""
     from lerobot.utils.constants import HF_LEROBOT_CALIBRATION
 
-    found = [*path.parent.glob("*.json"), *Path(HF_LEROBOT_CALIBRATION).glob("*/*/*.json")]
-    return sorted({file for file in found if file != path})
+    beside = [] if folder is None else folder.glob("*.json")
+    return sorted({*beside, *Path(HF_LEROBOT_CALIBRATION).glob("*/*/*.json")})
 
 
 def calibrated_as(have: Mapping[str, tuple[int, int, int]], files: Sequence[Path]) -> list[Path]:

@@ -22,7 +22,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig
 from lrm_ros.errors import one_line
 from lrm_ros.robot.feetech import Servos, connect
-from lrm_ros.robot.feetech_check import calibrations_beside, check_calibration_file, check_port, check_servos
+from lrm_ros.robot.feetech_check import calibration_files, check_calibration_file, check_port, check_servos
 from lrm_ros.robot.lerobot_types import ROBOTS, config_class, options_of
 
 # A joint whose calibrated range ends further than this from its limit was not moved through its range [rad].
@@ -109,7 +109,7 @@ class LeRobotArm:
             bus.connect(handshake=False)
         try:
             with self._lines(robot):
-                others = calibrations_beside(robot.calibration_fpath)
+                others = calibration_files(robot.calibration_fpath.parent)
                 check_servos(servos, bus, self._config.port, robot.calibration, words, others)
                 servos.hold_here()
         finally:

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
+from lrm_ros.record.writer import JournalWriter
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _TOGETHER_NS = 500_000_000  # another joint's value is part of a state that is not further away [ns]
@@ -96,6 +99,15 @@ def _offered(node: Node, topic: topics.Topic) -> str:
         "  avoid_ros_namespace_conventions: false"
         for profile in profiles
     )
+
+
+def episode_message(
+    writer: JournalWriter, event: str, path: Path, level: bytes, values: Mapping[str, Any]
+) -> DiagnosticStatus:
+    """Return the message on topic ``episode``: what happened, where it is, whose, how many messages of each topic."""
+    about = {"path": path, "source": writer.source, "task": writer.task}
+    counts = {topic.strip("/").replace("/", "_"): count for topic, count in dict(writer.counts).items()}
+    return messages.status(level, writer.episode_id, event, {**about, **counts, **values})
 
 
 def write_queued(

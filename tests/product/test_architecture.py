@@ -90,7 +90,8 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "config_arm", "config_person", "parameters", "environment", "programs", "images"},
+    "graph": {"types", "config", "config_arm", "config_person", "config_teleop", "parameters", "environment"}
+    | {"programs", "images"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record demonstrations of the scripted expert in the twin, one journal an episode: ``lrm collect``.
+"""Record demonstrations of the twin's scripted expert, or of a person who teleoperates: ``lrm collect``.
 
-Works in process, without nodes, and writes what the recorder writes when the twin's expert acts: joint states,
-images, the whole command, and each command as sent. The simulator's truth is not looked at: ``lrm judge`` says which
-episodes to keep. An interrupted collection goes on where it was.
+With --teleop it starts graph ``teleop``. The expert works in process, without nodes, and writes what the recorder
+writes when the twin's expert acts: joint states, images, the whole command, and each command as sent. The simulator's
+truth is not looked at: ``lrm judge`` says which episodes to keep. An interrupted collection goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.graph.graphs import nodes_of, parse_arguments
+from lrm_ros.graph.runner import run_graph
 from lrm_ros.options import number, whole
+from lrm_ros.programs import INTERRUPTED
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.seeds import held_out_warning
 from lrm_ros.sim.twin.world import World
 from lrm_ros.types import ActionChunk
+
+EPISODES = 20  # start poses, where nothing else is said
 
 
 def record_episode(
@@ -110,20 +115,49 @@ def collect(
     return {**figures, "seconds": round(time.perf_counter() - started, 2), "folder": str(out)}
 
 
+def _teleoperate(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Run graph ``teleop`` until the person or the number of episodes ends it; returns its exit code."""
+    for name in ("kind", "disturbance", "json"):
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name} is for the scripted expert, not for a person")
+    settings: dict[str, Any] = {"teleop.input": arguments.teleop, "recorder.folder": str(arguments.out)}
+    settings |= {"teleop.episodes": arguments.episodes or 0, "teleop.seed": arguments.seed}
+    try:
+        nodes = nodes_of("teleop", {**settings, **parse_arguments(arguments.arguments)})
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    return run_graph(nodes, INTERRUPTED)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``lrm collect``."""
     from lrm_ros.sim.twin.expert import KINDS
 
     parser = argparse.ArgumentParser(prog="lrm collect", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, help="folder of the journals; an interrupted collection resumes")
-    parser.add_argument("--episodes", type=whole(1), default=20, help="number of start poses")
+    parser.add_argument(
+        "--episodes", type=whole(1), help="number of start poses (default: 20); of a person: end after so many"
+    )
+    parser.add_argument(
+        "--teleop",
+        metavar="INPUT",
+        help="a person acts, by the keyboard and this: keyboard, so101_leader, gamepad, phone, or another of LeRobot's",
+    )
+    parser.add_argument(
+        "arguments", nargs="*", metavar="key:=value", help="with --teleop: arguments as of 'lrm up teleop'"
+    )
     parser.add_argument(
         "--seed", type=whole(0), default=0, help="seed of the first start pose; the next are one higher"
     )
     parser.add_argument("--kind", choices=KINDS, default="success", help="the expert, or a kind of failure")
     parser.add_argument("--disturbance", type=number(), default=0.02, help="noise on the executed targets [rad]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.teleop:
+        return _teleoperate(parser, arguments)
+    if arguments.arguments:
+        parser.error(f"'{arguments.arguments[0]}' is for the nodes of a teleoperation: give --teleop, too")
+    arguments.episodes = arguments.episodes or EPISODES
     if warning := held_out_warning(arguments.seed, arguments.episodes):
         print(f"warning: {warning}", file=sys.stderr)
     figures = collect(arguments.out, arguments.episodes, arguments.seed, arguments.kind, arguments.disturbance)

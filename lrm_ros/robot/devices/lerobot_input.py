@@ -23,7 +23,7 @@ from lrm_ros.config import RobotContract, TeleopConfig
 from lrm_ros.config_arm import JointUnits
 from lrm_ros.errors import one_line
 from lrm_ros.robot.feetech import Servos, connect
-from lrm_ros.robot.feetech_check import calibrations_beside, check_calibration_file, check_port, check_servos
+from lrm_ros.robot.feetech_check import calibration_files, check_calibration_file, check_port, check_servos
 from lrm_ros.robot.lerobot_types import TELEOPERATORS, config_class, options_of
 
 LONGEST_S = 0.1  # a stick that was not read for longer has moved nothing meanwhile [s]
@@ -139,7 +139,7 @@ class LeRobotInput:
         servos = Servos(bus)
         bus.connect(handshake=False)
         try:
-            others = calibrations_beside(device.calibration_fpath)
+            others = calibration_files(device.calibration_fpath.parent)
             check_servos(servos, bus, config.input_port, device.calibration, self._words(), others)
         finally:
             servos.close()

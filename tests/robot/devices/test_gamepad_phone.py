@@ -19,6 +19,7 @@ import pytest
 from lrm_ros.config import RobotContract, TeleopConfig
 from lrm_ros.robot.devices import lerobot_input
 from lrm_ros.robot.devices.lerobot_input import AGAIN, FAILURE, SUCCESS, LeRobotInput
+from lrm_ros.robot.lerobot_types import TELEOPERATORS, config_class
 
 CONTRACT = RobotContract()
 
@@ -33,6 +34,12 @@ def stand_in(monkeypatch, module: str, **libraries: ModuleType) -> ModuleType:
         monkeypatch.setattr(found, name, library, raising=False)
     monkeypatch.setattr(found, "require_package", lambda *_, **__: None, raising=False)
     return found
+
+
+def with_hid() -> str:
+    """The option that makes LeRobot read reports; empty: it has none."""
+    known = config_class(TELEOPERATORS, "gamepad", "input").__dataclass_fields__
+    return "hidapi_fallback=true" if "hidapi_fallback" in known else ""
 
 
 class Reports:
@@ -67,6 +74,9 @@ def pad(monkeypatch):
     hid.enumerate = lambda: [{"product_string": "Logitech RumblePad 2 USB", "path": b"1-2"}]
     hid.device = lambda: pad
     stand_in(monkeypatch, "lerobot.teleoperators.gamepad.gamepad_utils", hid=hid)
+    teleop = importlib.import_module("lerobot.teleoperators.gamepad.teleop_gamepad")
+    if not with_hid():  # LeRobot 0.4 reads reports on macOS only
+        monkeypatch.setattr(teleop, "sys", SimpleNamespace(platform="darwin"))
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(lerobot_input, "time", SimpleNamespace(monotonic=lambda: clock.now))
     pad.clock, pad.hid = clock, hid
@@ -75,7 +85,7 @@ def pad(monkeypatch):
 
 @pytest.fixture
 def gamepad(pad):
-    config = TeleopConfig("gamepad", input_options="hidapi_fallback=true", cartesian_speed=0.1, gripper_speed=2.0)
+    config = TeleopConfig("gamepad", input_options=with_hid(), cartesian_speed=0.1, gripper_speed=2.0)
     device = LeRobotInput(config, CONTRACT)
     device.connect()
     assert not device.leads_joints
@@ -118,7 +128,7 @@ def test_a_gamepads_buttons_are_the_episodes_events(gamepad, pad):
 
 def test_without_a_gamepad_it_says_so(pad):
     pad.hid.enumerate = list
-    config = TeleopConfig("gamepad", input_options="hidapi_fallback=true")
+    config = TeleopConfig("gamepad", input_options=with_hid())
     with pytest.raises(ValueError, match="has found no gamepad"):
         LeRobotInput(config, CONTRACT).connect()
 

@@ -36,6 +36,28 @@ def test_an_interrupted_collection_goes_on_and_leaves_finished_journals_alone(fo
     assert (folder / "success_0000007.mcap").stat().st_mtime_ns == before
 
 
+def test_a_person_collects_through_the_graph_of_a_teleoperation(monkeypatch, capsys):
+    from lrm_ros.training.policy import collect as module
+
+    started = []
+    monkeypatch.setattr(module, "run_graph", lambda nodes, interrupted: started.extend(nodes) or 0)
+    words = ["--out", "runs/mine", "--teleop", "so101_leader", "--episodes", "5", "teleop.input_port:=/dev/ttyACM1"]
+    assert main([*words, "sim:=false", "contract:=config/so101.yaml"]) == 0
+    nodes = {node.name: node for node in started}
+    assert set(nodes) == {"arm", "front_camera", "wrist_camera", "recorder", "teleop"}
+    teleop = nodes["teleop"].parameters
+    assert (teleop["input"], teleop["input_port"], teleop["episodes"]) == ("so101_leader", "/dev/ttyACM1", 5)
+    assert nodes["recorder"].parameters["folder"] == "runs/mine"
+    for wrong, said in (
+        (["--out", "x", "sim:=false"], "give --teleop, too"),
+        (["--out", "x", "--teleop", "keyboard", "--disturbance", "1"], "--disturbance is for the scripted expert"),
+        (["--out", "x", "--teleop", "keyboard", "inputt:=1"], "did you mean 'input'"),
+    ):
+        with pytest.raises(SystemExit):
+            main(wrong)
+        assert said in capsys.readouterr().err
+
+
 def test_journals_become_a_data_set_without_loss(folder, tmp_path):
     journal = folder / "success_0000007.mcap"
     root = journals_to_dataset([journal], tmp_path / "data")
