@@ -54,6 +54,7 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
 
 # What has an effect while a node runs: read where it is used, at the next frame, episode, reload or evaluation.
 AT_RUN_TIME = {
+    "answer": set(),
     "arm": {"approach_speed", "estop_torque_off", "rest_speed", "state_timeout_s"},
     "camera": {"compressed", "jpeg_quality", "stall_s"},
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
@@ -80,6 +81,7 @@ AT_RUN_TIME = {
         *("joint_step", "cartesian_step", "gripper_step", "cartesian_speed", "gripper_speed", "align"),
         *("seed", "timeout_s", "reset_s", "episodes"),
     },
+    "trial": set(),
     "twin": {"seed", "realtime", "frame_every", "max_steps", "disturbance_std"},
     "worlds": set(),
 }
