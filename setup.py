@@ -24,6 +24,7 @@ NODES = {
     "evaluator": "lrm_ros.nodes.evaluator",
     "improver": "lrm_ros.nodes.improver",
     "refiner": "lrm_ros.training.ppo.node",
+    "robot_improver": "lrm_ros.nodes.robot_improver",
     "ros2_control": "lrm_ros.nodes.ros2_control",
     "teleop": "lrm_ros.nodes.teleop",
     "trial": "lrm_ros.nodes.trial",

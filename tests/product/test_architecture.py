@@ -71,7 +71,7 @@ UPSTREAM: dict[str, set[str]] = {
     "config_files": set(),
     "config_ppo": set(),
     "config_camera": set(),
-    "config_person": {"seeds"},
+    "config_person": {"seeds", "config"},
     "config": {"types", "seeds", "config_ppo", "config_camera"},
     "config_arm": {"config"},
     "config_serve": {"config"},
