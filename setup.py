@@ -25,6 +25,7 @@ NODES = {
     "improver": "lrm_ros.nodes.improver",
     "replay": "lrm_ros.nodes.replay",
     "refiner": "lrm_ros.training.ppo.node",
+    "robot_improver": "lrm_ros.nodes.robot_improver",
     "ros2_control": "lrm_ros.nodes.ros2_control",
     "teleop": "lrm_ros.nodes.teleop",
     "trial": "lrm_ros.nodes.trial",

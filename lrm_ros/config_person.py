@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The defaults of what a person has a part in: the blind comparison, and the keys that answer its questions."""
+"""The defaults of what a person has a part in: the loop on an arm, the blind comparison, the keys that answer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrm_ros import seeds
+from lrm_ros.config import ImproverConfig
 from lrm_ros.config_files import option as _opt
 
 
@@ -36,3 +37,22 @@ class TrialConfig:
     model: str = _fix("tiny", "reward model of the judge; the reward node's is asked if it is the same")
     judge_frames: int = _fix(4, "judge a trial by the mean p(done) of its last frames", 1, 1_000_000)
     judge_threshold: float = _fix(0.5, "a success, for the judge, when that mean is at least this", 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class RobotImproverConfig(ImproverConfig):
+    """The robot_improver node: the loop on an arm, where a person puts the scene back."""
+
+    explore_std: float = _fix(0.0, "std of the gripper's sideways offset, drawn for each rollout [m]", 0.0, 1.0)
+    episodes: int = _fix(10, "starts to roll out from in each iteration", 1, 1_000_000)
+    tries: int = _fix(2, "attempts at a start until the judge keeps one", 1, 1_000_000)
+    dataset: str = _fix(
+        "",
+        "demonstrations: a folder of journals, or of a LeRobotDataset; empty: they are recorded now, into "
+        "RUN/demonstrations/episodes",
+    )
+    rollout_s: float = _fix(20.0, "time after which a rollout ends [s]", 0.1, 3600.0)
+    ask_outcome: bool = _fix(False, "ask the person after each rollout whether it was a success, to check the judge")
+    reset_policy: str = _fix("", "folder of a policy that puts the scene back; empty: a person does")
+    reset_s: float = _fix(20.0, "time that it has for that [s]", 0.1, 3600.0)
+    start_speed: float = _fix(0.5, "speed of the way to where the demonstrations begin [rad/s]; 0: none", 0.0, 3.0)

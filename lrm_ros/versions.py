@@ -115,6 +115,11 @@ def create_dataset(*arguments: Any, codec: str = "h264", **options: Any) -> Any:
     return LeRobotDataset.create(*arguments, vcodec=codec, **options)
 
 
+def recorded_image_info() -> dict[str, Any]:
+    """Return what lerobot-record adds to the description of an image feature: 0.6 says that it is no depth."""
+    return {"info": {"is_depth_map": False}} if at_least("lerobot", 0, 6) else {}
+
+
 def make_scalars(dataset: Any, keys: Iterable[str]) -> None:
     """Make the values of features of shape (1,) scalars; to be called before ``save_episode``.
 

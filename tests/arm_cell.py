@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A robot cell in one process: the arm node before an emulated SO-101, a camera, reward, policy and recorder nodes.
+"""A robot cell in one process: an arm, a camera, reward, policy and recorder nodes.
+
+The arm is a played one, or the arm node before an emulated SO-101.
 
 Each node has a thread of its own: the recorder waits for the reward node, and neither may wait for the test. Policies
 hold still and load at once; the camera shows one shade, and the fake reward model calls a bright picture done. A
@@ -17,13 +19,15 @@ from pathlib import Path
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from sensor_msgs.msg import Image
 from so101 import FILE, follower, patiently  # type: ignore[import-not-found]
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
+from lrm_ros.config import RobotContract
 from lrm_ros.nodes import policy
 from lrm_ros.nodes.arm import ArmNode
 from lrm_ros.nodes.policy import PolicyNode
@@ -31,12 +35,22 @@ from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.policy import FakePolicy
 from lrm_ros.ros.executor import make_executor
-from lrm_ros.topics import IMAGE, JOINT_COMMAND_SENT, LATCHED, QUESTION
-from lrm_ros.types import Frame
+from lrm_ros.topics import (
+    ESTOP,
+    IMAGE,
+    JOINT_COMMAND,
+    JOINT_COMMAND_SENT,
+    JOINT_STATES,
+    LATCHED,
+    QUESTION,
+    STOPPED,
+)
+from lrm_ros.types import ActionChunk, Frame
 
 TASK = "put the toy in the bowl"
 DARK, BRIGHT = 40, 220
 HZ = 10.0
+JOINTS = RobotContract().joints
 
 
 def contract_file(folder: Path) -> Path:
@@ -57,6 +71,48 @@ class Quick(FakePolicy):
 
     def __init__(self, checkpoint, contract, execute_steps, device, units) -> None:
         super().__init__(contract, execute_steps)
+
+
+class PlayedArm(Node):
+    """Goes at once where it is told, and stops and is released as an arm's node."""
+
+    def __init__(self) -> None:
+        super().__init__("arm")
+        self.target = [0.0, -0.5, 0.5, 0.3, 0.0, 0.3]
+        self._states, self._sent = JOINT_STATES.publisher(self), JOINT_COMMAND_SENT.publisher(self)
+        self._stopped = STOPPED.publisher(self)
+        JOINT_COMMAND.subscribe(self, self._on_command)
+        ESTOP.subscribe(self, self._on_estop)
+        self.create_service(Trigger, "arm/release", self._on_release)
+        self.create_timer(0.5 / HZ, lambda: self._states.publish(messages.from_state(self._now(), JOINTS, self.target)))
+        self.create_timer(1 / HZ, self._send)
+        self.stopped = False
+        self._say(False)
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _say(self, stopped: bool) -> None:
+        self.stopped = stopped
+        self._stopped.publish(Bool(data=stopped))
+
+    def _send(self) -> None:
+        if not self.stopped:
+            chunk = ActionChunk(self._now(), np.array([self.target], np.float32), 1 / HZ)
+            self._sent.publish(messages.from_chunk(chunk, JOINTS))
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        if not self.stopped:
+            self.target = list(message.points[-1].positions)
+
+    def _on_estop(self, message: Bool) -> None:
+        if message.data:
+            self._say(True)
+
+    def _on_release(self, _, response):
+        self._say(False)
+        response.success = True
+        return response
 
 
 class Cell:
@@ -83,7 +139,7 @@ class Cell:
         QUESTION.subscribe(probe, self._on_question)
         self._clients: dict[str, object] = {}
         JOINT_COMMAND_SENT.subscribe(probe, self._on_sent)
-        self._later: tuple[int, Callable[[], None]] | None = None
+        self._later: list[tuple[int, Callable[[], None]]] = []
         self._waiting: tuple[Callable[[], bool], Callable[[], None]] | None = None
         self._threads: list[tuple[threading.Thread, threading.Event]] = []
         self._nodes: list = []
@@ -98,8 +154,12 @@ class Cell:
     def start(self) -> None:
         """Start all but the node under test."""
         given = {"contract": self.contract}
-        port = self.server.ports["follower"].path
-        arm = ArmNode(**given, port=port, calibration_dir=str(self.folder), approach_speed=3.0)
+        arm: Node = PlayedArm()
+        if self.server is not None:
+            arm.destroy_node()
+            port = self.server.ports["follower"].path
+            arm = ArmNode(**given, port=port, calibration_dir=str(self.folder), approach_speed=3.0)
+        self.arm = arm
         self.recorder = RecorderNode(**given, image_format="png", reward_s=2.0)
         self.policy = PolicyNode(**given, checkpoint="fake")
         for node in (arm, RewardNode(**given, model="fake", interval=5), self.policy, self.recorder):
@@ -109,8 +169,9 @@ class Cell:
         """Configure and activate a node and spin it in a thread."""
         executor, stop = make_executor(node.get_logger()), threading.Event()
         executor.add_node(node)
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        if not isinstance(node, PlayedArm):
+            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
         def spin() -> None:
             while not stop.is_set():
@@ -129,22 +190,21 @@ class Cell:
             stop.set()
             thread.join()
         for node in reversed(self._nodes):
-            node.close()
+            getattr(node, "close", node.destroy_node)()
 
     def after(self, steps: int, what: Callable[[], None]) -> None:
         """Do something when the arm was sent so many targets more."""
-        self._later = steps, what
+        self._later.append((steps, what))
 
     def when(self, condition: Callable[[], bool], what: Callable[[], None]) -> None:
         """Do something as soon as a condition holds, looked at with every picture."""
         self._waiting = condition, what
 
     def _on_sent(self, _: JointTrajectory) -> None:
-        if self._later is not None:
-            left, what = self._later
-            self._later = (left - 1, what) if left > 1 else None
-            if left <= 1:
-                what()
+        due = [what for left, what in self._later if left <= 1]
+        self._later = [(left - 1, what) for left, what in self._later if left > 1]
+        for what in due:
+            what()
 
     def _on_question(self, message: DiagnosticStatus) -> None:
         question = (message.name, message.message)
@@ -178,12 +238,12 @@ class Cell:
 
 
 @contextlib.contextmanager
-def running(spin, probe, folder: Path, monkeypatch) -> Iterator[Cell]:
-    """A cell whose nodes are started by :meth:`Cell.start`."""
+def running(spin, probe, folder: Path, monkeypatch, emulated: bool = False) -> Iterator[Cell]:
+    """A cell whose nodes are started by :meth:`Cell.start`; ``emulated``: the arm is an SO-101 on its bus."""
     patiently(monkeypatch)
     monkeypatch.setattr(policy, "PolicyRunner", Quick)
     interval = sys.getswitchinterval()
-    with follower(folder) as server:
+    with follower(folder) if emulated else contextlib.nullcontext() as server:
         cell = Cell(spin, probe, server, folder)
         try:
             yield cell

@@ -35,7 +35,7 @@ from lrm_ros.config_arm import (
     load_control,
 )
 from lrm_ros.config_files import load_yaml
-from lrm_ros.config_person import AnswerConfig, TrialConfig
+from lrm_ros.config_person import AnswerConfig, RobotImproverConfig, TrialConfig
 from lrm_ros.config_teleop import ReplayConfig
 from lrm_ros.parameters import (
     BUILT_IN,
@@ -100,6 +100,7 @@ KINDS: dict[str, Kind] = {
     "replay": Kind("lrm_ros.nodes.replay", ReplayConfig),
     "refiner": Kind("lrm_ros.training.ppo.node", RefinerConfig),
     "reward": Kind("lrm_ros.nodes.reward", RewardConfig),
+    "robot_improver": Kind("lrm_ros.nodes.robot_improver", RobotImproverConfig),
     "ros2_control": Kind("lrm_ros.nodes.ros2_control", ControlNodeConfig),
     "teleop": Kind("lrm_ros.nodes.teleop", TeleopConfig),
     "trial": Kind("lrm_ros.nodes.trial", TrialConfig),
@@ -247,10 +248,10 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
     kinds = {node.kind for node in specs}
     if "twin" not in kinds:
         raise ValueError(f"sim:=false: graph '{graph}' is one of simulated worlds; run it without sim")
-    if "evaluator" in kinds:
+    if "evaluator" in kinds and "improver" not in kinds:
         raise ValueError(
-            f"sim:=false: graph '{graph}' resets the scene and asks the simulator for success, which no person is "
-            "asked for yet; record with 'lrm up teleop sim:=false', and use lrm judge, dataset and finetune"
+            f"sim:=false: graph '{graph}' resets the scene and asks the simulator for success; on the arm a person "
+            "compares policies: 'lrm up trial sim:=false contract:=FILE', and 'lrm trial' beside it"
         )
     if not contract:
         raise ValueError(
@@ -272,9 +273,18 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
         )
         for index, camera in enumerate(robot.cameras if kinds & SEEING else ())
     ]
-    others = [node for node in specs if node.kind != "twin"]
+    others = [_beside_robot(node) for node in specs if node.kind not in ("twin", "evaluator")]
+    if "improver" in kinds:  # a person puts the scene back
+        others.append(NodeSpec("answer", "answer", foreground=True))
     # Whatever drives it, the node in front of the arm has one name.
     return (NodeSpec("arm", "ros2_control" if controlled else "arm"), *cameras, *others)
+
+
+def _beside_robot(node: NodeSpec) -> NodeSpec:
+    """Return a node of a twin's graph as it is beside a robot: in real time, with a person for the scene."""
+    parameters = {name: value for name, value in node.parameters.items() if name != "realtime"}
+    kind = "robot_improver" if node.kind == "improver" else node.kind
+    return dataclasses.replace(node, kind=kind, parameters=parameters)
 
 
 def _is_true(key: str, value: Any) -> bool:

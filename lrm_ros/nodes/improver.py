@@ -17,12 +17,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -31,7 +30,7 @@ from lifecycle_msgs.msg import State
 from lrm_ros import messages, topics
 from lrm_ros.commit import source_commit
 from lrm_ros.config import FinetuneConfig, ImproverConfig, RobotContract
-from lrm_ros.config_files import option_words, to_dict
+from lrm_ros.config_files import to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import Omissions, is_complete, write_dataset
@@ -41,22 +40,29 @@ from lrm_ros.ros.collector import Collector, kept_any
 from lrm_ros.ros.control import Control, EpisodeError, SentSteps, Stopped, TwinEpisodes
 from lrm_ros.ros.judge import Judge
 from lrm_ros.ros.program import run
+from lrm_ros.ros.training import Training
 from lrm_ros.types import Frame
-
-_SERVICES = ("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode")
 
 
 class ImproverNode(LrmNode[ImproverConfig]):
     """Runs the loop in a thread while it is active, and ends its graph when the loop has ended."""
 
+    CONFIG: ClassVar[type[ImproverConfig]] = ImproverConfig
+    PACKAGES: ClassVar[tuple[str, ...]] = ("lerobot", "mani_skill", "torch", "transformers", "peft", "numpy")
+    SERVICES: ClassVar[tuple[str, ...]] = (
+        *("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode"),
+        *("twin/demonstrate", "evaluator/evaluate"),
+    )
+
     def __init__(self, **overrides: Any) -> None:
         """Declare the parameters; ``overrides`` are parameter values."""
-        super().__init__("improver", ImproverConfig, overrides)
+        super().__init__("improver", self.CONFIG, overrides)
         self._thread: threading.Thread | None = None
         self._control: Control | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._stopping = False
         self._evaluation: dict[str, str] = {}
+        self._contract_file = ""  # by which the trainings read data sets that do not tell limits and units
 
     def configure(self) -> None:
         """Check the run folder and listen to the evaluator and to the reward node's judgements."""
@@ -65,19 +71,21 @@ class ImproverNode(LrmNode[ImproverConfig]):
             require_so100(self.contract, "exploration", "set explore_std to 0")
         self._run = Path(self.config.run)
         self._remember_config()
-        triggers = (*TwinEpisodes.TRIGGERS, *_SERVICES, "twin/demonstrate", "evaluator/evaluate")
+        self._control = self._connect()
+        self._judge = Judge(self, self._control, self.config)
+        self._collector = self._make_collector(self._control, SentSteps(self, self._control))
+
+    def _connect(self) -> Control:
+        """Return the control with the clients of all other nodes."""
+        triggers = (*TwinEpisodes.TRIGGERS, *self.SERVICES)
         nodes = (*TwinEpisodes.NODES, "policy", "evaluator", "reward")
-        control = Control(self, triggers, nodes, lifecycles=("reward",), set_bools=TwinEpisodes.SET_BOOLS)
-        self._control, self._judge = control, Judge(self, control, self.config)
-        self._collector = Collector(
-            control,
-            TwinEpisodes(control),
-            SentSteps(self, control),
-            self._judge,
-            self.contract.cameras[0].name,
-            self.config,
-        )
         topics.EVALUATION.subscribe(self, self._on_evaluation)
+        return Control(self, triggers, nodes, lifecycles=("reward",), set_bools=TwinEpisodes.SET_BOOLS)
+
+    def _make_collector(self, control: Control, sent: SentSteps) -> Collector:
+        """Return who collects episodes."""
+        camera = self.contract.cameras[0].name
+        return Collector(control, TwinEpisodes(control), sent, self._judge, camera, self.config)
 
     def activate(self) -> None:
         """Start or resume the loop."""
@@ -114,7 +122,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
             if not isinstance(before, dict) or not all(isinstance(before.get(part, {}), dict) for part in now):
                 raise ValueError(f"'{path}' holds no settings; use another run folder (run:=...), or delete this one")
             # A setting that the run did not know yet had its default's meaning.
-            unknown = {"improver": to_dict(ImproverConfig()), "contract": to_dict(RobotContract())}
+            unknown = {"improver": to_dict(self.CONFIG()), "contract": to_dict(RobotContract())}
             for part, values in now.items():
                 for key, value in values.items():
                     was = (unknown[part] | before.get(part, {}))[key]
@@ -124,8 +132,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
                             "use another run folder (run:=...), delete this one, or set the old value"
                         )
             return
-        packages = ("lerobot", "mani_skill", "torch", "transformers", "peft", "numpy")
-        about = {**now, "versions": {name: version(name) for name in packages}, "commit": source_commit()}
+        about = {**now, "versions": {name: version(name) for name in self.PACKAGES}, "commit": source_commit()}
         write_json(path, about)
 
     @contextmanager
@@ -159,17 +166,12 @@ class ImproverNode(LrmNode[ImproverConfig]):
         config, run_folder = self.config, self._run
         assert self._control is not None
         load_s = self._control.load_s  # the reward node loads its model, which may be large, while this one is ready
-        self._control.wait_ready((*_SERVICES, "twin/demonstrate", "evaluator/evaluate"), load_s)
+        self._control.wait_ready(self.SERVICES, load_s)
         self._control.wait_state("reward", State.PRIMARY_STATE_ACTIVE, load_s)
         camera = self.contract.cameras[0]
         self._judge.begin(Frame(0, camera.name, np.zeros((camera.height, camera.width, 3), np.uint8)))
         self._collector.abandon()
-        demonstrations = run_folder / "demonstrations"
-        if not is_complete(demonstrations / "dataset"):
-            with self._stage("demonstrations", None) as row:
-                row["kept"] = self._collector.demonstrate(demonstrations)
-                self._write_dataset(demonstrations)
-        datasets = [demonstrations / "dataset"]
+        datasets = [self._demonstrations(run_folder / "demonstrations")]
         start = self._training(0, "policy", datasets, config.sft_steps, None)
         self._train("sft", 0, [start])
         sft = policy = control = start.out
@@ -195,8 +197,20 @@ class ImproverNode(LrmNode[ImproverConfig]):
             ]
             self._train("finetune", iteration, results)
             policy, control = (training.out for training in results)
-        for name, checkpoint in (("baseline", sft), ("control", control), ("final", policy)):
-            if not (run_folder / "eval" / f"{name}.json").exists():
+        self._measure({"baseline": sft, "control": control, "final": policy})
+
+    def _demonstrations(self, folder: Path) -> Path:
+        """Return the data set of the demonstrations, collecting what is missing into a folder."""
+        if not is_complete(folder / "dataset"):
+            with self._stage("demonstrations", None) as row:
+                row["kept"] = self._collector.demonstrate(folder)
+                self._write_dataset(folder)
+        return folder / "dataset"
+
+    def _measure(self, policies: Mapping[str, Path]) -> None:
+        """Evaluate the policies that the result is about, by name."""
+        for name, checkpoint in policies.items():
+            if not (self._run / "eval" / f"{name}.json").exists():
                 with self._stage("evaluate", None) as row:
                     row["policy"] = name
                     self._evaluate(name, checkpoint)
@@ -218,9 +232,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
             print(f"left out: '{name}': {reason}", flush=True)
         return int(read_json(root / "meta/info.json")["total_frames"])
 
-    def _training(
-        self, iteration: int, name: str, datasets: Sequence[Path], steps: int, init: Path | None
-    ) -> _Training:
+    def _training(self, iteration: int, name: str, datasets: Sequence[Path], steps: int, init: Path | None) -> Training:
         """Return the training of a policy of an iteration, to be started by :meth:`_train`."""
         config = self.config
         settings = FinetuneConfig(
@@ -232,9 +244,9 @@ class ImproverNode(LrmNode[ImproverConfig]):
             colour=config.colour,
             state_noise=config.state_noise,
         )
-        return _Training(self._run / f"iter_{iteration:03d}" / name, tuple(datasets), settings)
+        return Training(self._run / f"iter_{iteration:03d}" / name, tuple(datasets), settings, self._contract_file)
 
-    def _train(self, stage: str, iteration: int, trainings: Sequence[_Training]) -> None:
+    def _train(self, stage: str, iteration: int, trainings: Sequence[Training]) -> None:
         """Train side by side, each in a process of its own, which resumes if it was interrupted.
 
         On half the cores each, two trainings take less time than one after the other on all of them.
@@ -298,26 +310,6 @@ class ImproverNode(LrmNode[ImproverConfig]):
             self._evaluation = values
         assert self._control is not None
         self._control.notify()
-
-
-@dataclass(frozen=True)
-class _Training:
-    """A training of the loop: where its checkpoint goes, the folders of its data sets and how it is trained."""
-
-    out: Path
-    datasets: tuple[Path, ...]
-    settings: FinetuneConfig
-
-    @property
-    def words(self) -> list[str]:
-        """Options of ``lrm_ros.training.policy.finetune``."""
-        folders = [f"--out={self.out}", *(f"--dataset={folder}" for folder in self.datasets)]
-        return folders + option_words(self.settings)
-
-    @property
-    def done(self) -> bool:
-        """Whether the checkpoint is complete."""
-        return (self.out / "finetune.json").exists()
 
 
 def main(argv: list[str] | None = None) -> int:

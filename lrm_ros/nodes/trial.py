@@ -30,7 +30,7 @@ from lrm_ros.ros.control import (
     TwinEpisodes,
 )
 from lrm_ros.ros.judge import Judge
-from lrm_ros.ros.person import Person
+from lrm_ros.ros.person import SAFE, Person
 from lrm_ros.ros.policy_runs import PARTS, ArmMover, PolicyRuns, start_recording
 from lrm_ros.ros.program import run
 from lrm_ros.types import Frame
@@ -198,12 +198,13 @@ class TrialNode(LrmNode[TrialConfig]):
             start = trial.start if self.config.same_starts else trial.number - 1
             episodes.reset(self.config.first_seed + start)
         else:
+            if failed:
+                self._person.scene(f"{head}: the last try did not count ({failed}). {SAFE}")
             self._to_start_pose()
             again = self.config.same_starts and picture.is_file()
             what = "put the scene as in the picture" if again else "put the scene in place, as you like"
-            why = f"it did not count ({failed}); " if failed else ""
             image = decode(picture.read_bytes(), "png") if again else None
-            self._person.scene(f"{head}: {why}{what}, step back, then say ready", image)
+            self._person.scene(f"{head}: {what}, step back, then say ready", image)
         if not picture.is_file():
             write_bytes(picture, encode(self._person.live().image, "png"))
 

@@ -205,3 +205,36 @@ def _images(
             f"'{dataset.root}': camera '{camera}' has {there} images for {wanted_rows} rows; write or fetch it again"
         )
     return found
+
+
+def first_images(dataset: LeRobotSet, camera: str) -> list[NDArray[np.uint8]]:
+    """Return the first image (H, W, 3) of a camera in each episode, holding no others.
+
+    Raises:
+        ValueError: the files are damaged; names the data set or the file.
+    """
+    import pyarrow.parquet as pq
+
+    key = dataset.cameras[camera]
+    found: dict[int, NDArray[np.uint8]] = {}
+    with _damage_named(dataset.root):
+        places = dataset.episodes()
+        if key not in dataset.in_video:
+            for path in dict.fromkeys(files.rows for files in places):
+                with pq.ParquetFile(path) as file:  # a few rows at a time: images are large
+                    for batch in file.iter_batches(64, columns=["episode_index", key]):
+                        for row in batch.to_pylist():
+                            index = int(np.ravel(row["episode_index"])[0])
+                            if index not in found:
+                                found[index] = decode(row[key]["bytes"], "png")
+        else:
+            videos: dict[Path, dict[int, int]] = {}  # -> first frame: episode's index
+            for files in places:
+                path, first = files.videos[key]
+                videos.setdefault(path, {})[first] = files.index
+            with VideoProcess() as decoder:
+                for path, wanted in videos.items():
+                    for number, image in enumerate(decoder.frames(path, max(wanted) + 1)):
+                        if number in wanted:
+                            found[wanted[number]] = image
+        return [found[files.index] for files in places]

@@ -12,6 +12,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.contract import check_episode, has_images, oldest_s
 from lrm_ros.record.convention import Convention, names_of
 from lrm_ros.types import Episode, Unscored
+from lrm_ros.versions import recorded_image_info
 
 
 def features_of(
@@ -25,6 +26,7 @@ def features_of(
             "dtype": storage,
             "shape": (camera.height, camera.width, 3),
             "names": ["height", "width", "channels"],
+            **({} if convention is None else recorded_image_info()),
         }
         for camera in contract.cameras
     }

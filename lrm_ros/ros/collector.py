@@ -33,6 +33,9 @@ MARGIN = 4  # control steps kept after that moment: the policy also learns to st
 class Collector:
     """Rolls out, judges and reads back; does not use the simulator's labels."""
 
+    HOLD_FRAMES = False
+    """Whether a step whose frame was lost has the one before; in lock-step none is lost."""
+
     def __init__(
         self,
         control: Control,
@@ -110,7 +113,7 @@ class Collector:
         verdicts = read_verdicts(folder)
         attempts = kept = 0
         with progress_bar(config.episodes, "roll out", "start") as bar:
-            for seed in seeds.rollouts(config.seed, iteration, config.episodes)[: config.episodes]:
+            for seed in self._starts(iteration):
                 for attempt in range(config.tries):
                     row = self._attempt(folder, verdicts, seed, attempt)
                     attempts += 1
@@ -120,6 +123,10 @@ class Collector:
                 bar.update(1)
                 bar.set_postfix(attempts=attempts, kept=kept, refresh=False)
         return {"episodes": attempts, "kept": kept}
+
+    def _starts(self, iteration: int) -> range:
+        """Return the numbers of an iteration's starts; in the twin they are its seeds."""
+        return seeds.rollouts(self._config.seed, iteration, self._config.episodes)[: self._config.episodes]
 
     def _attempt(
         self, folder: Path, verdicts: dict[str, dict[str, Any]], seed: int, attempt: int, demonstrate: bool = False
@@ -205,7 +212,7 @@ class Collector:
             if row["keep"]:
                 path = folder / "episodes" / f"{episode_id}.mcap"
                 try:
-                    episode = read_journal(path)
+                    episode = read_journal(path, hold_frames=self.HOLD_FRAMES)
                 except JournalError as error:
                     leave_out(omissions, str(path), error)
                     continue

@@ -26,6 +26,7 @@ from lrm_ros.ros.camera_images import CameraImages
 from lrm_ros.ros.control import Control
 from lrm_ros.types import Frame
 
+SAFE = "When it is safe, say ready: the arm goes to its start"
 SCENE, OUTCOME, NOTHING = "scene", "outcome", "nothing"
 _SHOW_S = 0.5  # a scene that is asked for is shown so often [s]
 _GAP = 4  # white columns between the two pictures

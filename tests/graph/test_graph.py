@@ -68,7 +68,7 @@ def test_an_argument_goes_to_every_node_that_has_the_parameter():
     [
         ({"sede": "3"}, "did you mean 'seed'"),
         ({"arm.seed": "3"}, "no node 'arm'"),
-        ({"sim": "false"}, "graph 'self_improve' resets the scene and asks the simulator"),
+        ({"sim": "false"}, "sim:=false needs contract:=FILE"),
         ({"sim": "no"}, "sim:=no: give true or false"),
         ({"policy.checkpont": "a"}, "node 'policy' has no parameter 'checkpont'; did you mean 'checkpoint'"),
         ({"seed": "three"}, "node 'twin': parameter 'seed' must be int, got 'three'; set it like the default: seed:=0"),

@@ -35,6 +35,31 @@ def test_on_the_robot_an_arm_and_its_cameras_take_the_place_of_the_twin():
     assert {node.parameters["contract"] for node in nodes.values()} == {contract}
 
 
+def test_the_loop_on_the_robot_has_a_person_in_place_of_the_simulator():
+    contract = str(ROOT / "config" / "so101.yaml")
+    given = {"sim": "false", "contract": contract, "dataset": "demos", "run": "runs/arm", "rollout_s": "15.0"}
+    nodes = {node.name: node for node in nodes_of("self_improve", given)}
+    assert [(node.name, node.kind) for node in nodes.values()] == [
+        ("arm", "arm"),
+        ("front_camera", "camera"),
+        ("wrist_camera", "camera"),
+        *((name, name) for name in ("reward", "policy", "recorder")),
+        ("improver", "robot_improver"),
+        ("answer", "answer"),
+    ]
+    assert all("realtime" not in node.parameters for node in nodes.values()), "lock-step is the twin's"
+    wanted = {"run": "runs/arm", "dataset": "demos", "rollout_s": 15.0, "contract": contract}
+    assert nodes["improver"].parameters == wanted and nodes["improver"].ends_graph
+    assert nodes["answer"].foreground and "explore_std" not in nodes["improver"].parameters
+
+
+def test_policies_are_compared_on_the_robot_and_in_the_twin():
+    contract = str(ROOT / "config" / "so101.yaml")
+    nodes = [node.name for node in nodes_of("trial", {"sim": "false", "contract": contract})]
+    assert nodes == ["arm", "front_camera", "wrist_camera", "reward", "policy", "recorder"]
+    assert [node.name for node in nodes_of("trial")] == ["twin", "reward", "policy", "recorder"]
+
+
 def test_the_contracts_section_says_which_node_is_in_front_of_the_arm():
     contract = str(ROOT / "config" / "ros2_control.yaml")
     given = {"sim": "false", "contract": contract, "arm.wait_s": "60.0"}

@@ -12,7 +12,6 @@ from arm_cell import BRIGHT, DARK, running  # type: ignore[import-not-found]
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
-from servo_buses import needs_driver  # type: ignore[import-not-found]
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
@@ -33,7 +32,6 @@ def policies(tmp_path):
     return tuple(map(str, found))
 
 
-@needs_driver
 def test_a_comparison_is_stopped_and_goes_on_and_nothing_tells_which_policy_acts(
     spin, probe, tmp_path, monkeypatch, policies, capfd
 ):
@@ -93,7 +91,6 @@ def test_a_comparison_is_stopped_and_goes_on_and_nothing_tells_which_policy_acts
         assert cell.policy.state_label == "inactive", "the arm holds"
 
 
-@needs_driver
 def test_a_trial_that_the_e_stop_ends_does_not_count_and_is_repeated(spin, probe, tmp_path, monkeypatch, policies):
     with running(spin, probe, tmp_path, monkeypatch) as cell:
         cell.start()

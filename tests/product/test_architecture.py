@@ -72,7 +72,7 @@ UPSTREAM: dict[str, set[str]] = {
     "config_files": set(),
     "config_ppo": set(),
     "config_camera": set(),
-    "config_person": {"seeds"},
+    "config_person": {"seeds", "config"},
     "config_teleop": {"seeds"},
     "config": {"types", "seeds", "config_ppo", "config_camera", "config_teleop"},
     "config_arm": {"config"},

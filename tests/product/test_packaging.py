@@ -26,7 +26,7 @@ import lrm_ros
 TOP = Path(__file__).resolve().parents[2]
 NODES = (
     *("answer", "arm", "camera", "evaluator", "improver", "policy", "recorder", "refiner", "replay", "reward"),
-    *("ros2_control", "teleop", "trial", "twin", "worlds"),
+    *("robot_improver", "ros2_control", "teleop", "trial", "twin", "worlds"),
 )
 # A node says so and ends at once: a program that was found and ran.
 MISSPELT = ("--ros-args", "-p", "rate_hzz:=5.0")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from lerobot_made import FPS, JOINTS, NAMES, features, write_v3  # type: ignore[import-not-found]
+from lerobot_made import FPS, JOINTS, NAMES, write_v3  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_arm import SECTIONS, load_arm
@@ -20,6 +20,7 @@ from lrm_ros.record.lerobot_set import open_set
 from lrm_ros.training.policy.dataset import main, read_convention
 from lrm_ros.training.policy.datasets import training_data
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step
+from lrm_ros.versions import at_least
 
 FILE = Path(__file__).parents[2] / "config" / "so101.yaml"
 SO101 = load_yaml(FILE, RobotContract, SECTIONS)
@@ -45,6 +46,20 @@ def episode(index: int, length: int = 9) -> Episode:
     return Episode(f"e{index}", "put it there", steps, float(FPS), True, "teleop")
 
 
+def as_recorded(storage: str, size: tuple[int, int], names=NAMES) -> dict:
+    """LeRobot's own description of an SO-101 with two cameras, as lerobot-record makes it."""
+    if at_least("lerobot", 0, 6):
+        from lerobot.utils.feature_utils import hw_to_dataset_features
+    else:
+        from lerobot.datasets.utils import hw_to_dataset_features
+    joints: dict = dict.fromkeys(names, float)
+    cameras = dict.fromkeys(("front", "wrist"), (*size, 3))
+    video = storage == "video"
+    return hw_to_dataset_features(joints, "action", video) | hw_to_dataset_features(
+        joints | cameras, "observation", video
+    )
+
+
 def columns(root: Path) -> dict[str, np.ndarray]:
     (file,) = (root / "data").rglob("*.parquet")
     table = parquet.read_table(file)
@@ -56,7 +71,7 @@ def test_it_has_lerobots_names_units_and_columns_and_comes_back_in_rad(tmp_path)
     write_dataset([episode(1), episode(2)], root, SMALL, "image", convention=read_convention(FILE, False))
     info = json.loads((root / "meta/info.json").read_text())
     assert (info["robot_type"], info["fps"]) == ("so101_follower", 30)
-    wanted = json.loads(json.dumps(features("image", (48, 64))))
+    wanted = json.loads(json.dumps(as_recorded("image", (48, 64))))
     found = {key: info["features"][key] for key in wanted}
     assert found == wanted and not {"wish", "next.success"} & set(info["features"])
     rows = columns(root)
@@ -96,6 +111,7 @@ def test_lerobot_merges_it_with_a_set_as_lerobot_record_writes_it_and_both_train
     from lrm_ros.record.convention import CODEC
 
     created = versions.create_dataset
+    monkeypatch.setattr("lerobot_made.features", as_recorded)
     monkeypatch.setattr("lerobot_made.create_dataset", lambda *a, **k: created(*a, codec=CODEC, **k))
     theirs = write_v3(tmp_path / "theirs", storage)
     ours = write_dataset([episode(1)], tmp_path / "ours", SMALL, storage, convention=read_convention(FILE, False))

@@ -142,8 +142,13 @@ def make_dataset(
     }
 
 
-def read_convention(contract_file: Path | None, extra: bool) -> Convention:
+def read_convention(contract_file: Path | None, extra: bool, robot_type: str | None = None) -> Convention:
     """Return LeRobot's convention of the robot that a contract's file describes.
+
+    Args:
+        contract_file: with section ``arm``.
+        extra: see :class:`Convention`.
+        robot_type: LeRobot's name of the robot; ``None``: the section's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -156,7 +161,7 @@ def read_convention(contract_file: Path | None, extra: bool) -> Convention:
         )
     arm = load_arm(contract_file, load_yaml(contract_file, RobotContract, SECTIONS))
     names = tuple(joint.name for joint in arm.joints)
-    return Convention(arm.type, names, tuple(joint.affine for joint in arm.joints), extra)
+    return Convention(robot_type or arm.type, names, tuple(joint.affine for joint in arm.joints), extra)
 
 
 def check_push(name: str) -> None:
@@ -219,6 +224,9 @@ def main(argv: list[str] | None = None) -> int:
         help="lerobot: names, units, columns and robot type of lerobot-record, to be merged with such sets",
     )
     parser.add_argument("--contract", type=Path, metavar="FILE", help="with it: the robot's, with section 'arm'")
+    parser.add_argument(
+        "--robot-type", metavar="NAME", help="with it: as the sets to merge with (LeRobot 0.6 writes so_follower)"
+    )
     parser.add_argument("--extra", action="store_true", help="with it: columns wish, sent, next.success, too")
     parser.add_argument("--reward", metavar="HEAD", help="column next.reward: the recorded answers of this head")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to this file")
@@ -232,9 +240,11 @@ def main(argv: list[str] | None = None) -> int:
                 return 0
         if args.out is None:
             raise ValueError("give --out FOLDER, the new data set's")
-        convention = read_convention(args.contract, args.extra) if args.convention == "lerobot" else None
-        if convention is None and (args.contract or args.extra):
-            raise ValueError("--contract and --extra are for --convention lerobot")
+        convention = None
+        if args.convention == "lerobot":
+            convention = read_convention(args.contract, args.extra, args.robot_type)
+        elif args.contract or args.extra or args.robot_type:
+            raise ValueError("--contract, --extra and --robot-type are for --convention lerobot")
         if convention is not None and args.reward and not args.extra:
             raise ValueError("--reward is a column that lerobot-record does not write; give --extra, too")
         storage = args.storage or ("image" if convention is None else "video")

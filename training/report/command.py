@@ -52,6 +52,7 @@ def report_of(run: Run) -> dict[str, Any]:
     report: dict[str, Any] = {
         "task": run.task,
         "seed": run.settings.get("seed"),
+        "said_by": run.said_by,
         "missing": run.missing,
         "demonstrations": _collected(run.demonstrations) if run.demonstrations else None,
         "iterations": [_iteration(run, collection) for collection in run.iterations],

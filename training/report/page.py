@@ -65,7 +65,7 @@ def _head(run: Run, report: Mapping[str, Any]) -> str:
         words.append(
             f"It then tried by itself, <b>{tries} episodes in {rounds}</b>. A reward model looked at the last frames "
             f"of each and kept <b>{kept}</b>, on which the policy was trained further. The reward model never saw the "
-            "simulator's verdict; it is used here only, to check."
+            f"{run.said_by}'s verdict; it is used here only, to check."
         )
     return (
         f'<header><p class="run">lrm_ros, run {escape(run.path.resolve().name)}</p>'
@@ -194,7 +194,7 @@ def _films(run: Run) -> str:
         selected = select_episodes(run.iterations, keep)
         total = sum(attempt.keep == keep for one in run.iterations for attempt in one.attempts)
         if selected:
-            strips = "".join(_strip(film(attempt, where, camera)) for attempt, where in selected)
+            strips = "".join(_strip(film(attempt, where, camera), run.said_by) for attempt, where in selected)
             parts.append(f"<h3>{title}: {len(selected)} of {total}</h3>{strips}")
     if not parts:
         return ""
@@ -205,8 +205,8 @@ def _films(run: Run) -> str:
     )
 
 
-def _strip(strip: Film) -> str:
-    """Return one film strip with what the judge and the simulator say."""
+def _strip(strip: Film, said_by: str) -> str:
+    """Return one film strip with what the judge and the simulator or a person say."""
     attempt = strip.attempt
     score = "no score" if attempt.score is None else f"{attempt.score:.2f}"
     real = {True: "succeeded", False: "failed", None: "not known"}[attempt.success]
@@ -214,7 +214,7 @@ def _strip(strip: Film) -> str:
     name = f"{strip.where}, episode {attempt.episode_id}"
     caption = (
         f'<figcaption><span class="name">{escape(name)}</span><br>judge: {score}, '
-        f"{'kept' if attempt.keep else 'rejected'}<br>simulator: {real}{wrong}</figcaption>"
+        f"{'kept' if attempt.keep else 'rejected'}<br>{said_by}: {real}{wrong}</figcaption>"
     )
     if strip.problem:
         picture = f'<div class="problem">{escape(strip.problem)}</div>'

@@ -3,8 +3,8 @@
 
     config.json                 {improver, contract, versions, commit}
     stages.jsonl                one line a finished stage: {stage, iteration, seconds, ...}
-    demonstrations/, iter_NNN/  episodes/*.mcap, verdicts.jsonl (the judge), truth.jsonl (the simulator),
-                                policy/finetune.json, control/finetune.json
+    demonstrations/, iter_NNN/  episodes/*.mcap, verdicts.jsonl (the judge), truth.jsonl (the simulator)
+                                or person.jsonl (a person, on an arm), policy/finetune.json, control/finetune.json
     eval/NAME.json              {policy, seeds, success, steps, seconds}
 
 A run may have been stopped anywhere: every part may be absent and is then named in ``missing``.
@@ -114,6 +114,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The improver's settings."""
         return self.config.get("improver", {})
+
+    @property
+    def said_by(self) -> str:
+        """Who says whether an episode really succeeded: on an arm a person, if anybody."""
+        return "person" if "rollout_s" in self.settings else "simulator"
 
 
 def read_run(path: Path) -> Run:
@@ -226,6 +231,8 @@ def _collection(folder: Path, index: int | None, missing: list[str]) -> Collecti
     if not verdicts:
         return None
     truth = folder / "truth.jsonl"
+    if not truth.is_file():  # of an arm: what a person said
+        truth = folder / "person.jsonl"
     with _shape_of(truth):
         outcomes = {_of(row["episode_id"], str): _of(row["success"], bool) for row in _lines(truth, missing)}
     with _shape_of(file):
@@ -233,7 +240,7 @@ def _collection(folder: Path, index: int | None, missing: list[str]) -> Collecti
             Attempt(
                 episode_id,
                 _of(row["seed"], int),
-                _of(row["keep"], bool),
+                _of(row.get("judge", row["keep"]), bool),  # on an arm a person may keep one out
                 None if row["score"] is None or row["score"] != row["score"] else float(_of(row["score"], int, float)),
                 _of(row["reason"], str),
                 outcomes.get(episode_id),
@@ -244,8 +251,8 @@ def _collection(folder: Path, index: int | None, missing: list[str]) -> Collecti
     unknown = sum(attempt.success is None for attempt in attempts)
     if unknown:
         missing.append(
-            f"{folder.name}/truth.jsonl: {unknown} of {len(attempts)} judged episodes have no word of the simulator; "
-            "they are left out of precision and recall"
+            f"{folder.name}/truth.jsonl: {unknown} of {len(attempts)} judged episodes have no word of the simulator or "
+            "a person; they are left out of precision and recall"
         )
     return Collection(index, folder, attempts)
 

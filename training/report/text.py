@@ -94,7 +94,7 @@ def conclusion(report: Mapping[str, Any]) -> list[str]:
     sentences = [comparison(pairs[key], *both) for key, both in names.items() if pairs[key]]
     quality = report["judge"]
     if quality["n"]:
-        sentences.append(f"The judge, against the simulator: {judge_sentence(quality)}.")
+        sentences.append(f"The judge, against the {report['said_by']}: {judge_sentence(quality)}.")
     return sentences
 
 
@@ -129,7 +129,7 @@ def table(report: Mapping[str, Any]) -> str:
         if pair:
             change, bounds = f"{100 * pair['difference']:+.1f}", span(pair["ci95"], True)
             lines.append(f"  {name:<34}{change:>7} {'points':>9}   95 % interval {bounds}, {p_value(pair['p'])}")
-    lines += ["", "judge against the simulator's truth"]
+    lines += ["", f"judge against the {report['said_by']}'s {'truth' if report['said_by'] == 'simulator' else 'word'}"]
     rows = [(f"iteration {part['iteration']}", part["judge"]) for part in report["iterations"]]
     if report["demonstrations"]:
         rows.insert(0, ("demonstrations", report["demonstrations"]["judge"]))

@@ -20,6 +20,7 @@ from lrm_ros.sim.servo_bus.calibration import MOUNTINGS, Calibration, calibratio
 from lrm_ros.sim.servo_bus.server import Server
 from lrm_ros.training.policy.dataset import read_convention
 from lrm_ros.types import Episode, Frame, Observation, Step
+from lrm_ros.versions import at_least
 
 pytestmark = [needs_driver, pytest.mark.slow]
 
@@ -79,7 +80,10 @@ def merge_with_ours(recorded_set: Path, folder: Path) -> None:
         angles = np.array(FIRST, np.float32)
         steps.append(Step(Observation(ns, frames, angles, "put it there"), angles, angles))
     episode = Episode("ours", "put it there", steps, contract.control_hz, True, "teleop")
-    ours = write_dataset([episode], folder / "ours", contract, "image", convention=read_convention(FILE, False))
+    robot = json.loads((recorded_set / "meta/info.json").read_text())["robot_type"]
+    assert robot == ("so_follower" if at_least("lerobot", 0, 6) else "so101_follower"), "as docs/lerobot.md says"
+    convention = read_convention(FILE, False, robot)
+    ours = write_dataset([episode], folder / "ours", contract, "image", convention=convention)
     aggregate_datasets(["me/set", "me/ours"], "me/all", [recorded_set, ours], folder / "all")
     info = json.loads((folder / "all/meta/info.json").read_text())
     assert info["total_episodes"] == 2 and info["total_frames"] == len(recorded(recorded_set, "action")) + 5
