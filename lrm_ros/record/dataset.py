@@ -7,7 +7,7 @@ final name is always complete. Beside LeRobot's files it has ``contract.json`` (
 
 Columns: ``observation.images.<camera>``, ``observation.state``, ``action`` (what was sent to the arm after limits),
 ``wish`` (what was asked for; a name starting with "action" would make LeRobot's policies predict it), ``next.reward``
-and ``next.success`` where known.
+and ``next.success`` where known, ``intervention`` (a person led) where somebody could take over from a policy.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.contract import save_contract
 from lrm_ros.record.checksums import write_checksums
 from lrm_ros.record.lerobot_read import EPISODES_FILE, load_into_ram
+from lrm_ros.record.lerobot_set import INTERVENTION
 from lrm_ros.record.rows import features_of, rows_of
 from lrm_ros.types import Episode
 from lrm_ros.versions import create_dataset, make_scalars
@@ -70,6 +71,7 @@ def write_dataset(
     judged: bool | None = None,
     progress: Callable[[int], None] | None = None,
     omissions: Omissions | None = None,
+    intervened: bool | None = None,
 ) -> Path:
     """Write episodes as a LeRobotDataset v3.
 
@@ -85,6 +87,7 @@ def write_dataset(
             all of them are held in memory.
         progress: called with the number of episodes written.
         omissions: filled with what is left out and why; without it, an episode that cannot be used is an error.
+        intervened: write ``intervention``. ``None``: if a person led in any step, for which all are held in memory.
 
     Returns:
         ``root``.
@@ -104,13 +107,16 @@ def write_dataset(
     writing = root.with_name(root.name + ".writing")
     shutil.rmtree(writing, ignore_errors=True)
     writing.parent.mkdir(parents=True, exist_ok=True)
-    if judged is None:
+    if judged is None or intervened is None:
         episodes = list(episodes)
+    if intervened is None:
+        intervened = any(step.intervention for episode in episodes for step in episode.steps)
+    if judged is None:
         judged = bool(episodes) and all(episode.outcome is not None for episode in episodes)
     dataset = create_dataset(
         repo_id=f"local/{root.name}",
         fps=round(contract.control_hz),
-        features=features_of(contract, storage, reward_head is not None, judged),
+        features=features_of(contract, storage, reward_head is not None, judged, intervened),
         root=writing,
         robot_type=contract.name,
         use_videos=storage == "video",
@@ -121,7 +127,7 @@ def write_dataset(
     rewards: list[float] = []
     for episode in episodes:
         try:
-            rows = list(rows_of(episode, contract, reward_head, judged))
+            rows = list(rows_of(episode, contract, reward_head, judged, intervened))
         except ValueError as error:
             leave_out(omissions, episode.episode_id, error)
             continue
@@ -131,7 +137,7 @@ def write_dataset(
                 moments.setdefault(key, []).append(np.stack([pixels.mean(axis=0), (pixels**2).mean(axis=0)]))
             rewards.extend(row.get("next.reward", ()))
             dataset.add_frame(row)
-        make_scalars(dataset, ("next.reward", "next.success"))
+        make_scalars(dataset, ("next.reward", "next.success", INTERVENTION))
         with _quiet_bars():
             dataset.save_episode(parallel_encoding=False)  # else LeRobot forks, and with it the locks of our threads
         about.append({"id": episode.episode_id, "source": episode.source, "outcome": episode.outcome})

@@ -23,6 +23,7 @@ from lrm_ros.record.lerobot_files import EpisodeFiles, episodes_of, is_depth, is
 
 STATE, ACTION, WISH = "observation.state", "action", "wish"
 IMAGES = "observation.images."
+INTERVENTION = "intervention"
 SUCCESS = ("next.success", "success")
 
 
@@ -64,6 +65,11 @@ class LeRobotSet:
     def has_wish(self) -> bool:
         """Whether it has the wish beside the action: it is ours, or made of ours by LeRobot's tools; then in rad."""
         return WISH in self.features
+
+    @property
+    def has_intervention(self) -> bool:
+        """Whether it says of each step if a person led who had taken over from a policy."""
+        return INTERVENTION in self.features
 
     @property
     def success(self) -> str | None:

@@ -10,10 +10,13 @@ import numpy as np
 
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import check_episode, has_images, oldest_s
+from lrm_ros.record.lerobot_set import INTERVENTION
 from lrm_ros.types import Episode, Unscored
 
 
-def features_of(contract: RobotContract, storage: str, rewarded: bool, judged: bool) -> dict[str, dict[str, Any]]:
+def features_of(
+    contract: RobotContract, storage: str, rewarded: bool, judged: bool, intervened: bool = False
+) -> dict[str, dict[str, Any]]:
     """Return LeRobot's feature description."""
     joints = {"dtype": "float32", "shape": (len(contract.joints),), "names": list(contract.joints)}
     features: dict[str, dict[str, Any]] = {
@@ -29,11 +32,13 @@ def features_of(contract: RobotContract, storage: str, rewarded: bool, judged: b
         features["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
     if judged:
         features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
+    if intervened:
+        features[INTERVENTION] = {"dtype": "bool", "shape": (1,), "names": None}
     return features
 
 
 def rows_of(
-    episode: Episode, contract: RobotContract, reward_head: str | None, judged: bool
+    episode: Episode, contract: RobotContract, reward_head: str | None, judged: bool, intervened: bool = False
 ) -> Iterable[dict[str, Any]]:
     """Yield LeRobot's frames of one episode.
 
@@ -63,6 +68,8 @@ def rows_of(
             row["next.reward"] = np.array([_next_reward(episode, index, reward_head)], np.float32)
         if judged:
             row["next.success"] = np.array([last and episode.outcome is True])
+        if intervened:
+            row[INTERVENTION] = np.array([step.intervention])
         yield row
 
 

@@ -137,11 +137,15 @@ class Control:
 
     def restart(self, node: str, values: Mapping[str, Any]) -> None:
         """Give a lifecycle node its parameters and make it active, whatever state it is in; raises as ``trigger``."""
-        while (state := self._call(f"{node}/get_state", GetState.Request()).current_state.id) in _DOWN:
+        while (state := self.state(node)) in _DOWN:
             self.change(node, _DOWN[state])
         self.set(node, values)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             self.change(node, transition)
+
+    def state(self, node: str) -> int:
+        """Return a lifecycle node's state, one of ``lifecycle_msgs/State``; raises as :meth:`trigger`."""
+        return int(self._call(f"{node}/get_state", GetState.Request()).current_state.id)
 
     def change(self, node: str, transition: int) -> None:
         """Make a lifecycle node's transition; raises as :meth:`trigger`."""
