@@ -185,10 +185,17 @@ class FinetuneConfig:
         default_factory=dict, metadata={"help": "fields of the policy's configuration that differ from its defaults"}
     )
     checkpoint_every: int = _opt(500, "steps between two checkpoints; 0: none")
+    corrections: float | None = _opt(
+        None,
+        "of data sets with column 'intervention' only the steps in which a person led, each so many times as likely as "
+        "a step of the others (HG-DAgger); none: all steps alike",
+    )
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        if self.corrections is not None and not 0 < self.corrections < float("inf"):
+            raise ValueError(f"corrections is {self.corrections}; give a finite weight above 0")
         for option in fields(self):
             choices, value = option.metadata.get("choices"), getattr(self, option.name)
             if choices and value not in choices:

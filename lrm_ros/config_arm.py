@@ -191,6 +191,11 @@ def load_arm(path: str | Path, contract: RobotContract) -> ArmConfig:
     return config
 
 
+def find_arm(path: str, contract: RobotContract) -> ArmConfig | None:
+    """Return section ``arm`` of a robot contract's file, ``None`` if there is none; raises as :func:`load_arm`."""
+    return load_arm(path, contract) if path and SECTION in read_yaml(path) else None
+
+
 def load_control(path: str | Path, contract: RobotContract) -> ControlConfig:
     """Read section ``ros2_control`` of a robot contract's file.
 

@@ -44,6 +44,7 @@ class TeleopConfig:
         3600.0,
     )
     episodes: int = _opt(0, "end after so many episodes; 0: when a person says so", 0, 1_000_000)
+    rollout: bool = _fix(False, "a policy acts in the episodes; the person takes over and gives back")
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,9 @@ ESTOP = Topic(
 )
 STOPPED = Topic("stopped", Bool, LATCHED, "whether the arm is stopped, said by its node alone")
 WISH = Topic("policy/wish", JointTrajectory, STREAM, "what the policy wanted before exploration")
+INTERVENTION = Topic(
+    "intervention", DiagnosticArray, EVENTS, "rollouts with a person: who leads the arm from that stamp on"
+)
 TASK = Topic("task", String, LATCHED, "latched")
 ROBOT_DESCRIPTION = Topic("robot_description", String, LATCHED, "the arm's URDF")
 REWARD = Topic(

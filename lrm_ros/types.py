@@ -172,12 +172,14 @@ class Step:
         action: (D,) float32 what was sent to the arm after limits [rad].
         wish: (D,) float32 what the policy or the person asked for [rad].
         rewards: the newest answer of each head for a frame up to this step.
+        intervention: a person led the arm, who had taken over from a policy.
     """
 
     observation: Observation
     action: NDArray[np.float32]
     wish: NDArray[np.float32]
     rewards: Mapping[str, Reward | Unscored] = field(default_factory=dict)
+    intervention: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

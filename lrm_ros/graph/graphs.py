@@ -183,6 +183,13 @@ GRAPHS: dict[str, tuple[NodeSpec, ...]] = {
         NodeSpec("recorder", "recorder", {"source": "teleop"}),
         NodeSpec("teleop", "teleop", foreground=True, ends_graph=True),
     ),
+    # A policy acts, a person takes over and gives back.
+    "rollout": (
+        NodeSpec("twin", "twin", {"realtime": True}),
+        NodeSpec("policy", "policy", {"autostart": False}),
+        NodeSpec("recorder", "recorder", {"source": "policy"}),
+        NodeSpec("teleop", "teleop", {"rollout": True}, foreground=True, ends_graph=True),
+    ),
     # A recorded episode once more: `lrm replay`.
     "replay": (NodeSpec("twin", "twin", {"realtime": True}), NodeSpec("replay", "replay", ends_graph=True)),
 }

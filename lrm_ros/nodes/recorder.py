@@ -36,7 +36,7 @@ from lrm_ros.ros.camera_images import CameraImages, for_journal
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values, publishes_and_hears
 from lrm_ros.ros.program import run
-from lrm_ros.ros.recorded import CAMERA_INFO, JointValues, episode_message, live_topics, write_queued
+from lrm_ros.ros.recorded import CAMERA_INFO, LEADER, JointValues, episode_message, live_topics, write_queued
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
@@ -77,7 +77,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
             images = CameraImages(self, spec.name, self.config.image_transport)
             streams.listen(images.topic, partial(self._on_image, spec, images), hz)
             info = topics.CAMERA_INFO.of(spec.name)
-            streams.listen(info, partial(self._on_camera_info, f"/{spec.name}/camera_info"), stamped=False)
+            take = partial(self._on_whole, f"/{spec.name}/camera_info", CAMERA_INFO)
+            streams.listen(info, take, stamped=False)
         self._joints = JointValues(self.contract.joints)
         streams.listen_states(self._on_state, hz, whole=self._joints.add)
         self._plausibility = Plausibility(self.contract)
@@ -85,6 +86,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         streams.listen(topics.JOINT_COMMAND, partial(self._on_chunk, "command"), stamped=False)
         streams.listen(topics.WISH, partial(self._on_chunk, "wish"), stamped=False)
         streams.listen(topics.REWARD, self._on_reward, stamped=False)
+        streams.listen(topics.INTERVENTION, partial(self._on_whole, "/intervention", LEADER), stamped=False)
         topics.TASK.subscribe(self, self._on_task)
         self.create_timer(1.0, lambda: self.diagnostics.value("free_mb", free_mb(self.config.folder)))
         self.create_service(Trigger, "~/start_episode", self._on_start)
@@ -128,9 +130,9 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._state_ns = stamp_ns
         self._keep("states", stamp_ns, "joints", stamp_ns, *self._joints.row(stamp_ns, state))
 
-    def _on_camera_info(self, topic: str, message: CameraInfo) -> None:
+    def _on_whole(self, topic: str, schema: str, message: CameraInfo | DiagnosticArray) -> None:
         stamp_ns = messages.to_ns(message.header.stamp) or self._state_ns
-        self._keep(topic[1:], stamp_ns, "message", topic, CAMERA_INFO, stamp_ns, serialize_message(message))
+        self._keep(topic[1:], stamp_ns, "message", topic, schema, stamp_ns, serialize_message(message))
 
     def _on_sent(self, message: JointTrajectory) -> None:
         chunk = messages.to_chunk(message, self.contract.joints, self.contract.dt_s)

@@ -18,37 +18,29 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
 from lrm_ros.config import TeleopConfig
-from lrm_ros.config_arm import SECTION, JointUnits, load_arm
-from lrm_ros.config_files import read_yaml
+from lrm_ros.config_arm import find_arm
 from lrm_ros.config_teleop import KEYBOARD
 from lrm_ros.robot.devices.hand import Hand
 from lrm_ros.robot.devices.input_thread import InputThread
+from lrm_ros.robot.devices.keys import ARROWS, CARTESIAN_KEYS, HELP, JOINT_KEYS
 from lrm_ros.robot.devices.lerobot_input import AGAIN, FAILURE, SUCCESS, LeRobotInput
 from lrm_ros.robot.devices.terminal import Terminal
 from lrm_ros.robot.joint_states import JointStates
+from lrm_ros.robot.place import place_of
 from lrm_ros.robot.so100.jog import Jog
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.estop import RELEASE, RELEASED_S, StopWatch
+from lrm_ros.ros.leading import Leading
 from lrm_ros.ros.program import run
 from lrm_ros.ros.streams import Streams
 from lrm_ros.ros.teleop_episodes import DISCARD, NEXT, START, TeleopEpisodes
 from lrm_ros.seeds import held_out_warning
 from lrm_ros.types import ActionChunk
 
-_JOINT_KEYS = ("1q", "2w", "3e", "4r", "5t", "6y")  # more and less, one pair for each joint before the gripper
-_CARTESIAN_KEYS = {"i": (0, 1), "k": (0, -1), "j": (1, 1), "l": (1, -1), "u": (2, 1), "m": (2, -1)}
-_ARROWS = {"\x1b[A": "i", "\x1b[B": "k", "\x1b[D": "j", "\x1b[C": "l", "\x1b[5~": "u", "\x1b[6~": "m"}
 _EPISODE_KEYS = {"s": START, "g": SUCCESS, "f": FAILURE, "a": AGAIN, "d": DISCARD}
 _EPISODE_KEYS |= dict.fromkeys(("n", "\n", "\r"), NEXT)  # ENTER, for a pedal that types it
-_HELP = """\
-joints   {joints}   (more/less)
-gripper  o open  c close
-place    i/k forward/back  j/l left/right  u/m up/down   (arrows, page up/down)
-episode  s start  g success  f failure  a again (discard, start anew)  d discard  n or ENTER next (start, success)
-stop     SPACE stops the arm (e-stop); release it in another terminal: lrm estop --release
-other    h this help  x quit"""
 
 
 class TeleopNode(LrmNode[TeleopConfig]):
@@ -70,18 +62,21 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._state: tuple[int, NDArray[np.float32]] | None = None
         self._arrived_s = 0.0
         self.episodes: TeleopEpisodes | None = None
+        self._leading: Leading | None = None
+        self._held: bool | None = None  # the take-over button of the input device
         self._hand: Hand | None = None
         self._thread: InputThread | None = None
         self._hand_said = ""
-        self._quit_asked = False
-        self._stop_asked = False  # of an arm that has not said yet that it is stopped
+        self._quit_asked = self._stop_asked = False  # the latter of an arm that has not said yet that it is stopped
 
     def configure(self) -> None:
         """Connect to the arm and the recorder."""
         if warning := held_out_warning(self.config.seed, 1):
             self.get_logger().warning(warning)
-        self._jog = Jog(self.contract)
-        keys = zip(_JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
+        # A leader has the units of section 'arm', whose URDF says where the gripper is.
+        section = find_arm(str(self.get_parameter("contract").value), self.contract)
+        self._jog = Jog(self.contract, place_of(section, self.contract))
+        keys = zip(JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
         self._arm = ArmClient(self)
         topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
@@ -89,20 +84,21 @@ class TeleopNode(LrmNode[TeleopConfig]):
         self._joint_states = JointStates(self.contract)
         # Only as it is offered: commands are stamped as the joint state is, whatever its clock.
         Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)
-        self.episodes = TeleopEpisodes(self, self._say, self._let_go)
+        if self.config.rollout:
+            self.episodes = TeleopEpisodes(self, self._say, self._let_go, "policy", ("policy",))
+            self._leading = Leading(self, self.episodes, self._arm, self._let_go, self._newest_ns, self._say)
+        else:
+            self.episodes = TeleopEpisodes(self, self._say, self._let_go)
         rate_hz = self.config.rate_hz
         if self.config.input != KEYBOARD:
             rate_hz = max(rate_hz, self.contract.control_hz)
-            self._thread = InputThread(LeRobotInput(self.config, self.contract, self._units()), rate_hz)
+            self._thread = InputThread(
+                LeRobotInput(self.config, self.contract, section.joints if section else ()), rate_hz
+            )
             self._hand = Hand(self._thread, self._jog, self.contract)
             self._thread.start()
         # Keys and commands keep wall time: a simulation clock that stops must not stop the keyboard.
         self.create_timer(1 / rate_hz, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def _units(self) -> tuple[JointUnits, ...]:
-        """Return the units of a leader's joints, those of its arm; none where the contract's file does not say them."""
-        path = str(self.get_parameter("contract").value)
-        return load_arm(path, self.contract).joints if path and SECTION in read_yaml(path) else ()
 
     def activate(self) -> None:
         """Take the terminal."""
@@ -121,7 +117,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def cleanup(self) -> None:
         """Give the terminal and the device back."""
-        self._state, self.episodes, self._hand = None, None, None
+        self._state, self.episodes, self._hand, self._leading = None, None, None, None
         thread, self._thread = self._thread, None
         if thread is not None and not thread.stop():
             self.get_logger().warning(f"input '{self.config.input}' still blocks; its thread ends by itself")
@@ -185,6 +181,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
         if stopped:
             self._let_go()
             self._arm.drop()
+            if self._leading is not None:
+                self._leading.stopped()
             self.diagnostics.fault("estop", f"the arm is stopped; {RELEASE}", tell=self._say)
         else:
             self._estop.publish(Bool(data=False))
@@ -195,13 +193,13 @@ class TeleopNode(LrmNode[TeleopConfig]):
         terminal = self._terminal
         if not self.active or terminal is None:
             return
-        timeout_s = self.config.timeout_s
+        timeout_s, holds = self.config.timeout_s, self._arm.holds  # a hold of a hand-over from now on comes last
         if self._state is not None and time.monotonic() - self._arrived_s > timeout_s:
             self._lose(f"joint_states stopped more than {timeout_s:g} s ago: the arm is not moved; check its node")
         try:
             refused = False
             for key in terminal.read():
-                refused = self._on_key(_ARROWS.get(key, key), refused) or refused
+                refused = self._on_key(ARROWS.get(key, key), refused) or refused
         except EOFError as error:
             self.get_logger().error(f"{error}; the arm holds")
             self._give_back()
@@ -209,10 +207,11 @@ class TeleopNode(LrmNode[TeleopConfig]):
             return
         if self._hand is not None:
             self._follow(self._hand)
-        if self._jog.target is not None and self._state is not None:
-            chunk = ActionChunk(self._state[0], self._jog.command()[None], self.contract.dt_s)
-            self._arm.ask(chunk, self._arm.holds)
-            self.diagnostics.count("commands")
+        target, led = self._jog.command(), None if self._leading is None else self._leading.led
+        if target is not None and self._state is not None and self._may_lead:
+            chunk = ActionChunk(self._state[0], target[None], self.contract.dt_s)
+            if self._arm.ask(chunk, holds, led):
+                self.diagnostics.count("commands")
         terminal.status(self._status())
         assert self.episodes is not None
         self.episodes.tick()
@@ -223,7 +222,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def _follow(self, hand: Hand) -> None:
         """Let the input device move the target, and do what its buttons say."""
-        may = self._state is not None and not self._stop.stopped
+        may = self._state is not None and not self._stop.stopped and self._may_lead
         moving = self._jog.target is not None
         events, refused = hand.follow(self._pose() if may else None, self.config)
         if hand.fault:
@@ -235,9 +234,21 @@ class TeleopNode(LrmNode[TeleopConfig]):
         if refused and refused != self._hand_said:  # again and again while a stick is held
             self._say(refused)
         self._hand_said = refused
+        before, self._held = self._held, hand.held
+        turned = None not in (before, hand.held) and hand.held != before  # the button was pressed, or let go
+        if self._leading is not None and turned and hand.held != self._leading.taken:
+            self._leading.turn()
         assert self.episodes is not None
         for event in events:
             self.episodes.do(NEXT if event == SUCCESS else event)
+
+    @property
+    def _may_lead(self) -> bool:
+        """Whether the person may move the arm: not in a rollout before she has taken over."""
+        return self._leading is None or self._leading.taken
+
+    def _newest_ns(self) -> int:
+        return 0 if self._state is None else self._state[0]
 
     def _pose(self) -> NDArray[np.float32]:
         """Return where the arm was sent last, (D,) [rad], else where it is: jaws that hold something press on."""
@@ -247,7 +258,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
     def _on_key(self, key: str, refused: bool) -> bool:
         """Do what a key says; returns whether it was a move that was refused (``refused``: one was, so no more)."""
         quit_asked, self._quit_asked = self._quit_asked, False
-        if key in self._joint_keys or key in _CARTESIAN_KEYS or key in ("o", "c"):
+        if key in self._joint_keys or key in CARTESIAN_KEYS or key in ("o", "c"):
             return refused or not self._move(key)
         if key == " ":
             self._ask_to_stop()
@@ -259,6 +270,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
                 self.exit(0)
         elif key in ("h", "?"):
             self._say(self._help())
+        elif key == "p" and self._leading is not None:
+            self._leading.turn()
         elif key in _EPISODE_KEYS and self.episodes is not None:
             self.episodes.do(_EPISODE_KEYS[key])
         return False
@@ -273,17 +286,20 @@ class TeleopNode(LrmNode[TeleopConfig]):
         if self._stop.stopped:
             self._say(f"the arm is stopped; {RELEASE}")
             return False
+        if not self._may_lead:
+            self._say("the arm is not yours: p takes over")
+            return False
         if self._hand is not None and self._hand.leads:
             self._say("the leader arm leads; keys move nothing meanwhile")
             return False
         if jog.target is None and self._state is not None:
-            jog.start(self._state[1])
+            jog.start(self._state[1] if self._leading is None else self._pose())
         try:
             if key in self._joint_keys:
                 index, sign = self._joint_keys[key]
                 jog.joint(index, sign * config.joint_step)
-            elif key in _CARTESIAN_KEYS:
-                axis, sign = _CARTESIAN_KEYS[key]
+            elif key in CARTESIAN_KEYS:
+                axis, sign = CARTESIAN_KEYS[key]
                 jog.move(sign * config.cartesian_step * np.eye(3)[axis])
             else:
                 jog.gripper(config.gripper_step if key == "o" else -config.gripper_step)
@@ -301,8 +317,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
 
     def _help(self) -> str:
         names = dict.fromkeys(index for index, _ in self._joint_keys.values())
-        pairs = (f"{_JOINT_KEYS[i][0]}/{_JOINT_KEYS[i][1]} {self.contract.joints[i]}" for i in names)
-        return _HELP.format(joints="  ".join(pairs))
+        pairs = (f"{JOINT_KEYS[i][0]}/{JOINT_KEYS[i][1]} {self.contract.joints[i]}" for i in names)
+        return HELP.format(joints="  ".join(pairs))
 
     def _status(self) -> str:
         """Return the status line."""
@@ -311,6 +327,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
             return f"[{said}] lrm estop --release | h help"
         assert self.episodes is not None
         shown = self.episodes.status()
+        if self._leading is not None:
+            shown += f" | {self._leading.status()}"
         if self._hand is not None and (said := self._hand.status()):
             shown += f" | {said}"
         if self._state is None:

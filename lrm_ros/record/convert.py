@@ -77,7 +77,18 @@ def journals_to_dataset(
                 omissions.held[episode.episode_id] = held
             yield episode
 
-    return write_dataset(episodes(), root, contract, storage, reward_head, judged, progress, omissions, convention)
+    return write_dataset(
+        episodes(),
+        root,
+        contract,
+        storage,
+        reward_head,
+        judged,
+        progress,
+        omissions,
+        convention,
+        any(info.may_intervene for _, info in fitting),
+    )
 
 
 def _most_of_one_robot(about: Sequence[tuple[str | Path, JournalInfo]]) -> tuple[str | Path, JournalInfo]:

@@ -7,7 +7,8 @@ final name is always complete. Beside LeRobot's files it has ``contract.json`` (
 
 Columns: ``observation.images.<camera>``, ``observation.state``, ``action`` (what was sent to the arm after limits),
 ``wish`` (what was asked for; a name starting with "action" would make LeRobot's policies predict it), ``next.reward``
-and ``next.success`` where known. Or those of lerobot-record (``lrm_ros.record.convention``).
+and ``next.success`` where known, ``intervention`` (a person led) where somebody could take over from a policy. Or those
+of lerobot-record (``lrm_ros.record.convention``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lrm_ros.contract import save_contract
 from lrm_ros.record.checksums import write_checksums
 from lrm_ros.record.convention import CODEC, Convention, save_convention
 from lrm_ros.record.lerobot_read import EPISODES_FILE, load_into_ram
+from lrm_ros.record.lerobot_set import INTERVENTION
 from lrm_ros.record.rows import features_of, rows_of
 from lrm_ros.types import Episode
 from lrm_ros.versions import create_dataset, make_scalars
@@ -72,6 +74,7 @@ def write_dataset(
     progress: Callable[[int], None] | None = None,
     omissions: Omissions | None = None,
     convention: Convention | None = None,
+    intervened: bool | None = None,
 ) -> Path:
     """Write episodes as a LeRobotDataset v3.
 
@@ -88,6 +91,7 @@ def write_dataset(
         progress: called with the number of episodes written.
         omissions: filled with what is left out and why; without it, an episode that cannot be used is an error.
         convention: write LeRobot's names, units and columns; ``None``: ours, in rad.
+        intervened: write ``intervention``. ``None``: if a person led in any step, for which all are held in memory.
 
     Returns:
         ``root``.
@@ -112,15 +116,18 @@ def write_dataset(
     writing = root.with_name(root.name + ".writing")
     shutil.rmtree(writing, ignore_errors=True)
     writing.parent.mkdir(parents=True, exist_ok=True)
-    if judged is None:
+    if judged is None or intervened is None:
         episodes = list(episodes)
+    if intervened is None:
+        intervened = any(step.intervention for episode in episodes for step in episode.steps)
+    if judged is None:
         judged = bool(episodes) and all(episode.outcome is not None for episode in episodes)
     if convention is not None and not convention.extra:
-        judged, reward_head = False, None
+        judged, reward_head, intervened = False, None, False
     dataset = create_dataset(
         repo_id=f"local/{root.name}",
         fps=round(contract.control_hz),
-        features=features_of(contract, storage, reward_head is not None, judged, convention),
+        features=features_of(contract, storage, reward_head is not None, judged, convention, intervened),
         root=writing,
         robot_type=contract.name if convention is None else convention.robot,
         use_videos=storage == "video",
@@ -132,7 +139,7 @@ def write_dataset(
     rewards: list[float] = []
     for episode in episodes:
         try:
-            rows = list(rows_of(episode, contract, reward_head, judged, convention))
+            rows = list(rows_of(episode, contract, reward_head, judged, convention, intervened))
         except ValueError as error:
             leave_out(omissions, episode.episode_id, error)
             continue
@@ -142,7 +149,7 @@ def write_dataset(
                 moments.setdefault(key, []).append(np.stack([pixels.mean(axis=0), (pixels**2).mean(axis=0)]))
             rewards.extend(row.get("next.reward", ()))
             dataset.add_frame(row)
-        make_scalars(dataset, ("next.reward", "next.success"))
+        make_scalars(dataset, ("next.reward", "next.success", INTERVENTION))
         with _quiet_bars():
             dataset.save_episode(parallel_encoding=False)  # else LeRobot forks, and with it the locks of our threads
         about.append({"id": episode.episode_id, "source": episode.source, "outcome": episode.outcome})

@@ -45,6 +45,7 @@ class JournalInfo:
         recovered: salvaged from an unfinished file.
         notes: further text values given to ``finish``.
         topics: this package's name of a topic -> its name in the file, where that is another one.
+        may_intervene: it says who led, for a person could take over from a policy.
     """
 
     episode_id: str
@@ -55,6 +56,7 @@ class JournalInfo:
     recovered: bool = False
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     topics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    may_intervene: bool = False
 
 
 def info_of(path: Path, records: Iterator[Any]) -> JournalInfo:

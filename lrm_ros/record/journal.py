@@ -9,7 +9,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lrm_ros.image_files import decode
 from lrm_ros.record.info import JournalError, JournalInfo, info_of
 from lrm_ros.record.recover import recover
+from lrm_ros.record.timeline import Answers, Points, led_by_person, reorder, stamp
 from lrm_ros.record.writer import JournalWriter
 from lrm_ros.types import Episode, Frame, Observation, Reward, Step, Unscored
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from mcap_ros2.decoder import DecoderFactory
 
 _FOOTER = struct.Struct("<BQQQI8s")  # opcode, length, start of the index, of its offsets, checksum, magic
-_READ = ("/joint_states", "/joint_command_sent", "/joint_command", "/policy/wish", "/reward")
+INTERVENTION = "/intervention"  # who leads the arm, of a rollout in which a person may take over
+_READ = ("/joint_states", "/joint_command_sent", "/joint_command", "/policy/wish", "/reward", INTERVENTION)
 
 __all__ = [
     "JournalError", "JournalInfo", "JournalWriter", "iter_frames", "last_frames", "read_info", "read_journal", "recover"
@@ -43,7 +45,7 @@ class Topics:
 
 
 def read_info(path: str | Path) -> JournalInfo:
-    """Read the metadata: task, source, outcome, without the messages.
+    """Read the metadata: task, source, outcome, whether it says who led, without the messages.
 
     Raises:
         JournalError: missing, corrupt or unfinished file; names it and the cure.
@@ -110,11 +112,6 @@ def to_frame(message: Any, camera: str) -> Frame:
     return Frame(stamp_ns, camera, image)
 
 
-def stamp(message: Any) -> int:
-    """Return the stamp of a decoded message [ns]."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-
-
 def read_journal(path: str | Path, hold_frames: bool = False) -> Episode:
     """Read an episode and join its messages by stamp.
 
@@ -160,9 +157,9 @@ def _episode(path: Path, found: Topics, hold_frames: bool) -> Episode:
                 seen[camera] = frames[camera][index]
         return Observation(ns, seen, _positions(states[state_index], joints), info.task)
 
-    wishes = _Points(messages.get("/policy/wish", []), joints, info.contract.dt_s)
-    commands = _Points(messages.get("/joint_command", []), joints, info.contract.dt_s)
-    answers = _Answers(messages.get("/reward", []))
+    wishes = Points(messages.get("/policy/wish", []), joints, info.contract.dt_s)
+    commands = Points(messages.get("/joint_command", []), joints, info.contract.dt_s)
+    answers, leaders = Answers(messages.get("/reward", [])), messages.get(INTERVENTION, [])
     steps: list[Step] = []
     before: int | None = None
     for message in sent:
@@ -170,12 +167,13 @@ def _episode(path: Path, found: Topics, hold_frames: bool) -> Episode:
         state_index = bisect_right(state_stamps, ns) - 1
         if state_index < 0:
             continue  # sent before the first joint state arrived: nothing was observed
-        action = _reorder(message.points[0].positions, message.joint_names, joints)
+        action = reorder(message.points[0].positions, message.joint_names, joints)
         wish = wishes.at(ns)
         if wish is None:
             wish = commands.at(ns)
         observation = observe(ns, None if hold_frames else before, state_index)
-        steps.append(Step(observation, action, action if wish is None else wish, answers.at(ns)))
+        by_person = led_by_person(leaders, ns)
+        steps.append(Step(observation, action, action if wish is None else wish, answers.at(ns), by_person))
         before = ns
     last_state = state_stamps[-1]
     final = None
@@ -199,62 +197,9 @@ def _frames(messages: Mapping[str, list[Any]], camera: str) -> list[Frame]:
     return [to_frame(message, camera) for message in found]
 
 
-def _reorder(values: Sequence[float], names: Sequence[str], joints: Sequence[str]) -> NDArray[np.float32]:
-    """Return joint values (D,) float32 in the contract's order."""
-    if tuple(names) != tuple(joints):
-        values = [values[list(names).index(joint)] for joint in joints]
-    return np.asarray(values, np.float32)
-
-
 def _positions(message: Any, joints: Sequence[str]) -> NDArray[np.float32]:
     """Return the joint positions of a message, (D,) float32 [rad]."""
-    return _reorder(message.position, message.name, joints)
-
-
-class _Points:
-    """Trajectories as a function of time: which point is due at a stamp."""
-
-    def __init__(self, messages: list[Any], joints: Sequence[str], dt_s: float) -> None:
-        self._messages, self._joints, self._dt_ns = messages, joints, dt_s * 1e9
-        self._stamps = [stamp(message) for message in messages]
-
-    def at(self, ns: int) -> NDArray[np.float32] | None:
-        """Return the point of the newest trajectory that covers ``ns``, (D,) [rad]; None if none does."""
-        index = bisect_right(self._stamps, ns) - 1
-        if index < 0:
-            return None
-        message = self._messages[index]
-        k = round((ns - self._stamps[index]) / self._dt_ns)
-        if k >= len(message.points):
-            return None
-        return _reorder(message.points[k].positions, message.joint_names, self._joints)
-
-
-class _Answers:
-    """Rewards as a function of time: the newest answer of each head about a frame up to a stamp."""
-
-    def __init__(self, messages: list[Any]) -> None:
-        self._by_head: dict[str, list[Reward | Unscored]] = {}
-        for message in messages:
-            ns = stamp(message)
-            for status in message.status:
-                values = {pair.key: pair.value for pair in status.values}
-                answer: Reward | Unscored = Unscored(ns, status.name, status.message)
-                if "value" in values:
-                    known = {key: float(values[key]) for key in ("latency_s", "mass") if key in values}
-                    answer = Reward(ns, status.name, float(values["value"]), values.get("model", ""), **known)
-                self._by_head.setdefault(status.name, []).append(answer)
-        for answers in self._by_head.values():
-            answers.sort(key=lambda answer: answer.stamp_ns)  # they arrive as they are ready, not as they were asked
-
-    def at(self, ns: int) -> dict[str, Reward | Unscored]:
-        """Return the newest answer of each head."""
-        found = {}
-        for head, answers in self._by_head.items():
-            index = bisect_right(answers, ns, key=lambda answer: answer.stamp_ns) - 1
-            if index >= 0:
-                found[head] = answers[index]
-        return found
+    return reorder(message.position, message.name, joints)
 
 
 @contextmanager
@@ -333,6 +278,9 @@ def _read(path: Path, topics: list[str] | None, newest: int | None = None) -> To
     messages: dict[str, list[Any]] = {}
     with _opened(path) as (reader, decoders):
         info = info_of(path, reader.iter_metadata())
+        leader, summary = info.topics.get(INTERVENTION, INTERVENTION), reader.get_summary()
+        if summary is not None and any(channel.topic == leader for channel in summary.channels.values()):
+            info = replace(info, may_intervene=True)
         live = None if topics is None else [info.topics.get(topic, topic) for topic in topics]
         name_of = {name: topic for topic, name in info.topics.items()}
         taken = reader.iter_messages(live, reverse=newest is not None) if live != [] else ()

@@ -17,7 +17,7 @@ from lrm_ros.errors import one_line
 from lrm_ros.image_files import decode
 from lrm_ros.record.checksums import check_files
 from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, metadata_of, tasks_of
-from lrm_ros.record.lerobot_set import ACTION, STATE, WISH, LeRobotSet, open_set
+from lrm_ros.record.lerobot_set import ACTION, INTERVENTION, STATE, WISH, LeRobotSet, open_set
 from lrm_ros.record.video_process import VideoProcess
 from lrm_ros.types import Episode, Frame, Observation, Step
 
@@ -34,6 +34,7 @@ class EpisodeRows:
         actions: (T, D) sent to the arm.
         wishes: (T, D) asked for; the actions where the data set does not tell them.
         tasks: T instructions.
+        interventions: (T,) bool, whether a person led; ``None``: the data set does not say.
         success: whether it ended with success; ``None``: nobody said.
         images: image feature -> T encoded images, of those that lie in the rows, if asked for.
     """
@@ -43,6 +44,7 @@ class EpisodeRows:
     actions: NDArray[np.float32]
     wishes: NDArray[np.float32]
     tasks: Sequence[str]
+    interventions: NDArray[np.bool_] | None
     success: bool | None
     images: Mapping[str, Sequence[bytes]]
 
@@ -111,6 +113,7 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
     names = [STATE, ACTION, "episode_index", "task_index", *encoded]
     names += [WISH] if dataset.has_wish else []
     names += [dataset.success] if dataset.success else []
+    names += [INTERVENTION] if dataset.has_intervention else []
     path: Path | None = None
     table: Any = None
     numbers: dict[str, NDArray[Any]] = {}
@@ -129,6 +132,7 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
             _converted(dataset, ACTION, numbers[ACTION][at]),
             _converted(dataset, WISH, wishes),
             [str(tasks[int(index)]) for index in numbers["task_index"][at, 0]],
+            numbers[INTERVENTION][at, 0].astype(bool) if dataset.has_intervention else None,
             success,
             {key: [image["bytes"] for image in table[key].take(at).to_pylist()] for key in encoded},
         )
@@ -176,7 +180,8 @@ def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]
         for k, (state, action, wish) in enumerate(zip(one.states, one.actions, one.wishes, strict=True)):
             stamp_ns = (k + 1) * dt_ns
             frames = {name: Frame(stamp_ns, name, stacks[place][k]) for name, stacks in images.items()}
-            steps.append(Step(Observation(stamp_ns, frames, state, one.tasks[k]), action, wish))
+            led = one.interventions is not None and bool(one.interventions[k])
+            steps.append(Step(Observation(stamp_ns, frames, state, one.tasks[k]), action, wish, intervention=led))
         episodes.append(
             Episode(origin["id"], one.tasks[0], steps, contract.control_hz, origin["outcome"], origin["source"])
         )

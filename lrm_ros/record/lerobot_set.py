@@ -24,6 +24,7 @@ from lrm_ros.record.lerobot_files import EpisodeFiles, episodes_of, is_depth, is
 
 STATE, ACTION, WISH = "observation.state", "action", "wish"
 IMAGES = "observation.images."
+INTERVENTION = "intervention"
 SUCCESS = ("next.success", "success")
 
 
@@ -72,6 +73,11 @@ class LeRobotSet:
         names = self.features[STATE].get("names")
         ended = isinstance(names, list) and any(str(name).endswith(ENDING) for name in names)
         return self.has_wish and not ended
+
+    @property
+    def has_intervention(self) -> bool:
+        """Whether it says of each step if a person led who had taken over from a policy."""
+        return INTERVENTION in self.features
 
     @property
     def success(self) -> str | None:

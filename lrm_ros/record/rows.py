@@ -11,12 +11,18 @@ import numpy as np
 from lrm_ros.config import RobotContract
 from lrm_ros.contract import check_episode, has_images, oldest_s
 from lrm_ros.record.convention import Convention, names_of
+from lrm_ros.record.lerobot_set import INTERVENTION
 from lrm_ros.types import Episode, Unscored
 from lrm_ros.versions import recorded_image_info
 
 
 def features_of(
-    contract: RobotContract, storage: str, rewarded: bool, judged: bool, convention: Convention | None = None
+    contract: RobotContract,
+    storage: str,
+    rewarded: bool,
+    judged: bool,
+    convention: Convention | None = None,
+    intervened: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Return LeRobot's feature description."""
     names = list(contract.joints) if convention is None else names_of(contract.joints)
@@ -35,6 +41,8 @@ def features_of(
         features["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
     if judged:
         features["next.success"] = {"dtype": "bool", "shape": (1,), "names": None}
+    if intervened:
+        features[INTERVENTION] = {"dtype": "bool", "shape": (1,), "names": None}
     return features
 
 
@@ -51,6 +59,7 @@ def rows_of(
     reward_head: str | None,
     judged: bool,
     convention: Convention | None = None,
+    intervened: bool = False,
 ) -> Iterable[dict[str, Any]]:
     """Yield LeRobot's frames of one episode.
 
@@ -81,6 +90,8 @@ def rows_of(
             row["next.reward"] = np.array([_next_reward(episode, index, reward_head)], np.float32)
         if judged:
             row["next.success"] = np.array([last and episode.outcome is True])
+        if intervened:
+            row[INTERVENTION] = np.array([step.intervention])
         yield row
 
 

@@ -54,6 +54,7 @@ class ArmTopics:
         self._sent = topics.JOINT_COMMAND_SENT.publisher(node)
         self._number = 0  # of the newest command among those of its publisher
         self._back_s: deque[float] = deque(maxlen=BACK)  # when the numbers went back
+        self._held = False  # the newest command was a hold
 
     def listen(self) -> None:
         """Subscribe to ``joint_command``."""
@@ -67,7 +68,8 @@ class ArmTopics:
         try:
             if reason := self._refusal():
                 raise ValueError(reason)
-            self._check_one_commands(info["publication_sequence_number"])
+            held, self._held = self._held, not messages.to_ns(message.header.stamp)
+            self._check_one_commands(info["publication_sequence_number"], held)
             chunk = messages.to_chunk(message, node.contract.joints, node.contract.dt_s)
             accepted = self._server.accept(chunk, self._now_ns())
         except ValueError as error:
@@ -80,14 +82,18 @@ class ArmTopics:
         else:
             self._take(accepted)
 
-    def _check_one_commands(self, number: int | None) -> None:
-        """Check the number that its publisher gave a command; ``None``: the middleware does not number.
+    def _check_one_commands(self, number: int | None, handed_over: bool) -> None:
+        """Check the number that its publisher gave a command.
+
+        Args:
+            number: ``None``: the middleware does not number.
+            handed_over: the command before was a hold: who sent it may have let go, and another goes on.
 
         Raises:
             ValueError: two nodes command the arm in turn; names them.
         """
         now_s, before, self._number = time.monotonic(), self._number, number or 0
-        if number is not None and number <= before:
+        if number is not None and number <= before and not handed_over:
             nodes = self._node.get_publishers_info_by_topic(topics.JOINT_COMMAND.name)
             if len(nodes) > 1:  # not one that was started again
                 self._back_s.append(now_s)

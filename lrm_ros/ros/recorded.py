@@ -18,6 +18,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.record.writer import JournalWriter
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+LEADER = "diagnostic_msgs/msg/DiagnosticArray"  # of topic ``intervention``
 _TOGETHER_NS = 500_000_000  # another joint's value is part of a state that is not further away [ns]
 _FOREVER = "{sec: 9223372036, nsec: 854775807}"
 
@@ -68,7 +69,7 @@ class JointValues:
 def live_topics(node: Node, contract: RobotContract) -> dict[str, tuple[str, str]]:
     """Return of each recorded topic its name in this graph and what its publishers offer, as rosbag2 writes it."""
     table = [topics.JOINT_STATES, topics.JOINT_COMMAND_SENT, topics.JOINT_COMMAND, topics.WISH, topics.TASK]
-    table.append(topics.REWARD)
+    table += [topics.REWARD, topics.INTERVENTION]
     for camera in contract.cameras:
         table += [topics.IMAGE_RAW.of(camera.name), topics.CAMERA_INFO.of(camera.name)]
     found = {}

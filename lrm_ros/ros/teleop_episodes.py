@@ -17,8 +17,7 @@ from lrm_ros.robot.devices.lerobot_input import AGAIN, FAILURE, SUCCESS
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, RecordedEpisodes, Stopped, TwinEpisodes
 
-START, DISCARD, NEXT = "start", "discard", "next"
-EVENTS = (START, SUCCESS, FAILURE, AGAIN, DISCARD, NEXT)  # each is also a service ~/NAME of the node
+START, DISCARD, NEXT = "start", "discard", "next"  # beside an input device's SUCCESS, FAILURE, AGAIN
 _LIVE_S = 3.0  # what the recorder said is shown for so long [s]
 
 
@@ -64,8 +63,12 @@ class TeleopEpisodes:
         self.ending: Callable[[], None] = lambda: None  # and before it ends
         topics.EPISODE.subscribe(node, self._on_episode)
         topics.DIAGNOSTICS.subscribe(node, self._on_diagnostics)
-        for event in EVENTS:
-            node.create_service(Trigger, f"~/{event}", partial(self._on_service, event))
+        node.create_service(Trigger, "~/start", partial(self._on_service, START))
+        node.create_service(Trigger, "~/success", partial(self._on_service, SUCCESS))
+        node.create_service(Trigger, "~/failure", partial(self._on_service, FAILURE))
+        node.create_service(Trigger, "~/again", partial(self._on_service, AGAIN))
+        node.create_service(Trigger, "~/discard", partial(self._on_service, DISCARD))
+        node.create_service(Trigger, "~/next", partial(self._on_service, NEXT))
 
     def stop(self) -> None:
         """End what is being asked for."""
@@ -77,7 +80,7 @@ class TeleopEpisodes:
     # -- what a person wants -----------------------------------------------------------------------------------------
 
     def do(self, event: str) -> str:
-        """Do one of ``EVENTS``; returns why not, empty if it is done.
+        """Do one of the six; returns why not, empty if it is begun.
 
         ``next`` is for one button or pedal: it ends a recording with success, else it starts one.
         """

@@ -60,6 +60,15 @@ def test_policies_are_compared_on_the_robot_and_in_the_twin():
     assert [node.name for node in nodes_of("trial")] == ["twin", "reward", "policy", "recorder"]
 
 
+def test_a_rollout_has_policy_and_person_and_a_replay_needs_no_camera():
+    given = {"sim": "false", "contract": str(ROOT / "config" / "so101.yaml")}
+    rollout = {node.name: node for node in nodes_of("rollout", {**given, "policy.checkpoint": "runs/policy"})}
+    assert set(rollout) == {"arm", "front_camera", "wrist_camera", "policy", "recorder", "teleop"}
+    assert rollout["policy"].parameters["autostart"] is False, "the person lets it begin"
+    assert rollout["teleop"].parameters["rollout"] is True
+    assert [node.name for node in nodes_of("replay", given)] == ["arm", "replay"]
+
+
 def test_the_contracts_section_says_which_node_is_in_front_of_the_arm():
     contract = str(ROOT / "config" / "ros2_control.yaml")
     given = {"sim": "false", "contract": contract, "arm.wait_s": "60.0"}

@@ -50,10 +50,10 @@ class Desk:
         self.spin.until(publisher.get_subscription_count)
         return publisher
 
-    def command(self, publisher) -> bool:
-        """Publish a command; returns whether it was taken."""
+    def command(self, publisher, stamp_ns: int = NOW_NS) -> bool:
+        """Publish a command, with stamp 0 a hold; returns whether it was taken."""
         taken, rejected = len(self.taken), self.node.diagnostics.total("rejected")
-        chunk = ActionChunk(NOW_NS, np.zeros((1, len(JOINTS)), np.float32), 0.1)
+        chunk = ActionChunk(stamp_ns, np.zeros((1, len(JOINTS)), np.float32), 0.1)
         publisher.publish(messages.from_chunk(chunk, JOINTS))
         self.spin.until(lambda: len(self.taken) + self.node.diagnostics.total("rejected") > taken + rejected)
         return len(self.taken) > taken
@@ -79,6 +79,14 @@ def test_one_node_takes_over_from_another(desk):
     policy, teleop = desk.commander("policy"), desk.commander("teleop")
     assert all(desk.command(policy) for _ in range(5))
     assert all(desk.command(teleop) for _ in range(10))
+    assert not desk.node.diagnostics.faults
+
+
+def test_nodes_that_hand_the_arm_over_with_a_hold_command_it_in_turn(desk):
+    policy, teleop = desk.commander("policy"), desk.commander("teleop")
+    for _ in range(2 * BACK):
+        for each in (policy, teleop):
+            assert all(desk.command(each) for _ in range(2)) and desk.command(each, 0)
     assert not desk.node.diagnostics.faults
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from unittest.mock import Mock
 
 import pytest
 import rclpy
@@ -12,6 +13,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from lrm_ros import messages
 from lrm_ros.nodes.teleop import TeleopNode
+from lrm_ros.robot.devices.hand import Hand
+from lrm_ros.robot.devices.lerobot_input import FAILURE, SUCCESS, Motion
 from lrm_ros.ros.teleop_episodes import live_line
 from lrm_ros.topics import STATUS
 
@@ -93,6 +96,32 @@ def test_one_button_or_pedal_starts_and_ends_episodes_and_the_node_ends_after_as
     desk.press("\n")
     desk.spin.until(lambda: codes == [0])
     assert desk.recorder.told == ["start", "end True"] * 2
+
+
+class Pad:
+    """A gamepad as its thread has read it: what the test queues, once each, then nothing new."""
+
+    fault = ""
+
+    def __init__(self) -> None:
+        self.motions: list[Motion] = []
+
+    def take(self, oldest_s: float) -> Motion:
+        return self.motions.pop(0) if self.motions else Motion(held=False)
+
+
+def test_a_gamepads_buttons_start_and_end_episodes_and_take_over_while_one_is_held(desk):
+    desk, pad = desk(), Pad()
+    desk.node._hand = Hand(pad, desk.node._jog, desk.node.contract)
+    for event, told in ((SUCCESS, "start"), (SUCCESS, "end True"), (SUCCESS, "start"), (FAILURE, "end False")):
+        pad.motions.append(Motion(events=(event,), held=False))
+        desk.spin.until(lambda told=told: desk.recorder.told[-1:] == [told] and not desk.episodes.busy)
+    desk.node._leading = leading = Mock(taken=False)
+    desk.node._leading.status.return_value = ""
+    pad.motions.append(Motion(held=True))
+    desk.spin.until(lambda: leading.turn.call_count == 1)
+    leading.taken = True
+    desk.spin.until(lambda: leading.turn.call_count == 2, what="let go, it gives back")
 
 
 def test_after_the_time_to_reset_the_next_episode_begins_by_itself_unless_it_is_stopped(desk):

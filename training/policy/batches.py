@@ -29,6 +29,8 @@ class TrainingData:
         inputs: (N,) step index of each input; N = F, or less for a policy that looks back.
         source: (N,) index of the data set of each input.
         tasks: language instruction of each input (N).
+        person: (S,) whether a person led, who had taken over from a policy.
+        weight: (N,) how likely each input is, relative to others; ``None``: all alike.
     """
 
     def __init__(self, datasets: Sequence[Sequence[Episode]], contract: RobotContract, label: str = "action") -> None:
@@ -49,6 +51,7 @@ class TrainingData:
         inputs: list[int] = []
         source: list[int] = []
         end: list[int] = []
+        person: list[bool] = []
         begin: list[int] = []
         self.tasks: list[str] = []
         images: dict[str, list[np.ndarray]] = {camera.name: [] for camera in contract.cameras}
@@ -67,6 +70,7 @@ class TrainingData:
                             stack.append(step.observation.frames[name].image)
                     states.append(step.observation.state)
                     actions.append(getattr(step, label))
+                    person.append(step.intervention)
             if len(inputs) == before:
                 raise ValueError(f"data set {index} has no step with an image; give one with at least one episode")
         self.contract = contract
@@ -75,6 +79,8 @@ class TrainingData:
         self.actions = np.asarray(actions, np.float32)  # (S, D)
         self.inputs = np.asarray(inputs)  # (F,)
         self.source = np.asarray(source)  # (F,)
+        self.person = np.asarray(person, bool)  # (S,)
+        self.weight: np.ndarray | None = None
         self._begin = np.asarray(begin)  # (S,) first step of the same episode
         self._end = np.asarray(end)  # (S,) one past the last step of the same episode
         self._image = np.full(len(states), -1)  # (S,) place of the step's image in `images`; -1: it has none
@@ -100,7 +106,38 @@ class TrainingData:
                 " with a frame in every step (in the twin frame_every 1)"
             )
         self.inputs, self.source = self.inputs[whole], self.source[whole]
+        self.weight = None if self.weight is None else self.weight[whole]
         self.tasks = [task for task, keep in zip(self.tasks, whole, strict=True) if keep]
+
+    def keep_corrections(self, weight: float, says: Sequence[bool]) -> None:
+        """Keep of data sets with a person's corrections only her steps, as HG-DAgger does.
+
+        A chunk ends where she gives back: what the policy did after it is nothing to learn.
+
+        Args:
+            weight: how likely such a step is, relative to a step of another data set.
+            says: of each data set whether it says who led; one in which a person did does so anyway.
+
+        Raises:
+            ValueError: a data set says who led, and a person never did.
+        """
+        self.fingerprint()  # of all data
+        by_person = self.person[self.inputs]  # (N,)
+        count = int(self.source[-1]) + 1
+        led = np.bincount(self.source, by_person, count) > 0
+        if missing := np.flatnonzero(np.asarray(says) & ~led).tolist():
+            raise ValueError(
+                f"data set {missing[0]} has column 'intervention', and no step with an image in which a person led; "
+                "leave it out, or train without corrections"
+            )
+        kept = by_person | ~led[self.source]
+        self.weight = np.where(by_person, weight, 1.0)[kept]
+        self.inputs, self.source = self.inputs[kept], self.source[kept]
+        self.tasks = [task for task, keep in zip(self.tasks, kept, strict=True) if keep]
+        for step in range(len(self.person) - 1, -1, -1):
+            if self.person[step]:
+                goes_on = step + 1 < self._end[step] and self.person[step + 1]
+                self._end[step] = self._end[step + 1] if goes_on else step + 1
 
     def _steps(self, steps: np.ndarray, deltas: Sequence[int]) -> np.ndarray:
         """Return steps (N, T) relative to others (N,), each within its episode."""
@@ -114,14 +151,17 @@ class TrainingData:
             seed: seed of the run.
             step: training step.
             size: batch size.
-            weights: share of each data set; ``None``: every input is equally likely.
+            weights: share of each data set; ``None``: every input is equally likely, but for ``weight``.
 
         Returns:
             (size,) indices into ``inputs``.
         """
         rng = np.random.default_rng((seed, step))
-        if weights is None:
+        if weights is None and self.weight is None:
             return rng.integers(len(self.inputs), size=size)
+        if weights is None:
+            assert self.weight is not None
+            return rng.choice(len(self.inputs), size=size, p=self.weight / self.weight.sum())
         share = np.asarray(weights, float)
         if len(share) != self.source[-1] + 1 or (share < 0).any() or not share.sum() > 0:
             raise ValueError(f"weights must be one number >= 0 for each of {self.source[-1] + 1} data sets: {weights}")
@@ -225,6 +265,8 @@ class TrainingData:
         value = 0
         for array in (self.states, self.actions, self.inputs, self._end, self.source, *self.images.values()):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
+        if self.person.any():
+            value = zlib.crc32(self.person.tobytes(), value)
         self._checksum = zlib.crc32("\n".join(self.tasks).encode(), value)
         return self._checksum
 

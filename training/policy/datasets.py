@@ -43,6 +43,7 @@ def training_data(
     workers: int = WORKERS,
     out: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    corrections: float | None = None,
 ) -> TrainingData:
     """Read data sets to train on; all must be of one robot.
 
@@ -57,6 +58,7 @@ def training_data(
         workers: see ``WORKERS``.
         out: folder of the new checkpoint; its interrupted training goes on as it began, in memory or not.
         say: told what is left out or unknown, one line each.
+        corrections: see ``FinetuneConfig``.
 
     Raises:
         FileNotFoundError: a data set or the checkpoint is not there.
@@ -90,14 +92,18 @@ def training_data(
         for note in _notes(one):
             say(f"{one.root}: {note}")
     if not _streams(opened, memory_share, out):
-        return TrainingData([read_episodes(one) if isinstance(one, LeRobotSet) else one for one in sets], agreed, label)
-    if len(opened) < len(sets):
+        data = TrainingData([read_episodes(one) if isinstance(one, LeRobotSet) else one for one in sets], agreed, label)
+    elif len(opened) < len(sets):
         raise ValueError("episodes in memory cannot be mixed with data sets that do not fit into it; write them first")
-    size = sum(one.decoded_bytes for one in opened) / 1e9
-    say(f"{size:.1f} GB of images are read while it trains, by {video_backend()}, for they would fill the memory")
-    part = None if out is None else out.with_name(out.name + ".part")
-    opened = [_convert(one, number, part) if one.is_v2 else one for number, one in enumerate(opened)]
-    return StreamedData(opened, agreed, label, workers)
+    else:
+        size = sum(one.decoded_bytes for one in opened) / 1e9
+        say(f"{size:.1f} GB of images are read while it trains, by {video_backend()}, for they would fill the memory")
+        part = None if out is None else out.with_name(out.name + ".part")
+        opened = [_convert(one, number, part) if one.is_v2 else one for number, one in enumerate(opened)]
+        data = StreamedData(opened, agreed, label, workers)
+    if corrections is not None:
+        data.keep_corrections(corrections, [isinstance(one, LeRobotSet) and one.has_intervention for one in sets])
+    return data
 
 
 def find_dataset(name: str | Path) -> Path:

@@ -66,7 +66,9 @@ def finetune(
     import lerobot_policy_act_small  # noqa: F401  registers the policy type with LeRobot
 
     out = Path(out)
-    data = training_data(datasets, config.label, contract, config.init, out=out, **reading)
+    data = training_data(
+        datasets, config.label, contract, config.init, out=out, corrections=config.corrections, **reading
+    )
     settings = settings_of(config, data)
     part = out.with_name(out.name + ".part")
     if (out / METRICS_FILE).is_file():

@@ -44,7 +44,7 @@ class StreamedData(TrainingData):
             ValueError: an empty data set, or an episode that does not fit the contract.
         """
         self.contract, self.images, self._workers = contract, {}, workers
-        states, actions, source, rows, begin, end = [], [], [], [], [], []
+        states, actions, source, rows, begin, end, person = [], [], [], [], [], [], []
         self.tasks, self.episodes, count = [], 0, 0
         for index, one in enumerate(sets):
             found = read_rows(one)
@@ -56,6 +56,7 @@ class StreamedData(TrainingData):
                 states.append(episode.states)
                 actions.append(episode.wishes if label == "wish" else episode.actions)
                 self.tasks.extend(episode.tasks)
+                person.append(np.zeros(length, bool) if episode.interventions is None else episode.interventions)
                 begin.append(np.full(length, count))
                 count += length
                 end.append(np.full(length, count))
@@ -65,6 +66,7 @@ class StreamedData(TrainingData):
             self.episodes += len(found)
         self.states, self.actions = np.concatenate(states), np.concatenate(actions)  # (S, D)
         self.source = np.concatenate(source)  # (S,)
+        self.person, self.weight = np.concatenate(person), None
         self._begin, self._end = np.concatenate(begin), np.concatenate(end)  # (S,)
         self.inputs = self._image = np.arange(count)  # every step has its images
         self._checksum = None
@@ -122,6 +124,8 @@ class StreamedData(TrainingData):
         value = 0
         for array in (self.states, self.actions, self._end, self.source):
             value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
+        if self.person.any():
+            value = zlib.crc32(self.person.tobytes(), value)
         for root in self._files:
             files = sorted(path for name in ("data", "videos") for path in (root / name).rglob("*") if path.is_file())
             sizes = [f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in files]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.robot.limits import limited
+from lrm_ros.robot.place import Place
 from lrm_ros.robot.so100.kinematics import ARM_JOINTS, Unreachable, approach, forward, inverse, require_so100
 
 
@@ -20,9 +21,9 @@ class Jog:
         target: (D,) what the next command asks for [rad]; ``None`` before :meth:`start`.
     """
 
-    def __init__(self, contract: RobotContract) -> None:
-        """Jog the arm of ``contract``."""
-        self._contract = contract
+    def __init__(self, contract: RobotContract, place: Place | None = None) -> None:
+        """Jog the arm of ``contract``; ``place``: how the joints of another arm than the SO-100 move its gripper."""
+        self._contract, self._place = contract, place
         self.target: NDArray[np.float32] | None = None
         self._last: NDArray[np.float32] = np.zeros(0, np.float32)
         self._pose: tuple[NDArray[np.float64], float] | None = None  # position [m] and pitch [rad] kept over moves
@@ -36,14 +37,12 @@ class Jog:
         """Clear the target: others may move the arm."""
         self.target = None
 
-    def command(self) -> NDArray[np.float32]:
-        """Return the target (D,) [rad] as the next command.
-
-        Raises:
-            ValueError: not started.
-        """
-        self._last = self._started()
-        return self._last
+    def command(self) -> NDArray[np.float32] | None:
+        """Return the target (D,) [rad] as the next command, ``None`` if there is none; another thread may stop it."""
+        target = self.target
+        if target is not None:
+            self._last = target
+        return target
 
     def joint(self, index: int, change: float) -> None:
         """Move one joint by ``change`` [rad]."""
@@ -70,15 +69,11 @@ class Jog:
             ValueError: not started, or an arm whose kinematics are unknown.
         """
         target, contract = self._started(), self._contract
-        require_so100(contract, "Cartesian jog", "use the joint keys")
-        if self._pose is None:
-            down = -float(approach(target)[2])
-            self._pose = forward(target)[0], math.asin(max(-1.0, min(1.0, down)))
-        position, pitch = self._pose[0] + np.asarray(change, dtype=np.float64), self._pose[1]
-        arm = inverse(
-            position, pitch, float(target[ARM_JOINTS - 1]), target, np.array(contract.lower), np.array(contract.upper)
-        )
-        wanted = np.append(arm, target[ARM_JOINTS:]).astype(np.float32)
+        pose = None
+        if self._place is None:
+            wanted, pose = self._so100(target, change)
+        else:
+            wanted = self._place.moved(target, change)
         turn = np.abs(wanted - target)
         if (turn > np.array(contract.max_step, np.float32)).any():
             joint = int(np.argmax(turn))
@@ -88,9 +83,24 @@ class Jog:
             )
         self.target = limited(wanted, self._last, contract)
         # Cut by the limiter: the next move starts from where the target really is.
-        self._pose = (position, pitch) if np.allclose(self.target, wanted, atol=1e-6) else None
+        self._pose = pose if np.allclose(self.target, wanted, atol=1e-6) else None
+
+    def _so100(
+        self, target: NDArray[np.float32], change: NDArray
+    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float64], float]]:
+        """Return the SO-100's joint positions (D,) [rad], and the place [m] and pitch [rad] that they are of."""
+        contract = self._contract
+        require_so100(contract, "Cartesian jog", "use the joint keys")
+        if self._pose is None:
+            down = -float(approach(target)[2])
+            self._pose = forward(target)[0], math.asin(max(-1.0, min(1.0, down)))
+        position, pitch = self._pose[0] + np.asarray(change, dtype=np.float64), self._pose[1]
+        arm = inverse(
+            position, pitch, float(target[ARM_JOINTS - 1]), target, np.array(contract.lower), np.array(contract.upper)
+        )
+        return np.append(arm, target[ARM_JOINTS:]).astype(np.float32), (position, pitch)
 
     def _started(self) -> NDArray[np.float32]:
-        if self.target is None:
+        if (target := self.target) is None:
             raise ValueError("no joint_states yet, so nothing moves; is the arm's or the twin's node running?")
-        return self.target
+        return target
