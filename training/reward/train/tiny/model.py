@@ -173,18 +173,19 @@ TEXT: dict[str, Any] = {
 }
 
 
-# name -> vision and text settings; "small": 36 visual tokens of 16 x 16 pixels, 4.9 M parameters
+# name -> vision and text settings; "small": 36 visual tokens of 16 x 16 pixels, from patches of 8 x 8
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tiny": (VISION, TEXT),
     "small": (
-        {**VISION, "patch_size": 8, "num_position_embeddings": 144, "out_hidden_size": 192},
         {
-            **TEXT,
-            "hidden_size": 192,
-            "num_hidden_layers": 4,
-            "intermediate_size": 512,
-            "num_attention_heads": 6,
+            **VISION,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_heads": 4,
+            "patch_size": 8,
+            "num_position_embeddings": 144,
         },
+        TEXT,
     ),
 }
 

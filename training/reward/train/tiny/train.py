@@ -4,13 +4,15 @@ r"""Train the tiny reward model: ``lrm reward train``.
 The commands of a whole training, its controls, its figures and its card::
 
     GENERATE="python -m lrm_ros.training.reward.data.generate"
-    python -m lrm_ros.sim.twin.generate --out runs/tiny/twin --episodes 1600
-    $GENERATE --source twin-sort --episodes 4000 --out runs/tiny/sort
-    $GENERATE --source others --episodes 150 --keep 0.4 --out runs/tiny/others
-    $GENERATE --source tabletop --episodes 900 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
-    $GENERATE --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random --out runs/tiny/random
-    DATA="--data runs/tiny/twin --data runs/tiny/sort --data runs/tiny/others --data runs/tiny/tabletop"
-    DATA="$DATA --data runs/tiny/random"
+    python -m lrm_ros.sim.twin.generate --out runs/tiny/twin --episodes 1200
+    $GENERATE --source twin-sort --episodes 1500 --out runs/tiny/sort
+    $GENERATE --source twin-sort --episodes 3000 --seed 5200000 --kind shuffled --out runs/tiny/sort_shuffled
+    $GENERATE --source others --episodes 60 --keep 0.4 --out runs/tiny/others
+    $GENERATE --source tabletop --episodes 240 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
+    $GENERATE --source tabletop --episodes 400 --seed 7500000 --kind shuffled --out runs/tiny/tabletop_shuffled
+    $GENERATE --source others --episodes 10 --seed 8000000 --keep 0.4 --kind random --out runs/tiny/random
+    DATA="--data runs/tiny/twin --data runs/tiny/sort --data runs/tiny/sort_shuffled --data runs/tiny/others"
+    DATA="$DATA --data runs/tiny/tabletop --data runs/tiny/tabletop_shuffled --data runs/tiny/random"
     lrm reward train $DATA --out runs/tiny/model
     lrm reward train $DATA --blind text --scale 0.3 --out runs/tiny/without_text
     lrm reward train $DATA --blind pictures --scale 0.3 --out runs/tiny/without_pictures
@@ -32,11 +34,12 @@ and the like train without some sources. What each range of seeds is for stands 
 ``lrm_ros/models/tiny`` was made before pictures had several texts, by the commands that stood here at the commits that
 its card names.
 
-Steps: a small convolutional teacher learns the labels of several texts for each picture; the vision tower is trained to
-its features (``vision``); the language model learns to answer the three heads' prompts from the frozen tower's tokens,
-then both together (``language``); the saved model is loaded again and evaluated on validation episodes through the
-reward engine. One thread, fixed seeds: the same data give the same weights on the same kind of processor with the same
-versions of torch and transformers (5 draws the first weights in another order than 4.57).
+Steps: a small convolutional teacher learns what is where in each picture and the labels of several texts; the vision
+tower is trained to its features, and its tokens to say the same (``vision``); the language model learns to answer the
+three heads' prompts from the frozen tower's tokens, then both together (``language``); the saved model is loaded again
+and evaluated on validation episodes through the reward engine. One thread, fixed seeds: the same data give the same
+weights on the same kind of processor with the same versions of torch and transformers (5 draws the first weights in
+another order than 4.57).
 """
 
 from __future__ import annotations
@@ -211,7 +214,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         language_step,
     )
     from lrm_ros.training.reward.train.tiny.texts import Words, text_loss
-    from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
+    from lrm_ros.training.reward.train.tiny.things import Places, place_loss
     from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher, distillation_loss, initialise
 
     torch.set_num_threads(1)
@@ -224,36 +227,36 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     words = Words(processor.tokenizer)
     torch.manual_seed(seed)
     model = build_model(processor, seed, settings.size)
-    student = Student(model.model.visual, len(processor.tokenizer))
+    places = Places(training)
+    student = Student(model.model.visual, len(processor.tokenizer), places.sizes)
     initialise(student)
-    teacher = Teacher(len(processor.tokenizer), student.side)
-    classes = Classes(training)
-    named = ClassHead(128, len(classes.texts))
+    teacher = Teacher(len(processor.tokenizer), places.sizes)
     first = Questions(training, words, seed + 1)
 
     def teacher_loss(step: int) -> torch.Tensor:
         images, asked, labels, rows = first(step)
-        outputs, features = teacher(images, asked)
-        return text_loss(outputs, labels) + class_loss(named(features), classes.targets(rows))
+        outputs, _, seen = teacher(images, asked)
+        return text_loss(outputs, labels) + place_loss(seen, places.targets(rows), places.sizes)
 
     seconds["teacher"] = fit(
-        torch.nn.ModuleList([teacher, named]),
+        teacher,
         teacher_loss,
         _steps(6000, scale),
         2e-3,
         seed + 1,
         "teacher ",
-        lambda: label_metrics(teacher, held_out, words),
+        lambda: label_metrics(teacher, held_out, words, places),
         checkpoints / "teacher.pt",
     )
     second = Questions(training, words, seed + 2)
 
     def student_loss(step: int) -> torch.Tensor:
-        images, asked, labels, _ = second(step)
+        images, asked, labels, rows = second(step)
         with torch.no_grad():
-            teacher_output = teacher(images, asked)
-        outputs, features = student(images, asked)
-        return 0.5 * text_loss(outputs, labels) + distillation_loss(outputs, features, teacher_output)
+            answers, map_, _ = teacher(images, asked)
+        outputs, features, seen = student(images, asked)
+        loss = 0.5 * text_loss(outputs, labels) + place_loss(seen, places.targets(rows), places.sizes)
+        return loss + distillation_loss(outputs, features, (answers, map_))
 
     seconds["vision"] = fit(
         student,
@@ -262,7 +265,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         1e-3,
         seed + 2,
         "vision  ",
-        lambda: label_metrics(student, held_out, words),
+        lambda: label_metrics(student, held_out, words, places),
         checkpoints / "vision.pt",
     )
     begun = time.monotonic()

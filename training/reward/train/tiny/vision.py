@@ -2,14 +2,13 @@
 """Train the vision tower by distillation: first a small convolutional teacher, then the tower learns its features.
 
 A transformer that starts from noise needs far more frames than there are to find objects; a convolutional network does
-not. Its feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
+not. Its feature map lies on the tower's patches, so each patch can be told what to represent.
 Both are asked several texts about each picture, with the labels of the state for each (``texts``). The teacher and the
 label heads, which read the texts, are dropped afterwards: the tower stays transformers' own.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,60 +17,65 @@ from torch import nn
 from torch.nn import functional
 
 from lrm_ros.reward.qwen.vision import encode, positions_of
+from lrm_ros.sim.seen import SIDE
 from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, to_tensor
 from lrm_ros.training.reward.train.tiny.label_head import LabelHead
-from lrm_ros.training.reward.train.tiny.model import IMAGE_SIZE
 from lrm_ros.training.reward.train.tiny.texts import TextSampler, Words
+from lrm_ros.training.reward.train.tiny.things import QUESTIONS, PlaceHead, Places, places_right, spread
 
 
 class Teacher(nn.Module):
-    """Four convolutions, a feature map of 128 x side x side on the grid of the tower's patches, and a label head.
+    """Four convolutions, a feature map of 128 x 12 x 12 (``lrm_ros.sim.seen.SIDE``), and heads for labels and places.
 
     The map does not know the text, so it must tell of every thing in the picture what any text may ask. With batch
     normalisation it finds small things in a third of the steps that it takes with group normalisation.
     """
 
-    def __init__(self, vocabulary: int, side: int = 6) -> None:
+    def __init__(self, vocabulary: int, answers: tuple[int, ...] = ()) -> None:
         """Build the network.
 
         Args:
             vocabulary: number of tokens.
-            side: places along an edge of a square image: its pixels over a power of two.
-
-        Raises:
-            ValueError: not such a number.
+            answers: to each question about a place, ``things.Places.sizes``; none: there is no such head.
         """
         super().__init__()
-        halvings = round(math.log2(IMAGE_SIZE / side))
-        if side << halvings != IMAGE_SIZE or not 1 <= halvings <= 4:
-            raise ValueError(f"a map of {side} x {side} places does not fit {IMAGE_SIZE} pixels; take 6, 12, 24 or 48")
         layers: list[nn.Module] = []
         channels = 3
-        for number, width in enumerate((32, 64, 96, 128)):
-            kernel, stride = 5 if channels == 3 else 3, 2 if number < halvings else 1
+        for width, kernel, stride in ((32, 5, 2), (64, 3, 2), (96, 3, 2), (128, 3, 1)):
             layers += [nn.Conv2d(channels, width, kernel, stride, kernel // 2), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
         self.features = nn.Sequential(*layers)
-        self.head = LabelHead(channels, side * side, vocabulary)
+        self.label_head = LabelHead(channels, SIDE * SIDE, vocabulary)
+        self.place_head = PlaceHead(channels, answers) if answers else None
 
-    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, Q, 13) and features (N, side * side, 128) of images (N, 3, H, W) and words (N, Q, W)."""
+    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what :class:`Student` does."""
         features = self.features(images).flatten(2).transpose(1, 2)
-        return self.head(features, words), features
+        places = features[..., :0] if self.place_head is None else self.place_head(features)
+        return self.label_head(features, words), features, places
 
 
 class Student(nn.Module):
-    """The vision tower with small heads: on its visual tokens for the labels, on its patches for the teacher's map."""
+    """The vision tower with small heads: on its visual tokens for labels and places, on its patches for the map."""
 
-    def __init__(self, visual: Any, vocabulary: int, size: int = 96) -> None:
-        """Wrap a Qwen3VLVisionModel for square images of ``size`` pixels."""
+    def __init__(self, visual: Any, vocabulary: int, answers: tuple[int, ...] = (), size: int = 96) -> None:
+        """Wrap a Qwen3VLVisionModel.
+
+        Args:
+            visual: the tower.
+            vocabulary: number of tokens.
+            answers: to each question about a place, ``things.Places.sizes``; none: there is no such head.
+            size: width and height of the images [pixels].
+        """
         super().__init__()
         self.visual = visual
         config = visual.config
         self.side = size // config.patch_size
         self.merge = config.spatial_merge_size
-        self.label_head = LabelHead(config.out_hidden_size, (self.side // self.merge) ** 2, vocabulary)
-        self.map_head = nn.Linear(config.hidden_size, 128)
+        tokens = self.side // self.merge
+        self.label_head = LabelHead(config.out_hidden_size, tokens**2, vocabulary)
+        self.map_head = nn.Linear(config.hidden_size, 128 * (SIDE // self.side) ** 2)
+        self.place_head = PlaceHead(config.out_hidden_size, answers, SIDE // tokens) if answers else None
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """Cut images (N, 3, H, W) into patches (N, P, values), in the processor's order (merge blocks together)."""
@@ -90,10 +94,21 @@ class Student(nn.Module):
         tokens, _, states = encode(self.visual, self.patches(images), positions)
         return tokens, states
 
-    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, Q, 13) and the distilled features in rows (N, P, 128); words (N, Q, W)."""
+    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return outputs, features and places.
+
+        Args:
+            images: (N, 3, H, W).
+            words: (N, Q, W) of Q texts.
+
+        Returns:
+            Answers to the texts (N, Q, 13), the distilled features in rows (N, SIDE * SIDE, 128), and what the visual
+            tokens say of every place (N, SIDE * SIDE, answers).
+        """
         tokens, states = self.encode(images)
-        return self.label_head(tokens, words), self.in_rows(self.map_head(states))
+        features = spread(self.in_rows(self.map_head(states)), SIDE // self.side)
+        places = features[..., :0] if self.place_head is None else self.place_head(tokens)
+        return self.label_head(tokens, words), features, places
 
 
 def initialise(student: Student) -> None:
@@ -151,3 +166,21 @@ def outputs_of(
     )
     progress = (outputs[:, :11].softmax(-1) * torch.arange(11) / 10).sum(-1)
     return progress.numpy(), outputs[:, 11].sigmoid().numpy()
+
+
+@torch.inference_mode()
+def places_metrics(network: nn.Module, frames: Frames, places: Places, pictures: int = 200) -> str:
+    """Return in one line how often a teacher or student says right what is where, at the places where a thing is.
+
+    Args:
+        network: with a head for places.
+        frames: held-out frames, of the same things.
+        places: of the training frames.
+        pictures: how many are shown.
+    """
+    rows = np.flatnonzero([bool(frames.things[int(episode)]) for episode in frames.episode])[:pictures]
+    if not len(rows):
+        return "places -"
+    seen = network(to_tensor(frames.images[rows]), torch.ones(len(rows), 1, 1, dtype=torch.long))[2]
+    right = places_right(seen, places.of(frames).targets(rows), places.sizes)
+    return "places " + " ".join(f"{name} {share:.2f}" for name, share in zip(QUESTIONS, right, strict=True))
