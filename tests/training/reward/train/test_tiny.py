@@ -122,7 +122,7 @@ def test_made_up_words_change_the_instruction_and_nothing_else(shards):
     frames = load_frames([shards])
     processor = build_processor()
     model = build_model(processor)
-    tokens = torch.zeros(len(frames.images), 9, 128)
+    tokens = torch.zeros(len(frames.images), 36, 128)
     seen = []
     embed = model.get_input_embeddings()
     embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))

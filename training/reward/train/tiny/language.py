@@ -49,19 +49,19 @@ def augmented_encoder(student: Student, frames: Frames, seed: int) -> Encoder:
 def cached_encoder(tokens: torch.Tensor, seed: int) -> Encoder:
     """Return an encoder that looks up precomputed tokens (copies, N, T, D), of a random copy at each call."""
     rng = np.random.default_rng(seed)
-    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows]
+    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows].float()
 
 
 @torch.inference_mode()
 def encode_all(student: Student, frames: Frames, seed: int, copies: int) -> torch.Tensor:
-    """Return the visual tokens of every frame, (copies, N, T, D); the first copy is not augmented."""
+    """Return the visual tokens of every frame, (copies, N, T, D) float16; the first copy is not augmented."""
     generator = torch.Generator().manual_seed(seed)
     result = []
     for copy in range(copies):
         parts = []
         for at in range(0, len(frames.images), 64):
             images = to_tensor(frames.images[at : at + 64])
-            parts.append(student.encode(augment(images, generator) if copy else images)[0])
+            parts.append(student.encode(augment(images, generator) if copy else images)[0].half())
         result.append(torch.cat(parts))
     return torch.stack(result)
 

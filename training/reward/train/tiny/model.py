@@ -146,13 +146,13 @@ def build_processor(size: str = "tiny") -> Any:
     )
 
 
-VISION: dict[str, Any] = {  # of the size "tiny": 9 visual tokens
+VISION: dict[str, Any] = {  # of the size "tiny": 36 visual tokens of 16 x 16 pixels
     "depth": 4,
     "hidden_size": 192,
     "intermediate_size": 512,
     "num_heads": 6,
     "patch_size": 16,
-    "spatial_merge_size": 2,
+    "spatial_merge_size": 1,
     "temporal_patch_size": 1,
     "num_position_embeddings": 36,
     "deepstack_visual_indexes": [],
@@ -173,19 +173,18 @@ TEXT: dict[str, Any] = {
 }
 
 
-# name -> vision and text settings; "small": 36 visual tokens of 16 x 16 pixels, from patches of 8 x 8
+# name -> vision and text settings; "small": 36 visual tokens, each of four patches of 8 x 8 pixels
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tiny": (VISION, TEXT),
     "small": (
+        {**VISION, "patch_size": 8, "spatial_merge_size": 2, "num_position_embeddings": 144, "out_hidden_size": 192},
         {
-            **VISION,
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_heads": 4,
-            "patch_size": 8,
-            "num_position_embeddings": 144,
+            **TEXT,
+            "hidden_size": 192,
+            "num_hidden_layers": 4,
+            "intermediate_size": 512,
+            "num_attention_heads": 6,
         },
-        TEXT,
     ),
 }
 

@@ -311,7 +311,9 @@ def main(argv: list[str] | None = None) -> int:
         "--scale", type=number(above=True), default=1.0, help="factor on all training steps; 0.02 for a quick trial"
     )
     parser.add_argument("--seed", type=whole(0), default=0)
-    parser.add_argument("--size", choices=tuple(SIZES), default="tiny", help="tiny: 9 visual tokens, small: 36")
+    parser.add_argument(
+        "--size", choices=tuple(SIZES), default="tiny", help="tiny: patches of 16 x 16, small: of 8 x 8"
+    )
     parser.add_argument("--blind", choices=BLIND, default="", help="a control: train without the text or the pictures")
     parser.add_argument(
         "--leave-out",
