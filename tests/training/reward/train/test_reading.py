@@ -23,7 +23,7 @@ from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_p
 from lrm_ros.training.reward.train.tiny.texts import OWN_SHARE, TextSampler, Words, reading_metrics, text_loss
 from lrm_ros.training.reward.train.tiny.things import PlaceHead, Places, place_loss, places_right, spread
 from lrm_ros.training.reward.train.tiny.train import main
-from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher
+from lrm_ros.training.reward.train.tiny.vision import Questions, Tower
 from lrm_ros.types import Frame, Reward, RewardQuery
 
 
@@ -47,19 +47,27 @@ ASKED = (
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Twenty episodes of two sources; in every other one the blue disc is in the ring from the start."""
+    """Twenty episodes of two sources; in every other one the blue disc is in the ring from the start.
+
+    Of the source "twin" it is known what is where.
+    """
     folder = tmp_path / "data"
     folder.mkdir()
-    rows: dict[str, list] = {name: [] for name in ("frames", "progress", "success", "episode", "kind", "labels")}
+    names = ("frames", "progress", "success", "episode", "kind", "labels", "cells", "where")
+    rows: dict[str, list] = {name: [] for name in names}
     tasks = []
     for index in range(20):
         about = {"episode": index, "task": ASKED[0].wordings[0], "source": ("twin", "tabletop/box")[index % 4 // 2]}
+        if about["source"] == "twin":
+            about["things"] = ["red ball", "ring"]
         tasks.append(json.dumps(about | {"instructions": instructions_json(ASKED)}))
         blue = float(index % 2)
         for way in np.linspace(0, 1, 5):
             done = float(way == 1)
             labels = [[way, done], [blue, blue], [1 - way, float("nan") if 0.3 < way < 1 else 1 - done], [0, 0]]
-            values = (scene(way, blue), way, way == 1, index, 0, labels)
+            cells = np.zeros((SIDE, SIDE), np.uint8)
+            cells[6, 8], cells[5, round(20 + 50 * way) // 8] = 2, 1
+            values = (scene(way, blue), way, way == 1, index, 0, labels, cells, [2 * int(way == 1), 0])
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
     arrays = {name: np.array(values) for name, values in rows.items()}
@@ -169,12 +177,12 @@ def test_the_label_head_learns_which_thing_is_meant_and_what_is_asked_of_it():
 def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     frames = load_frames([shards])
     tokenizer = build_processor().tokenizer
-    teacher = Teacher(len(tokenizer)).eval()
+    tower = Tower(build_model(build_processor()).model.visual, len(tokenizer)).eval()
     images, asked, labels, rows = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
     assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
     assert len(rows) == 4
     shown = blinded(frames, "text")
-    assert reading_metrics(teacher, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
+    assert reading_metrics(tower, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
 
     class Always(torch.nn.Module):
         """Says that the first text is done, whatever the picture is."""
@@ -190,7 +198,8 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
 
 def test_every_place_is_told_what_is_there_and_what_that_is_in(shards):
     frames = load_frames([shards])
-    assert not any(frames.things.values()) and (Places(frames).targets(np.array([0])) == -1).all()
+    assert Places(frames).known.tolist() == [frames.sources[source] == "twin" for source in frames.source]
+    assert (Places(frames).targets(np.flatnonzero(~Places(frames).known)) == -1).all()
     cells, where = np.zeros((len(frames.images), SIDE, SIDE), np.uint8), np.zeros((len(frames.images), 3), np.uint8)
     cells[:, 2, 3], cells[:, 0, 0] = 1, 3
     where[0], where[1], where[2] = (3, 0, 0), (HELD, 0, 0), (2, 0, 0)
@@ -261,18 +270,15 @@ def test_a_stopped_stage_goes_on_and_ends_as_if_it_had_not_been_stopped(tmp_path
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size_fits_what_ships_and_learns_the_map_of_its_teacher(size):
+def test_every_size_fits_what_ships_and_says_what_is_where(size):
     processor = build_processor(size)
     model = build_model(processor, 0, size)
     assert sum(parameter.numel() for parameter in model.parameters()) <= 7.5e6
     answers = (5, 4, 5, 4)
-    student = Student(model.model.visual, len(processor.tokenizer), answers).eval()
-    teacher = Teacher(len(processor.tokenizer), answers).eval()
+    tower = Tower(model.model.visual, len(processor.tokenizer), answers).eval()
     images, words = torch.zeros(2, 3, 96, 96), torch.ones(2, 5, 7, dtype=torch.long)
-    for network in (student, teacher):
-        outputs, features, places = network(images, words)
-        assert outputs.shape == (2, 5, OUTPUTS)
-        assert features.shape == (2, SIDE * SIDE, 128) and places.shape == (2, SIDE * SIDE, sum(answers))
+    outputs, places = tower(images, words)
+    assert outputs.shape == (2, 5, OUTPUTS) and places.shape == (2, SIDE * SIDE, sum(answers))
 
 
 def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path, capsys, monkeypatch):
@@ -282,7 +288,7 @@ def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path,
     monkeypatch.setattr("lrm_ros.training.reward.train.tiny.train._finish", lambda *_: {})
     assert main(arguments) == 0
     kept = {path.name for path in (out / "checkpoints").glob("*.pt")}
-    assert kept == {"teacher.pt", "vision.pt", "language.pt", "together.pt"}
+    assert kept == {"places.pt", "vision.pt", "language.pt", "together.pt"}
     with pytest.raises(SystemExit):
         main([*arguments, "--blind", "text"])
     assert "holds checkpoints of other settings" in capsys.readouterr().err
@@ -290,7 +296,11 @@ def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path,
     (out / "checkpoints" / "together.pt").unlink()
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "vision   goes on at step 4 of 4" in said and not (out / "checkpoints").exists()
+    assert (
+        "places   goes on at step 2 of 2" in said
+        and "vision   goes on at step 3 of 3" in said
+        and not (out / "checkpoints").exists()
+    )
     about = json.loads((out / "training.json").read_text())
     assert (about["size"], about["without"], about["sources"]) == (
         "small",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is where in a picture: what the tiny model's teacher and tower learn beside the answers to texts.
+"""What is where in a picture: what the tiny model's tower learns before and beside the answers to texts.
 
 A network that is asked in words alone must find out at once what things look like, where they are and what their names
 are, and finds none of it for a long time. Here every place of the picture is labelled by the simulator's state
@@ -50,6 +50,11 @@ class Places:
                 colour, _, kind = name.rpartition(" ")
                 self._names[number, k + 1] = self.kinds.index(kind), self.colours.index(colour)
         self._known = np.array([bool(frames.things[episode]) for episode in episodes])
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Of which frames it is known what is where: (N,)."""
+        return self._known[self._number[self._frames.episode]]
 
     def of(self, frames: Frames) -> Places:
         """Return the same for other frames, with the same numbers."""

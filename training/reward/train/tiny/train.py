@@ -34,8 +34,8 @@ and the like train without some sources. What each range of seeds is for stands 
 ``lrm_ros/models/tiny`` was made before pictures had several texts, by the commands that stood here at the commits that
 its card names.
 
-Steps: a small convolutional teacher learns what is where in each picture and the labels of several texts; the vision
-tower is trained to its features, and its tokens to say the same (``vision``); the language model learns to answer the
+Steps: the vision tower learns what is where in each picture, then also the labels of several texts (``vision``); the
+language model learns to answer the
 three heads' prompts from the frozen tower's tokens, then both together (``language``); the saved model is loaded again
 and evaluated on validation episodes through the reward engine. One thread, fixed seeds: the same data give the same
 weights on the same kind of processor with the same versions of torch and transformers (5 draws the first weights in
@@ -64,7 +64,7 @@ from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.training.reward.data.generate import HELD_OUT
 from lrm_ros.training.reward.eval.blind import BLIND
 from lrm_ros.training.reward.train.tiny.card import card
-from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, split
+from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, SourceSampler, split
 from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.measure import label_metrics, measure
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
@@ -92,7 +92,7 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    from lrm_ros.training.reward.train.tiny.vision import Student
+    from lrm_ros.training.reward.train.tiny.vision import Tower
 
     if not (start / "training.json").is_file():
         raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
@@ -104,15 +104,15 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     training, held_out = split(load_training_frames(data, settings))
     processor = load_processor(start)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
-    student = Student(model.model.visual, len(processor.tokenizer))
-    seconds = {"together": _together(model, processor, student, training, held_out, settings, 1500, checkpoints)}
+    tower = Tower(model.model.visual, len(processor.tokenizer))
+    seconds = {"together": _together(model, processor, tower, training, held_out, settings, 1500, checkpoints)}
     return _finish(model, processor, training, held_out, out, settings, commit, seconds, before)
 
 
 def _together(
     model: Any,
     processor: Any,
-    student: Any,
+    tower: Any,
     training: Frames,
     held_out: Frames,
     settings: TinySettings,
@@ -128,7 +128,7 @@ def _together(
         model,
         language_step(
             LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE),
-            lambda step: augmented_encoder(student, training, ((seed + 5) << 24) + step),
+            lambda step: augmented_encoder(tower, training, ((seed + 5) << 24) + step),
             batch=48,
             seed=seed + 6,
         ),
@@ -136,7 +136,7 @@ def _together(
         3e-4,
         seed + 6,
         "together",
-        lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
+        lambda: val_loss.metrics(augmented_encoder(tower, held_out, seed)),
         checkpoints / "together.pt",
     )
 
@@ -215,7 +215,13 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     )
     from lrm_ros.training.reward.train.tiny.texts import Words, text_loss
     from lrm_ros.training.reward.train.tiny.things import Places, place_loss
-    from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher, distillation_loss, initialise
+    from lrm_ros.training.reward.train.tiny.vision import (
+        Questions,
+        Tower,
+        draw_pictures,
+        initialise,
+        places_metrics,
+    )
 
     torch.set_num_threads(1)
     seed, scale, commit = settings.seed, settings.scale, source_commit()
@@ -228,48 +234,45 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     torch.manual_seed(seed)
     model = build_model(processor, seed, settings.size)
     places = Places(training)
-    student = Student(model.model.visual, len(processor.tokenizer), places.sizes)
-    initialise(student)
-    teacher = Teacher(len(processor.tokenizer), places.sizes)
-    first = Questions(training, words, seed + 1)
+    tower = Tower(model.model.visual, len(processor.tokenizer), places.sizes)
+    initialise(tower)
+    known = np.flatnonzero(places.known)
+    if len(known):
+        draw = SourceSampler(training, known)
 
-    def teacher_loss(step: int) -> torch.Tensor:
-        images, asked, labels, rows = first(step)
-        outputs, _, seen = teacher(images, asked)
+        def place_step(step: int) -> torch.Tensor:
+            rows, images, _ = draw_pictures(training, draw, seed + 1, step, 48)
+            return place_loss(tower.place_head(tower.encode(images)[0]), places.targets(rows), places.sizes)
+
+        seconds["places"] = fit(
+            tower,
+            place_step,
+            _steps(3000, scale),
+            1e-3,
+            seed + 1,
+            "places  ",
+            lambda: places_metrics(tower, held_out, places),
+            checkpoints / "places.pt",
+        )
+    questions = Questions(training, words, seed + 2)
+
+    def text_step(step: int) -> torch.Tensor:
+        images, asked, labels, rows = questions(step)
+        outputs, seen = tower(images, asked)
         return text_loss(outputs, labels) + place_loss(seen, places.targets(rows), places.sizes)
 
-    seconds["teacher"] = fit(
-        teacher,
-        teacher_loss,
-        _steps(6000, scale),
-        2e-3,
-        seed + 1,
-        "teacher ",
-        lambda: label_metrics(teacher, held_out, words, places),
-        checkpoints / "teacher.pt",
-    )
-    second = Questions(training, words, seed + 2)
-
-    def student_loss(step: int) -> torch.Tensor:
-        images, asked, labels, rows = second(step)
-        with torch.no_grad():
-            answers, map_, _ = teacher(images, asked)
-        outputs, features, seen = student(images, asked)
-        loss = 0.5 * text_loss(outputs, labels) + place_loss(seen, places.targets(rows), places.sizes)
-        return loss + distillation_loss(outputs, features, (answers, map_))
-
     seconds["vision"] = fit(
-        student,
-        student_loss,
-        _steps(8000, scale),
+        tower,
+        text_step,
+        _steps(6000, scale),
         1e-3,
         seed + 2,
         "vision  ",
-        lambda: label_metrics(student, held_out, words, places),
+        lambda: label_metrics(tower, held_out, words, places),
         checkpoints / "vision.pt",
     )
     begun = time.monotonic()
-    tokens, held_out_tokens = (encode_all(student, frames, seed + 3, copies=1) for frames in (training, held_out))
+    tokens, held_out_tokens = (encode_all(tower, frames, seed + 3, copies=1) for frames in (training, held_out))
     seconds["encode"] = time.monotonic() - begun
     val_loss = LanguageLoss(model, processor, held_out, seed)
     encode = cached_encoder(tokens, seed)
@@ -285,7 +288,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         lambda: val_loss.metrics(cached_encoder(held_out_tokens, seed)),
         checkpoints / "language.pt",
     )
-    seconds["together"] = _together(model, processor, student, training, held_out, settings, 6000, checkpoints)
+    seconds["together"] = _together(model, processor, tower, training, held_out, settings, 6000, checkpoints)
     return _finish(model, processor, training, held_out, out, settings, commit, seconds)
 
 
