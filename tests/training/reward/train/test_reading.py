@@ -177,7 +177,7 @@ def test_the_label_head_learns_which_thing_is_meant_and_what_is_asked_of_it():
 def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     frames = load_frames([shards])
     tokenizer = build_processor().tokenizer
-    tower = Tower(build_model(build_processor()).model.visual, len(tokenizer)).eval()
+    tower = Tower(build_model(build_processor()).model.visual, len(tokenizer), (2, 1, 2, 1)).eval()
     images, asked, labels, rows = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
     assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
     assert len(rows) == 4

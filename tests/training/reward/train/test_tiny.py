@@ -172,7 +172,7 @@ def test_a_progress_label_is_shared_by_its_two_neighbours():
 
 def test_the_batched_tower_equals_transformers_own_forward():
     processor = build_processor()
-    tower = Tower(build_model(processor).model.visual, len(processor.tokenizer)).eval()
+    tower = Tower(build_model(processor).model.visual, len(processor.tokenizer), (2, 1, 2, 1)).eval()
     initialise(tower)
     images = np.stack([scene(0.2), scene(0.9)])
     inputs = processor.image_processor(images=list(images), return_tensors="pt")

@@ -92,6 +92,7 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
+    from lrm_ros.training.reward.train.tiny.things import Places
     from lrm_ros.training.reward.train.tiny.vision import Tower
 
     if not (start / "training.json").is_file():
@@ -104,7 +105,7 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     training, held_out = split(load_training_frames(data, settings))
     processor = load_processor(start)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
-    tower = Tower(model.model.visual, len(processor.tokenizer))
+    tower = Tower(model.model.visual, len(processor.tokenizer), Places(training).sizes)
     seconds = {"together": _together(model, processor, tower, training, held_out, settings, 1500, checkpoints)}
     return _finish(model, processor, training, held_out, out, settings, commit, seconds, before)
 

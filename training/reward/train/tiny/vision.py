@@ -26,13 +26,13 @@ from lrm_ros.training.reward.train.tiny.things import QUESTIONS, PlaceHead, Plac
 class Tower(nn.Module):
     """The vision tower with small heads on its visual tokens: for the labels of texts, and for what is where."""
 
-    def __init__(self, visual: Any, vocabulary: int, answers: tuple[int, ...] = (), size: int = 96) -> None:
+    def __init__(self, visual: Any, vocabulary: int, answers: tuple[int, ...], size: int = 96) -> None:
         """Wrap a Qwen3VLVisionModel.
 
         Args:
             visual: the tower.
             vocabulary: number of tokens.
-            answers: to each question about a place, ``things.Places.sizes``; none: nothing is asked of places.
+            answers: to each question about a place, ``things.Places.sizes``.
             size: width and height of the images [pixels].
         """
         super().__init__()
