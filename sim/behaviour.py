@@ -59,6 +59,18 @@ class ExpertWorld(Protocol):
         """Render the camera: (H, W, 3) uint8 RGB."""
         ...
 
+    def things(self) -> list[tuple[str, int, bool]]:
+        """Return name, number in a segmentation, and whether it can be moved, of each thing; empty: not known."""
+        ...
+
+    def where(self) -> list[int]:
+        """Return what each of ``things`` is on or in: 0 nothing, k + 1 thing k, or held (``lrm_ros.sim.seen``)."""
+        ...
+
+    def segmentation(self) -> NDArray[np.int16]:
+        """Return which thing each pixel of the last picture shows, (H, W)."""
+        ...
+
     def expert(self, rng: np.random.Generator, miss: NDArray[np.float64]) -> Iterator[None]:
         """Do the task, with an error (3,) [m] of the object's position; yields after every step."""
         ...

@@ -160,6 +160,14 @@ class ManiSkillWorld:
         """Return progress and done of each of ``instructions``; all but the own one cannot be done."""
         return [own_label(self.progress, self.done), *[NEVER] * (len(self._texts) - 1)]
 
+    def things(self) -> list[tuple[str, int, bool]]:
+        """Return nothing: what is where is not labelled here."""
+        return []
+
+    def where(self) -> list[int]:
+        """Return nothing, as :meth:`things`."""
+        return []
+
     # --- image ---------------------------------------------------------------------------------------------------
 
     def image(self) -> NDArray[np.uint8]:
@@ -169,6 +177,12 @@ class ManiSkillWorld:
         sensor.capture()
         image = sensor.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"][0].cpu().numpy()
         return np.ascontiguousarray(image)
+
+    def segmentation(self) -> NDArray[np.int16]:
+        """Return which actor each pixel of the last picture shows, (H, W)."""
+        sensor = self.task_env._sensors["base_camera"]
+        picture = sensor.get_obs(rgb=False, depth=False, position=False, segmentation=True)["segmentation"]
+        return picture[0, ..., 0].cpu().numpy()
 
     def _look(self, eye: NDArray, target: NDArray) -> None:
         from mani_skill.utils import sapien_utils

@@ -105,6 +105,22 @@ class MetaWorldWorld:
         """Return progress and done of each of ``instructions``; all but the own one cannot be done."""
         return [own_label(self.progress, self.done), *[NEVER] * (len(self._texts) - 1)]
 
+    def things(self) -> list[tuple[str, int, bool]]:
+        """Return nothing: what is where is not labelled here."""
+        return []
+
+    def where(self) -> list[int]:
+        """Return nothing, as :meth:`things`."""
+        return []
+
+    def segmentation(self) -> NDArray[np.int16]:
+        """Return which body each pixel shows, (H, W).
+
+        Raises:
+            NotImplementedError: it is not rendered; ``things`` names nothing to look for.
+        """
+        raise NotImplementedError("Meta-World's pictures have no segmentation")
+
     def image(self) -> NDArray[np.uint8]:
         """Render the camera: (H, W, 3) uint8 RGB."""
         self._renderer.update_scene(self._env.data, self._camera)

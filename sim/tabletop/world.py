@@ -14,13 +14,25 @@ from lrm_ros.sim.maniskill.arms import CLOSED, Waypoint
 from lrm_ros.sim.maniskill.experts import grasp, pick_and_place, push, up
 from lrm_ros.sim.maniskill.progress import carried, dist, pushed
 from lrm_ros.sim.maniskill.world import ManiSkillWorld
+from lrm_ros.sim.seen import HELD
 from lrm_ros.sim.tabletop.goals import Goal, asked
-from lrm_ros.sim.tabletop.scenes import BOX, LIFTED, OBJECT_COLOURS, SHAPES, TARGETS, Scene, draw_scene, height_of
+from lrm_ros.sim.tabletop.scenes import (
+    BOX,
+    LIFTED,
+    NAMES,
+    OBJECT_COLOURS,
+    SHAPES,
+    TARGETS,
+    Scene,
+    draw_scene,
+    height_of,
+)
 from lrm_ros.sim.twin.world import use_software_vulkan
 
 BESIDE = 0.065  # distance from the other thing at which it is let go [m]
 NEAR = (0.045, 0.09)  # distances that count as beside [m]
 GOAL_RADIUS = 0.025  # of the green ball [m]
+_PLAIN = {"small_target": "target", "goal": "green goal"}  # names of parts that have no paint
 
 
 class TabletopWorld(ManiSkillWorld):
@@ -133,6 +145,36 @@ class TabletopWorld(ManiSkillWorld):
         if goal.family == "lift":
             return self.position("goal") if goal.base else self.first[goal.thing] + up(LIFTED)
         return self._beside_base(goal) if goal.family == "beside" else self._on_base(goal)
+
+    # --- what is where ---------------------------------------------------------------------------------------------
+
+    def things(self) -> list[tuple[str, int, bool]]:
+        """Return name, number in a segmentation, and whether it can be moved, of everything that a text may name."""
+        scene, found = self.scene, []
+        for part in scene.places:
+            movable = part in SHAPES and not SHAPES[part].fixed
+            name = f"{scene.paints[part]} {NAMES.get(part, part)}" if part in scene.paints else _PLAIN.get(part, part)
+            found.append((name, int(getattr(self.task_env, part).per_scene_id[0]), movable))
+        return found
+
+    def where(self) -> list[int]:
+        """Return what each of ``things`` is on or in: 0 nothing, k + 1 thing k, or held (``lrm_ros.sim.seen``)."""
+        parts = list(self.scene.places)
+
+        def of(part: str) -> int:
+            if part not in SHAPES or SHAPES[part].fixed:
+                return 0
+            if self.is_grasping(part):
+                return HELD
+            for number, base in enumerate(parts):
+                if base in (part, "goal"):
+                    continue
+                family = "slide" if base in TARGETS else "box" if base == "box" else "stack"
+                if self._done(Goal(family, part, base)):
+                    return number + 1
+            return 0
+
+        return [of(part) for part in parts]
 
     # --- other instructions for the scene ------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from lrm_ros.config import CameraSpec
 from lrm_ros.sim.instructions import NEVER, UNKNOWN, Instruction
 from lrm_ros.sim.render.coarse import coarsen
 from lrm_ros.sim.render.shaders import quick_shaders
+from lrm_ros.sim.seen import HELD
 from lrm_ros.sim.twin.instructions import Goal, asked
 from lrm_ros.sim.twin.things import (
     BOWL_CENTRE,
@@ -295,6 +296,21 @@ class PlaceToyInBowlEnv(BaseEnv):
         progress = self._progress_out(toy, vessel)
         between = progress < 1.0 and not self._grasps(toy) and not self._in_vessel(toy, vessel)
         return (UNKNOWN, UNKNOWN) if between else (progress, float(progress == 1.0))
+
+    def things(self) -> list[tuple[str, int, bool]]:
+        """Return name, number in a segmentation, and whether it can be moved, of each toy and vessel."""
+        toys = [(f"{colour} {animal}", int(toy.per_scene_id[0]), True) for colour, animal, toy in self._toys_here()]
+        return toys + [(name, int(vessel.per_scene_id[0]), False) for name, vessel in self._vessels_here().items()]
+
+    def where(self) -> list[int]:
+        """Return what each of ``things`` is in: 0 nothing, k + 1 thing k, or held (``lrm_ros.sim.seen``)."""
+        toys, vessels = self._toys_here(), list(self._vessels_here().values())
+
+        def of(toy: Any) -> int:
+            inside = [len(toys) + k + 1 for k, vessel in enumerate(vessels) if self._in_vessel(toy, vessel)]
+            return HELD if self._grasps(toy) else inside[0] if inside else 0
+
+        return [of(toy) for _, _, toy in toys] + [0] * len(vessels)
 
     def evaluate(self) -> dict[str, torch.Tensor]:
         """Simulator truth: is the toy in the bowl, released and at rest?"""

@@ -31,6 +31,7 @@ _COPIES = 2  # toys of one animal
 _VESSEL_ANGLE, _VESSEL_RADIUS = 1.05, 0.19  # from the arm's pan axis [rad, m]
 _TOY_ANGLE, _TOY_RADIUS = 0.55, (0.13, 0.24)
 _APART = 0.056  # between the middles of two toys [m]
+_SHUFFLED_SHARE = 0.55  # share of shuffled toys that are in a vessel
 _FULL_SHARE = 0.3  # share of scenes in which a toy lies in a vessel from the start
 
 
@@ -134,6 +135,31 @@ class SortToysEnv(PlaceToyInBowlEnv):
             vessel = next(name for name in VESSELS if name != vessel)
         self._acted = Goal(toy, vessel)
         self.bowl = self._vessels[vessel]
+
+    def shuffle(self, rng: np.random.Generator) -> None:
+        """Put every toy somewhere else: into a vessel or onto the table, turned as it falls. For pictures only.
+
+        Args:
+            rng: draws where.
+        """
+        self._quiet_steps = 0
+        middles = {name: position(vessel)[:2].astype(float) for name, vessel in self._vessels.items()}
+        spots = _spots(len(self._present), list(middles.values()), rng)
+        for (_, animal, toy), spot in zip(self._present, spots, strict=True):
+            height, tilt = ANIMALS[animal][0][2] + 0.007, 0.0
+            if rng.uniform() < _SHUFFLED_SHARE:
+                spot = middles[str(rng.choice(VESSELS))] + rng.uniform(-0.02, 0.02, 2)
+                height += 0.007
+            if rng.uniform() < 0.2:
+                height, tilt = height + 0.02, rng.uniform(-np.pi, np.pi)
+            turned = euler2quat(tilt, 0, rng.uniform(-np.pi, np.pi), "sxyz")
+            toy.set_pose(sapien.Pose(p=[*spot, height], q=turned))
+            toy.set_linear_velocity(torch.zeros(3))
+            toy.set_angular_velocity(torch.zeros(3))
+
+    def middles(self) -> list[np.ndarray]:
+        """Return the positions of the toys and vessels, (3,) [m] each."""
+        return [position(one).astype(float) for one in (*(toy for _, _, toy in self._present), *self._vessels.values())]
 
     def _in_vessel(self, toy: Any, vessel: Any) -> bool:
         if vessel is not self._vessels["box"]:

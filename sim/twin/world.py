@@ -156,6 +156,21 @@ class World:
         image = sensor.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"][0].cpu().numpy()
         return Frame(self._stamp_ns, name, np.ascontiguousarray(image))
 
+    def segmentation(self) -> NDArray[np.int16]:
+        """Return which actor each pixel of the last picture of the contract's first camera shows, (H, W)."""
+        sensor = self._env._sensors[self.camera.name]
+        picture = sensor.get_obs(rgb=False, depth=False, position=False, segmentation=True)["segmentation"]
+        return picture[0, ..., 0].cpu().numpy()
+
+    def place_arm(self, joints: NDArray) -> None:
+        """Put the arm somewhere at once, at rest, without a control step.
+
+        Args:
+            joints: (D,) positions [rad].
+        """
+        self._env.agent.reset(np.asarray(joints, np.float32))
+        self._last = self.state
+
     def observe(self) -> Observation:
         """Render and return everything a policy sees."""
         return Observation(self._stamp_ns, {self.camera.name: self.frame()}, self.state, self.instruction)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lrm_ros.sim.instructions import KINDS
+from lrm_ros.sim.seen import SIDE, cells_of
 from lrm_ros.sim.twin.expert import KINDS as BEHAVIOURS
 from lrm_ros.sim.twin.expert import MISTAKES, expert_targets
-from lrm_ros.sim.twin.generate import record_episode
+from lrm_ros.sim.twin.generate import record_episode, record_shuffled
 from lrm_ros.sim.twin.instructions import VESSELS, Goal, asked
 from lrm_ros.sim.twin.world import World
 
@@ -106,6 +107,37 @@ def placed(world):
     """Whether a toy lies in a vessel that did not at the start: the one that the arm went for."""
     env = world.task_env
     return env._placed(env.toy, env.bowl)
+
+
+def test_shuffled_pictures_show_other_arrangements_of_the_same_scene_and_where_everything_is(world):
+    row = record_shuffled(world, 3, pictures=6)
+    again = record_shuffled(world, 3, pictures=6)
+    np.testing.assert_array_equal(row["where"], again["where"])
+    texts, names = world.task_env.instructions, [name for name, _, _ in world.task_env.things()]
+    assert row["frames"].shape == (6, 96, 96, 3) and row["cells"].shape == (6, SIDE, SIDE)
+    assert len({tuple(where) for where in row["where"].tolist()}) > 2, "not always in the same vessels"
+    into = {text: k for k, one in enumerate(texts) for text in one.wordings}
+    for place, thing in enumerate(names[: -len(VESSELS)]):
+        colour, animal = thing.split()
+        for vessel in VESSELS:
+            done = row["labels"][:, into[f"put the {colour} toy {animal} in the {vessel}"], 1]
+            inside = row["where"][:, place] == names.index(vessel) + 1
+            np.testing.assert_array_equal(done[np.isfinite(done)] == 1, inside[np.isfinite(done)])
+    assert (row["where"][:, -len(VESSELS) :] == 0).all()
+    for vessel in VESSELS:
+        y = world.task_env.middles()[names.index(vessel)][1]  # grows to the right of the picture
+        columns = np.argwhere(row["cells"] == names.index(vessel) + 1)[:, 2]
+        assert (np.median(columns) > SIDE / 2) == (y > 0)
+
+
+def test_what_can_be_moved_counts_more_in_its_place():
+    segmentation = np.zeros((96, 96), np.int16)
+    segmentation[:8, :8] = 7
+    segmentation[2:6, 2:6] = 9
+    segmentation[8:10, :8] = 7
+    segmentation[16:18, :8] = 9
+    cells = cells_of(segmentation, [9, 7], [True, False])
+    assert cells[0, 0] == 1 and cells[1, 0] == 2 and cells[2, 0] == 1 and (cells > 0).sum() == 3
 
 
 def test_an_unknown_mistake_is_refused_and_behaviours_of_the_demo_have_none(world):

@@ -6,13 +6,15 @@ import pytest
 
 from lrm_ros.sim.behaviour import behave
 from lrm_ros.sim.instructions import UNKNOWN, around, own_label
+from lrm_ros.sim.seen import HELD, SIDE
 from lrm_ros.sim.tabletop.goals import Goal, asked
 from lrm_ros.sim.tabletop.scenes import FAMILIES, draw_scene
 from lrm_ros.sim.tabletop.world import TabletopWorld
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
-from lrm_ros.training.reward.data.sources.rollouts import draw_kind
+from lrm_ros.training.reward.data.sources.rollouts import SHUFFLED, draw_kind
 from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
+from lrm_ros.training.reward.data.sources.twin import play_twin
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,3 +113,16 @@ def test_labels_of_a_reversed_episode_run_backwards():
 
 def first_of(kind, source):
     return next(seed for seed in range(1000) if draw_kind(source, seed) == kind)
+
+
+def test_a_shuffled_scene_has_things_on_things_and_in_the_gripper_and_says_so():
+    (entry,) = play_tabletop("stack", 1, 7_500_003, kind=SHUFFLED)
+    episode = entry.open()
+    names, where = episode.seen.things, episode.seen.where
+    assert episode.kind == SHUFFLED and episode.seen.cells.shape == (episode.length, SIDE, SIDE)
+    assert (where == HELD).any() and ((where > 0) & (where != HELD)).any() and (where == 0).all(1).any()
+    own = names.index(episode.task.split(" on ")[0].split("the ")[-1].removesuffix(" on top of"))
+    base = names.index(episode.task.rsplit("the ", 1)[-1])
+    np.testing.assert_array_equal(episode.done, where[:, own] == base + 1)
+    with pytest.raises(ValueError, match="'twin' has nothing to shuffle"):
+        next(play_twin(1, source="twin", shuffled=True))

@@ -28,12 +28,14 @@ from lrm_ros.sim.behaviour import KINDS as BEHAVIOURS
 from lrm_ros.sim.instructions import instructions_json, joined_labels
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
+from lrm_ros.sim.seen import joined_seen, nothing_seen
 from lrm_ros.sim.tabletop.scenes import FAMILIES
 from lrm_ros.sim.twin.expert import KINDS as TWIN_KINDS
 from lrm_ros.sim.twin.expert import MISTAKES
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
+from lrm_ros.training.reward.data.sources.rollouts import SHUFFLED
 from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
 from lrm_ros.training.reward.data.sources.twin import SOURCES as TWIN
 from lrm_ros.training.reward.data.sources.twin import play_twin
@@ -66,7 +68,7 @@ SOURCES = (
     *(f"metaworld/{task}" for task in METAWORLD),
 )
 # Index of a behaviour in the shards' array ``kind``; the first are lrm_ros.sim.twin.generate's.
-KINDS = (*TWIN_KINDS, "failed", *MISTAKES)
+KINDS = (*TWIN_KINDS, "failed", *MISTAKES, SHUFFLED)
 
 
 def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: str = "") -> Iterator[Entry]:
@@ -84,7 +86,7 @@ def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: st
     """
     simulator, _, task = name.partition("/")
     if name in TWIN:
-        return play_twin(episodes, seed, name)
+        return play_twin(episodes, seed, name, kind == SHUFFLED)
     if simulator == "maniskill":
         return play_maniskill(task, episodes, seed, keep, kind)
     if simulator == "tabletop":
@@ -129,7 +131,7 @@ def generate(
 def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
     """Simulate some episodes and write them to a file."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "progress", "success", "episode", "kind")}
-    tasks, labels, counts = [], [], Counter[str]()
+    tasks, labels, seen, counts = [], [], [], Counter[str]()
     for index, entry in entries:
         try:
             episode = entry.open()
@@ -147,12 +149,16 @@ def _write(path: Path, entries: list[tuple[int, Entry]]) -> Counter[str]:
         info = {"episode": index, "task": episode.task, "kind": episode.kind, "source": entry.source}
         if episode.asked is not None:
             info["instructions"] = instructions_json(episode.asked.instructions)
+        if episode.seen is not None:
+            info["things"] = list(episode.seen.things)
+        seen.append(episode.seen or nothing_seen(count))
         labels.append(np.zeros((count, 0, 2)) if episode.asked is None else episode.asked.labels)
         tasks.append(json.dumps(info | {"episode_id": entry.episode_id, "fps": round(episode.fps, 3)}))
         counts.update({episode.kind: 1, "frames": count})
     if tasks:
         merged = {name: np.concatenate(parts) for name, parts in columns.items()}
         merged["labels"] = joined_labels(labels)
+        merged["cells"], merged["where"] = joined_seen(seen)
         with replacing(path) as stream:
             np.savez_compressed(stream, allow_pickle=False, tasks=np.array(tasks), **merged)
     return counts

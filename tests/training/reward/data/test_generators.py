@@ -192,6 +192,11 @@ def test_shards_of_several_sources_are_written_once_and_read_by_the_training(tmp
     frames = load_frames([tmp_path])
     assert len(frames.images) == total["frames"] == len(numbers)
     assert frames.tasks[about[0]["episode"]] == about[0]["task"]
+    for line in about:
+        rows, things = frames.episode == line["episode"], frames.things[line["episode"]]
+        named = f"{line['task'].split()[2]} {line['task'].split()[4]}"
+        assert things == ((named, "bowl") if line["source"] == "twin" else ())
+        assert frames.cells[rows].any() == (line["source"] == "twin") and not frames.where[rows, len(things) :].any()
     written = (tmp_path / "shard_0000.npz").stat().st_mtime_ns
     assert not generate(names, tmp_path, 2, seed=5_000_000)
     with pytest.raises(ValueError, match=r"holds shards of other settings \(seed 5000000 there, 6000000 now\); choose"):

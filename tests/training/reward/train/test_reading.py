@@ -2,6 +2,7 @@
 """Training of the tiny model on several texts of one picture: sampling, labels, controls, checkpoints."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from lrm_ros.reward.models import find_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.sim.instructions import Instruction, instructions_json
+from lrm_ros.sim.seen import HELD, SIDE
 from lrm_ros.training.reward.eval.blind import BLIND_TASK, GREY
 from lrm_ros.training.reward.train.tiny import loop
 from lrm_ros.training.reward.train.tiny.data import blinded, left_out, load_frames
@@ -19,9 +21,9 @@ from lrm_ros.training.reward.train.tiny.language import TEXTS, QuerySampler
 from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
 from lrm_ros.training.reward.train.tiny.texts import OWN_SHARE, TextSampler, Words, reading_metrics, text_loss
-from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
+from lrm_ros.training.reward.train.tiny.things import PlaceHead, Places, place_loss, places_right, spread
 from lrm_ros.training.reward.train.tiny.train import main
-from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher
+from lrm_ros.training.reward.train.tiny.vision import Questions, Tower
 from lrm_ros.types import Frame, Reward, RewardQuery
 
 
@@ -45,19 +47,27 @@ ASKED = (
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Twenty episodes of two sources; in every other one the blue disc is in the ring from the start."""
+    """Twenty episodes of two sources; in every other one the blue disc is in the ring from the start.
+
+    Of the source "twin" it is known what is where.
+    """
     folder = tmp_path / "data"
     folder.mkdir()
-    rows: dict[str, list] = {name: [] for name in ("frames", "progress", "success", "episode", "kind", "labels")}
+    names = ("frames", "progress", "success", "episode", "kind", "labels", "cells", "where")
+    rows: dict[str, list] = {name: [] for name in names}
     tasks = []
     for index in range(20):
         about = {"episode": index, "task": ASKED[0].wordings[0], "source": ("twin", "tabletop/box")[index % 4 // 2]}
+        if about["source"] == "twin":
+            about["things"] = ["red ball", "ring"]
         tasks.append(json.dumps(about | {"instructions": instructions_json(ASKED)}))
         blue = float(index % 2)
         for way in np.linspace(0, 1, 5):
             done = float(way == 1)
             labels = [[way, done], [blue, blue], [1 - way, float("nan") if 0.3 < way < 1 else 1 - done], [0, 0]]
-            values = (scene(way, blue), way, way == 1, index, 0, labels)
+            cells = np.zeros((SIDE, SIDE), np.uint8)
+            cells[6, 8], cells[5, round(20 + 50 * way) // 8] = 2, 1
+            values = (scene(way, blue), way, way == 1, index, 0, labels, cells, [2 * int(way == 1), 0])
             for name, value in zip(rows, values, strict=True):
                 rows[name].append(value)
     arrays = {name: np.array(values) for name, values in rows.items()}
@@ -167,12 +177,12 @@ def test_the_label_head_learns_which_thing_is_meant_and_what_is_asked_of_it():
 def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     frames = load_frames([shards])
     tokenizer = build_processor().tokenizer
-    teacher = Teacher(len(tokenizer)).eval()
+    tower = Tower(build_model(build_processor()).model.visual, len(tokenizer), (2, 1, 2, 1)).eval()
     images, asked, labels, rows = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
     assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
     assert len(rows) == 4
     shown = blinded(frames, "text")
-    assert reading_metrics(teacher, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
+    assert reading_metrics(tower, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
 
     class Always(torch.nn.Module):
         """Says that the first text is done, whatever the picture is."""
@@ -186,25 +196,39 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     assert "opposite 0.33" in found and "nonsense 1.00" in found, "right where the own text is done"
 
 
-def test_texts_that_many_episodes_name_are_classes_of_their_own_that_need_no_reading(shards):
+def test_every_place_is_told_what_is_there_and_what_that_is_in(shards):
     frames = load_frames([shards])
-    classes = Classes(frames)
-    assert classes.texts == sorted(one.wordings[0] for one in ASKED[:3])
-    assert Classes(frames, 21).texts == []
-    row = int(np.flatnonzero((frames.progress == 0) & (frames.labels[:, 1, 1] == 1))[0])
-    targets = dict(zip(classes.texts, classes.targets(np.array([row]))[0].tolist(), strict=True))
-    assert targets["put the red ball in the ring"] == [1.0, 0.0]
-    assert targets["put the blue ball in the ring"] == [1.0, 1.0]
+    assert Places(frames).known.tolist() == [frames.sources[source] == "twin" for source in frames.source]
+    assert (Places(frames).targets(np.flatnonzero(~Places(frames).known)) == -1).all()
+    cells, where = np.zeros((len(frames.images), SIDE, SIDE), np.uint8), np.zeros((len(frames.images), 3), np.uint8)
+    cells[:, 2, 3], cells[:, 0, 0] = 1, 3
+    where[0], where[1], where[2] = (3, 0, 0), (HELD, 0, 0), (2, 0, 0)
+    things = dict.fromkeys(frames.things, ("red can", "blue can", "box"))
+    places = Places(replace(frames, things=things, cells=cells, where=where))
+    assert (places.kinds, places.colours) == (["", "held", "box", "can"], ["", "blue", "red"])
+    targets = places.targets(np.array([0, 1, 2]))
+    assert targets[:, 2 * SIDE + 3].tolist() == [[3, 2, 2, 0], [3, 2, 1, 0], [3, 2, 3, 1]]
+    assert targets[0, 0].tolist() == [2, 0, 0, 0] and (targets[:, 1] == 0).all()
+    turned = replace(frames, things=dict.fromkeys(frames.things, ("box", "blue can", "red can")), cells=cells)
+    assert places.of(replace(turned, where=where)).targets(np.array([3]))[0, 0].tolist() == [3, 2, 0, 0]
+
+
+def test_places_are_learnt_where_they_are_known_and_spread_over_squares():
     torch.manual_seed(0)
-    head = ClassHead(4, 3)
-    features = torch.randn(64, 5, 4, generator=torch.Generator().manual_seed(1))
-    known = (features[..., :3].amax(1) > 1).float().numpy()
-    wanted = np.stack([np.ones_like(known), known], axis=-1)
-    wanted[:, 0] = np.nan
-    first = class_loss(head(features), wanted)
-    fit(head, lambda _: class_loss(head(features), wanted), 500, 1e-2, 0, "classes", lambda: "")
-    assert class_loss(head(features), wanted) < 0.3 * first
-    assert class_loss(head(features), np.full_like(wanted, np.nan)) == 0
+    features = torch.randn(40, 9, 8, generator=torch.Generator().manual_seed(1))
+    head = PlaceHead(8, (3, 2, 3, 2), each=2)
+    assert head(features).shape == (40, 36, 10)
+    square = torch.arange(2 * 4 * 4.0).view(1, 4, 8)  # 2 x 2 squares of 2 x 2 places with 2 values each
+    assert spread(square, 2)[0, :, 0].tolist() == [0, 2, 8, 10, 4, 6, 12, 14, 16, 18, 24, 26, 20, 22, 28, 30]
+    targets = np.zeros((40, 36, 4), np.int64)
+    targets[..., 0] = spread((features[..., :4] > 0.7).long(), 2)[..., 0].numpy() * 2
+    targets[..., 1:] = targets[..., :1] // 2 * np.array([1, 2, 1])
+    targets[:10] = -1
+    first = place_loss(head(features), targets, head.sizes)
+    fit(head, lambda _: place_loss(head(features), targets, head.sizes), 200, 3e-2, 0, "places", lambda: "")
+    assert place_loss(head(features), targets, head.sizes) < 0.3 * first
+    assert min(places_right(head(features), targets, head.sizes)) > 0.9
+    assert place_loss(head(features), np.full_like(targets, -1), head.sizes) == 0
 
 
 def test_controls_lose_text_or_pictures_and_worlds_are_left_out(shards):
@@ -246,18 +270,15 @@ def test_a_stopped_stage_goes_on_and_ends_as_if_it_had_not_been_stopped(tmp_path
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size_fits_what_ships_and_its_teacher_has_a_place_for_each_patch(size):
+def test_every_size_fits_what_ships_and_says_what_is_where(size):
     processor = build_processor(size)
     model = build_model(processor, 0, size)
     assert sum(parameter.numel() for parameter in model.parameters()) <= 7.5e6
-    student = Student(model.model.visual, len(processor.tokenizer)).eval()
-    teacher = Teacher(len(processor.tokenizer), student.side).eval()
+    answers = (5, 4, 5, 4)
+    tower = Tower(model.model.visual, len(processor.tokenizer), answers).eval()
     images, words = torch.zeros(2, 3, 96, 96), torch.ones(2, 5, 7, dtype=torch.long)
-    outputs, features = student(images, words)
-    assert outputs.shape == teacher(images, words)[0].shape == (2, 5, OUTPUTS)
-    assert features.shape == teacher(images, words)[1].shape == (2, student.side**2, 128)
-    with pytest.raises(ValueError, match="does not fit 96 pixels"):
-        Teacher(10, 7)
+    outputs, places = tower(images, words)
+    assert outputs.shape == (2, 5, OUTPUTS) and places.shape == (2, SIDE * SIDE, sum(answers))
 
 
 def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path, capsys, monkeypatch):
@@ -267,7 +288,7 @@ def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path,
     monkeypatch.setattr("lrm_ros.training.reward.train.tiny.train._finish", lambda *_: {})
     assert main(arguments) == 0
     kept = {path.name for path in (out / "checkpoints").glob("*.pt")}
-    assert kept == {"teacher.pt", "vision.pt", "language.pt", "together.pt"}
+    assert kept == {"places.pt", "vision.pt", "language.pt", "together.pt"}
     with pytest.raises(SystemExit):
         main([*arguments, "--blind", "text"])
     assert "holds checkpoints of other settings" in capsys.readouterr().err
@@ -275,7 +296,11 @@ def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path,
     (out / "checkpoints" / "together.pt").unlink()
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "vision   goes on at step 4 of 4" in said and not (out / "checkpoints").exists()
+    assert (
+        "places   goes on at step 2 of 2" in said
+        and "vision   goes on at step 3 of 3" in said
+        and not (out / "checkpoints").exists()
+    )
     about = json.loads((out / "training.json").read_text())
     assert (about["size"], about["without"], about["sources"]) == (
         "small",

@@ -30,7 +30,7 @@ from lrm_ros.training.reward.train.tiny.label_head import MAX_WORDS, LabelHead, 
 from lrm_ros.training.reward.train.tiny.language import LanguageLoss, QuerySampler
 from lrm_ros.training.reward.train.tiny.model import build_model, build_processor, instructions, prompt_phrases
 from lrm_ros.training.reward.train.tiny.train import main
-from lrm_ros.training.reward.train.tiny.vision import Student, initialise
+from lrm_ros.training.reward.train.tiny.vision import Tower, initialise
 from lrm_ros.types import Frame, Reward, RewardQuery
 from lrm_ros.versions import tower_tokens
 
@@ -122,7 +122,7 @@ def test_made_up_words_change_the_instruction_and_nothing_else(shards):
     frames = load_frames([shards])
     processor = build_processor()
     model = build_model(processor)
-    tokens = torch.zeros(len(frames.images), 9, 128)
+    tokens = torch.zeros(len(frames.images), 36, 128)
     seen = []
     embed = model.get_input_embeddings()
     embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -172,14 +172,14 @@ def test_a_progress_label_is_shared_by_its_two_neighbours():
 
 def test_the_batched_tower_equals_transformers_own_forward():
     processor = build_processor()
-    student = Student(build_model(processor).model.visual, len(processor.tokenizer)).eval()
-    initialise(student)
+    tower = Tower(build_model(processor).model.visual, len(processor.tokenizer), (2, 1, 2, 1)).eval()
+    initialise(tower)
     images = np.stack([scene(0.2), scene(0.9)])
     inputs = processor.image_processor(images=list(images), return_tensors="pt")
     with torch.inference_mode():
-        stock = tower_tokens(student.visual, inputs["pixel_values"], inputs["image_grid_thw"])
-        batched, _ = student.encode(to_tensor(images))
-        rows = student.in_rows(student.patches(to_tensor(images)))
+        stock = tower_tokens(tower.visual, inputs["pixel_values"], inputs["image_grid_thw"])
+        batched, _ = tower.encode(to_tensor(images))
+        rows = tower.in_rows(tower.patches(to_tensor(images)))
     np.testing.assert_allclose(batched.flatten(0, 1), stock, atol=1e-4)
     corner = to_tensor(images)[0, :, 16:32, 80:96].flatten()  # second row, last column of patches
     np.testing.assert_array_equal(rows[0, 6 + 5], corner)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.sim.instructions import Labelled
+from lrm_ros.sim.seen import Seen
 
 Reader = Callable[[Sequence[int]], Iterator[NDArray[np.uint8]]]
 
@@ -40,6 +41,7 @@ class SourceEpisode:
         done: (length,) whether the task is done in each frame, from the simulator's state; ``None``: not known.
         end_progress: progress in the last frame in [0, 1], where only that was scored; ``None``: not scored.
         asked: what else could be asked of the scene, with labels of every frame; ``None``: not known.
+        seen: what is seen where, of every frame; ``None``: not known.
     """
 
     source: str
@@ -54,6 +56,7 @@ class SourceEpisode:
     done: NDArray[np.bool_] | None = None
     end_progress: float | None = None
     asked: Labelled | None = None
+    seen: Seen | None = None
 
     def __post_init__(self) -> None:
         if not self.task.strip():

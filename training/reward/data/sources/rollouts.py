@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.behaviour import KINDS, ExpertWorld, behave
 from lrm_ros.sim.instructions import Labelled
+from lrm_ros.sim.seen import Seen, cells_of
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry, SourceEpisode, array_reader
 
+SHUFFLED = "shuffled"  # kind of an episode without motion, in which everything is somewhere else in each picture
 MIN_FRAMES = 8  # frames
 MAX_START_PROGRESS = 0.3  # of a usable episode
 MAX_RANDOM_GAIN = 0.1  # of progress at the end of random motion
@@ -39,6 +42,7 @@ def labelled_episode(
     done: NDArray[np.bool_],
     keep: float = 1.0,
     asked: Labelled | None = None,
+    seen: Seen | None = None,
 ) -> SourceEpisode:
     """Return a rollout as an episode of a source.
 
@@ -56,6 +60,7 @@ def labelled_episode(
         done: (T,) whether the task is done.
         keep: share of the frames that were kept.
         asked: other instructions for the scene, with their labels.
+        seen: what is seen where.
 
     Raises:
         BadEpisode: a failure that succeeded by chance, or too few frames.
@@ -64,10 +69,11 @@ def labelled_episode(
         end = int(np.flatnonzero(progress <= progress[0] + MAX_RANDOM_GAIN)[-1]) + 1
         frames, progress, done = frames[:end], progress[:end], done[:end]
         asked = asked and Labelled(asked.instructions, asked.labels[:end])
+        seen = seen and Seen(seen.things, seen.cells[:end], seen.where[:end])
     success = bool(done[-1])
     if kind == "success" and not success:
         kind = "failed"
-    if kind not in ("success", "failed") and success:
+    if kind not in ("success", "failed", SHUFFLED) and success:
         raise BadEpisode(f"{kind} motion that succeeded")
     if len(frames) < MIN_FRAMES * keep:
         raise BadEpisode(f"fewer than {MIN_FRAMES} frames")
@@ -83,6 +89,7 @@ def labelled_episode(
         progress=progress,
         done=done,
         asked=asked,
+        seen=seen,
     )
 
 
@@ -134,24 +141,46 @@ def _play(
     rng, kept = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 4])
     kind = kind or draw_kind(source, seed)
     world.reset(seed)
-    frames, progress, done, asked = [world.image()], [world.progress], [world.done], [world.labels()]
-    if progress[0] > MAX_START_PROGRESS:
+    pictures = [picture_of(world)]
+    if pictures[0]["progress"] > MAX_START_PROGRESS:
         raise BadEpisode("nearly done at the start")
     try:
         for step, _ in enumerate(behave(world, kind, rng), start=1):
             if step % stride == 0 and kept.uniform() < keep:
-                frames.append(world.image())
-                progress.append(world.progress)
-                done.append(world.done)
-                asked.append(world.labels())
+                pictures.append(picture_of(world))
     except Unreachable as error:
         raise BadEpisode("out of the arm's reach") from error
-    images, labels, ends = np.stack(frames), np.array(progress, np.float32), np.array(done, bool)
-    texts = Labelled(world.instructions, np.array(asked, np.float32))
     if kind == "reversed":
-        if not ends[-1]:
+        if not pictures[-1]["done"]:
             raise BadEpisode("the expert failed, nothing to reverse")
-        images, labels, ends = images[::-1], labels[::-1], ends[::-1]
-        texts = Labelled(texts.instructions, texts.labels[::-1])
-    fps = world.fps / stride * keep
-    return labelled_episode(source, str(seed), world.instruction, fps, kind, images, labels, ends, keep, texts)
+        pictures = pictures[::-1]
+    return episode_of(source, seed, world, kind, pictures, world.fps / stride * keep, keep)
+
+
+def picture_of(world: ExpertWorld) -> dict[str, Any]:
+    """Render a world now; returns the picture and its labels."""
+    things = world.things()
+    names, ids, movable = zip(*things, strict=True) if things else ((), (), ())
+    return {
+        "image": world.image(),
+        "progress": world.progress,
+        "done": world.done,
+        "labels": world.labels(),
+        "cells": cells_of(world.segmentation(), ids, movable) if names else None,
+        "where": world.where(),
+    }
+
+
+def episode_of(
+    source: str, seed: int, world: ExpertWorld, kind: str, pictures: list[dict[str, Any]], fps: float, keep: float
+) -> SourceEpisode:
+    """Return pictures by :func:`picture_of` as an episode; see :func:`labelled_episode`."""
+    columns = {name: [one[name] for one in pictures] for name in pictures[0]}
+    texts, things = Labelled(world.instructions, np.array(columns["labels"], np.float32)), world.things()
+    seen = None
+    if things:
+        where = np.array(columns["where"], np.uint8)
+        seen = Seen(tuple(name for name, _, _ in things), np.stack(columns["cells"]), where)
+    progress, done = np.array(columns["progress"], np.float32), np.array(columns["done"], bool)
+    about = (source, str(seed), world.instruction, fps, kind, np.stack(columns["image"]), progress, done)
+    return labelled_episode(*about, keep, texts, seen)

@@ -36,7 +36,7 @@ def card(about: dict[str, Any], metrics: dict[str, Any] | None) -> str:
     """
     judge = about["left_out"]["judge_episodes"]
     quality = f"precision {_number(judge['precision'])}, recall {_number(judge['recall'])}"
-    sources = about["sources"]
+    sources, minutes = about["sources"], sum(about["seconds"].values()) / 60
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -60,8 +60,7 @@ dropped, put beside, missed, pushed, random, reversed). Labels are functions of 
 Frames in which the task has only just been done are not used for completion: that cannot be seen in one image.
 {_texts(about)}
 **Training**: commands in `training/reward/train/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
-{about["commit"]}, {sum(about["seconds"].values()) / 60:.0f} minutes on one core that other work shared). A small
-convolutional network learns the labels, the vision tower imitates its features and answers, then the language model
+{about["commit"]}, {minutes:.0f} minutes on one core that other work shared). {_steps(about)}, then the language model
 learns to answer from the frozen tower's tokens, at last together with the tower. {_before(about)}Stored in bfloat16.
 
 **Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
@@ -86,6 +85,13 @@ def _texts(about: dict[str, Any]) -> str:
 Held out, in no episode of the training: {", ".join(about["held_out"])}. {without}The tabletop
 never shows a cube put on a cube or a cube drawn towards the robot.
 """
+
+
+def _steps(about: dict[str, Any]) -> str:
+    """Return how the vision tower was trained."""
+    if "held_out" not in about:
+        return "A small\nconvolutional network learns the labels, the vision tower imitates its features and answers"
+    return "The\nvision tower learns what is where (`sim/seen.py`), then also the labels of the texts"
 
 
 def _before(about: dict[str, Any]) -> str:

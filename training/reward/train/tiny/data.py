@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.sim.instructions import Instruction, fixed_labels, instructions_of, joined_labels
+from lrm_ros.sim.seen import Seen, joined_seen, nothing_seen
 from lrm_ros.training.reward.eval.blind import blind_images, blind_task
 
 VAL_EVERY = 10  # every tenth episode is for validation
@@ -36,6 +37,9 @@ class Frames:
         tasks: language instruction of each episode.
         instructions: what could be asked of each episode's scene, its own instruction first.
         labels: (N, K, 2) float16, progress and done of each of them; NaN: not known, or no such instruction.
+        things: names of the things of each episode; empty: where they are is not known (``lrm_ros.sim.seen``).
+        cells: (N, SIDE, SIDE) uint8, which of them is at each place.
+        where: (N, M) uint8, what each of them is on or in.
     """
 
     images: NDArray[np.uint8]
@@ -48,10 +52,13 @@ class Frames:
     tasks: dict[int, str]
     instructions: dict[int, tuple[Instruction, ...]]
     labels: NDArray[np.float16]
+    things: dict[int, tuple[str, ...]]
+    cells: NDArray[np.uint8]
+    where: NDArray[np.uint8]
 
     def select(self, rows: NDArray) -> Frames:
         """Return some of the frames."""
-        names = ("images", "progress", "success", "episode", "kind", "source", "labels")
+        names = ("images", "progress", "success", "episode", "kind", "source", "labels", "cells", "where")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @property
@@ -102,6 +109,8 @@ def load_frames(folders: Sequence[Path]) -> Frames:
     tasks: dict[int, str] = {}
     instructions: dict[int, tuple[Instruction, ...]] = {}
     labels: list[NDArray] = []
+    things: dict[int, tuple[str, ...]] = {}
+    seen: list[Seen] = []
     sources: dict[str, int] = {}
     for folder in folders:
         paths = sorted(folder.glob("*.npz"))
@@ -128,6 +137,7 @@ def load_frames(folders: Sequence[Path]) -> Frames:
                     number = first + int(about["episode"])
                     tasks[number] = about["task"]
                     instructions[number] = instructions_of(about.get("instructions") or [["own", [about["task"]]]])
+                    things[number] = tuple(about.get("things", ()))
                     name = about.get("source", TWIN)
                     source_of[int(about["episode"])] = sources.setdefault(name, len(sources))
                 episode = shard["episode"].astype(np.int64)
@@ -136,6 +146,9 @@ def load_frames(folders: Sequence[Path]) -> Frames:
                 for name in ("frames", "progress", "success", "kind"):
                     columns[name].append(shard[name])
                 labels.append(_own_first(shard))
+                seen.append(
+                    Seen((), shard["cells"], shard["where"]) if "cells" in shard else nothing_seen(len(episode))
+                )
     if not tasks:
         raise ValueError("no folder of shards was given")
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -150,6 +163,8 @@ def load_frames(folders: Sequence[Path]) -> Frames:
         tasks,
         instructions,
         joined_labels(labels),
+        things,
+        *joined_seen(seen),
     )
 
 

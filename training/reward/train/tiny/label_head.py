@@ -64,7 +64,7 @@ class LabelHead(nn.Module):
         self.word_embedding = nn.Embedding(vocabulary + 1, width, padding_idx=0)
         self.word_position = nn.Parameter(torch.zeros(MAX_WORDS, width))
         self.place_embedding = nn.Parameter(torch.zeros(places, width))
-        self.read = Attention(width)
+        self.read = nn.ModuleList([Attention(width) for _ in range(2)])
         self.look = nn.ModuleList([Attention(width) for _ in range(2)])
         self.mix = nn.ModuleList(
             [
@@ -87,9 +87,9 @@ class LabelHead(nn.Module):
             present &= (torch.rand(present.shape) > WORD_DROPOUT) | (torch.arange(length) == 0)
         states = self.word_embedding(words.flatten(0, 1)) + self.word_position[:length]
         mask = present[:, None, None]
-        states = self.read(states, states, mask)
         placed = vectors + self.place_embedding
-        for look, mix in zip(self.look, self.mix, strict=True):
+        for read, look, mix in zip(self.read, self.look, self.mix, strict=True):
+            states = read(states, states, mask)
             # All words of all texts of a picture look at it together.
             states = look(states.view(n, texts * length, -1), placed).view(n * texts, length, -1)
             states = states + mix(states)

@@ -18,7 +18,7 @@ from torch import nn
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, progress_target, to_tensor
 from lrm_ros.training.reward.train.tiny.texts import TextSampler
-from lrm_ros.training.reward.train.tiny.vision import Student
+from lrm_ros.training.reward.train.tiny.vision import Tower
 from lrm_ros.types import Frame, RewardQuery
 from lrm_ros.versions import rope_index
 
@@ -40,28 +40,28 @@ Encoder = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their vis
 Query = tuple[list[int], bool, str, torch.Tensor]
 
 
-def augmented_encoder(student: Student, frames: Frames, seed: int) -> Encoder:
+def augmented_encoder(tower: Tower, frames: Frames, seed: int) -> Encoder:
     """Return an encoder that augments and encodes the frames at each call, with gradients to the tower."""
     generator = torch.Generator().manual_seed(seed)
-    return lambda rows: student.encode(augment(to_tensor(frames.images[rows]), generator))[0]
+    return lambda rows: tower.encode(augment(to_tensor(frames.images[rows]), generator))[0]
 
 
 def cached_encoder(tokens: torch.Tensor, seed: int) -> Encoder:
     """Return an encoder that looks up precomputed tokens (copies, N, T, D), of a random copy at each call."""
     rng = np.random.default_rng(seed)
-    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows]
+    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows].float()
 
 
 @torch.inference_mode()
-def encode_all(student: Student, frames: Frames, seed: int, copies: int) -> torch.Tensor:
-    """Return the visual tokens of every frame, (copies, N, T, D); the first copy is not augmented."""
+def encode_all(tower: Tower, frames: Frames, seed: int, copies: int) -> torch.Tensor:
+    """Return the visual tokens of every frame, (copies, N, T, D) float16; the first copy is not augmented."""
     generator = torch.Generator().manual_seed(seed)
     result = []
     for copy in range(copies):
         parts = []
         for at in range(0, len(frames.images), 64):
             images = to_tensor(frames.images[at : at + 64])
-            parts.append(student.encode(augment(images, generator) if copy else images)[0])
+            parts.append(tower.encode(augment(images, generator) if copy else images)[0].half())
         result.append(torch.cat(parts))
     return torch.stack(result)
 

@@ -17,19 +17,28 @@ from lrm_ros.training.reward.train.tiny.data import Frames
 from lrm_ros.types import Frame, RewardQuery, Unscored
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lrm_ros.training.reward.train.tiny.texts import Words
+    from lrm_ros.training.reward.train.tiny.things import Places
+    from lrm_ros.training.reward.train.tiny.vision import Tower
 
+_SHOWN = 2000  # frames that a network is measured on while it is trained
 _MIN_GAP = 0.1  # smallest difference of progress in a contrastive pair
 
 
-def label_metrics(network: nn.Module, frames: Frames, words: Words) -> str:
-    """Return metrics of a teacher's or student's labels on ``frames`` in one line; "-" where undefined."""
-    from lrm_ros.training.reward.train.tiny.texts import reading_metrics
-    from lrm_ros.training.reward.train.tiny.vision import outputs_of
+def label_metrics(tower: Tower, frames: Frames, words: Words, places: Places) -> str:
+    """Return metrics of the labels that a tower's heads give on ``frames`` in one line; "-" where undefined.
 
-    progress, done = outputs_of(network, frames, words([frames.tasks[int(episode)] for episode in frames.episode]))
+    Args:
+        tower: with its heads.
+        frames: held-out frames, at most ``_SHOWN`` of which are shown.
+        words: tokens of texts.
+        places: what is where, of the training frames.
+    """
+    from lrm_ros.training.reward.train.tiny.texts import reading_metrics
+    from lrm_ros.training.reward.train.tiny.vision import outputs_of, places_metrics
+
+    frames = frames.select(np.random.default_rng(0).permutation(len(frames.images))[:_SHOWN])
+    progress, done = outputs_of(tower, frames, words([frames.tasks[int(episode)] for episode in frames.episode]))
     seen = frames.visible
     found = precision_recall(done[seen] > 0.5, frames.success[seen])
     area = roc_auc(frames.success[seen], done[seen])
@@ -37,7 +46,7 @@ def label_metrics(network: nn.Module, frames: Frames, words: Words) -> str:
     return (
         f"progress MAE {np.abs(progress - frames.progress).mean():.3f}  "
         f"done AUC {'-' if area is None else format(area, '.3f')} precision {precision} recall {recall}  "
-        f"{reading_metrics(network, frames, words)}"
+        f"{places_metrics(tower, frames, places)}  {reading_metrics(tower, frames, words)}"
     )
 
 

@@ -146,13 +146,13 @@ def build_processor(size: str = "tiny") -> Any:
     )
 
 
-VISION: dict[str, Any] = {  # of the size "tiny": 9 visual tokens
+VISION: dict[str, Any] = {  # of the size "tiny": 36 visual tokens of 16 x 16 pixels
     "depth": 4,
     "hidden_size": 192,
     "intermediate_size": 512,
     "num_heads": 6,
     "patch_size": 16,
-    "spatial_merge_size": 2,
+    "spatial_merge_size": 1,
     "temporal_patch_size": 1,
     "num_position_embeddings": 36,
     "deepstack_visual_indexes": [],
@@ -173,11 +173,11 @@ TEXT: dict[str, Any] = {
 }
 
 
-# name -> vision and text settings; "small": 36 visual tokens of 16 x 16 pixels, 4.9 M parameters
+# name -> vision and text settings; "small": 36 visual tokens, each of four patches of 8 x 8 pixels
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tiny": (VISION, TEXT),
     "small": (
-        {**VISION, "patch_size": 8, "num_position_embeddings": 144, "out_hidden_size": 192},
+        {**VISION, "patch_size": 8, "spatial_merge_size": 2, "num_position_embeddings": 144, "out_hidden_size": 192},
         {
             **TEXT,
             "hidden_size": 192,

@@ -121,7 +121,7 @@ def text_loss(outputs: torch.Tensor, labels: NDArray) -> torch.Tensor:
 
 @torch.inference_mode()
 def reading_metrics(network: torch.nn.Module, frames: Frames, words: Words, pictures: int = 300, seed: int = 0) -> str:
-    """Return in one line how many pairs of texts of one picture a teacher or student orders by p(done) as labelled.
+    """Return in one line how many pairs of texts of one picture a network orders by p(done) as labelled.
 
     Args:
         network: images and words (R, Q, W) -> outputs (R, Q, 13), and features.

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which texts are true of a picture, without reading: the first thing that the tiny model's teacher learns.
+"""What is where in a picture: what the tiny model's tower learns before and beside the answers to texts.
 
-A network that is asked in words alone must find out at once what things look like and what their names are, and finds
-neither for a long time. Here each text that many episodes name is a class of its own: is what it names there, and is it
-done? The features soon tell things and their states; the label head then only has to find the words for them.
+A network that is asked in words alone must find out at once what things look like, where they are and what their names
+are, and finds none of it for a long time. Here every place of the picture is labelled by the simulator's state
+(``lrm_ros.sim.seen``): kind and colour of the thing there, and kind and colour of what it is on or in. The words then
+only have to find the places. What a source does not label is not learnt from.
 """
 
 from __future__ import annotations
-
-from collections import Counter
 
 import numpy as np
 import torch
@@ -16,67 +15,117 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from lrm_ros.sim.seen import HELD
 from lrm_ros.training.reward.train.tiny.data import Frames
-from lrm_ros.training.reward.train.tiny.texts import THERE
 
-MIN_EPISODES = 20  # that name a text, for it to be a class
+QUESTIONS = ("kind", "colour", "in", "in colour")  # what is there, and what is that on or in
+BACKGROUND = 0.5  # weight of the places where nothing is that has a name
+_HELD_NAME = "held"
 
 
-class Classes:
-    """Targets of every frame: for each class whether what the text names is there, and whether it is done.
+class Places:
+    """Targets of every place: numbers of the answers to four questions.
 
     Attributes:
-        texts: C texts that at least ``MIN_EPISODES`` episodes name, whose things are there.
+        kinds: names of kinds; the first is "": nothing.
+        colours: names of colours; the first is "": none, or one that has no name.
+        sizes: how many answers there are to each of ``QUESTIONS``.
     """
 
-    def __init__(self, frames: Frames, least: int = MIN_EPISODES) -> None:
+    def __init__(self, frames: Frames, names: Places | None = None) -> None:
+        """Index the things of ``frames``; the numbers of their names are those of ``names``, if it is given."""
         self._frames = frames
-        named = Counter(
-            one.wordings[0]
-            for episode in np.unique(frames.episode).tolist()
-            for one in frames.instructions[episode]
-            if THERE.get(one.kind) == 1.0 and len(frames.instructions[episode]) > 1
-        )
-        self.texts = sorted(text for text, count in named.items() if count >= least)
-        self._place = {text: number for number, text in enumerate(self.texts)}
+        every = {name for things in frames.things.values() for name in things}
+        kinds, colours = {name.split()[-1] for name in every}, {name.rpartition(" ")[0] for name in every}
+        self.kinds: list[str] = names.kinds if names else ["", _HELD_NAME, *sorted(kinds)]
+        self.colours: list[str] = names.colours if names else sorted({"", *colours})
+        self.sizes = (len(self.kinds), len(self.colours), len(self.kinds), len(self.colours))
+        episodes = sorted(frames.things)
+        self._number = np.zeros(max(episodes, default=0) + 1, np.int64)
+        self._number[episodes] = np.arange(len(episodes))
+        most = max((len(things) for things in frames.things.values()), default=0)
+        self._names = np.zeros((len(episodes), most + 1, 2), np.int64)
+        for number, episode in enumerate(episodes):
+            for k, name in enumerate(frames.things[episode]):
+                colour, _, kind = name.rpartition(" ")
+                self._names[number, k + 1] = self.kinds.index(kind), self.colours.index(colour)
+        self._known = np.array([bool(frames.things[episode]) for episode in episodes])
 
-    def targets(self, rows: NDArray) -> NDArray[np.float32]:
-        """Return (R, C, 2): there and done, 1 or 0; NaN: not known. Of an episode with one text nothing is known."""
-        found = np.full((len(rows), len(self.texts), 2), np.nan, np.float32)
-        for number, row in enumerate(rows.tolist()):
-            instructions = self._frames.instructions[int(self._frames.episode[row])]
-            if len(instructions) == 1:
-                continue
-            found[number, :, 0] = 0.0
-            for k, one in enumerate(instructions):
-                place = self._place.get(one.wordings[0])
-                if place is not None and THERE.get(one.kind) == 1.0:
-                    found[number, place] = 1.0, self._frames.labels[row, k, 1]
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Of which frames it is known what is where: (N,)."""
+        return self._known[self._number[self._frames.episode]]
+
+    def of(self, frames: Frames) -> Places:
+        """Return the same for other frames, with the same numbers."""
+        return Places(frames, self)
+
+    def targets(self, rows: NDArray) -> NDArray[np.int64]:
+        """Return the four numbers of every place (R, P, 4), rows of the picture one after another; -1: not known."""
+        frames = self._frames
+        number = self._number[frames.episode[rows]]
+        cells = frames.cells[rows].reshape(len(rows), -1).astype(np.int64)
+        names = self._names[number]  # (R, K, 2)
+        found = np.zeros((*cells.shape, 4), np.int64)
+        found[..., :2] = np.take_along_axis(names, cells[..., None], axis=1)
+        where = np.pad(frames.where[rows], ((0, 0), (1, 0))).astype(np.int64)
+        base = np.take_along_axis(where, cells, axis=1)
+        found[..., 2:] = np.take_along_axis(names, np.where(base == HELD, 0, base)[..., None], axis=1)
+        found[base == HELD, 2] = self.kinds.index(_HELD_NAME)
+        found[~self._known[number]] = -1
         return found
 
 
-class ClassHead(nn.Module):
-    """There and done of every class from a feature map: its mean, and the largest value of each feature."""
+class PlaceHead(nn.Module):
+    """The answers at every place of a feature map."""
 
-    def __init__(self, width: int, classes: int) -> None:
-        """Build the head for features (N, P, width)."""
+    def __init__(self, width: int, sizes: tuple[int, ...], each: int = 1) -> None:
+        """Build the head.
+
+        Args:
+            width: of a feature.
+            sizes: answers to each question.
+            each: places along an edge of what a feature stands for.
+        """
         super().__init__()
-        self.out = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.ReLU(), nn.Linear(2 * width, 2 * classes))
+        self.sizes, self.each = sizes, each
+        self.out = nn.Linear(width, sum(sizes) * each * each)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return logits (N, C, 2) of features (N, P, D)."""
-        pooled = torch.cat([features.mean(1), features.amax(1)], dim=1)
-        return self.out(pooled).view(len(features), -1, 2)
+        """Return logits (N, P, sum of sizes) of features (N, S * S, width), rows one after another."""
+        return spread(self.out(features), self.each)
 
 
-def class_loss(outputs: torch.Tensor, targets: NDArray[np.float32]) -> torch.Tensor:
-    """Return the cross-entropies of there and done (N, C, 2), each where it is known; 0 where nothing is."""
+def spread(features: torch.Tensor, each: int) -> torch.Tensor:
+    """Return features (N, S * S, each * each * D) of squares as those of their places (N, (S * each) ** 2, D)."""
+    n, places, _ = features.shape
+    side = round(places**0.5)
+    return features.view(n, side, side, each, each, -1).transpose(2, 3).flatten(1, 4)
+
+
+def place_loss(outputs: torch.Tensor, targets: NDArray[np.int64], sizes: tuple[int, ...]) -> torch.Tensor:
+    """Return the cross-entropy of what is where; 0 where nothing is known.
+
+    Args:
+        outputs: (N, P, sum of sizes) logits.
+        targets: (N, P, 4) by :meth:`Places.targets`.
+        sizes: answers to each question.
+    """
+    wanted = torch.from_numpy(targets)
+    thing, nothing = wanted[..., 0] > 0, wanted[..., 0] == 0
     loss = outputs.sum() * 0.0
-    for part in range(2):
-        known = np.isfinite(targets[..., part])
-        if known.any():
-            target = torch.from_numpy(targets[..., part][known])
-            loss = loss + functional.binary_cross_entropy_with_logits(
-                outputs[..., part][torch.from_numpy(known)], target
-            )
+    for number, part in enumerate(outputs.split(sizes, dim=-1)):
+        if thing.any():
+            loss = loss + functional.cross_entropy(part[thing], wanted[..., number][thing])
+    if nothing.any():
+        kinds = outputs[..., : sizes[0]][nothing]
+        loss = loss + BACKGROUND * functional.cross_entropy(kinds, wanted[..., 0][nothing])
     return loss
+
+
+def places_right(outputs: torch.Tensor, targets: NDArray[np.int64], sizes: tuple[int, ...]) -> list[float]:
+    """Return the share of right answers to each question at the places where a thing is."""
+    wanted = torch.from_numpy(targets)
+    thing = wanted[..., 0] > 0
+    parts = zip(outputs.split(sizes, dim=-1), wanted[thing].unbind(-1), strict=True)
+    return [float((part[thing].argmax(-1) == labels).float().mean()) for part, labels in parts]

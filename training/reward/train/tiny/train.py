@@ -4,13 +4,15 @@ r"""Train the tiny reward model: ``lrm reward train``.
 The commands of a whole training, its controls, its figures and its card::
 
     GENERATE="python -m lrm_ros.training.reward.data.generate"
-    python -m lrm_ros.sim.twin.generate --out runs/tiny/twin --episodes 1600
-    $GENERATE --source twin-sort --episodes 4000 --out runs/tiny/sort
-    $GENERATE --source others --episodes 150 --keep 0.4 --out runs/tiny/others
-    $GENERATE --source tabletop --episodes 900 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
-    $GENERATE --source others --episodes 40 --seed 8000000 --keep 0.4 --kind random --out runs/tiny/random
-    DATA="--data runs/tiny/twin --data runs/tiny/sort --data runs/tiny/others --data runs/tiny/tabletop"
-    DATA="$DATA --data runs/tiny/random"
+    python -m lrm_ros.sim.twin.generate --out runs/tiny/twin --episodes 1200
+    $GENERATE --source twin-sort --episodes 1500 --out runs/tiny/sort
+    $GENERATE --source twin-sort --episodes 3000 --seed 5200000 --kind shuffled --out runs/tiny/sort_shuffled
+    $GENERATE --source others --episodes 60 --keep 0.4 --out runs/tiny/others
+    $GENERATE --source tabletop --episodes 240 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
+    $GENERATE --source tabletop --episodes 400 --seed 7500000 --kind shuffled --out runs/tiny/tabletop_shuffled
+    $GENERATE --source others --episodes 10 --seed 8000000 --keep 0.4 --kind random --out runs/tiny/random
+    DATA="--data runs/tiny/twin --data runs/tiny/sort --data runs/tiny/sort_shuffled --data runs/tiny/others"
+    DATA="$DATA --data runs/tiny/tabletop --data runs/tiny/tabletop_shuffled --data runs/tiny/random"
     lrm reward train $DATA --out runs/tiny/model
     lrm reward train $DATA --blind text --scale 0.3 --out runs/tiny/without_text
     lrm reward train $DATA --blind pictures --scale 0.3 --out runs/tiny/without_pictures
@@ -32,11 +34,12 @@ and the like train without some sources. What each range of seeds is for stands 
 ``lrm_ros/models/tiny`` was made before pictures had several texts, by the commands that stood here at the commits that
 its card names.
 
-Steps: a small convolutional teacher learns the labels of several texts for each picture; the vision tower is trained to
-its features (``vision``); the language model learns to answer the three heads' prompts from the frozen tower's tokens,
-then both together (``language``); the saved model is loaded again and evaluated on validation episodes through the
-reward engine. One thread, fixed seeds: the same data give the same weights on the same kind of processor with the same
-versions of torch and transformers (5 draws the first weights in another order than 4.57).
+Steps: the vision tower learns what is where in each picture, then also the labels of several texts (``vision``); the
+language model learns to answer the
+three heads' prompts from the frozen tower's tokens, then both together (``language``); the saved model is loaded again
+and evaluated on validation episodes through the reward engine. One thread, fixed seeds: the same data give the same
+weights on the same kind of processor with the same versions of torch and transformers (5 draws the first weights in
+another order than 4.57).
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.training.reward.data.generate import HELD_OUT
 from lrm_ros.training.reward.eval.blind import BLIND
 from lrm_ros.training.reward.train.tiny.card import card
-from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, split
+from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, SourceSampler, split
 from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.measure import label_metrics, measure
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
@@ -89,7 +92,8 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    from lrm_ros.training.reward.train.tiny.vision import Student
+    from lrm_ros.training.reward.train.tiny.things import Places
+    from lrm_ros.training.reward.train.tiny.vision import Tower
 
     if not (start / "training.json").is_file():
         raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
@@ -101,15 +105,15 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     training, held_out = split(load_training_frames(data, settings))
     processor = load_processor(start)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
-    student = Student(model.model.visual, len(processor.tokenizer))
-    seconds = {"together": _together(model, processor, student, training, held_out, settings, 1500, checkpoints)}
+    tower = Tower(model.model.visual, len(processor.tokenizer), Places(training).sizes)
+    seconds = {"together": _together(model, processor, tower, training, held_out, settings, 1500, checkpoints)}
     return _finish(model, processor, training, held_out, out, settings, commit, seconds, before)
 
 
 def _together(
     model: Any,
     processor: Any,
-    student: Any,
+    tower: Any,
     training: Frames,
     held_out: Frames,
     settings: TinySettings,
@@ -125,7 +129,7 @@ def _together(
         model,
         language_step(
             LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE),
-            lambda step: augmented_encoder(student, training, ((seed + 5) << 24) + step),
+            lambda step: augmented_encoder(tower, training, ((seed + 5) << 24) + step),
             batch=48,
             seed=seed + 6,
         ),
@@ -133,7 +137,7 @@ def _together(
         3e-4,
         seed + 6,
         "together",
-        lambda: val_loss.metrics(augmented_encoder(student, held_out, seed)),
+        lambda: val_loss.metrics(augmented_encoder(tower, held_out, seed)),
         checkpoints / "together.pt",
     )
 
@@ -211,8 +215,14 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         language_step,
     )
     from lrm_ros.training.reward.train.tiny.texts import Words, text_loss
-    from lrm_ros.training.reward.train.tiny.things import Classes, ClassHead, class_loss
-    from lrm_ros.training.reward.train.tiny.vision import Questions, Student, Teacher, distillation_loss, initialise
+    from lrm_ros.training.reward.train.tiny.things import Places, place_loss
+    from lrm_ros.training.reward.train.tiny.vision import (
+        Questions,
+        Tower,
+        draw_pictures,
+        initialise,
+        places_metrics,
+    )
 
     torch.set_num_threads(1)
     seed, scale, commit = settings.seed, settings.scale, source_commit()
@@ -224,49 +234,46 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     words = Words(processor.tokenizer)
     torch.manual_seed(seed)
     model = build_model(processor, seed, settings.size)
-    student = Student(model.model.visual, len(processor.tokenizer))
-    initialise(student)
-    teacher = Teacher(len(processor.tokenizer), student.side)
-    classes = Classes(training)
-    named = ClassHead(128, len(classes.texts))
-    first = Questions(training, words, seed + 1)
+    places = Places(training)
+    tower = Tower(model.model.visual, len(processor.tokenizer), places.sizes)
+    initialise(tower)
+    known = np.flatnonzero(places.known)
+    if len(known):
+        draw = SourceSampler(training, known)
 
-    def teacher_loss(step: int) -> torch.Tensor:
-        images, asked, labels, rows = first(step)
-        outputs, features = teacher(images, asked)
-        return text_loss(outputs, labels) + class_loss(named(features), classes.targets(rows))
+        def place_step(step: int) -> torch.Tensor:
+            rows, images, _ = draw_pictures(training, draw, seed + 1, step, 48)
+            return place_loss(tower.place_head(tower.encode(images)[0]), places.targets(rows), places.sizes)
 
-    seconds["teacher"] = fit(
-        torch.nn.ModuleList([teacher, named]),
-        teacher_loss,
-        _steps(6000, scale),
-        2e-3,
-        seed + 1,
-        "teacher ",
-        lambda: label_metrics(teacher, held_out, words),
-        checkpoints / "teacher.pt",
-    )
-    second = Questions(training, words, seed + 2)
+        seconds["places"] = fit(
+            tower,
+            place_step,
+            _steps(3000, scale),
+            1e-3,
+            seed + 1,
+            "places  ",
+            lambda: places_metrics(tower, held_out, places),
+            checkpoints / "places.pt",
+        )
+    questions = Questions(training, words, seed + 2)
 
-    def student_loss(step: int) -> torch.Tensor:
-        images, asked, labels, _ = second(step)
-        with torch.no_grad():
-            teacher_output = teacher(images, asked)
-        outputs, features = student(images, asked)
-        return 0.5 * text_loss(outputs, labels) + distillation_loss(outputs, features, teacher_output)
+    def text_step(step: int) -> torch.Tensor:
+        images, asked, labels, rows = questions(step)
+        outputs, seen = tower(images, asked)
+        return text_loss(outputs, labels) + place_loss(seen, places.targets(rows), places.sizes)
 
     seconds["vision"] = fit(
-        student,
-        student_loss,
-        _steps(8000, scale),
+        tower,
+        text_step,
+        _steps(6000, scale),
         1e-3,
         seed + 2,
         "vision  ",
-        lambda: label_metrics(student, held_out, words),
+        lambda: label_metrics(tower, held_out, words, places),
         checkpoints / "vision.pt",
     )
     begun = time.monotonic()
-    tokens, held_out_tokens = (encode_all(student, frames, seed + 3, copies=1) for frames in (training, held_out))
+    tokens, held_out_tokens = (encode_all(tower, frames, seed + 3, copies=1) for frames in (training, held_out))
     seconds["encode"] = time.monotonic() - begun
     val_loss = LanguageLoss(model, processor, held_out, seed)
     encode = cached_encoder(tokens, seed)
@@ -282,7 +289,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         lambda: val_loss.metrics(cached_encoder(held_out_tokens, seed)),
         checkpoints / "language.pt",
     )
-    seconds["together"] = _together(model, processor, student, training, held_out, settings, 6000, checkpoints)
+    seconds["together"] = _together(model, processor, tower, training, held_out, settings, 6000, checkpoints)
     return _finish(model, processor, training, held_out, out, settings, commit, seconds)
 
 
@@ -308,7 +315,9 @@ def main(argv: list[str] | None = None) -> int:
         "--scale", type=number(above=True), default=1.0, help="factor on all training steps; 0.02 for a quick trial"
     )
     parser.add_argument("--seed", type=whole(0), default=0)
-    parser.add_argument("--size", choices=tuple(SIZES), default="tiny", help="tiny: 9 visual tokens, small: 36")
+    parser.add_argument(
+        "--size", choices=tuple(SIZES), default="tiny", help="tiny: patches of 16 x 16, small: of 8 x 8"
+    )
     parser.add_argument("--blind", choices=BLIND, default="", help="a control: train without the text or the pictures")
     parser.add_argument(
         "--leave-out",

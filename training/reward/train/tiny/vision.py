@@ -1,77 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the vision tower by distillation: first a small convolutional teacher, then the tower learns its features.
+"""Train the vision tower: first to say what is where in a picture, then to answer texts about it, too.
 
-A transformer that starts from noise needs far more frames than there are to find objects; a convolutional network does
-not. Its feature map lies on the same grid as the tower's patches, so each patch can be told what to represent.
-Both are asked several texts about each picture, with the labels of the state for each (``texts``). The teacher and the
-label heads, which read the texts, are dropped afterwards: the tower stays transformers' own.
+A transformer that starts from noise finds small things among many only after a long time, if it is told no more than
+which texts are true. Told what is at every place (``things``) it finds kinds, colours and what is in what within a few
+hundred steps; then heads that read (``label_head``) learn what is asked, of several texts about each picture with the
+labels of the state (``texts``). The heads are dropped afterwards: the tower stays transformers' own.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from lrm_ros.reward.qwen.vision import encode, positions_of
+from lrm_ros.sim.seen import SIDE
 from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, to_tensor
 from lrm_ros.training.reward.train.tiny.label_head import LabelHead
-from lrm_ros.training.reward.train.tiny.model import IMAGE_SIZE
 from lrm_ros.training.reward.train.tiny.texts import TextSampler, Words
+from lrm_ros.training.reward.train.tiny.things import QUESTIONS, PlaceHead, Places, places_right
 
 
-class Teacher(nn.Module):
-    """Four convolutions, a feature map of 128 x side x side on the grid of the tower's patches, and a label head.
+class Tower(nn.Module):
+    """The vision tower with small heads on its visual tokens: for the labels of texts, and for what is where."""
 
-    The map does not know the text, so it must tell of every thing in the picture what any text may ask. With batch
-    normalisation it finds small things in a third of the steps that it takes with group normalisation.
-    """
-
-    def __init__(self, vocabulary: int, side: int = 6) -> None:
-        """Build the network.
+    def __init__(self, visual: Any, vocabulary: int, answers: tuple[int, ...], size: int = 96) -> None:
+        """Wrap a Qwen3VLVisionModel.
 
         Args:
+            visual: the tower.
             vocabulary: number of tokens.
-            side: places along an edge of a square image: its pixels over a power of two.
-
-        Raises:
-            ValueError: not such a number.
+            answers: to each question about a place, ``things.Places.sizes``.
+            size: width and height of the images [pixels].
         """
-        super().__init__()
-        halvings = round(math.log2(IMAGE_SIZE / side))
-        if side << halvings != IMAGE_SIZE or not 1 <= halvings <= 4:
-            raise ValueError(f"a map of {side} x {side} places does not fit {IMAGE_SIZE} pixels; take 6, 12, 24 or 48")
-        layers: list[nn.Module] = []
-        channels = 3
-        for number, width in enumerate((32, 64, 96, 128)):
-            kernel, stride = 5 if channels == 3 else 3, 2 if number < halvings else 1
-            layers += [nn.Conv2d(channels, width, kernel, stride, kernel // 2), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
-        self.features = nn.Sequential(*layers)
-        self.head = LabelHead(channels, side * side, vocabulary)
-
-    def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, Q, 13) and features (N, side * side, 128) of images (N, 3, H, W) and words (N, Q, W)."""
-        features = self.features(images).flatten(2).transpose(1, 2)
-        return self.head(features, words), features
-
-
-class Student(nn.Module):
-    """The vision tower with small heads: on its visual tokens for the labels, on its patches for the teacher's map."""
-
-    def __init__(self, visual: Any, vocabulary: int, size: int = 96) -> None:
-        """Wrap a Qwen3VLVisionModel for square images of ``size`` pixels."""
         super().__init__()
         self.visual = visual
         config = visual.config
         self.side = size // config.patch_size
         self.merge = config.spatial_merge_size
-        self.label_head = LabelHead(config.out_hidden_size, (self.side // self.merge) ** 2, vocabulary)
-        self.map_head = nn.Linear(config.hidden_size, 128)
+        tokens = self.side // self.merge
+        self.label_head = LabelHead(config.out_hidden_size, tokens**2, vocabulary)
+        self.place_head = PlaceHead(config.out_hidden_size, answers, SIDE // tokens)
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """Cut images (N, 3, H, W) into patches (N, P, values), in the processor's order (merge blocks together)."""
@@ -91,31 +62,37 @@ class Student(nn.Module):
         return tokens, states
 
     def forward(self, images: torch.Tensor, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (N, Q, 13) and the distilled features in rows (N, P, 128); words (N, Q, W)."""
-        tokens, states = self.encode(images)
-        return self.label_head(tokens, words), self.in_rows(self.map_head(states))
+        """Return what the visual tokens say of texts and places.
+
+        Args:
+            images: (N, 3, H, W).
+            words: (N, Q, W) of Q texts.
+
+        Returns:
+            Answers to the texts (N, Q, 13), and to what is at every place (N, SIDE * SIDE, answers).
+        """
+        tokens, _ = self.encode(images)
+        return self.label_head(tokens, words), self.place_head(tokens)
 
 
-def initialise(student: Student) -> None:
+def initialise(tower: Tower) -> None:
     """Start the tower with weights of the size its layers need (transformers' 0.02 is for wide models)."""
-    for module in student.modules():
+    for module in tower.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.7 * module.in_features**-0.5)
-    nn.init.normal_(student.visual.pos_embed.weight, std=0.2)
-    stem = student.visual.patch_embed.proj.weight
+    nn.init.normal_(tower.visual.pos_embed.weight, std=0.2)
+    stem = tower.visual.patch_embed.proj.weight
     nn.init.normal_(stem, std=stem[0].numel() ** -0.5)
 
 
-def distillation_loss(
-    outputs: torch.Tensor, features: torch.Tensor, teacher_output: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
-    """Distillation loss: distance of outputs and patch features from the teacher's."""
-    answers, seen = teacher_output
-    progress = -(answers[..., :11].softmax(-1) * outputs[..., :11].log_softmax(-1)).sum(-1).mean()
-    done = functional.binary_cross_entropy_with_logits(outputs[..., 11], answers[..., 11].sigmoid())
-    width = seen.shape[-1:]
-    near = functional.mse_loss(features, functional.layer_norm(seen, width))
-    return progress + done + 2.0 * near
+def draw_pictures(
+    frames: Frames, draw: SourceSampler, seed: int, step: int, count: int
+) -> tuple[np.ndarray, torch.Tensor, np.random.Generator]:
+    """Return ``count`` drawn rows (N,), their augmented images (N, 3, H, W), and the generator that drew them."""
+    rng = np.random.default_rng([seed, step])
+    rows = draw(rng, count)
+    generator = torch.Generator().manual_seed((seed << 24) + step)
+    return rows, augment(to_tensor(frames.images[rows]), generator), rng
 
 
 class Questions:
@@ -129,12 +106,9 @@ class Questions:
 
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
         """Return images (N, 3, H, W), words (N, Q, W), labels (N, Q, 3): progress, done, there; and the rows (N,)."""
-        rng = np.random.default_rng([self._seed, step])
-        generator = torch.Generator().manual_seed((self._seed << 24) + step)
-        rows = self._draw(rng, self._pictures)
+        rows, images, rng = draw_pictures(self._frames, self._draw, self._seed, step, self._pictures)
         numbers = self._asked.draw(rows, self._texts, rng)
         tokens = self._words(self._asked.texts(rows, numbers, rng)).view(self._pictures, self._texts, -1)
-        images = augment(to_tensor(self._frames.images[rows]), generator)
         there = self._asked.there(rows, numbers)[..., None]
         labels = np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2)
         return images, tokens, labels, rows
@@ -144,10 +118,30 @@ class Questions:
 def outputs_of(
     network: nn.Module, frames: Frames, words: torch.Tensor, batch: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return expected progress (N,) and p(done) (N,) of a teacher or student."""
+    """Return expected progress (N,) and p(done) (N,) of a network."""
     starts = range(0, len(frames.images), batch)
     outputs = torch.cat(
         [network(to_tensor(frames.images[at : at + batch]), words[at : at + batch])[0] for at in starts]
     )
     progress = (outputs[:, :11].softmax(-1) * torch.arange(11) / 10).sum(-1)
     return progress.numpy(), outputs[:, 11].sigmoid().numpy()
+
+
+@torch.inference_mode()
+def places_metrics(tower: Tower, frames: Frames, places: Places, pictures: int = 400) -> str:
+    """Return in one line how often the tower says right what is where, at the places where a thing is.
+
+    Args:
+        tower: with its heads.
+        frames: held-out frames, of the same things.
+        places: of the training frames.
+        pictures: how many are shown.
+    """
+    mine = places.of(frames)
+    rows = np.flatnonzero(mine.known)
+    rows = np.random.default_rng(0).permutation(rows)[:pictures]
+    if not len(rows):
+        return "places -"
+    seen = tower.place_head(tower.encode(to_tensor(frames.images[rows]))[0])
+    right = places_right(seen, mine.targets(rows), places.sizes)
+    return "places " + " ".join(f"{name} {share:.2f}" for name, share in zip(QUESTIONS, right, strict=True))
