@@ -72,6 +72,7 @@ AT_RUN_TIME = {
     "recorder": {"folder", "image_format", "jpeg_quality", "min_free_mb", "reward_s"},
     "refiner": set(),
     "replay": set(),
+    "robot_improver": set(),
     "reward": {
         *("mode", "readout", "interval", "scale", "weights"),
         *("initial_image", "judge_frames", "judge_threshold", "contrastive", "completion"),
