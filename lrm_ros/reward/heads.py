@@ -78,8 +78,15 @@ class Head:
         """Return the chat messages of a query: one user turn of text and image parts.
 
         Raises:
-            ValueError: the query has a wrong number of frames, or a goal image the head does not take.
+            ValueError: a wrong number of frames, a goal image that the head does not take, or a task that is no text
+                (half of a surrogate pair, as JSON can have it).
         """
+        try:
+            query.task.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the task is no text: character {error.start} is half of a surrogate pair; send it whole"
+            ) from None
         if not self.video and not self.min_frames <= len(query.frames) <= self.max_frames:
             counts = " or ".join(str(count) for count in range(self.min_frames, self.max_frames + 1))
             raise ValueError(f"head '{self.name}' needs {counts} frame(s), got {len(query.frames)}")

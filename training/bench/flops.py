@@ -19,6 +19,8 @@ PEAK_TFLOPS = (
     ("A100", 312.0),
 )
 
+READ = 2  # tokens of a prompt whose logits are read: the answer's start and its first token
+
 
 def peak_tflops(device_name: str) -> float | None:
     """Return a GPU's peak rate of dense bfloat16 products [TFLOP/s], ``None`` if it is not in the table."""
@@ -56,26 +58,36 @@ def step_flops(model: Any, batch: dict[str, Any], preference: bool) -> float:
     return flops + (language + look if preference else 0.0)
 
 
-def query_flops(model: Any, adapter: str, length: float, grids: Sequence[tuple[int, int, int]]) -> float:
+def query_flops(
+    model: Any, adapter: str, length: float, grids: Sequence[tuple[int, int, int]], constant: float = 0
+) -> float:
     """Return the operations of the forward read-out of one query, as it needs them (a multiply-add is two).
+
+    What is not needed is not counted: the part of the prompt that was worked out before, and in the last layer all but
+    keys and values of the tokens that are not read.
 
     Args:
         model: a PeftModel of a Qwen3-VL.
         adapter: the one that answers.
-        length: tokens of the prompt, visual ones included.
+        length: tokens of the prompt, visual ones included; 0: nothing but the images.
         grids: (t, h, w) patches of each image that goes through the vision tower for it.
+        constant: tokens at the prompt's start whose keys and values are there.
     """
     import torch
 
     qwen = model.get_base_model()
     text, visual = qwen.config.text_config, qwen.model.visual
-    weights = sum(
-        module.weight.numel()
-        for name, module in qwen.model.language_model.named_modules()
-        if isinstance(module, torch.nn.Linear) and (".lora_" not in name or name.endswith(f".{adapter}"))
-    )
-    attention = 2.0 * length**2 * text.num_attention_heads * text.head_dim * text.num_hidden_layers
-    language = 2.0 * length * weights + attention + 2.0 * qwen.lm_head.weight.numel()
+    layers = text.num_hidden_layers
+    weights = late = 0  # of all linear layers; of those of the last layer that work on what is read alone
+    for name, module in qwen.model.language_model.named_modules():
+        if isinstance(module, torch.nn.Linear) and (".lora_" not in name or name.endswith(f".{adapter}")):
+            weights += module.weight.numel()
+            if name.startswith(f"layers.{layers - 1}.") and ".k_proj" not in name and ".v_proj" not in name:
+                late += module.weight.numel()
+    spots, new = min(length, READ), length - constant
+    width = 2.0 * text.num_attention_heads * text.head_dim
+    attention = width * ((layers - 1) * (length**2 - constant**2) + 2 * spots * length)
+    language = 2.0 * (new * weights - (new - spots) * late) + attention + 2.0 * spots * qwen.lm_head.weight.numel()
     tower = getattr(visual, "original_module", visual)  # an adapter's copy is of the same shape
     return language + _look(tower, qwen.config.vision_config, np.array(grids, np.float64).reshape(-1, 3))
 

@@ -7,7 +7,8 @@ on a bfloat16 base, which is how PEFT loads them. Prompts are in the shipped tin
 lengthened so that a prompt has as many text tokens as Qwen's pre-tokenisation makes pieces of it.
 
 Every call brings new frames. Operations (``lrm_ros.training.bench.flops``) are those that a query needs; the frame
-before, of a contrastive query, went through the vision tower in the call before. The language model has no end token
+before, of a contrastive query, went through the vision tower in the call before, the text before the image through the
+language model once. The language model has no end token
 here: a generated answer is always as long as it may be.
 """
 
@@ -82,12 +83,14 @@ class Prompts:
         tasks: per head, a task that gives the prompt its length.
         text: per head, text tokens of a prompt.
         visual: per head, visual tokens of a prompt.
+        constant: per head, tokens before the first image.
         grid: (t, h, w) patches of an image.
     """
 
     tasks: dict[str, str]
     text: dict[str, int]
     visual: dict[str, int]
+    constant: dict[str, int]
     grid: tuple[int, int, int]
 
     def query(self, head: str, before: Frame, frame: Frame) -> RewardQuery:
@@ -102,7 +105,7 @@ def prompts_of(processor: Any, height: int, width: int, task: str) -> Prompts:
     image_tokens = int(np.prod(grid)) // processor.image_processor.merge_size**2
     tokenizer = processor.tokenizer
     split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str
-    tasks, text, visual = {}, {}, {}
+    tasks, text, visual, constant = {}, {}, {}, {}
     for head in HEADS:
         frames = (Frame(0, "front", image),) * (2 if head == "contrastive" else 1)
         prompt = _text_of(processor, RewardQuery(task, head, frames))
@@ -111,7 +114,9 @@ def prompts_of(processor: Any, height: int, width: int, task: str) -> Prompts:
         tasks[head] = task + _FILLER * max(0, wanted - len(tokenizer(prompt)["input_ids"]))
         text[head] = len(tokenizer(_text_of(processor, RewardQuery(tasks[head], head, frames)))["input_ids"])
         visual[head] = image_tokens * len(frames)
-    return Prompts(tasks, text, visual, grid)
+        start = _text_of(processor, RewardQuery(tasks[head], head, frames)).partition("<|vision_start|>")[0]
+        constant[head] = len(tokenizer(start)["input_ids"]) + 1
+    return Prompts(tasks, text, visual, constant, grid)
 
 
 def _text_of(processor: Any, query: RewardQuery) -> str:
@@ -204,7 +209,10 @@ def measure(
     cuda = model.device.startswith("cuda")
     images = [blocks(seed, height, width) for seed in range(max(batches) + 1)]
     stream = itertools.pairwise(Frame(stamp, "front", image) for stamp, image in enumerate(itertools.cycle(images)))
-    language = {head: query_flops(model.model, head, prompts.text[head] + prompts.visual[head], []) for head in HEADS}
+    language = {
+        head: query_flops(model.model, head, prompts.text[head] + prompts.visual[head], [], prompts.constant[head])
+        for head in HEADS
+    }
     look = query_flops(model.model, "completion", 0, [prompts.grid]) - query_flops(model.model, "completion", 0, [])
     rows: list[dict[str, Any]] = []
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The language model of a Qwen3-VL on a batch of prompts, without a cache and without a mask.
+"""The language model of a Qwen3-VL on a batch of prompts, each behind a constant part that is worked out once.
 
-transformers' own forward (Qwen3VLTextModel) builds a mask and a cache and works out rotary positions at every call: in
-a small model that takes longer than the arithmetic. This one runs the same modules, with LoRA in them; a test holds
-both equal. Rows are padded on the right, where a causal model does not look, so no mask is needed.
+transformers' own forward (Qwen3VLTextModel) works out mask and rotary positions at every call and every token in every
+layer: in a small model that takes longer than the arithmetic. This one runs the same modules, with LoRA in them; a test
+holds both equal. Keys and values of what does not change (the text before the picture, an episode's first picture) are
+kept, and the last layer works on the tokens alone that are read.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Prompt:
         visual: (V,) places of the image tokens, the same in every row.
         terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
         begins: those of the answer's start, that every candidate shares; none if the model wrote it.
+        constant: tokens before the picture that changes, the same in every row.
+        anchors: pictures among these.
     """
 
     rows: list[Any]
@@ -34,6 +37,8 @@ class Prompt:
     visual: Any
     terms: list[list[tuple[int, int, int]]]
     begins: list[tuple[int, int, int]]
+    constant: tuple[int, ...]
+    anchors: int
 
 
 def rotary_of(language: Any, positions: Any) -> Any:
@@ -44,46 +49,105 @@ def rotary_of(language: Any, positions: Any) -> Any:
     return torch.cat(language.rotary_emb(weight, positions[:, None]))
 
 
-def read(language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[Any]) -> Any:
-    """Run the language model.
+def remember(language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[Any]) -> Any:
+    """Run the language model over the constant part of a prompt.
 
     Args:
         language: a Qwen3VLTextModel.
-        embeds: (B, L, D) embedded prompts with their visual tokens.
-        rotary: (2, B, L, head size) cosine and sine of ``rotary_of``.
-        visual: (B, L) where the visual tokens are.
+        embeds: (1, P, D) embedded tokens with their visual ones.
+        rotary: (2, 1, P, head size) cosine and sine of ``rotary_of``.
+        visual: (1, P) where the visual tokens are.
         deep: DeepStack levels, each (visual tokens, D), in the order of ``visual``.
 
     Returns:
-        (B, L, D) last hidden states, normalised.
+        (layers, 2, key heads, P, head size) rotated keys and values of every layer.
     """
-    from torch.nn.functional import scaled_dot_product_attention
+    import torch
 
-    batch, length, _ = embeds.shape
-    cos, sin = rotary[0][:, None], rotary[1][:, None]
+    length = embeds.shape[1]
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=embeds.device).tril()
+    states, kept = embeds, []
+    for number, layer in enumerate(language.layers):
+        states, keys = _layer(layer, states, rotary, None, mask, None)
+        states = _add(states, number, visual, deep)
+        kept.append(keys[:, 0])
+    return torch.stack(kept)
+
+
+def read(
+    language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[Any], past: Any, begins: Any, places: Any
+) -> Any:
+    """Run the language model on what comes after the constant parts.
+
+    Args:
+        language: a Qwen3VLTextModel.
+        embeds: (B, L, D) embedded rest of the prompts with their visual tokens, padded on the right.
+        rotary: (2, B, L, head size) cosine and sine of ``rotary_of``.
+        visual: (B, L) where the visual tokens are.
+        deep: DeepStack levels, each (visual tokens, D), in the order of ``visual``.
+        past: (layers, 2, B, key heads, P, head size) of ``remember``, padded on the left.
+        begins: (B,) where in P each row's constant part begins.
+        places: (B, S) which tokens are asked for; the last layer works on them alone.
+
+    Returns:
+        (B, S, D) last hidden states there, normalised.
+    """
+    import torch
+
+    before, length = past.shape[4], embeds.shape[1]
+    seen = torch.arange(before + length, device=embeds.device) >= begins[:, None]
+    mask = torch.ones(length, before + length, dtype=torch.bool, device=embeds.device).tril(before)
+    mask = mask & seen[:, None, None]
     states = embeds
     for number, layer in enumerate(language.layers):
-        attention, mlp = layer.self_attn, layer.mlp
-        shape = (batch, length, -1, attention.head_dim)
-        normal = _norm(layer.input_layernorm, states)
-        query = _norm(attention.q_norm, attention.q_proj(normal).view(shape)).transpose(1, 2)
-        key = _norm(attention.k_norm, attention.k_proj(normal).view(shape)).transpose(1, 2)
-        value = attention.v_proj(normal).view(shape).transpose(1, 2)
-        seen = scaled_dot_product_attention(
-            _rotate(query, cos, sin),
-            _rotate(key, cos, sin),
-            value,
-            is_causal=True,
-            scale=attention.scaling,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
-        states = states + attention.o_proj(seen.transpose(1, 2).reshape(batch, length, -1))
-        normal = _norm(layer.post_attention_layernorm, states)
-        states = states + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normal)) * mlp.up_proj(normal))
-        if number < len(deep):
-            states = states.clone()
-            states[visual] += deep[number].to(states.dtype)
+        last = number == len(language.layers) - 1
+        states, _ = _layer(layer, states, rotary, past[number], mask, places if last else None)
+        if not last:  # no visual token is asked for
+            states = _add(states, number, visual, deep)
     return _norm(language.norm, states)
+
+
+def _layer(layer: Any, states: Any, rotary: Any, past: Any, mask: Any, places: Any) -> tuple[Any, Any]:
+    """Return the states after a layer, at ``places`` if given, and its keys and values (2, B, heads, L, head size)."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    attention, mlp = layer.self_attn, layer.mlp
+    batch, length, _ = states.shape
+    shape = (batch, length, -1, attention.head_dim)
+    cos, sin = rotary[0][:, None], rotary[1][:, None]
+    normal = _norm(layer.input_layernorm, states)
+    key = _rotate(_norm(attention.k_norm, attention.k_proj(normal).view(shape)).transpose(1, 2), cos, sin)
+    value = attention.v_proj(normal).view(shape).transpose(1, 2)
+    own = torch.stack((key, value))
+    if past is not None:
+        own = torch.cat((past, own), 3)
+    if places is not None:
+        rows = torch.arange(batch, device=states.device)[:, None]
+        states, normal = states[rows, places], normal[rows, places]
+        cos, sin, mask = (each[rows, 0, places][:, None] for each in (cos, sin, mask))
+        shape = (batch, places.shape[1], -1, attention.head_dim)
+    query = _norm(attention.q_norm, attention.q_proj(normal).view(shape)).transpose(1, 2)
+    seen = scaled_dot_product_attention(
+        _rotate(query, cos, sin),
+        own[0],
+        own[1],
+        attn_mask=mask,
+        scale=attention.scaling,
+        enable_gqa=own.shape[2] != query.shape[1],
+    )
+    states = states + attention.o_proj(seen.transpose(1, 2).reshape(*shape[:2], -1))
+    normal = _norm(layer.post_attention_layernorm, states)
+    return states + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normal)) * mlp.up_proj(normal)), own
+
+
+def _add(states: Any, number: int, visual: Any, deep: list[Any]) -> Any:
+    """Return the states with a layer's DeepStack level added to the visual tokens."""
+    if number >= len(deep):
+        return states
+    states = states.clone()
+    states[visual] += deep[number].to(states.dtype)
+    return states
 
 
 def chunks(rows: list, lengths: list[int]) -> Iterator[list]:

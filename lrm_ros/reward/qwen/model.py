@@ -12,7 +12,8 @@ model that was trained to reason first gives the start next to none, and what is
 
 The forward pass is the stock model's, in three parts: each distinct frame goes through the vision tower once and is
 shared by all queries of the batch that show it, and by the next batch's (where it is the earlier image of a contrastive
-query); prompts are tokenised once per task; LoRA heads share one pass (PEFT mixed batch).
+query); prompts are tokenised once per task, and the text before the picture (for progress the first picture of an
+episode, too) goes through the language model once; LoRA heads share one pass (PEFT mixed batch).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
-from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, use_adapter
+from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, remember, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
@@ -37,6 +38,7 @@ from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 _MAX_PROMPTS = 512
+_MAX_PAST = 1 << 30  # bytes of constant parts that are kept
 _MAX_LOGITS = 512  # places whose logits over the vocabulary are held at once
 _Answer = tuple[float | str, float | None]  # a value, or why there is none; and the mass, if it was read
 
@@ -89,6 +91,7 @@ class QwenRewardModel:
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, Prompt | str] = OrderedDict()
+        self._pasts: OrderedDict[tuple, tuple[Any, list[Frame]]] = OrderedDict()
         self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
         self._seen: dict[str, _Frames] = {}  # frames of the newest batch by vision tower
         # An adapter that changes the vision tower has encodings of its own; all others share one ("").
@@ -265,33 +268,37 @@ class QwenRewardModel:
         import torch
 
         totals: list[NDArray[np.float64]] = [np.zeros(1 + len(prompt.terms)) for prompt in prompts]
-        for chunk in chunks(rows, [len(prompts[number].rows[row]) for number, row, _, _ in rows]):
-            length = max(len(prompts[number].rows[row]) for number, row, _, _ in chunk)
+        rests = [len(prompts[number].rows[row]) - len(prompts[number].constant) for number, row, _, _ in rows]
+        for chunk in chunks(rows, rests):
+            pasts = [self._past(queries[n].head, prompts[n], frames, places) for n, _, frames, places in chunk]
+            before = max(past.shape[3] for past in pasts)
+            length = max(len(prompts[n].rows[row]) - len(prompts[n].constant) for n, row, _, _ in chunk)
             ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)
             first = prompts[chunk[0][0]].rotary[0]
             rotary = first.new_zeros(2, len(chunk), length, first.shape[-1])
             visual = torch.zeros(len(chunk), length, dtype=torch.bool, device=self.device)
+            past = pasts[0].new_zeros(*pasts[0].shape[:2], len(chunk), pasts[0].shape[2], before, pasts[0].shape[4])
             features = []
             asked = []  # (row of the batch, place, token, query, candidate)
             for i, (number, row, frames, places) in enumerate(chunk):
-                prompt = prompts[number]
-                size = len(prompt.rows[row])
-                ids[i, :size] = prompt.rows[row]
-                rotary[:, i, :size] = prompt.rotary[row]
-                visual[i, prompt.visual] = True
-                features += [(frames, place) for place in places]
+                prompt, begin = prompts[number], len(prompts[number].constant)
+                size = len(prompt.rows[row]) - begin
+                ids[i, :size] = prompt.rows[row][begin:]
+                rotary[:, i, :size] = prompt.rotary[row][:, begin:]
+                visual[i, prompt.visual[prompt.visual >= begin] - begin] = True
+                past[:, :, i, :, before - begin :] = pasts[i]
+                features += [(frames, place) for place in places[prompt.anchors :]]
                 for candidate, terms in enumerate([prompt.begins, *prompt.terms]):
-                    asked += [(i, place, token, number, candidate) for r, place, token in terms if r == row]
-            embeds = self.qwen.get_input_embeddings()(ids)
-            embeds[visual] = torch.cat([f.features[p] for f, p in features]).to(embeds.dtype)
-            levels = len(features[0][0].deep)
+                    asked += [(i, place - begin, token, number, candidate) for r, place, token in terms if r == row]
+            embeds, deep = self._embedded(ids, visual, features)
+            spots = [list(dict.fromkeys(place for i, place, *_ in asked if i == at)) for at in range(len(chunk))]
+            most = max(map(len, spots))
+            places = torch.tensor([own + own[-1:] * (most - len(own)) for own in spots], device=self.device)
+            begins = torch.tensor([before - one.shape[3] for one in pasts], device=self.device)
             with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
-                deep = [torch.cat([f.deep[level][p] for f, p in features]) for level in range(levels)]
-                hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep)
-            spots = {spot: at for at, spot in enumerate(dict.fromkeys(term[:2] for term in asked))}
-            batch, place = zip(*spots, strict=True)
-            states = hidden[list(batch), list(place)]
-            wanted = sorted((spots[term[:2]], *term[2:]) for term in asked)
+                hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep, past, begins, places)
+            states = hidden.flatten(0, 1)
+            wanted = sorted((i * most + spots[i].index(place), *term) for i, place, *term in asked)
             for start in range(0, len(states), _MAX_LOGITS):
                 scores = self.qwen.lm_head(states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
                 here = [term for term in wanted if start <= term[0] < start + _MAX_LOGITS]
@@ -299,3 +306,35 @@ class QwenRewardModel:
                 for (_, _, number, candidate), score in zip(here, picked, strict=True):
                     totals[number][candidate] += score
         return totals
+
+    def _embedded(self, ids: Any, visual: Any, shown: list[tuple[_Frames, int]]) -> tuple[Any, list[Any]]:
+        """Return tokens (B, L) as (B, L, D) with the features of the frames shown, and the frames' DeepStack levels."""
+        import torch
+
+        embeds = self.qwen.get_input_embeddings()(ids)
+        if not shown:
+            return embeds, []
+        embeds[visual] = torch.cat([frames.features[place] for frames, place in shown]).to(embeds.dtype)
+        levels = range(len(shown[0][0].deep))
+        return embeds, [torch.cat([frames.deep[level][place] for frames, place in shown]) for level in levels]
+
+    def _past(self, head: str, prompt: Prompt, frames: _Frames, places: list[int]) -> Any:
+        """Return keys and values of a prompt's constant part, kept from an earlier query if it is the same."""
+        import torch
+
+        shown = [frames.frames[place] for place in places[: prompt.anchors]]
+        key = (head, prompt.constant, *map(id, shown))
+        if key not in self._pasts:
+            size = len(prompt.constant)
+            ids = torch.tensor([prompt.constant], device=self.device)
+            visual = torch.zeros(1, size, dtype=torch.bool, device=self.device)
+            visual[0, prompt.visual[prompt.visual < size]] = True
+            embeds, deep = self._embedded(ids, visual, [(frames, place) for place in places[: prompt.anchors]])
+            rotary = prompt.rotary[0][:, None, :size]
+            with adapter_rows(self.model, [self.adapters.get(head, "")]):
+                kept = remember(self.qwen.model.language_model, embeds, rotary, visual, deep)
+            self._pasts[key] = (kept, shown)  # the frames, too, so that no other takes the id of one
+            while len(self._pasts) > 1 and sum(past.nbytes for past, _ in self._pasts.values()) > _MAX_PAST:
+                self._pasts.popitem(last=False)
+        self._pasts.move_to_end(key)
+        return self._pasts[key][0]

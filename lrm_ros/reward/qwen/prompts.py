@@ -61,7 +61,11 @@ def tokenise(qwen: Any, processor: Any, query: RewardQuery, grids: Sequence[Grid
         rope = rope_index(qwen.model, tensor[None], image_grid)
         rotary.append(rotary_of(qwen.model.language_model, rope[:, 0]))
     visual = (tensors[0] == qwen.config.image_token_id).nonzero()[:, 0]
-    return Prompt(tensors, rotary, visual, terms, begins)
+    # The first picture of an episode and the goal stay; the earlier one of a comparison does not.
+    anchors = len(grids) - 1 if query.head == "progress" else 0
+    merge = processor.image_processor.merge_size**2
+    first = int(visual[sum(grid[0] * grid[1] * grid[2] // merge for grid in grids[:anchors])])
+    return Prompt(tensors, rotary, visual, terms, begins, rows[0][:first], anchors)
 
 
 def _shared(answers: Sequence[list[int]]) -> int:

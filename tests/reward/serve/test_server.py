@@ -23,9 +23,10 @@ from served import PATIENCE_S, flat, grey, ready, serving, whole  # type: ignore
 
 from lrm_ros.config_serve import ServeConfig
 from lrm_ros.reward.fake import FakeModel
+from lrm_ros.reward.remote import RemoteModel
 from lrm_ros.reward.serve import command
 from lrm_ros.reward.serve.server import RewardServer
-from lrm_ros.types import Reward, RewardQuery, Unscored
+from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 BODY = {"task_description": "put it down", **flat(grey(200))}
 
@@ -221,6 +222,48 @@ def test_the_command_serves_and_ends_with_0_after_what_was_asked() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_server_that_is_killed_under_load_leaves_every_query_answered_rightly_or_unscored() -> None:
+    program = [sys.executable, "-m", "lrm_ros.cli", "serve", "--model", "fake", "--port", "0"]
+    child = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    killed = threading.Event()
+
+    def client(number: int) -> tuple[int, list[str]]:
+        """Ask until the server has been killed and has not answered."""
+        model, right = RemoteModel(f"{url}?timeout=2"), 0
+        while True:
+            light = 5 * ((7 * right + number) % 50)
+            asked = [RewardQuery("t", "progress", (Frame(right, "front", grey(light)),))] * 3
+            after = killed.is_set()
+            answers = model.score(asked)
+            reasons = [answer.reason for answer in answers if isinstance(answer, Unscored)]
+            if reasons and after:
+                return right, reasons
+            for answer in answers:
+                assert isinstance(answer, Unscored) or abs(answer.value - light / 255) < 1e-6
+            right += not reasons
+            answered.release()
+
+    answered = threading.Semaphore(0)
+    try:
+        assert child.stdout is not None
+        url = child.stdout.readline().split()[-1]
+        wait_for(lambda: ready(url))
+        with ThreadPoolExecutor(6) as pool:
+            clients = [pool.submit(client, number) for number in range(6)]
+            try:
+                for _ in range(60):
+                    assert answered.acquire(timeout=PATIENCE_S)
+            finally:  # else the clients never end
+                child.kill()
+                killed.set()
+            found = [each.result(PATIENCE_S) for each in clients]
+    finally:
+        child.kill()
+        child.wait()
+    assert sum(right for right, _ in found) >= 60 - 6
+    assert all(reason.startswith(url) for _, reasons in found for reason in reasons)
 
 
 def test_the_command_says_what_is_wrong_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path) -> None:

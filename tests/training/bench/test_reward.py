@@ -20,6 +20,7 @@ def test_the_bench_writes_every_figure(tmp_path):
     assert rows == singles | {("contrastive first pair", "forward", 1), ("all", "forward", 3)}
     assert all(row["ms_per_frame"] > 0 for row in figures["rows"])
     assert figures["serial_frames_per_s"] > 0 and figures["batched_frames_per_s"] > 0
+    assert figures["times_as_fast_in_cpu_time"] > 0 and "upstream_frames_per_s" not in figures
 
 
 def test_serial_and_batched_measure_the_same_answers(frame):
