@@ -58,7 +58,10 @@ AT_RUN_TIME = {
     "arm": {"approach_speed", "estop_torque_off", "rest_speed", "state_timeout_s"},
     "camera": {"compressed", "jpeg_quality", "stall_s"},
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
+    "answer": set(),
     "improver": set(),
+    "robot_improver": set(),
+    "trial": set(),
     "policy": {
         "checkpoint",
         "execute_steps",

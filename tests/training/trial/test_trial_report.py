@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lrm_ros.graph.graphs import KINDS
+from lrm_ros.parameters import parsed_value, ros_value
 from lrm_ros.record.trials import Trials, shuffled
 from lrm_ros.training.trial import command
 from lrm_ros.training.trial.report import names_of, report_of, write_report
@@ -130,3 +132,26 @@ def test_a_comparison_that_has_just_begun_claims_nothing(tmp_path, capsys):
 def test_policies_are_called_by_what_tells_them_apart():
     assert names_of(["/x/run/iter_000/policy", "/x/run/iter_002/policy"]) == ["iter_000/policy", "iter_002/policy"]
     assert names_of(["/x/a", "/x/b"]) == ["a", "b"]
+
+
+def test_the_command_starts_the_comparison_and_the_keys_and_shows_nobody_who_is_ahead(tmp_path, monkeypatch, capsys):
+    started: list = []
+
+    def run_graph(nodes, interrupted):
+        started.extend(nodes)
+        return interrupted
+
+    monkeypatch.setattr(command, "run_graph", run_graph)
+    played(tmp_path / "out")
+    words = ["/x/a", "/x/001", "--out", str(tmp_path / "out"), "--starts", "5", "--other-starts", "--ns", "arm1"]
+    assert command.main([*words, "--contract", "config/so101.yaml"]) == 130
+    trial, answer = started
+    assert (trial.kind, answer.kind, answer.foreground, trial.ends_graph) == ("trial", "answer", True, True)
+    for name, value in trial.parameters.items():
+        assert KINDS["trial"].read("trial", name, value) == value
+    assert parsed_value(ros_value(trial.parameters["policies"])) == ["/x/a", "/x/001"]
+    assert trial.namespace == answer.namespace == "/arm1" and trial.parameters["same_starts"] is False
+    said = capsys.readouterr()
+    assert "the same command goes on" in said.err and "%" not in said.out
+    with pytest.raises(SystemExit):
+        command.main(["--precision", "1.2"])
