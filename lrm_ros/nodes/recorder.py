@@ -29,14 +29,14 @@ from lrm_ros.config import CameraSpec, RecorderConfig
 from lrm_ros.contract import check_size, implausible, oldest_s
 from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
-from lrm_ros.record.writer import JournalWriter, free_mb, make_folder, name_of_now
+from lrm_ros.record.writer import JournalWriter, make_folder, name_of_now
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.camera_images import CameraImages, for_journal
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values, publishes_and_hears
 from lrm_ros.ros.program import run
-from lrm_ros.ros.recorded import CAMERA_INFO, LEADER, JointValues, episode_message, live_topics, write_queued
+from lrm_ros.ros.recorded import CAMERA_INFO, LEADER, JointValues, episode_message, live_topics, show_free, write_queued
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
@@ -88,7 +88,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         streams.listen(topics.REWARD, self._on_reward, stamped=False)
         streams.listen(topics.INTERVENTION, partial(self._on_whole, "/intervention", LEADER), stamped=False)
         topics.TASK.subscribe(self, self._on_task)
-        self.create_timer(1.0, lambda: self.diagnostics.value("free_mb", free_mb(self.config.folder)))
+        self.create_timer(1.0, lambda: show_free(self.diagnostics, self.config.folder))
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(Trigger, "~/stop_episode", lambda _, response: self._on_end(None, response))
         self.create_service(SetBool, "~/end_episode", lambda asked, response: self._on_end(asked.data, response))

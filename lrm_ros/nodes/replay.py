@@ -126,7 +126,7 @@ class ReplayNode(LrmNode[ReplayConfig]):
                 "it not active?"
             )
         else:
-            self._ask(self._path, min(step, len(self._path) - 1))
+            self._ask(self._path, step)
 
     def _approach(self, position: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (N, D) targets [rad] from where the arm is to the first action, each joint no faster than allowed."""
@@ -153,11 +153,12 @@ class ReplayNode(LrmNode[ReplayConfig]):
         self.exit(0)
 
     def _ask(self, targets: NDArray[np.float32], step: int) -> None:
-        """Ask for the next ``WINDOW_S`` of targets (T, D)."""
+        """Ask for the next ``WINDOW_S`` of targets (T, D); after their end for the last one, of now."""
         assert self._arm is not None
         count = max(1, round(WINDOW_S * self.contract.control_hz))
+        first = min(step, len(targets) - 1)
         stamp_ns = self._begin_ns + round(step * 1e9 * self.contract.dt_s)
-        self._arm.ask(ActionChunk(stamp_ns, targets[step : step + count], self.contract.dt_s), self._arm.holds)
+        self._arm.ask(ActionChunk(stamp_ns, targets[first : first + count], self.contract.dt_s), self._arm.holds)
         self.diagnostics.count("commands")
 
 

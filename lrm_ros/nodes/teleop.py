@@ -326,11 +326,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
             said = "STOPPED" if self._stop.stopped else "E-STOP sent, no arm has said that it is stopped"
             return f"[{said}] lrm estop --release | h help"
         assert self.episodes is not None
-        shown = self.episodes.status()
-        if self._leading is not None:
-            shown += f" | {self._leading.status()}"
-        if self._hand is not None and (said := self._hand.status()):
-            shown += f" | {said}"
+        more = [part.status() for part in (self._leading, self._hand) if part is not None]
+        shown = self.episodes.status(*more)
         if self._state is None:
             return f"{shown} | no joint_states"
         joints = " ".join(

@@ -15,7 +15,8 @@ from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
-from lrm_ros.record.writer import JournalWriter
+from lrm_ros.record.writer import JournalWriter, free_mb
+from lrm_ros.ros.diagnostics import Diagnostics
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 LEADER = "diagnostic_msgs/msg/DiagnosticArray"  # of topic ``intervention``
@@ -109,6 +110,14 @@ def episode_message(
     about = {"path": path, "source": writer.source, "task": writer.task}
     counts = {topic.strip("/").replace("/", "_"): count for topic, count in dict(writer.counts).items()}
     return messages.status(level, writer.episode_id, event, {**about, **counts, **values})
+
+
+def show_free(diagnostics: Diagnostics, folder: str) -> None:
+    """Show how much space the disk of a folder has [MB], or why that is not known."""
+    try:
+        diagnostics.value("free_mb", free_mb(folder))
+    except OSError as error:
+        diagnostics.value("free_mb", f"unknown: {error}")
 
 
 def write_queued(

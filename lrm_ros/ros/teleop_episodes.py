@@ -208,8 +208,8 @@ class TeleopEpisodes:
             if status.name == name:
                 self._live, self._live_s = live_line(messages.status_values(status)), time.monotonic()
 
-    def status(self) -> str:
-        """Return where the episodes stand, for the status line."""
+    def status(self, *said: str) -> str:
+        """Return where the episodes stand, for the status line; ``said``: what is more urgent than their counts."""
         if self.busy:
             episode = f"{self.busy} ..."
         elif self.name:
@@ -219,8 +219,8 @@ class TeleopEpisodes:
         else:
             episode = "idle, s starts"
         counts = " ".join(f"{name} {count}" for name, count in self.counts.items())
-        live = f" | {self._live}" if time.monotonic() - self._live_s < _LIVE_S else ""
-        return f"[{episode}] {counts}{live}"
+        live = self._live if time.monotonic() - self._live_s < _LIVE_S else ""
+        return f"[{episode}] " + " | ".join(filter(None, (*said, counts, live)))
 
 
 def live_line(values: dict[str, str]) -> str:
@@ -231,5 +231,6 @@ def live_line(values: dict[str, str]) -> str:
             name = key.removesuffix("_per_s").removeprefix("frames_").replace("states", "joints")
             rates.append(f"{name} {float(value):.0f}")
     lost = f"lost {values.get('dropped', '0')}"
-    free = f"free {float(values['free_mb']) / 1000:.1f} GB" if "free_mb" in values else ""
+    space = values.get("free_mb", "")
+    free = f"free {float(space) / 1000:.1f} GB" if space.isdecimal() else ""
     return " ".join(filter(None, [" ".join(rates) + "/s" if rates else "", lost, free]))

@@ -9,10 +9,13 @@ from arm_bench import HOME, running  # type: ignore[import-not-found]
 from rclpy.lifecycle import TransitionCallbackReturn
 from servo_buses import needs_driver  # type: ignore[import-not-found]
 from so101 import CONTRACT, FILE  # type: ignore[import-not-found]
+from trajectory_msgs.msg import JointTrajectory
 
+from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.nodes.replay import ReplayNode
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.topics import STREAM
 
 PATH = HOME + np.linspace(0, 0.4, 20)[:, None] * np.array([1, 0.5, -0.5, 1, 1, 0.5], np.float32)
 
@@ -66,6 +69,18 @@ def test_an_e_stop_ends_the_replay_and_nothing_is_asked_for_any_more(bench):
     asked = node.diagnostics.total("commands")
     bench.wait_states(20)
     assert codes == [1] and node.diagnostics.total("commands") == asked and node._arm.asked is None
+
+
+def test_while_the_arm_does_not_follow_its_first_pose_is_asked_for_as_of_now(spin, probe, tmp_path):
+    node = spin.start(ReplayNode(contract=str(FILE), episode=journal(tmp_path)))
+    commands = spin.collect(probe, JointTrajectory, "joint_command", STREAM)
+    spin.until(lambda: probe.count_publishers("joint_command") and node._arm._command.get_subscription_count())
+    dt_ns = round(1e9 * CONTRACT.dt_s)
+    for step in range(90):  # 3 s, longer than a command may be late
+        node._on_state(1_000_000_000 + step * dt_ns + (step > 0) * dt_ns // 4, PATH[0].astype(np.float32))
+    spin.until(lambda: len(commands) == 90)
+    assert messages.to_ns(commands[-1].header.stamp) == pytest.approx(1_000_000_000 + 89 * dt_ns, abs=dt_ns)
+    assert [tuple(point.positions) for point in commands[-1].points] == [pytest.approx(PATH[0])]
 
 
 def test_an_episode_of_another_robot_is_refused(spin, tmp_path):

@@ -101,3 +101,12 @@ def test_a_person_takes_over_once_her_leader_agrees_and_gives_back(spin, probe, 
     dataset = journals_to_dataset([path], tmp_path / "dataset")
     (read,) = load_into_ram(dataset)
     assert [step.intervention for step in read.steps] == by_person.tolist()
+
+    assert ask("start").success and leading.who == "policy"
+    assert spin.call(probe, Trigger, "twin/estop").success
+    spin.until(lambda: leading.who == "nobody", what="an e-stop takes the arm from who leads")
+    assert spin.call(probe, Trigger, "twin/release").success
+    spin.until(lambda: not teleop._stop.stopped and not policy._stop.stopped)
+    assert policy._halted and leading.who == "nobody", "a release gives it to nobody"
+    assert ask("give_back").success and leading.who == "policy" and not policy._halted
+    assert ask("discard").success and not policy.active

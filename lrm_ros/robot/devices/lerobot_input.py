@@ -108,6 +108,8 @@ class LeRobotInput:
         if getattr(getattr(device, "gamepad", None), "running", True) is False:
             device.disconnect()
             raise ValueError("LeRobot's 'gamepad' has found no gamepad; plug one in, or switch it on")
+        if self._servos is not None:
+            self._servos.remember()  # the driver then sleeps until an answer is there
         self._device, self._place, self._read_s = device, None, time.monotonic()
 
     def _words(self) -> str:
