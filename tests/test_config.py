@@ -58,7 +58,6 @@ AT_RUN_TIME = {
     "arm": {"approach_speed", "estop_torque_off", "rest_speed", "state_timeout_s"},
     "camera": {"compressed", "jpeg_quality", "stall_s"},
     "evaluator": {"checkpoint", "file", "first_seed", "episodes", "max_steps"},
-    "answer": set(),
     "improver": set(),
     "robot_improver": set(),
     "trial": set(),
@@ -75,7 +74,6 @@ AT_RUN_TIME = {
     "recorder": {"folder", "image_format", "jpeg_quality", "min_free_mb", "reward_s"},
     "refiner": set(),
     "replay": set(),
-    "robot_improver": set(),
     "reward": {
         *("mode", "readout", "interval", "scale", "weights"),
         *("initial_image", "judge_frames", "judge_threshold", "contrastive", "completion"),
@@ -85,7 +83,6 @@ AT_RUN_TIME = {
         *("joint_step", "cartesian_step", "gripper_step", "cartesian_speed", "gripper_speed", "align"),
         *("seed", "timeout_s", "reset_s", "episodes"),
     },
-    "trial": set(),
     "twin": {"seed", "realtime", "frame_every", "max_steps", "disturbance_std"},
     "worlds": set(),
 }
