@@ -66,7 +66,7 @@ def test_a_finished_training_from_before_a_setting_existed_had_its_default(check
     figures = json.loads((out / "finetune.json").read_text())
     assert list(figures["settings"]) == [
         "steps", "init", "seed", "lr", "batch_size", "schedule", "warmup", "weights", "label", "colour",
-        "state_noise", "policy", "options", "data",
+        "state_noise", "policy", "options", "corrections", "data",
     ]  # fmt: skip
     del figures["settings"]["state_noise"]
     (out / "finetune.json").write_text(json.dumps(figures))
