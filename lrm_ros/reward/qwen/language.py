@@ -128,14 +128,9 @@ def _layer(layer: Any, states: Any, rotary: Any, past: Any, mask: Any, places: A
         cos, sin, mask = (each[rows, 0, places][:, None] for each in (cos, sin, mask))
         shape = (batch, places.shape[1], -1, attention.head_dim)
     query = _norm(attention.q_norm, attention.q_proj(normal).view(shape)).transpose(1, 2)
-    seen = scaled_dot_product_attention(
-        _rotate(query, cos, sin),
-        own[0],
-        own[1],
-        attn_mask=mask,
-        scale=attention.scaling,
-        enable_gqa=own.shape[2] != query.shape[1],
-    )
+    # Beside a mask, a GPU's memory-saving kernel takes no groups of heads: with enable_gqa all scores would be written.
+    keys, values = own.repeat_interleave(query.shape[1] // own.shape[2], 2)
+    seen = scaled_dot_product_attention(_rotate(query, cos, sin), keys, values, mask, scale=attention.scaling)
     states = states + attention.o_proj(seen.transpose(1, 2).reshape(*shape[:2], -1))
     normal = _norm(layer.post_attention_layernorm, states)
     return states + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normal)) * mlp.up_proj(normal)), own
