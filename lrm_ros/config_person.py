@@ -28,6 +28,7 @@ class TrialConfig:
     """The trial node: a blind comparison of policies by a person (paper V, 60 trials)."""
 
     policies: tuple[str, ...] = _fix((), "folders of two or more policies")
+    task: str = _fix("", "instruction, published on topic 'task'; empty: another node does, as the twin")
     run: str = _fix("runs/trial", "folder of the answers; an interrupted comparison goes on there")
     starts: int = _fix(30, "trials of each policy", 1, 10_000)
     same_starts: bool = _fix(True, "every policy meets the same starts, one after the other; false: starts of its own")

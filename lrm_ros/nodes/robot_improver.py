@@ -80,10 +80,10 @@ class RobotImproverNode(ImproverNode):
     def _measure(self, policies: Mapping[str, Path]) -> None:
         """Say how the policies are compared: by a person, blindly."""
         names = " ".join(str(folder) for folder in dict.fromkeys(policies.values()))
-        file = str(self.get_parameter("contract").value)
+        file, task = str(self.get_parameter("contract").value), self._robot.starts.task
         print(
             f"the policies are trained. Compare them on the arm: lrm up trial sim:=false contract:={file}, and in "
-            f"another terminal: lrm trial {names} --contract {file} --out {self._run / 'trial'}",
+            f"another terminal: lrm trial {names} --contract {file} --task '{task}' --out {self._run / 'trial'}",
             flush=True,
         )
 

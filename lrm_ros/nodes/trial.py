@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from lrm_ros import topics
 from lrm_ros.config import ImproverConfig
 from lrm_ros.config_person import TrialConfig
 from lrm_ros.files import read_json, write_bytes, write_json
@@ -66,7 +68,7 @@ class TrialNode(LrmNode[TrialConfig]):
         config = self.config
         self._policies = [str(Path(folder).resolve()) for folder in config.policies]
         weights = [_size_and_time(Path(folder)) for folder in self._policies]
-        kept = ("starts", "same_starts", "seconds", "first_seed", "model", "judge_frames", "judge_threshold")
+        kept = ("task", "starts", "same_starts", "seconds", "first_seed", "model", "judge_frames", "judge_threshold")
         settings = {name: getattr(config, name) for name in kept} | {"policies": self._policies, "weights": weights}
         self._trials = Trials.begin(Path(config.run), settings, self._policies, config.starts)
         control = Control(
@@ -80,6 +82,9 @@ class TrialNode(LrmNode[TrialConfig]):
         self._camera = self.contract.cameras[0].name
         self._person = Person(self, control, self._camera, self._trials.folder / "scene.png")
         self.create_service(Trigger, "~/correct", self._on_correct)
+        if config.task:
+            self._task = topics.TASK.publisher(self)
+            self._task.publish(String(data=config.task))
 
     def activate(self) -> None:
         """Begin, or go on."""

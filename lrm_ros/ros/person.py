@@ -134,7 +134,8 @@ class Person:
 
     def _ask(self, what: str, text: str) -> None:
         self._asked, self._text = what, text
-        values = {"node": self._node.get_fully_qualified_name(), "picture": self._picture if what == SCENE else ""}
+        shown = what == SCENE and self._start is not None
+        values = {"node": self._node.get_fully_qualified_name(), "picture": self._picture if shown else ""}
         self._question.publish(messages.status(DiagnosticStatus.OK, what, text, values))
 
     def _on_ready(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

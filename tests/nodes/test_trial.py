@@ -39,6 +39,7 @@ def test_a_comparison_is_stopped_and_goes_on_and_nothing_tells_which_policy_acts
     with running(spin, probe, tmp_path, monkeypatch) as cell:
         cell.start()
         given = {"policies": policies, "run": str(folder), "starts": 2, "seconds": 1.0, "model": "fake"}
+        given["task"] = "close the drawer"
         given |= {"contract": cell.contract, "start_speed": 0.0}
         codes: list[int] = []
         stopped: list[str] = []
@@ -78,6 +79,7 @@ def test_a_comparison_is_stopped_and_goes_on_and_nothing_tells_which_policy_acts
         assert trials.verdicts[2]["keep"] is False and trials.verdicts[2]["score"] == 0
         assert sorted(trials.verdicts) == [1, 2, 3, 4]
         assert read_info(trials.journal(trials.plan[0])).outcome is True
+        assert read_info(trials.journal(trials.plan[0])).task == "close the drawer"
         assert read_info(trials.journal(trials.plan[1])).outcome is None, "said after the recording had ended"
         scenes = [text for what, text in cell.asked if what == "scene"]
         assert "as you like" in scenes[0] and "as in the picture" in scenes[1] and "as you like" in scenes[2]

@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="lrm trial", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("policies", nargs="*", help="folders of two or more policies; none: only the report")
+    parser.add_argument("--task", default=defaults.task, help="instruction, where no other node publishes it (arm)")
     parser.add_argument("--out", type=Path, default=Path(defaults.run), help="folder of the answers and the report")
     parser.add_argument("--starts", type=whole(1), default=defaults.starts, help="trials of each policy")
     parser.add_argument("--other-starts", action="store_true", help="every policy meets starts of its own")
@@ -65,6 +66,7 @@ def _nodes(args: argparse.Namespace) -> list[NodeSpec]:
     """Return the two nodes of the comparison: it, and the person's keys."""
     given = {
         "policies": tuple(args.policies),
+        "task": args.task,
         "run": str(args.out),
         "starts": args.starts,
         "same_starts": not args.other_starts,
