@@ -49,11 +49,13 @@ def small(words: tuple[str, ...] = ()):
     """A tiny Qwen3-VL whose visual tokens span two frames, as those of the published sizes do, and its processor."""
     processor = build_processor()
     processor.chat_template = TEMPLATE
-    processor.image_processor.temporal_patch_size = processor.video_processor.temporal_patch_size = 2
+    for pictures in (processor.image_processor, processor.video_processor):
+        pictures.temporal_patch_size = pictures.merge_size = 2
     processor.video_processor.size = {"shortest_edge": 4096, "longest_edge": 25165824}
     processor.tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in words])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VISION, "temporal_patch_size", 2)
+        patch.setitem(VISION, "spatial_merge_size", 2)
         patch.setitem(VISION, "deepstack_visual_indexes", [0, 2])
         model = build_model(processor).eval()
     with torch.no_grad():
