@@ -8,11 +8,12 @@ rollout has begun was not put back: the person is asked again, and the second ti
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from lrm_ros.config_person import RobotImproverConfig
-from lrm_ros.files import append_line, read_lines
+from lrm_ros.files import append_line, read_lines, write_text
 from lrm_ros.record.journal import read_info
 from lrm_ros.ros.collector import Collector, read_verdicts
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
@@ -68,6 +69,7 @@ class RobotCollector(Collector):
         self._iteration, self._first = 1, 0
         self._checkpoint: Path | None = None
         self._failed, self._untouched = "", False
+        self._stood = True  # the arm was not moved since the last training
         self._asked_again = 0  # scenes that looked done and were asked for again
 
     def use(self, checkpoint: Path) -> None:
@@ -79,7 +81,7 @@ class RobotCollector(Collector):
 
     def roll_out(self, folder: Path, iteration: int) -> dict[str, Any]:
         """Roll out as :meth:`Collector.roll_out`; the figures also tell how person and judge agree."""
-        self._folder, self._iteration, self._asked_again = folder, iteration, 0
+        self._folder, self._iteration, self._asked_again, self._stood = folder, iteration, 0, True
         self._control.set("recorder", {"source": "policy", "image_format": "png"})
         self._first = self._starts(iteration)[0]
         verdicts = read_verdicts(folder)
@@ -133,6 +135,9 @@ class RobotCollector(Collector):
         head = f"rollout {episode_id} of iteration {self._iteration}"
         if self._failed:
             self._person.scene(f"{head}: the last try did not count ({self._failed}). {SAFE}")
+        elif self._stood and (self._robot.start_speed > 0 or self._robot.reset_policy):
+            self._person.scene(f"{head}: {SAFE}")  # it stood while hours of training went by
+        self._stood = False
         by_policy = self._robot.reset_policy and not why and not self._failed
         if by_policy:
             self._runs.use(self._robot.reset_policy)
@@ -157,6 +162,7 @@ class RobotCollector(Collector):
         def keep(success: bool) -> None:
             append_line(self._folder / ANSWERS, {"episode_id": episode_id, "success": success})
 
+        forget(self._folder, episode_id)
         what = f"rollout {episode_id} of iteration {self._iteration}"
         self._person.begin(f"{what} runs: success or failure ends it, else it ends by itself", keep)
         steps = round(self._robot.rollout_s * self._hz)
@@ -184,6 +190,14 @@ class RobotCollector(Collector):
 def answers(folder: Path) -> dict[str, bool]:
     """Return what the person said of rollouts, by their names."""
     return {str(row["episode_id"]): bool(row["success"]) for row in read_lines(folder / ANSWERS)}
+
+
+def forget(folder: Path, episode_id: str) -> None:
+    """Take back what the person said of an attempt that did not count: it has the name of the one that is made now."""
+    said = read_lines(folder / ANSWERS)
+    if any(row["episode_id"] == episode_id for row in said):
+        kept = [json.dumps(row) + "\n" for row in said if row["episode_id"] != episode_id]
+        write_text(folder / ANSWERS, "".join(kept))
 
 
 def agreement(folder: Path) -> dict[str, Any]:
