@@ -24,6 +24,8 @@ from lrm_ros.config_person import RobotImproverConfig
 from lrm_ros.nodes.robot_improver import RobotImproverNode
 from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.ros import robot_collector
+from lrm_ros.ros.collector import Collector
 from lrm_ros.ros.control import EpisodeError
 from lrm_ros.ros.policy_runs import PolicyRuns
 from lrm_ros.ros.robot_collector import ANSWERS, RobotCollector, agreement, answers, sentence
@@ -227,13 +229,18 @@ def test_demonstrations_are_recorded_now_and_a_reset_policy_puts_the_scene_back(
         assert row["person"] is None and row["keep"] is False
 
 
+def made_of(hands: Mock) -> tuple:
+    """What a collector is made of."""
+    parts = (hands.control, hands.episodes, hands.sent, hands.judge, "front", RobotImproverConfig())
+    return (*parts, hands.person, hands.runs, hands.mover, 10.0)
+
+
 @pytest.fixture
 def collector(tmp_path):
     """A collector among stand-ins, which note what they are asked for in ``hands``."""
     hands = Mock()
     hands.person.outcome = None
-    parts = (hands.control, hands.episodes, hands.sent, hands.judge, "front", RobotImproverConfig())
-    made = RobotCollector(*parts, hands.person, hands.runs, hands.mover, 10.0)
+    made = RobotCollector(*made_of(hands))
     made.starts = Mock(pose=POSE)
     made._folder = tmp_path
     return made, hands
@@ -245,6 +252,23 @@ def test_what_was_said_of_an_attempt_that_did_not_count_is_not_said_of_the_next(
     (tmp_path / ANSWERS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     made._act("5_0", 5, 0)
     assert answers(tmp_path) == {"4_0": True}
+
+
+def test_a_rollout_before_a_scene_that_was_not_put_back_is_not_kept_by_a_loop_that_is_started_again(
+    collector, tmp_path, monkeypatch
+):
+    made, hands = collector
+    done = [True, True, True, False]
+    monkeypatch.setattr(made, "_looks_done", lambda episode_id: done.pop(0))
+    monkeypatch.setattr(robot_collector, "start_recording", lambda *_, **__: None)
+    monkeypatch.setattr(Collector, "_judge", lambda self, journal: {"keep": True, "reason": "done"})
+    journal = demonstration(tmp_path / "episodes" / "5_0.mcap")
+    made._begin(tmp_path, "5_0", 5)
+    again = RobotCollector(*made_of(hands))
+    again._folder = tmp_path
+    assert again._judge(journal)["keep"] is False
+    made._begin(tmp_path, "5_0", 5)  # of an attempt that did not count, made again: now it is put back
+    assert again._judge(journal)["keep"] is True and not done
 
 
 def test_after_a_training_the_arm_moves_only_when_the_person_has_said_that_it_may(collector):
