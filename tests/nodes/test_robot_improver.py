@@ -298,7 +298,7 @@ def test_demonstrations_of_lerobot_tell_how_they_begin(tmp_path, storage):
     assert again.task == starts.task == "put the cup on the shelf", "kept for another day"
     with pytest.raises(ValueError, match="another robot"):
         starts_of(root, SO101, units, tmp_path / "other")
-    with pytest.raises(ValueError, match="nothing says what the numbers of .* are in rad; .*contract:=FILE"):
+    with pytest.raises(ValueError, match=r"nothing says what the numbers of .* are in rad; .*contract:=FILE"):
         starts_of(root, contract, None, tmp_path / "degrees")
 
 

@@ -21,5 +21,5 @@ class Asker(LrmNode[RecorderConfig]):
 def test_a_camera_that_says_nothing_fails_the_episode(spin, tmp_path):
     node = spin.start(Asker())
     person = Person(node, Control(node), "front", tmp_path / "scene.png")
-    with pytest.raises(EpisodeError, match="no image comes on '.*front/image_raw'.*look at the camera's node"):
+    with pytest.raises(EpisodeError, match=r"no image comes on '.*front/image_raw'.*look at the camera's node"):
         person.live(0.01)

@@ -134,7 +134,7 @@ def test_a_gamepad_that_is_pulled_out_with_its_stick_pushed_moves_nothing_more(g
     assert gamepad.read().change.any()
     pad.gone, pad.clock.now = True, pad.clock.now + 0.05
     for _ in range(2):
-        with pytest.raises(OSError, match="the gamepad is gone .*plug it in again"):
+        with pytest.raises(OSError, match=r"the gamepad is gone .*plug it in again"):
             gamepad.read()
     gamepad.close()
     pad.gone, pad.report = False, Reports.STILL
