@@ -132,7 +132,8 @@ class LeRobotInput:
         if joints and self._servos is None and not device.is_calibrated:
             device.disconnect()
             raise ValueError(f"'{config.input}' is not calibrated; run 'lerobot-calibrate {self._words()}'")
-        gamepad, self._reports = getattr(device, "gamepad", None), None
+        gamepad: Any = getattr(device, "gamepad", None)
+        self._reports = None
         if getattr(gamepad, "running", True) is False:
             device.disconnect()
             raise ValueError("LeRobot's 'gamepad' has found no gamepad; plug one in, or switch it on")
@@ -164,7 +165,7 @@ class LeRobotInput:
         self._scale, self._offset = affine[:, 0], affine[:, 1]
 
     def _prepare(self, device: Any, bus: Any) -> None:
-        """Check a leader's servos and calibration; its torque stays off."""
+        """Check a leader's servos and calibration, and switch off a torque that another program has left on."""
         config = self._config
         check_port(config.input_port, "set input_port:=PATH")
         check_calibration_file(device.calibration_fpath, device.calibration, self._words())
@@ -173,6 +174,7 @@ class LeRobotInput:
         try:
             others = calibration_files(device.calibration_fpath.parent)
             check_servos(servos, bus, config.input_port, device.calibration, self._words(), others)
+            servos.torque_off()
         finally:
             servos.close()
         self._servos = servos
