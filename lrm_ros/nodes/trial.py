@@ -13,6 +13,7 @@ import numpy as np
 from std_srvs.srv import Trigger
 
 from lrm_ros.config import ImproverConfig
+from lrm_ros.config_files import to_dict
 from lrm_ros.config_person import TrialConfig
 from lrm_ros.files import read_json, write_bytes, write_json
 from lrm_ros.image_files import decode, encode
@@ -68,6 +69,7 @@ class TrialNode(LrmNode[TrialConfig]):
         weights = [_size_and_time(Path(folder)) for folder in self._policies]
         kept = ("starts", "same_starts", "seconds", "first_seed", "model", "judge_frames", "judge_threshold")
         settings = {name: getattr(config, name) for name in kept} | {"policies": self._policies, "weights": weights}
+        settings |= {f"contract.{name}": value for name, value in to_dict(self.contract).items()}
         self._trials = Trials.begin(Path(config.run), settings, self._policies, config.starts)
         control = Control(
             self, _TRIGGERS, (*TwinEpisodes.NODES, "policy", "reward"), ("policy",), RecordedEpisodes.SET_BOOLS

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 import pytest
-from arm_cell import BRIGHT, DARK, running  # type: ignore[import-not-found]
+from arm_cell import BRIGHT, DARK, contract_file, running  # type: ignore[import-not-found]
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
@@ -171,6 +171,15 @@ def test_what_is_no_policy_is_refused_before_anything_is_made(spin, tmp_path):
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "is no policy (no model.safetensors)" in node.diagnostics.faults["configure"]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_comparison_goes_on_only_with_the_robot_and_the_settings_that_it_began_with(spin, tmp_path, policies):
+    given = {"policies": policies, "run": str(tmp_path / "trial"), "starts": 1, "model": "fake"}
+    assert spin.add(TrialNode(**given)).trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert spin.add(TrialNode(**given)).trigger_configure() == TransitionCallbackReturn.SUCCESS
+    node = spin.add(TrialNode(**given, contract=str(contract_file(tmp_path))))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "of other settings (contract." in node.diagnostics.faults["configure"]
 
 
 class Asker:
