@@ -7,9 +7,9 @@ SHELL := /bin/bash
 # VENV=FOLDER and PYTHON=/path/to/python choose another environment and interpreter.
 export VENV ?= .venv
 PYTHON_OF_VENV := $(VENV)/bin/python
-# Test processes at a time, each with the tests of a file (JOBS=0: in one process): much of a test is waiting for nodes.
-JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8)))
-PYTEST := $(PYTHON_OF_VENV) -m pytest -n $(JOBS) --dist loadfile
+# Test processes at a time (JOBS=0: one process shows the tests one by one); tests/conftest.py says which has which tests.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+PYTEST := $(PYTHON_OF_VENV) -m pytest -n $(JOBS) --dist loadgroup
 export JOBS
 # What depends on the versions of Python, LeRobot, transformers and rclpy.
 CORE := $(addprefix tests/,ros/test_base.py training/policy/test_closed_loop.py test_config.py record/test_dataset.py \

@@ -196,6 +196,11 @@ class FinetuneConfig:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
         if self.corrections is not None and not 0 < self.corrections < float("inf"):
             raise ValueError(f"corrections is {self.corrections}; give a finite weight above 0")
+        if self.weights is not None and self.corrections not in (None, 1.0):
+            raise ValueError(
+                f"corrections {self.corrections:g} counts nothing beside the share of each data set; give corrections "
+                "1 and a larger share (--weight), or no shares"
+            )
         for option in fields(self):
             choices, value = option.metadata.get("choices"), getattr(self, option.name)
             if choices and value not in choices:

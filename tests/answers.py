@@ -128,12 +128,13 @@ def write_model(folder: Path, words: tuple[str, ...] = (), rows: int = 0) -> Any
     processor = tiny.build_processor()
     processor.chat_template = TEMPLATE
     images, videos = processor.image_processor, processor.video_processor
-    images.temporal_patch_size = videos.temporal_patch_size = 2
+    for pictures in (images, videos):
+        pictures.temporal_patch_size = pictures.merge_size = 2
     videos.size = {"shortest_edge": 4096, "longest_edge": 25165824}
     processor.tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in words])
     shape = dict(tiny.VISION)
     try:
-        tiny.VISION.update(temporal_patch_size=2, deepstack_visual_indexes=[0, 2])
+        tiny.VISION.update(temporal_patch_size=2, spatial_merge_size=2, deepstack_visual_indexes=[0, 2])
         model = tiny.build_model(processor)
     finally:
         tiny.VISION.update(shape)

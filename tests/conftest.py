@@ -34,6 +34,18 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Their assertions show the values, as those of a test file do.
 pytest.register_assert_rewrite("lerobot_sets", "spinner")
 
+# Their tests move emulated servos, or watch nodes, in real time: one at a time, whatever else runs beside it.
+REAL_TIME = ("graph", "nodes", "robot", "ros", "sim/servo_bus", "training/bench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests a process of pytest-xdist has to itself: those of a file, and all that run in real time."""
+    top = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(top)
+        here = next((room for room in REAL_TIME if file.is_relative_to(room)), None)
+        item.add_marker(pytest.mark.xdist_group(str(file) if here is None else "real time"))
+
 
 @pytest.fixture
 def spin() -> Iterator[Spinner]:

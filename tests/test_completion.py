@@ -32,7 +32,7 @@ def completed(script: str, words: list[str], tmp_path) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["lrm", "re"], ["report", "reward"]),
+        (["lrm", "re"], ["replay", "report", "reward"]),
         (["lrm", "reward", ""], ["data", "eval", "openloop", "train"]),
         (["lrm", "up", ""], list(GRAPHS)),
         (["lrm", "bench", "signals", "--st"], ["--starts"]),

@@ -149,14 +149,16 @@ def test_the_commands_of_the_shipped_model_have_seeds_of_their_purpose():
     """lrm_ros/training/reward/train/tiny/train.py says how the shipped model was made and examined."""
     text = (Path(seeds.__file__).parent / "training/reward/train/tiny/train.py").read_text()
     commands = re.sub(r"\\\n\s+", " ", text).splitlines()
-    assert {int(seed) for line in commands for seed in re.findall(r"--seed (\d+)", line)} == {
-        seeds.EVAL_SETS.first,
-        seeds.TABLETOP.first,
-        seeds.RANDOM_MOTION.first,
-    }
+    used: list[range] = []
     for line in commands:
         if seed := re.search(r"--seed (\d+)", line):
-            purpose = (
-                seeds.TABLETOP if "tabletop" in line else seeds.RANDOM_MOTION if "random" in line else seeds.EVAL_SETS
-            )
-            assert int(seed[1]) == purpose.first, line
+            training = seeds.GENERATED if "shuffled" in line else seeds.EVAL_SETS
+            purpose = seeds.TABLETOP if "tabletop" in line else seeds.RANDOM_MOTION if "random" in line else training
+            count = re.search(r"--episodes (\d+)", line)
+            assert count is not None, line
+            seen = range(int(seed[1]), int(seed[1]) + int(count[1]))
+            assert purpose.first <= seen.start and seen.stop <= purpose.end, line
+            if "shuffled" in line:
+                assert not any(seen.start < other.stop and other.start < seen.stop for other in used), line
+            used.append(seen)
+    assert {seen.start for seen in used} >= {purpose.first for purpose in (seeds.EVAL_SETS, seeds.TABLETOP)}

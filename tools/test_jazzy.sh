@@ -71,7 +71,7 @@ make_environment() {
     touch "$stamp"
 }
 
-pytest() { PYTHONPATH=$PWD $JAZZY/bin/python -m pytest -q -p no:cacheprovider -n "${JOBS:-2}" --dist loadfile "$@"; }
+pytest() { PYTHONPATH=$PWD $JAZZY/bin/python -m pytest -q -p no:cacheprovider -n "${JOBS:-2}" --dist loadgroup "$@"; }
 
 make_environment
 if [ -n "${ALL:-}" ]; then

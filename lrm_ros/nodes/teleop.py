@@ -86,7 +86,8 @@ class TeleopNode(LrmNode[TeleopConfig]):
         Streams(self, realtime=True).listen(topics.JOINT_STATES, self._on_state, stamped=False)
         if self.config.rollout:
             self.episodes = TeleopEpisodes(self, self._say, self._let_go, "policy", ("policy",))
-            self._leading = Leading(self, self.episodes, self._arm, self._let_go, self._newest_ns, self._say)
+            now = self._newest_ns, lambda: self._stop.stopped
+            self._leading = Leading(self, self.episodes, self._arm, self._let_go, *now, self._say)
         else:
             self.episodes = TeleopEpisodes(self, self._say, self._let_go)
         rate_hz = self.config.rate_hz

@@ -15,6 +15,7 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import topics
 from lrm_ros.config import ImproverConfig
+from lrm_ros.config_files import to_dict
 from lrm_ros.config_person import TrialConfig
 from lrm_ros.files import read_json, write_bytes, write_json
 from lrm_ros.image_files import decode, encode
@@ -70,6 +71,7 @@ class TrialNode(LrmNode[TrialConfig]):
         weights = [_size_and_time(Path(folder)) for folder in self._policies]
         kept = ("task", "starts", "same_starts", "seconds", "first_seed", "model", "judge_frames", "judge_threshold")
         settings = {name: getattr(config, name) for name in kept} | {"policies": self._policies, "weights": weights}
+        settings |= {f"contract.{name}": value for name, value in to_dict(self.contract).items()}
         self._trials = Trials.begin(Path(config.run), settings, self._policies, config.starts)
         control = Control(
             self, _TRIGGERS, (*TwinEpisodes.NODES, "policy", "reward"), ("policy",), RecordedEpisodes.SET_BOOLS
@@ -78,6 +80,8 @@ class TrialNode(LrmNode[TrialConfig]):
         judge = {name: getattr(config, name) for name in ("model", "judge_frames", "judge_threshold")}
         self._judge = Judge(self, control, ImproverConfig(**judge))
         self._sent = SentSteps(self, control)
+        self._start_pose = self._trials.folder / "start_pose.json"
+        self._stood = True  # the arm has not been moved since this node began
         self._runs, self._mover = PolicyRuns(self, control, self._sent), ArmMover(self, control)
         self._camera = self.contract.cameras[0].name
         self._person = Person(self, control, self._camera, self._trials.folder / "scene.png")
@@ -137,6 +141,7 @@ class TrialNode(LrmNode[TrialConfig]):
         self._judge.begin(Frame(0, camera.name, np.zeros((camera.height, camera.width, 3), np.uint8)))
         self._abandon(episodes)
         failed, times = "", 0
+        self._stood = True
         while (trial := self._trials.due) is not None:
             self._runs.use(self._blind(trial))
             try:
@@ -146,9 +151,13 @@ class TrialNode(LrmNode[TrialConfig]):
                 self._person.nothing()
                 self._runs.stand()
                 self._abandon(episodes)
-                failed = str(error)
-                print(f"trial {trial.number} does not count: {failed}", flush=True)
-                self._trials.void(trial, failed)
+                if trial.number in self._trials.answers:  # it counts, whatever came after the answer
+                    failed, times = f"the last one counts, but did not end well ({error})", 0
+                    print(f"trial {trial.number} has its answer and counts: {error}", flush=True)
+                    continue
+                failed = f"the last try did not count ({error})"
+                print(f"trial {trial.number} does not count: {error}", flush=True)
+                self._trials.void(trial, str(error))
                 if (times := times + 1) == _TIMES:
                     raise
             self._judge_waiting()
@@ -204,7 +213,10 @@ class TrialNode(LrmNode[TrialConfig]):
             episodes.reset(self.config.first_seed + start)
         else:
             if failed:
-                self._person.scene(f"{head}: the last try did not count ({failed}). {SAFE}")
+                self._person.scene(f"{head}: {failed}. {SAFE}")
+            elif self._stood and self.config.start_speed > 0 and self._start_pose.is_file():
+                self._person.scene(f"{head}: {SAFE}")  # on another day nobody expects that it moves by itself
+            self._stood = False
             self._to_start_pose()
             again = self.config.same_starts and picture.is_file()
             what = "put the scene as in the picture" if again else "put the scene in place, as you like"
@@ -215,7 +227,7 @@ class TrialNode(LrmNode[TrialConfig]):
 
     def _to_start_pose(self) -> None:
         """Bring the arm to where it stood before the first trial."""
-        path = self._trials.folder / "start_pose.json"
+        path = self._start_pose
         if not path.is_file():
             write_json(path, [round(float(angle), 4) for angle in self._mover.pose()])
         elif self.config.start_speed > 0:

@@ -19,6 +19,7 @@ from lrm_ros.config_teleop import TeleopConfig
 from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import EpisodeError
+from lrm_ros.ros.estop import RELEASE
 from lrm_ros.ros.teleop_episodes import TeleopEpisodes
 
 POLICY, PERSON, NOBODY = "policy", "person", "nobody"
@@ -41,6 +42,7 @@ class Leading:
         arm: ArmClient,
         let_go: Callable[[], None],
         newest_ns: Callable[[], int],
+        is_stopped: Callable[[], bool],
         say: Callable[[str], None],
     ) -> None:
         """Create publisher and services; nobody leads.
@@ -51,10 +53,11 @@ class Leading:
             arm: what the person asks of the arm.
             let_go: makes the person's target none.
             newest_ns: stamp of the newest joint state [ns].
+            is_stopped: whether the arm is stopped; known before :meth:`stopped` is called.
             say: tells the person a line; from any thread.
         """
         self._node, self._episodes, self._arm, self._say = node, episodes, arm, say
-        self._let_go, self._newest_ns = let_go, newest_ns
+        self._let_go, self._newest_ns, self._is_stopped = let_go, newest_ns, is_stopped
         self._publisher = topics.INTERVENTION.publisher(node)
         self.who, self.taken = NOBODY, False
         episodes.begun, episodes.ending = self._give, self._pause
@@ -99,8 +102,11 @@ class Leading:
     # -- in the thread of the episodes -------------------------------------------------------------------------------
 
     def _take(self) -> None:
+        """Let the person lead from her first motion on; raises EpisodeError if the arm is stopped."""
         self._stop_policy()
+        self._let_go()  # a target of before, if the device has set one while the arm was given back
         self.taken = True
+        self._refuse_stopped()
         self._say("you have the arm: move it (a leader must stand where the arm does); p gives it back")
 
     def _give(self) -> None:
@@ -117,7 +123,15 @@ class Leading:
         except EpisodeError:
             self._tell(NOBODY)
             raise
+        self._refuse_stopped()
         self._say("the policy leads; p takes over")
+
+    def _refuse_stopped(self) -> None:
+        """Take the arm from both, and raise EpisodeError, if it was stopped while it was handed over."""
+        if self._is_stopped():
+            self.taken = False
+            self._stop_policy()
+            raise EpisodeError(f"nobody leads, the arm is stopped; {RELEASE}")
 
     def _pause(self) -> None:
         """Let nobody lead: the episode ends, and is recorded whatever became of the policy's node."""

@@ -23,7 +23,7 @@ from lrm_ros.files import write_bytes
 from lrm_ros.image_files import encode
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.camera_images import CameraImages
-from lrm_ros.ros.control import Control
+from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.types import Frame
 
 SAFE = "When it is safe, say ready: the arm goes to its start"
@@ -119,21 +119,25 @@ class Person:
         """Wait for an image that is taken from now on, and return it.
 
         Raises:
-            ValueError: none comes, or one that cannot be used.
+            EpisodeError: none comes, or one that cannot be used.
             Stopped: see :meth:`Control.stop`.
         """
         wanted = self._came + 1
         if not self._control.holds(lambda: self._came > wanted, timeout_s):
-            raise ValueError(
+            raise EpisodeError(
                 f"no image comes on '{self._images.topic.name}' for {timeout_s:.0f} s; look at the camera's node"
             )
         assert self._newest is not None
-        return self._images.frame(self._newest)
+        try:
+            return self._images.frame(self._newest)
+        except ValueError as error:
+            raise EpisodeError(f"the image on '{self._images.topic.name}' cannot be used: {error}") from error
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
     def _ask(self, what: str, text: str) -> None:
-        self._asked, self._text = what, text
+        with self._lock:  # an answer that is being kept counts, or is refused
+            self._asked, self._text = what, text
         shown = what == SCENE and self._start is not None
         values = {"node": self._node.get_fully_qualified_name(), "picture": self._picture if shown else ""}
         self._question.publish(messages.status(DiagnosticStatus.OK, what, text, values))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.robot.joint_states import JointStates
+from lrm_ros.ros.arm_client import DELIVER_S, ArmClient
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps, Stopped
 from lrm_ros.types import ActionChunk
@@ -79,19 +81,20 @@ class PolicyRuns:
         self._control.set("policy", {"explore_std": explore_std, "seed": seed})
         self._control.trigger("policy/reset")
         self._sent.restart()
-        self._control.change("policy", Transition.TRANSITION_ACTIVATE)
         try:
+            self._control.change("policy", Transition.TRANSITION_ACTIVATE)
             self._control.wait_until(lambda: ended() or self._sent.count >= steps, f"the end of {what}")
+            steps = self._sent.count
+            self.stand()
         except Stopped:
-            # Who stops may be the thread that would take the answer, so none is waited for.
+            # Also while it is made active or inactive. Who stops may be the thread that would take the answer, so none
+            # is waited for.
             down = Transition(id=Transition.TRANSITION_DEACTIVATE)
             self._change.call_async(ChangeState.Request(transition=down))
             raise
         except EpisodeError:
             self.stand()
             raise
-        steps = self._sent.count
-        self.stand()
         return steps
 
 
@@ -118,24 +121,35 @@ def start_recording(control: Control, episodes: EpisodeControl, **parameters: An
 
 
 class ArmMover:
-    """Brings an arm to a pose by ``joint_command``, slowly, while nobody else commands it."""
+    """Brings an arm to a pose by ``joint_command``, slowly, while nobody else commands it.
+
+    Whatever ends the way before its end (an e-stop, a stop of this node) makes the arm stay where it is then, and a
+    release moves nothing.
+    """
 
     def __init__(self, node: LrmNode[Any], control: Control) -> None:
-        """Listen to the joint states; to be called in ``configure``."""
-        self._node, self._control = node, control
+        """Listen to the joint states; to be called in ``configure``.
+
+        Args:
+            node: who asks.
+            control: its waits; an e-stop is a fault of it, see :class:`SentSteps`.
+        """
+        self._node, self._control, self._arm = node, control, ArmClient(node)
         self._states = JointStates(node.contract)
         self._state: NDArray[np.float32] | None = None
-        self._command = topics.JOINT_COMMAND.publisher(node)
         topics.JOINT_STATES.subscribe(node, self._on_state)
 
     def pose(self, timeout_s: float = 10.0) -> NDArray[np.float32]:
         """Return where the arm is, (D,) [rad].
 
         Raises:
-            EpisodeError: nothing says it.
+            EpisodeError: nothing says it, or the arm is stopped.
+            Stopped: see :meth:`Control.stop`.
         """
-        self._state = None
-        self._control.holds(lambda: self._state is not None, timeout_s)
+        self._state, end_s = None, time.monotonic() + timeout_s
+        self._control.wait_until(
+            lambda: self._state is not None or time.monotonic() >= end_s, "a joint state", timeout_s
+        )
         state = self._newest()
         if state is None:
             raise EpisodeError(f"no joint state comes for {timeout_s:.0f} s; look at the arm's node")
@@ -152,10 +166,20 @@ class ArmMover:
             speed: of the fastest joint [rad/s], above 0.
 
         Raises:
-            EpisodeError: it does not come there.
+            EpisodeError: it does not come there, or is stopped.
             Stopped: see :meth:`Control.stop`.
         """
-        goal, dt_s = np.asarray(target, np.float32), self._node.contract.dt_s
+        try:
+            self._go(np.asarray(target, np.float32), speed)
+        except BaseException:
+            if self._arm.asked is not None:
+                self._arm.drop()  # so that it stays where it is: at the way's end may be what is in its way
+                self._arm.hold(DELIVER_S)
+            raise
+        self._arm.drop()
+
+    def _go(self, goal: NDArray[np.float32], speed: float) -> None:
+        dt_s = self._node.contract.dt_s
         end_s = time.monotonic() + _REACH_S + float(np.abs(goal - self.pose()).max()) / speed
         while (far := float(np.abs(goal - (now := self.pose())).max())) > NEAR:
             if time.monotonic() > end_s:
@@ -166,11 +190,14 @@ class ArmMover:
             count = max(1, math.ceil(far / (speed * dt_s)))
             parts = np.arange(1, count + 1, dtype=np.float32)[:, None] / count  # (K, 1)
             way = (now + (goal - now) * parts).astype(np.float32)  # (K, D)
-            self._command.publish(messages.from_chunk(ActionChunk(0, way, dt_s), self._node.contract.joints))
-            self._control.holds(lambda: self._at(goal), max(_AGAIN_S, count * dt_s))
+            self._arm.ask(ActionChunk(0, way, dt_s), self._arm.holds)
+            again_s = time.monotonic() + max(_AGAIN_S, count * dt_s)
+            # Ends at an e-stop: what is asked for after its release is asked for by nobody.
+            self._control.wait_until(partial(self._at, goal, again_s), "the arm's way to where an episode begins")
 
-    def _at(self, goal: NDArray[np.float32]) -> bool:
-        return self._state is not None and float(np.abs(self._state - goal).max()) < NEAR
+    def _at(self, goal: NDArray[np.float32], end_s: float) -> bool:
+        near = self._state is not None and float(np.abs(self._state - goal).max()) < NEAR
+        return near or time.monotonic() >= end_s
 
     def _on_state(self, message: JointState) -> None:
         stamp_ns = messages.to_ns(message.header.stamp)
@@ -181,5 +208,6 @@ class ArmMover:
             return
         if state is not None:
             self._state = state
+            self._arm.on_state(state)
             self._node.diagnostics.recovered("joint_states", "joint_states are good again")
             self._control.notify()

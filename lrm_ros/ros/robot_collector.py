@@ -3,16 +3,18 @@
 
 What the person says of a rollout (while it runs, or when asked) is kept in ``person.jsonl`` of the iteration's folder.
 The judge decides; a rollout that the person called a failure is not kept either. A scene that looks done before the
-rollout has begun was not put back: the person is asked again, and the second time the rollout is never kept.
+rollout has begun was not put back: the person is asked again, and the second time the rollout is never kept
+(``untouched.jsonl``).
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from lrm_ros.config_person import RobotImproverConfig
-from lrm_ros.files import append_line, read_lines
+from lrm_ros.files import append_line, read_lines, write_text
 from lrm_ros.record.journal import read_info
 from lrm_ros.ros.collector import Collector, read_verdicts
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
@@ -22,7 +24,7 @@ from lrm_ros.ros.policy_runs import ArmMover, PolicyRuns, start_recording
 from lrm_ros.ros.robot_demonstrations import Starts
 from lrm_ros.types import Reward
 
-ANSWERS = "person.jsonl"
+ANSWERS, UNTOUCHED = "person.jsonl", "untouched.jsonl"
 _DONE = "it looked done before it began: the scene was not put back"
 
 
@@ -67,7 +69,8 @@ class RobotCollector(Collector):
         self._folder = Path()
         self._iteration, self._first = 1, 0
         self._checkpoint: Path | None = None
-        self._failed, self._untouched = "", False
+        self._failed = ""
+        self._stood = True  # the arm was not moved since the last training
         self._asked_again = 0  # scenes that looked done and were asked for again
 
     def use(self, checkpoint: Path) -> None:
@@ -79,7 +82,7 @@ class RobotCollector(Collector):
 
     def roll_out(self, folder: Path, iteration: int) -> dict[str, Any]:
         """Roll out as :meth:`Collector.roll_out`; the figures also tell how person and judge agree."""
-        self._folder, self._iteration, self._asked_again = folder, iteration, 0
+        self._folder, self._iteration, self._asked_again, self._stood = folder, iteration, 0, True
         self._control.set("recorder", {"source": "policy", "image_format": "png"})
         self._first = self._starts(iteration)[0]
         verdicts = read_verdicts(folder)
@@ -119,12 +122,13 @@ class RobotCollector(Collector):
     def _begin(self, folder: Path, episode_id: str, seed: int) -> None:
         """Bring arm and scene to where the rollout begins, and start to record."""
         number = seed - self._first
-        self._untouched = False
+        forget(folder / UNTOUCHED, episode_id)
         self._place(episode_id, number, "")
         if self._looks_done(episode_id):
             self._asked_again += 1
             self._place(episode_id, number, "it looks done already, was the scene put back? ")
-            self._untouched = self._looks_done(episode_id)
+            if self._looks_done(episode_id):  # kept at once: it may be judged by a loop that was started again
+                append_line(folder / UNTOUCHED, {"episode_id": episode_id})
         self._control.trigger("reward/reset")
         start_recording(self._control, self._episodes, folder=str(folder / "episodes"), episode_id=episode_id)
 
@@ -133,6 +137,9 @@ class RobotCollector(Collector):
         head = f"rollout {episode_id} of iteration {self._iteration}"
         if self._failed:
             self._person.scene(f"{head}: the last try did not count ({self._failed}). {SAFE}")
+        elif self._stood and (self._robot.start_speed > 0 or self._robot.reset_policy):
+            self._person.scene(f"{head}: {SAFE}")  # it stood while hours of training went by
+        self._stood = False
         by_policy = self._robot.reset_policy and not why and not self._failed
         if by_policy:
             self._runs.use(self._robot.reset_policy)
@@ -157,6 +164,7 @@ class RobotCollector(Collector):
         def keep(success: bool) -> None:
             append_line(self._folder / ANSWERS, {"episode_id": episode_id, "success": success})
 
+        forget(self._folder / ANSWERS, episode_id)
         what = f"rollout {episode_id} of iteration {self._iteration}"
         self._person.begin(f"{what} runs: success or failure ends it, else it ends by itself", keep)
         steps = round(self._robot.rollout_s * self._hz)
@@ -174,7 +182,7 @@ class RobotCollector(Collector):
         row = super()._judge(journal)
         said = answers(self._folder).get(journal.stem, read_info(journal).outcome)
         row |= {"person": said, "judge": row["keep"]}
-        if self._untouched:
+        if any(line["episode_id"] == journal.stem for line in read_lines(self._folder / UNTOUCHED)):
             row |= {"keep": False, "reason": _DONE}
         elif row["keep"] and said is False:
             row |= {"keep": False, "reason": f"the person called it a failure, the judge: {row['reason']}"}
@@ -184,6 +192,14 @@ class RobotCollector(Collector):
 def answers(folder: Path) -> dict[str, bool]:
     """Return what the person said of rollouts, by their names."""
     return {str(row["episode_id"]): bool(row["success"]) for row in read_lines(folder / ANSWERS)}
+
+
+def forget(path: Path, episode_id: str) -> None:
+    """Take back the lines about an attempt that did not count: it has the name of the one that is made now."""
+    said = read_lines(path)
+    if any(row["episode_id"] == episode_id for row in said):
+        kept = [json.dumps(row) + "\n" for row in said if row["episode_id"] != episode_id]
+        write_text(path, "".join(kept))
 
 
 def agreement(folder: Path) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def starts_of(dataset: Path, contract: RobotContract, units: list[tuple[float, f
     if not path.is_file():
         opened = open_set(dataset)
         if not opened.contract.has_limits:
+            if units is None and not opened.in_rad:
+                raise ValueError(
+                    f"nothing says what the numbers of '{dataset}' are in rad; give the contract's file with a section "
+                    "'arm': contract:=FILE, e.g. config/so101.yaml"
+                )
             opened = opened.of_robot(contract, None if opened.in_rad else units, "the arm's contract")
         if differences := contract_differences(opened.contract, contract):
             raise ValueError(f"'{dataset}' is of another robot than this arm: {'; '.join(differences)}")

@@ -53,6 +53,7 @@ class TeleopEpisodes:
         self.counts = {SUCCESS: 0, FAILURE: 0, "discarded": 0}
         self._worker: threading.Thread | None = None
         self._started_s = 0.0
+        self._unrecorded = False  # the recording has failed: nobody is to act any more
         self._due_s: float | None = None  # when the next episode begins by itself
         self._live, self._live_s = "", 0.0
         self.control = control = Control(
@@ -188,7 +189,10 @@ class TeleopEpisodes:
         return 0 < wanted <= self.counts[SUCCESS] + self.counts[FAILURE]
 
     def tick(self) -> None:
-        """Begin the next episode when its time has come."""
+        """Begin the next episode when its time has come, and end one whose recording has failed."""
+        if self._unrecorded and not self.busy:
+            self._unrecorded = False
+            self.begin("ending", self.ending)
         if self._due_s is not None and time.monotonic() >= self._due_s and not self.busy:
             self._due_s = None
             self.do(START)
@@ -198,7 +202,7 @@ class TeleopEpisodes:
     def _on_episode(self, message: DiagnosticStatus) -> None:
         """Notice an episode that the recorder could not finish."""
         if message.message == "failed" and self.name and message.name == self.name:
-            self.name = ""
+            self.name, self._unrecorded = "", True
             self._say(f"the recording failed: {messages.status_values(message).get('reason', '')}")
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

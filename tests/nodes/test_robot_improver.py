@@ -8,6 +8,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from lrm_ros.config_person import RobotImproverConfig
 from lrm_ros.nodes.robot_improver import RobotImproverNode
 from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.record.writer import JournalWriter
+from lrm_ros.ros import robot_collector
+from lrm_ros.ros.collector import Collector
 from lrm_ros.ros.control import EpisodeError
 from lrm_ros.ros.policy_runs import PolicyRuns
-from lrm_ros.ros.robot_collector import agreement, answers, sentence
+from lrm_ros.ros.robot_collector import ANSWERS, RobotCollector, agreement, answers, sentence
 from lrm_ros.ros.robot_demonstrations import prepare, starts_of, usable
 from lrm_ros.training.report.command import write_report
 from lrm_ros.types import Frame
@@ -226,6 +229,57 @@ def test_demonstrations_are_recorded_now_and_a_reset_policy_puts_the_scene_back(
         assert row["person"] is None and row["keep"] is False
 
 
+def made_of(hands: Mock) -> tuple:
+    """What a collector is made of."""
+    parts = (hands.control, hands.episodes, hands.sent, hands.judge, "front", RobotImproverConfig())
+    return (*parts, hands.person, hands.runs, hands.mover, 10.0)
+
+
+@pytest.fixture
+def collector(tmp_path):
+    """A collector among stand-ins, which note what they are asked for in ``hands``."""
+    hands = Mock()
+    hands.person.outcome = None
+    made = RobotCollector(*made_of(hands))
+    made.starts = Mock(pose=POSE)
+    made._folder = tmp_path
+    return made, hands
+
+
+def test_what_was_said_of_an_attempt_that_did_not_count_is_not_said_of_the_next(collector, tmp_path):
+    made, _ = collector
+    lines = [{"episode_id": "4_0", "success": True}, {"episode_id": "5_0", "success": False}]
+    (tmp_path / ANSWERS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made._act("5_0", 5, 0)
+    assert answers(tmp_path) == {"4_0": True}
+
+
+def test_a_rollout_before_a_scene_that_was_not_put_back_is_not_kept_by_a_loop_that_is_started_again(
+    collector, tmp_path, monkeypatch
+):
+    made, hands = collector
+    done = [True, True, True, False]
+    monkeypatch.setattr(made, "_looks_done", lambda episode_id: done.pop(0))
+    monkeypatch.setattr(robot_collector, "start_recording", lambda *_, **__: None)
+    monkeypatch.setattr(Collector, "_judge", lambda self, journal: {"keep": True, "reason": "done"})
+    journal = demonstration(tmp_path / "episodes" / "5_0.mcap")
+    made._begin(tmp_path, "5_0", 5)
+    again = RobotCollector(*made_of(hands))
+    again._folder = tmp_path
+    assert again._judge(journal)["keep"] is False
+    made._begin(tmp_path, "5_0", 5)  # of an attempt that did not count, made again: now it is put back
+    assert again._judge(journal)["keep"] is True and not done
+
+
+def test_after_a_training_the_arm_moves_only_when_the_person_has_said_that_it_may(collector):
+    made, hands = collector
+    made._place("5_0", 0, "")
+    made._place("6_0", 1, "")
+    names = [name for name, *_ in hands.mock_calls]
+    assert names == ["person.scene", "mover.go", "person.scene", "mover.go", "person.scene"]
+    assert "the arm goes to its start" in hands.person.scene.call_args_list[0].args[0]
+
+
 @pytest.mark.parametrize("storage", ["image", "video"])
 def test_demonstrations_of_lerobot_tell_how_they_begin(tmp_path, storage):
     from lerobot_made import write_v3  # type: ignore[import-not-found]
@@ -244,6 +298,8 @@ def test_demonstrations_of_lerobot_tell_how_they_begin(tmp_path, storage):
     assert again.task == starts.task == "put the cup on the shelf", "kept for another day"
     with pytest.raises(ValueError, match="another robot"):
         starts_of(root, SO101, units, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"nothing says what the numbers of .* are in rad; .*contract:=FILE"):
+        starts_of(root, contract, None, tmp_path / "degrees")
 
 
 def test_a_policy_in_lock_step_is_refused():

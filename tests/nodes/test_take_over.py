@@ -69,6 +69,7 @@ def test_a_person_takes_over_once_her_leader_agrees_and_gives_back(spin, probe, 
     spin.until(lambda: leading.who == "policy" and policy.active)
     sends(4)
     commands = teleop.diagnostics.total("commands")
+    teleop._jog.start(np.zeros(6))  # as a device may, in the moment in which the arm is given back
     assert ask("take_over").success and not policy.active and leading.taken
     sends(4)
     assert leading.who == "nobody", "the leader is not where the arm is"
@@ -108,5 +109,13 @@ def test_a_person_takes_over_once_her_leader_agrees_and_gives_back(spin, probe, 
     assert spin.call(probe, Trigger, "twin/release").success
     spin.until(lambda: not teleop._stop.stopped and not policy._stop.stopped)
     assert policy._halted and leading.who == "nobody", "a release gives it to nobody"
+    assert spin.call(probe, Trigger, "twin/estop").success
+    spin.until(lambda: teleop._stop.stopped)
+    for hand_over in ("take_over", "give_back"):
+        ask(hand_over)
+        assert not leading.taken and leading.who == "nobody" and not policy.active, "of a stopped arm nobody leads"
+    assert spin.call(probe, Trigger, "twin/release").success
+    spin.until(lambda: not teleop._stop.stopped and not policy._stop.stopped)
+    assert not leading.taken and leading.who == "nobody" and not policy.active
     assert ask("give_back").success and leading.who == "policy" and not policy._halted
     assert ask("discard").success and not policy.active

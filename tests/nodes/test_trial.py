@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 import pytest
-from arm_cell import BRIGHT, DARK, running  # type: ignore[import-not-found]
+from arm_cell import BRIGHT, DARK, contract_file, running  # type: ignore[import-not-found]
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
@@ -20,6 +20,7 @@ from lrm_ros.nodes.answer import AnswerNode
 from lrm_ros.nodes.trial import TrialNode
 from lrm_ros.record.journal import read_info
 from lrm_ros.record.trials import Trials
+from lrm_ros.ros.control import EpisodeError
 
 
 @pytest.fixture
@@ -123,11 +124,64 @@ def test_a_trial_that_the_e_stop_ends_does_not_count_and_is_repeated(spin, probe
         assert all(row["success"] for row in trials.answers.values()) and len(trials.answers) == 2
 
 
+def test_an_answered_trial_counts_whatever_comes_after_and_the_arm_moves_by_itself_only_when_asked(
+    spin, probe, tmp_path, monkeypatch, policies
+):
+    with running(spin, probe, tmp_path, monkeypatch) as cell:
+        cell.start()
+        codes: list[int] = []
+        left: list[str] = []
+        failed: list[int] = []
+
+        def answer(what: str, text: str) -> None:
+            if what != "scene":
+                cell.after(3, lambda: cell.outcome(True))
+            elif text.startswith("trial 2") and not left:
+                left.append(text)  # the person goes home
+            else:
+                cell.ready()
+
+        cell.answer = answer
+        given = {"policies": policies, "run": str(tmp_path / "trial"), "starts": 1, "seconds": 30.0, "model": "fake"}
+        node = TrialNode(**given, contract=cell.contract, start_speed=1.0)
+        node.on_exit = codes.append
+        spin.start(node)
+        act = node._runs.act
+
+        def ends_badly(*given) -> int:
+            steps = act(*given)
+            if not failed:
+                failed.append(steps)
+                raise EpisodeError("the recorder is gone")
+            return steps
+
+        monkeypatch.setattr(node._runs, "act", ends_badly)
+        spin.until(lambda: left, 60, "the second trial")
+        assert left[0].startswith("trial 2 of 2: the last one counts, but did not end well (the recorder is gone). ")
+        node.trigger_deactivate()
+        before = len(cell.asked)
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        spin.until(lambda: codes, 60, "the end")
+        asked = [text for what, text in cell.asked[before:] if what == "scene"]
+        assert "say ready: the arm goes to its start" in asked[0] and "put the scene" in asked[1]
+        trials = Trials(tmp_path / "trial")
+        assert codes == [0] and failed and not trials.voids and sorted(trials.answers) == [1, 2]
+
+
 def test_what_is_no_policy_is_refused_before_anything_is_made(spin, tmp_path):
     node = spin.add(TrialNode(policies=(str(tmp_path), "x"), run=str(tmp_path / "run")))
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "is no policy (no model.safetensors)" in node.diagnostics.faults["configure"]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_comparison_goes_on_only_with_the_robot_and_the_settings_that_it_began_with(spin, tmp_path, policies):
+    given = {"policies": policies, "run": str(tmp_path / "trial"), "starts": 1, "model": "fake"}
+    assert spin.add(TrialNode(**given)).trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert spin.add(TrialNode(**given)).trigger_configure() == TransitionCallbackReturn.SUCCESS
+    node = spin.add(TrialNode(**given, contract=str(contract_file(tmp_path))))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "of other settings (contract." in node.diagnostics.faults["configure"]
 
 
 class Asker:

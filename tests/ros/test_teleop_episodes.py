@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from std_srvs.srv import SetBool, Trigger
 
 from lrm_ros import messages
@@ -16,7 +16,7 @@ from lrm_ros.nodes.teleop import TeleopNode
 from lrm_ros.robot.devices.hand import Hand
 from lrm_ros.robot.devices.lerobot_input import FAILURE, SUCCESS, Motion
 from lrm_ros.ros.teleop_episodes import live_line
-from lrm_ros.topics import STATUS
+from lrm_ros.topics import EVENTS, STATUS
 
 
 class Recorder:
@@ -84,6 +84,17 @@ def test_services_start_end_repeat_and_discard_episodes(desk):
         *("start", "discard"),
     ]
     assert desk.episodes.counts == {"success": 1, "failure": 1, "discarded": 2} and not desk.episodes.name
+
+
+def test_an_episode_whose_recording_fails_ends_for_who_acts_in_it_too(desk, probe, spin):
+    desk = desk()
+    ended: list[str] = []
+    desk.episodes.ending = lambda: ended.append(desk.episodes.name)
+    desk.ask("start")
+    failed = probe.create_publisher(DiagnosticStatus, "episode", EVENTS)
+    spin.until(failed.get_subscription_count)
+    failed.publish(messages.status(b"\x02", "e1", "failed", {"reason": "the disk is full"}))
+    spin.until(lambda: ended == [""], what="the end")
 
 
 def test_one_button_or_pedal_starts_and_ends_episodes_and_the_node_ends_after_as_many_as_are_wanted(desk):

@@ -23,7 +23,7 @@ class Hand:
     Attributes:
         leads: whether a leader's joints are the target now.
         fault: why the device cannot be used; empty: it can.
-        held: whether its take-over button is held; ``None``: it has none.
+        held: whether its take-over button is held; ``None``: it has none, or the device is gone.
     """
 
     def __init__(self, thread: InputThread, jog: Jog, contract: RobotContract) -> None:
@@ -81,6 +81,7 @@ class Hand:
         if self.leads:
             self._jog.stop()
         self.let_go()
+        self.held = None  # a button that is not held when it is back was not let go by the person
 
     def _lead(self, joints: NDArray[np.float32], pose: NDArray[np.float32], align: float) -> None:
         wanted = np.clip(joints, self._lower, self._upper)

@@ -50,6 +50,32 @@ class Motion:
     held: bool | None = None
 
 
+class Reports:
+    """The ``hid`` device of a gamepad, which remembers that a read failed: LeRobot's class only logs that, and its
+    sticks stay where they were.
+
+    Attributes:
+        error: what a read has raised; ``None``: none has.
+    """  # noqa: D205
+
+    def __init__(self, device: Any) -> None:
+        """Take an open device."""
+        self._device = device
+        self.error: Exception | None = None
+
+    def read(self, length: int) -> Any:
+        """Return a report, as the device does."""
+        try:
+            return self._device.read(length)
+        except (OSError, ValueError) as error:
+            self.error = error
+            raise
+
+    def close(self) -> None:
+        """Close the device."""
+        self._device.close()
+
+
 class LeRobotInput:
     """One of LeRobot's teleoperators. Not thread-safe: one thread reads it.
 
@@ -69,6 +95,7 @@ class LeRobotInput:
         self.leads_joints = False
         self._device: Any = None
         self._servos: Servos | None = None
+        self._reports: Reports | None = None
         self._keys: list[str] = []
         self._read_s, self._told = 0.0, ""
         self._place: NDArray[np.float64] | None = None  # of an enabled phone at the last read [m]
@@ -105,9 +132,13 @@ class LeRobotInput:
         if joints and self._servos is None and not device.is_calibrated:
             device.disconnect()
             raise ValueError(f"'{config.input}' is not calibrated; run 'lerobot-calibrate {self._words()}'")
-        if getattr(getattr(device, "gamepad", None), "running", True) is False:
+        gamepad: Any = getattr(device, "gamepad", None)
+        self._reports = None
+        if getattr(gamepad, "running", True) is False:
             device.disconnect()
             raise ValueError("LeRobot's 'gamepad' has found no gamepad; plug one in, or switch it on")
+        if getattr(gamepad, "device", None) is not None:
+            gamepad.device = self._reports = Reports(gamepad.device)
         if self._servos is not None:
             self._servos.remember()  # the driver then sleeps until an answer is there
         self._device, self._place, self._read_s = device, None, time.monotonic()
@@ -134,7 +165,7 @@ class LeRobotInput:
         self._scale, self._offset = affine[:, 0], affine[:, 1]
 
     def _prepare(self, device: Any, bus: Any) -> None:
-        """Check a leader's servos and calibration; its torque stays off."""
+        """Check a leader's servos and calibration, and switch off a torque that another program has left on."""
         config = self._config
         check_port(config.input_port, "set input_port:=PATH")
         check_calibration_file(device.calibration_fpath, device.calibration, self._words())
@@ -143,6 +174,7 @@ class LeRobotInput:
         try:
             others = calibration_files(device.calibration_fpath.parent)
             check_servos(servos, bus, config.input_port, device.calibration, self._words(), others)
+            servos.torque_off()
         finally:
             servos.close()
         self._servos = servos
@@ -194,6 +226,8 @@ class LeRobotInput:
             found = self._device.get_action() if self._servos is None else self._servos.in_step(self._device.get_action)
         except termios.error as error:
             raise OSError(one_line(error)) from error
+        if self._reports is not None and (gone := self._reports.error) is not None:
+            raise OSError(f"the gamepad is gone ({one_line(gone)}); plug it in again")
         if self.leads_joints:
             return self._leader(found)
         if self._device.name == "phone":

@@ -50,6 +50,7 @@ class Reports:
 
     def __init__(self) -> None:
         self.report = self.STILL
+        self.gone = False
 
     def open_path(self, path: bytes) -> None: ...
 
@@ -62,6 +63,8 @@ class Reports:
         return "Logitech RumblePad 2 USB"
 
     def read(self, length: int) -> list[int]:
+        if self.gone:
+            raise OSError("read error")
         return list(self.report)
 
     def close(self) -> None: ...
@@ -124,6 +127,19 @@ def test_a_gamepads_buttons_are_the_episodes_events(gamepad, pad):
     for value, way in ((8, 1), (4, -1), (12, 0)):
         pad.report, pad.clock.now = report(b6=value), pad.clock.now + 0.05
         assert gamepad.read().gripper == pytest.approx(way * 2.0 * 0.05)
+
+
+def test_a_gamepad_that_is_pulled_out_with_its_stick_pushed_moves_nothing_more(gamepad, pad):
+    pad.report, pad.clock.now = report(b2=0x00), pad.clock.now + 0.05
+    assert gamepad.read().change.any()
+    pad.gone, pad.clock.now = True, pad.clock.now + 0.05
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"the gamepad is gone .*plug it in again"):
+            gamepad.read()
+    gamepad.close()
+    pad.gone, pad.report = False, Reports.STILL
+    gamepad.connect()
+    assert not gamepad.read().change.any()
 
 
 def test_without_a_gamepad_it_says_so(pad):

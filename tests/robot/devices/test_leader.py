@@ -40,7 +40,11 @@ def config(server, tmp_path):
 @needs_driver
 def test_a_leader_is_read_in_rad_and_has_no_torque(server, config):
     leader = LeRobotInput(config, CONTRACT, UNITS)
-    leader.connect()
+    for _ in range(2):  # the first time it gets its settings; then it has them all
+        for servo in server.buses["leader"].arm.servos:
+            servo.memory["Torque_Enable"] = 1
+        leader.close()
+        leader.connect()
     for sign in (1, -1):
         place(server, sign * HOME)
         assert leader.read().joints == pytest.approx(np.array(angles(server, "leader")), abs=0.01)
@@ -141,10 +145,11 @@ def test_a_device_that_says_nothing_any_more_lets_go(monkeypatch):
     thread, contract = Scripted(), RobotContract()
     jog = Jog(contract)
     hand = Hand(thread, jog, contract)  # type: ignore[arg-type]
-    thread.motion = Motion(np.zeros(6, np.float32))
+    thread.motion = Motion(np.zeros(6, np.float32), held=True)
     hand.follow(np.zeros(6, np.float32), TeleopConfig())
-    assert hand.leads
+    assert hand.leads and hand.held
     thread.motion = None
     monkeypatch.setattr("lrm_ros.robot.devices.hand.STALE_S", -1.0)  # instead of waiting
     hand.follow(np.zeros(6, np.float32), TeleopConfig())
     assert not hand.leads and jog.target is None and "has said nothing" in hand.status()
+    assert hand.held is None, "nobody has let the button go, which would give the arm back"

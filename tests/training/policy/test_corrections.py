@@ -82,3 +82,5 @@ def test_a_rollout_in_which_nobody_led_is_refused_and_so_is_a_weight_of_nothing(
         training_data([root], "action", corrections=1.0)
     with pytest.raises(ValueError, match="corrections is 0"):
         FinetuneConfig(steps=1, corrections=0.0)
+    with pytest.raises(ValueError, match="counts nothing beside the share of each data set"):
+        FinetuneConfig(steps=1, corrections=3.0, weights=(0.5, 0.5))

@@ -48,7 +48,7 @@ def test_only_the_assistants_tokens_count_in_the_loss(head, base, tmp_path):
     said = {processor.tokenizer.decode(ids[row]) for ids, row in zip(batch["input_ids"], counted, strict=True)}
     assert said == {row["completion"] for row in data}
     assert (batch["input_ids"][counted] == batch["labels"][counted]).all()
-    assert int((batch["input_ids"] == model.config.image_token_id).sum()) == 9 * len(batch["image_grid_thw"])
+    assert int((batch["input_ids"] == model.config.image_token_id).sum()) == 36 * len(batch["image_grid_thw"])
 
 
 def test_the_first_preference_loss_is_the_logarithm_of_two_and_the_prompt_does_not_count(base, tmp_path):

@@ -70,7 +70,8 @@ def measure(model: QwenRewardModel, frames: Frames, seed: int = 0, judge_frames:
         at the end), overall and by behaviour. None where a metric is undefined.
     """
     rng = np.random.default_rng(seed)
-    config = RewardConfig(mode="completion", judge_frames=judge_frames)
+    # However unlikely the answers are: a training that was too short has figures, too.
+    config = RewardConfig(mode="completion", judge_frames=judge_frames, min_mass=0.0)
     engine = RewardEngine(config, model)
     shown = [Frame(i, "front", image) for i, image in enumerate(frames.images)]
     tasks = [frames.tasks[int(episode)] for episode in frames.episode]
