@@ -75,8 +75,7 @@ def test_with_answers_that_are_damaged_or_late_in_motion_it_arrives_and_no_state
     bench.bus.wire.set(fault)
     bench.states.clear()
     for target in (FAR, HOME, FAR):
-        bench.command(target)
-        bench.spin.until(lambda at=target: bench.at(at), what="there")
+        bench.go(target)
     assert bench.bus.wire.struck > 0 and bench.torque == [1] * 6
     seen = np.array([state.position for state in bench.states])
     stamps = np.array([state.header.stamp.sec + state.header.stamp.nanosec / 1e9 for state in bench.states])
