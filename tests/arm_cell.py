@@ -164,6 +164,8 @@ class Cell:
         self.policy = PolicyNode(**given, checkpoint="fake")
         for node in (arm, RewardNode(**given, model="fake", interval=5), self.policy, self.recorder):
             self._run(node)
+        # Before another node gives a task: the later of two counts.
+        self.spin.until(lambda: self.recorder._task == TASK, what="task")
 
     def _run(self, node) -> None:
         """Configure and activate a node and spin it in a thread."""

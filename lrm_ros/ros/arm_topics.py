@@ -54,7 +54,8 @@ class ArmTopics:
         self._sent = topics.JOINT_COMMAND_SENT.publisher(node)
         self._number = 0  # of the newest command among those of its publisher
         self._back_s: deque[float] = deque(maxlen=BACK)  # when the numbers went back
-        self._held = False  # the newest command was a hold
+        # Of the newest command: it had a stamp; it was a hold, of who had commanded before it.
+        self._stamped = self._held = False
 
     def listen(self) -> None:
         """Subscribe to ``joint_command``."""
@@ -68,8 +69,7 @@ class ArmTopics:
         try:
             if reason := self._refusal():
                 raise ValueError(reason)
-            held, self._held = self._held, not messages.to_ns(message.header.stamp)
-            self._check_one_commands(info["publication_sequence_number"], held)
+            self._check_one_commands(info["publication_sequence_number"], message)
             chunk = messages.to_chunk(message, node.contract.joints, node.contract.dt_s)
             accepted = self._server.accept(chunk, self._now_ns())
         except ValueError as error:
@@ -82,18 +82,22 @@ class ArmTopics:
         else:
             self._take(accepted)
 
-    def _check_one_commands(self, number: int | None, handed_over: bool) -> None:
+    def _check_one_commands(self, number: int | None, command: JointTrajectory) -> None:
         """Check the number that its publisher gave a command.
 
         Args:
             number: ``None``: the middleware does not number.
-            handed_over: the command before was a hold: who sent it may have let go, and another goes on.
+            command: it. One with a stamp may come from another node after a hold, which is one point from now on: who
+                sent that after commands of its own has let go. Two that send holds in turn with others have not.
 
         Raises:
             ValueError: two nodes command the arm in turn; names them.
         """
         now_s, before, self._number = time.monotonic(), self._number, number or 0
-        if number is not None and number <= before and not handed_over:
+        stamped, held = self._stamped, self._held
+        self._stamped = messages.to_ns(command.header.stamp) > 0
+        self._held = not self._stamped and len(command.points) == 1 and (stamped or held) and number == before + 1
+        if number is not None and number <= before and not (held and self._stamped):
             nodes = self._node.get_publishers_info_by_topic(topics.JOINT_COMMAND.name)
             if len(nodes) > 1:  # not one that was started again
                 self._back_s.append(now_s)

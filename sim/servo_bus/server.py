@@ -46,7 +46,9 @@ class Server:
         self._error: BaseException | None = None
 
     def __enter__(self) -> Server:
-        """Start."""
+        """Start; the servos have had their power for a moment, and show it."""
+        for bus in self.buses.values():
+            bus.arm.step(PERIOD)
         self._thread.start()
         return self
 

@@ -78,7 +78,13 @@ def test_a_controller_that_goes_in_motion_is_a_fault_and_the_arm_begins_where_it
     fault = bench.node.diagnostics.faults["controllers"]
     assert f"spawner {name}" in fault and f"ros2 control switch_controllers --activate {name}" in fault
     bench.spin.until(lambda: bench.node._loop.silent, what="silent")
-    bench.refused()
+
+    def nothing_comes() -> bool:  # any more: what was sent last may be on its way
+        before = {one: len(found) for one, found in manager.received.items()}
+        bench.refused()
+        return before == {one: len(found) for one, found in manager.received.items()}
+
+    bench.spin.until(nothing_comes, what="nothing is on its way")
     counts = {one: len(manager.received[one]) for one in manager.received}
     moved = dict(manager.positions, wrist_roll=manager.positions["wrist_roll"] + 0.5)
     manager.place(moved)

@@ -90,6 +90,16 @@ def test_nodes_that_hand_the_arm_over_with_a_hold_command_it_in_turn(desk):
     assert not desk.node.diagnostics.faults
 
 
+def test_one_that_only_sends_holds_hands_nothing_over(desk):
+    policy, other = desk.commander("policy"), desk.commander("other")
+    for _ in range(3):  # so that the numbers of the two go up and down
+        desk.command(policy)
+    for _ in range(4 * BACK):
+        desk.command(policy, 0)
+        desk.command(other)
+    assert "several nodes command the arm" in desk.node.diagnostics.faults["joint_command"]
+
+
 def test_a_node_that_is_started_again_commands_as_before(desk):
     for k in range(BACK + 2):
         publisher = desk.commander(f"policy_{k}")
