@@ -94,8 +94,9 @@ class ArmServer:
         return chunk
 
     def follow(self, chunk: ActionChunk) -> None:
-        """Make an accepted command the one that :meth:`step` follows."""
-        self._chunk = chunk
+        """Make an accepted command the one that :meth:`step` follows; not if the arm has begun anew since then."""
+        if chunk.stamp_ns >= self._start_ns:
+            self._chunk = chunk
 
     # -- what is sent ------------------------------------------------------------------------------------------------
 

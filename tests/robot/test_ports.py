@@ -21,7 +21,9 @@ def server(tmp_path, monkeypatch):
     interval = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     with leader_and_follower(tmp_path) as server:
-        server.buses["follower"].arm.supply = 12.1
+        arm = server.buses["follower"].arm
+        arm.supply = 12.1
+        wait_until(lambda: arm.servos[0].memory["Present_Voltage"] > 110, "12 V")
         yield server
     sys.setswitchinterval(interval)
 
