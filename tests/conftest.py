@@ -25,6 +25,8 @@ from lrm_ros.types import Frame
 if TYPE_CHECKING:
     from spinner import Spinner  # type: ignore[import-not-found]
 
+    from lrm_ros.reward.qwen.model import QwenRewardModel
+
 use_private_domain(replace=True)  # before any participant exists; also where several test runs share the machine
 without_real_time()
 # A shell ignores them for what it runs in the background (SIGHUP: nohup), and every program started here would, too.
@@ -99,6 +101,20 @@ def baselines(baseline_folders) -> dict:
     from lrm_ros.reward.load import load_model
 
     return {head: load_model(str(folder), "cpu", head) for head, folder in baseline_folders.items()}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> QwenRewardModel:
+    """The shipped reward model."""
+    import torch
+
+    from lrm_ros.reward.load import load_model
+    from lrm_ros.reward.qwen.model import QwenRewardModel
+
+    torch.set_num_threads(1)
+    model = load_model("tiny", "cpu")
+    assert isinstance(model, QwenRewardModel)
+    return model
 
 
 @pytest.fixture

@@ -87,8 +87,8 @@ class ArmTopics:
 
         Args:
             number: ``None``: the middleware does not number.
-            command: it. One with a stamp may come from another node after a hold, which is one point from now on: who
-                sent that after commands of its own has let go. Two that send holds in turn with others have not.
+            command: it. Another node may go on after a hold, which is one point from now on: who sent that after
+                stamped commands of its own has let go. Two that send holds in turn with others have not.
 
         Raises:
             ValueError: two nodes command the arm in turn; names them.
@@ -97,7 +97,7 @@ class ArmTopics:
         stamped, held = self._stamped, self._held
         self._stamped = messages.to_ns(command.header.stamp) > 0
         self._held = not self._stamped and len(command.points) == 1 and (stamped or held) and number == before + 1
-        if number is not None and number <= before and not (held and self._stamped):
+        if number is not None and number <= before and not held:
             nodes = self._node.get_publishers_info_by_topic(topics.JOINT_COMMAND.name)
             if len(nodes) > 1:  # not one that was started again
                 self._back_s.append(now_s)

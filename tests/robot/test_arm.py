@@ -86,6 +86,19 @@ def test_a_command_from_before_the_start_is_void(motors, server):
     assert server.accept(chunk(motors.now_ns, [0.0, 0.1]), motors.now_ns) is not None
 
 
+def test_a_command_that_was_accepted_before_the_arm_began_anew_is_not_followed(motors, server):
+    before = server.accept(chunk(motors.now_ns, [0.0, 0.1]), motors.now_ns)
+    assert before is not None
+    motors.now_ns += 10 * DT
+    server.start()  # by the thread of a bus, before another has handed the command over
+    server.follow(before)
+    server.step(motors.now_ns)
+    assert motors.targets[-1:] in ([], [[0.0, 0.0]])
+    server.follow(chunk(motors.now_ns, [0.0, 0.1]))
+    server.step(motors.now_ns)
+    assert motors.targets[-1] == [0.0, 0.1], "a new one is"
+
+
 @pytest.mark.parametrize(
     ("shift_s", "says"),
     [(1.1, "1.1 s ahead"), (0.9, None), (-1.1, None), (-1.3, r"due 1\.1 s ago"), (-3600.0, r"due 3599\.8 s ago")],

@@ -90,6 +90,15 @@ def test_nodes_that_hand_the_arm_over_with_a_hold_command_it_in_turn(desk):
     assert not desk.node.diagnostics.faults
 
 
+def test_after_a_hold_another_node_may_ask_for_a_way_from_now_on(desk):
+    """As the trial and the loop on an arm do, which bring it to its start when the policy has let go."""
+    policy, mover = desk.commander("policy"), desk.commander("mover")
+    for _ in range(2 * BACK):
+        assert all(desk.command(policy) for _ in range(2)) and desk.command(policy, 0)
+        assert desk.command(mover, 0)
+    assert not desk.node.diagnostics.faults
+
+
 def test_one_that_only_sends_holds_hands_nothing_over(desk):
     policy, other = desk.commander("policy"), desk.commander("other")
     for _ in range(3):  # so that the numbers of the two go up and down

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrm_ros.training.report.plots import BAD, BASE, CONTROL, INK, MUTED, RESULT, SOFT, drawing
-from lrm_ros.training.report.style import STYLE
+from lrm_ros.training.report.style import document
 from lrm_ros.training.report.text import duration, p_value, percent, span
 
 if TYPE_CHECKING:
@@ -35,13 +35,7 @@ def page(report: Mapping[str, Any], name: str) -> str:
     """
     title = escape(f"{name}: refinement report")
     body = "".join([_head(report, name), _missing(report), *(_way(report, key) for key in _WAYS), _curves(report)])
-    for number in (" %", "p = ", "p &lt; "):
-        body = body.replace(number, number.replace(" ", "&nbsp;"))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def headline(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from lrm_ros.training.report.films import FRAMES, STRIPS, WRONG_AT_LEAST, Film, film, select_episodes
 from lrm_ros.training.report.plots import loss_curves, outcome_bars, score_histogram, stage_bars, success_bars
 from lrm_ros.training.report.run_folder import Run
-from lrm_ros.training.report.style import STYLE
+from lrm_ros.training.report.style import document
 from lrm_ros.training.report.text import duration, percent, span
 
 EVALUATION_LABELS = {
@@ -42,13 +42,7 @@ def page(run: Run, report: Mapping[str, Any]) -> str:
             _fine_print(report),
         ]
     )
-    for number in (" %", "p = ", "p &lt; "):
-        body = body.replace(number, number.replace(" ", "&nbsp;"))  # a number and its sign stay on one line
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _head(run: Run, report: Mapping[str, Any]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The look of a report: one style sheet for light and dark, desk and phone; nothing is loaded from elsewhere."""
+"""The look of a report: one page around it, one style sheet for light and dark, desk and phone; nothing is loaded."""
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fbfaf7;--card:#fff;--ink:#1d2126;--muted:#5d646c;--grid:#dcdad3;--base:#8d949c;
@@ -72,3 +72,14 @@ padding:2px 0;border:0;text-align:right}td::before{content:attr(data-name);color
 td:first-child{font-weight:600}td:first-child::before{display:none}}
 @media print{details{display:none}.film{break-inside:avoid}}
 """
+
+
+def document(title: str, body: str) -> str:
+    """Return the whole page of a report, both parts in HTML; a number and its sign stay on one line in the body."""
+    for number in (" %", "p = ", "p &lt; "):
+        body = body.replace(number, number.replace(" ", "&nbsp;"))
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )

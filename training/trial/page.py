@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from lrm_ros.training.report.plots import INK, SOFT, drawing
-from lrm_ros.training.report.style import STYLE
+from lrm_ros.training.report.style import document
 from lrm_ros.training.report.text import p_value, percent, span
 
 if TYPE_CHECKING:
@@ -25,14 +25,7 @@ def page(report: Mapping[str, Any], name: str) -> str:
         name: of the comparison.
     """
     body = "".join([_head(report, name), _missing(report), _rates(report), _pairs(report), _judge(report)])
-    for number in (" %", "p = ", "p &lt; "):
-        body = body.replace(number, number.replace(" ", "&nbsp;"))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(name)}: blind comparison</title><style>{STYLE}</style></head><body><main>{body}</main>"
-        "</body></html>\n"
-    )
+    return document(f"{escape(name)}: blind comparison", body)
 
 
 def headline(report: Mapping[str, Any]) -> str:

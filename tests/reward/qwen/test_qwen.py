@@ -23,14 +23,6 @@ from lrm_ros.training.reward.train.tiny.model import VISION
 from lrm_ros.types import Reward, RewardQuery, Unscored
 
 
-@pytest.fixture(scope="module")
-def tiny() -> QwenRewardModel:
-    torch.set_num_threads(1)
-    model = load_model("tiny", "cpu")
-    assert isinstance(model, QwenRewardModel)
-    return model
-
-
 def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     queries = mixed_queries()
     fast = values_of(tiny.score(queries))

@@ -11,20 +11,10 @@ from hypothesis import strategies as st
 from plain_answers import TASKS, mixed_queries, noise, plain, value_of, values_of  # type: ignore[import-not-found]
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.load import load_model
 from lrm_ros.reward.qwen import language
 from lrm_ros.reward.qwen import model as qwen
-from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.writing import Written
 from lrm_ros.types import Reward, RewardQuery, Unscored
-
-
-@pytest.fixture(scope="module")
-def tiny() -> QwenRewardModel:
-    torch.set_num_threads(1)
-    model = load_model("tiny", "cpu")
-    assert isinstance(model, QwenRewardModel)
-    return model
 
 
 def test_the_mass_is_the_probability_of_the_answers_start_times_that_of_all_answers(tiny):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from lrm_ros.training.report.style import STYLE
+from lrm_ros.training.report.style import document
 from lrm_ros.training.report.text import percent, span
 from lrm_ros.training.reward.eval.plots import tolerance_curves
 from lrm_ros.training.reward.eval.trajectories.read import COMPARISON
@@ -126,8 +126,4 @@ def page(report: Mapping[str, Any]) -> str:
         "answer to the contrastive question is right. In Figure 2 the constant is the mean of these very labels, which "
         "favours it. The reference is the simulator's state.</p>"
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return document(title, body)

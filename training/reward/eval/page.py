@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from lrm_ros.training.report.style import STYLE
+from lrm_ros.training.report.style import document
 from lrm_ros.training.reward.eval.plots import LABELS, gap_bars, reliability_curve, tolerance_curves
 
 SETS = {
@@ -46,11 +46,7 @@ def page(metrics: Mapping[str, Any]) -> str:
         "Small figures are 95 % bootstrap intervals over episodes. The constant baseline predicts the mean training "
         "label and always the second image; the time index predicts the share of the episode that has passed.</p>"
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _lead(metrics: Mapping[str, Any]) -> str:
