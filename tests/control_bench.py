@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from controllers import Manager, PositionController, TrajectoryController  # type: ignore[import-not-found]
+from rclpy.duration import Duration
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -121,6 +122,14 @@ class Bench:
         before = diagnostics.total("ignored") + diagnostics.total("rejected")
         self.command(FAR)
         self.spin.until(lambda: diagnostics.total("ignored") + diagnostics.total("rejected") > before, what="refused")
+
+    def counts(self) -> dict[str, int]:
+        """How many messages each controller has received, those that are on their way counted."""
+        assert self.node._controllers is not None and self.manager is not None
+        for route in self.node._controllers._routes:
+            assert route.publisher.wait_for_all_acked(Duration(seconds=30.0)), route.name
+        self.manager.drain()
+        return {name: len(found) for name, found in self.manager.received.items()}
 
     def call(self, name: str) -> Trigger.Response:
         return self.spin.call(self.probe, Trigger, f"arm/{name}")

@@ -177,6 +177,16 @@ class Manager:
             node.destroy_node()
         self._executor.shutdown()
 
+    def drain(self) -> None:
+        """Take all that has come."""
+
+        def work() -> None:
+            for one in (one for node in self._nodes.values() for one in node.subscriptions):
+                while (found := one.handle.take_message(one.msg_type, one.raw)) is not None:
+                    one.callback(found[0])
+
+        self._do(work)
+
     def load(self, name: str) -> None:
         """Load and activate a controller where the arm is."""
         self._do(lambda: self._load(name))
