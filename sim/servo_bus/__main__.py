@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         if given.cameras is not None:
             joints = buses[TWIN_ARM].arm.joints
             assert isinstance(joints, TwinJoints)
-            cameras = stack.enter_context(Cameras(joints, given.cameras, DESK if given.desk else WRIST if given.wrist else TWIN))
+            chosen = DESK if given.desk else WRIST if given.wrist else TWIN
+            cameras = stack.enter_context(Cameras(joints, given.cameras, chosen))
         server = stack.enter_context(Server(buses, links))
         for name, port in server.ports.items():
             print(f"{name}: {port.path}", flush=True)

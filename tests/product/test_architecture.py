@@ -41,6 +41,8 @@ ROS_FILES = {
     "lrm_ros/sim/vector/node.py",
     "lrm_ros/training/bench/arm_bed.py",
     "lrm_ros/training/bench/arm_desk.py",
+    "lrm_ros/training/bench/arm_loop.py",
+    "lrm_ros/training/bench/arm_person.py",
     "lrm_ros/training/bench/faults.py",
     "lrm_ros/training/bench/bus.py",
     "lrm_ros/training/bench/kills.py",

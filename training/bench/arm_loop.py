@@ -12,14 +12,17 @@ command goes on after it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from lifecycle_msgs.msg import State
@@ -42,14 +45,19 @@ from lrm_ros.training.bench.arm_person import Hand, Operator
 from lrm_ros.training.bench.bus import Emulator, Person, contract_of, spinning, succeeds
 from lrm_ros.training.report.stats import paired, proportion
 
+if TYPE_CHECKING:
+    from lrm_ros.sim.twin.world import World
+
 DEMONSTRATIONS, LOOP, SAID, TRIALS = "demonstrations", "loop", "operator.jsonl", "trials.jsonl"
 SFT, CONTROL, RESULT = "sft", "control", "result"
 _BLOCK = 10  # scenes that one policy meets before the next one has them: a busy minute hits all alike
+_TRIES = 3  # so many demonstrations are tried for one that is wanted
 _CAMERAS = ("front", "wrist")
 
 
 def desk_of(folder: Path, source: Path) -> Path:
     """Write the contract of the twin's arm behind the bus, with a camera on its wrist; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = contract_of(source, folder)
     values = read_yaml(path)
     values["cameras"] = [{"name": name, "width": 96, "height": 96} for name in _CAMERAS]
@@ -61,43 +69,115 @@ def _sources(desk: Path) -> dict[str, str]:
     return {f"{name}_camera.source": str(desk / "cameras" / name) for name in _CAMERAS}
 
 
-def demonstrate(out: Path, contract: Path, count: int, run_seed: int) -> None:
+class Terminal:
+    """A command in a terminal of its own, as a person starts it; what it shows is kept in a file."""
+
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        """Start it; ``log`` is continued."""
+        self._log = log
+        master, slave = os.openpty()
+        code = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, *words], stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, args=(master,), daemon=True)
+        self._reader.start()
+
+    def _read(self, master: int) -> None:
+        with self._log.open("ab") as file, contextlib.suppress(OSError):  # the last one at the other end has gone
+            while said := os.read(master, 65536):
+                file.write(said)
+                file.flush()
+        os.close(master)
+
+    def check(self) -> bool:
+        """Return whether it still runs.
+
+        Raises:
+            RuntimeError: it has ended with an error; says where its output is.
+        """
+        if code := self._process.poll():
+            raise RuntimeError(f"'{self._log.stem}' ended with code {code}; its output is in '{self._log}'")
+        return code is None
+
+    def __enter__(self) -> Terminal:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask it to end, and wait."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+        self._reader.join()
+
+
+def _up(graph: str, arguments: dict[str, Any]) -> list[str]:
+    words = [f"{name}:={value}" for name, value in arguments.items()]
+    return [sys.executable, "-m", "lrm_ros.cli", "up", graph, *words]
+
+
+def scenes_of(world: World, of: Iterable[int], count: int, instruction: str = "") -> list[int]:
+    """Return the first ``count`` of these seeds whose scene has one and the same toy: a desk has one task.
+
+    Args:
+        world: a twin of this process's own.
+        of: seeds.
+        count: how many.
+        instruction: the task; empty: that of the first seed.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    found: list[int] = []
+    for seed in of:
+        world.reset(seed)
+        instruction = instruction or world.instruction
+        if world.instruction == instruction:
+            found.append(seed)
+        if len(found) == count:
+            return found
+    raise ValueError(f"only {len(found)} of these scenes are '{instruction}', {count} are needed: ask for fewer")
+
+
+def demonstrate(out: Path, contract: Path, count: int, run_seed: int, world: World) -> None:
     """Record demonstrations with the leader, until there are ``count`` successes.
 
     Raises:
         EpisodeError, RuntimeError: a node refuses or has died; says which.
     """
-    from lrm_ros.sim.twin.world import World
-
     desk, folder = contract.parent, out / DEMONSTRATIONS
     folder.mkdir(parents=True, exist_ok=True)
     if (had := len(usable(folder))) >= count:
         return
-    given = {"sim": "false", "contract": str(contract), "folder": str(folder), "input": "so101_leader"}
-    given |= {"input_port": str(desk / "leader"), "input_id": "leader"}
-    given |= {"input_calibration_dir": str(desk / "calibration"), "image_format": "png", **_sources(desk)}
+    given = {"sim": "false", "contract": contract, "folder": folder, "input": "so101_leader", "input_id": "leader"}
+    given |= {"input_port": desk / "leader", "input_calibration_dir": desk / "calibration", "image_format": "png"}
+    log = out / "demonstrations.log"
+    scenes = scenes_of(world, seeds.demonstrations(run_seed), _TRIES * count)
+    world.reset(scenes[0])
+    given["recorder.task_text"] = world.instruction
     with Emulator(desk, leader=True) as emulator, spinning("person") as node:
-        robot = load_yaml(contract, RobotContract, SECTIONS)
-        world = World()
-        hand = Hand(node, emulator, robot, world)
-        # Nobody is at a terminal: the leader and the services do it all.
-        nodes = [dataclasses.replace(one, foreground=False) for one in nodes_of("teleop", given)]
-        with Graph(nodes, log=out / "demonstrations.log", show=()) as graph:
-            hand.wait()
-            tried = len(list(folder.glob("*.mcap")))
-            while had < count:
-                seed = seeds.demonstrations(run_seed, tried + 1)[tried]
-                tried += 1
+        hand = Hand(node, emulator, load_yaml(contract, RobotContract, SECTIONS), world)
+        with Terminal(_up("teleop", given | _sources(desk)), log) as terminal:
+            hand.begin()
+            for seed in scenes[len(list(folder.glob("*.mcap"))) :]:
                 done = hand.demonstrate(seed)
                 had += done
-                print(f"demonstration of scene {seed}: {'success' if done else 'failure'}, {had} of {count}", flush=True)
-                if graph.failed:
-                    raise RuntimeError(f"node '{graph.failed}' died; its output is in '{out / 'demonstrations.log'}'")
-        world.close()
+                how = "success" if done else "failure"
+                print(f"demonstration of scene {seed}: {how}, {had} of {count}", flush=True)
+                terminal.check()
+                if had == count:
+                    return
+    raise RuntimeError(
+        f"only {had} of {len(scenes)} demonstrations were successes, {count} are needed; is this host busy?"
+    )
 
 
-def improve(out: Path, contract: Path, options: argparse.Namespace) -> None:
-    """Run ``lrm up self_improve sim:=false``, answered by the scripted person.
+def improve(out: Path, contract: Path, options: argparse.Namespace, scenes: Iterator[int]) -> None:
+    """Run ``lrm up self_improve sim:=false``, answered by the scripted person with these scenes.
 
     Raises:
         RuntimeError: it ended with an error; its output says why.
@@ -107,23 +187,16 @@ def improve(out: Path, contract: Path, options: argparse.Namespace) -> None:
     given |= {"iterations": options.iterations, "episodes": options.rollouts, "tries": options.tries}
     given |= {"rollout_s": float(options.seconds), "sft_steps": options.sft_steps, "seed": options.seed}
     given |= {"finetune_steps": options.finetune_steps, "explore_std": options.explore_std, **_sources(desk)}
-    words = [sys.executable, "-m", "lrm_ros.cli", "up", "self_improve", *(f"{k}:={v}" for k, v in given.items())]
-    scenes = (seed for number in range(1, seeds.ITERATIONS) for seed in seeds.rollouts(options.seed, number))
+    words = _up("self_improve", given)
     before = read_lines(out / SAID)
     for _ in range(sum("seed" in line for line in before)):
         next(scenes)  # those of a run that goes on
-    with Emulator(desk, leader=True) as emulator, spinning("person") as node, (out / "loop.log").open("ab") as log:
+    with Emulator(desk, leader=True) as emulator, spinning("person") as node:
         errors = (options.wrong, options.forgets, len(before))
         operator = Operator(node, emulator, scenes, *errors, keep=lambda line: append_line(out / SAID, line))
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            while process.poll() is None:
+        with Terminal(words, out / "loop.log") as terminal:
+            while terminal.check():
                 operator.look()
-        finally:
-            process.terminate()
-            process.wait()
-    if process.returncode:
-        raise RuntimeError(f"the loop ended with code {process.returncode}; its output is in '{out / 'loop.log'}'")
 
 
 def policies_of(out: Path, iterations: int) -> dict[str, Path]:
@@ -210,16 +283,24 @@ def main(argv: list[str] | None = None) -> int:
     )
     config = RobotImproverConfig()
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/arm_loop"), metavar="FOLDER", help="of everything (default: %(default)s)")
+    add(
+        "--out", type=Path, default=Path("runs/arm_loop"), metavar="FOLDER", help="of everything (default: %(default)s)"
+    )
     add("--contract", type=Path, default=Path("config/so100_bus.yaml"), metavar="FILE", help="of the twin's arm")
     add("--demonstrations", type=whole(1), default=20, help="successes of the scripted leader (default 20)")
     add("--iterations", type=whole(1), default=1, help="of the loop (default 1)")
-    add("--rollouts", type=whole(1), default=60, help="starts an iteration (default 60)")
-    add("--tries", type=whole(1), default=2, help="attempts at a start until the judge keeps one (default 2)")
+    add("--rollouts", type=whole(1), default=120, help="starts an iteration, each in a new scene (default 120)")
+    add("--tries", type=whole(1), default=1, help="attempts at a start until the judge keeps one (default 1)")
     add("--seconds", type=number(above=True), default=6.0, help="time cap of a rollout or trial (default 6)")
     add("--sft-steps", type=whole(1), default=config.sft_steps, help="of training on the demonstrations")
     add("--finetune-steps", type=whole(1), default=config.finetune_steps, help="of training an iteration")
-    add("--explore-std", type=number(), default=0.02, metavar="M", help="of the gripper's sideways offset (default 0.02)")
+    add(
+        "--explore-std",
+        type=number(),
+        default=0.02,
+        metavar="M",
+        help="of the gripper's sideways offset (default 0.02)",
+    )
     add("--wrong", type=number(), default=0.0, metavar="SHARE", help="of the person's answers that are the other one")
     add("--forgets", type=number(), default=0.0, metavar="SHARE", help="of scenes that the person leaves as they are")
     add("--scenes", type=whole(1), default=200, help="held-out scenes that every policy meets (default 200)")
@@ -230,11 +311,21 @@ def main(argv: list[str] | None = None) -> int:
     use_private_domain()
     out: Path = options.out.absolute()
     begun = time.monotonic()
+    from lrm_ros.sim.twin.world import World
+
     try:
-        scenes = seeds.HELD_OUT.take(options.first_scene, options.scenes)
         contract = desk_of(out / "desk", options.contract)
-        demonstrate(out, contract, options.demonstrations, options.seed)
-        improve(out, contract, options)
+        world = World()
+        world.reset(seeds.demonstrations(options.seed)[0])
+        task = world.instruction
+        held_out = range(seeds.HELD_OUT.first + options.first_scene, seeds.HELD_OUT.end)
+        scenes = scenes_of(world, held_out, options.scenes, task)
+        asked = 2 * options.iterations * options.rollouts * options.tries  # some are asked for again
+        rollouts = [seed for number in range(1, seeds.ITERATIONS) for seed in seeds.rollouts(options.seed, number)]
+        fresh = scenes_of(world, rollouts, asked, task)
+        demonstrate(out, contract, options.demonstrations, options.seed, world)
+        world.close()
+        improve(out, contract, options, iter(fresh))
         compare(out, contract, policies_of(out, options.iterations), scenes, options.seconds)
     except (RuntimeError, EpisodeError, FileNotFoundError, ValueError) as error:
         print(f"error: {one_line(error)}\nwhat is finished is kept in '{out}'", file=sys.stderr)

@@ -16,6 +16,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
@@ -24,10 +25,12 @@ from lrm_ros.ros.person import OUTCOME, SCENE
 from lrm_ros.sim.servo_bus.joints import SO101
 
 if TYPE_CHECKING:
-    from lrm_ros.training.bench.bus import Emulator
     from lrm_ros.sim.twin.world import World
+    from lrm_ros.training.bench.bus import Emulator
 
 HAND_HZ = 30.0  # how often the hand moves the leader
+_NEAR_RAD = 0.15  # the follower is at the leader's pose
+_LEAD_S = 60.0  # it may take so long
 _EASY = 1.0  # rad/s of a hand that has time
 _SEE_S = 0.1  # between two looks at the scene
 _ENDED = "has ended"  # of the question after a rollout
@@ -50,16 +53,20 @@ class Hand:
         self._control = Control(node, self.SERVICES)
         self._emulator, self._contract, self._world = emulator, contract, world
         self._events: list[str] = []
+        self._follower: NDArray[np.float32] | None = None
         topics.EPISODE.subscribe(node, self._on_episode)
-        self._world.reset(0)
-        self._at = self._world.state
+        topics.JOINT_STATES.subscribe(node, self._on_state)
         for line in ("leader supply 5", "leader carry"):
             self._ask(line)
-        self._place(self._at)
 
-    def wait(self) -> None:
-        """Wait until the nodes are there."""
+    def begin(self) -> None:
+        """Wait for the nodes.
+
+        Raises:
+            EpisodeError: they are not there; says which.
+        """
         self._control.wait_ready(self.SERVICES)
+        self._control.wait_until(lambda: self._follower is not None, "the follower's joint states", 60.0)
 
     def demonstrate(self, seed: int) -> bool:
         """Record a demonstration in the scene of a seed; returns whether it was a success.
@@ -71,7 +78,7 @@ class Hand:
 
         self._world.reset(seed)
         home, way = self._world.state, expert_targets(self._world)
-        self._move([home])
+        self._lead_to(home)
         self._ask(f"toy {seed}")
         self._event("start", "started")
         self._move(way, self._contract.dt_s)
@@ -79,6 +86,21 @@ class Hand:
         done = self._ask("outcome") == "success"
         self._event("success" if done else "failure", "ended")
         return done
+
+    def _lead_to(self, goal: NDArray[np.float32]) -> None:
+        """Move the leader to where the follower is, so that it leads, and on to a pose (6,) [rad]."""
+        assert self._follower is not None
+        begun_s = time.monotonic()
+        while np.abs(self._follower - goal).max() > _NEAR_RAD:
+            if time.monotonic() - begun_s > _LEAD_S:
+                raise EpisodeError(
+                    f"the follower is at {self._follower.round(2)} and does not come with the leader to "
+                    f"{goal.round(2)}; see what the teleoperation says"
+                )
+            self._place(self._follower)
+            time.sleep(0.5)
+            self._move([goal])
+            time.sleep(0.3)
 
     def _move(self, way: Iterable[NDArray[np.float32]], step_s: float | None = None) -> None:
         """Lead along targets (6,) [rad], each reached in so many seconds, else with ease."""
@@ -113,6 +135,11 @@ class Hand:
         self._events.clear()
         self._control.trigger(f"teleop/{service}")
         self._control.wait_until(lambda: becomes in self._events, f"an episode that has {becomes}", 30.0)
+
+    def _on_state(self, message: JointState) -> None:
+        known = dict(zip(message.name, message.position, strict=True))
+        self._follower = np.array([known[joint] for joint in self._contract.joints], np.float32)
+        self._control.notify()
 
     def _on_episode(self, message: DiagnosticStatus) -> None:
         self._events.append(message.message)

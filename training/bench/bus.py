@@ -59,8 +59,8 @@ class Emulator:
         Raises:
             RuntimeError: it has ended at once.
         """
-        words = ["twin", "--links", folder, "--calibrated", "--calibration", folder / "calibration"]
-        words += ["--cameras", folder / "cameras", *(["leader", "--wrist"] if leader else [])]
+        words = ["twin", *(["leader", "--wrist"] if leader else []), "--links", folder, "--cameras", folder / "cameras"]
+        words += ["--calibrated", "--calibration", folder / "calibration"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lrm_ros.sim.servo_bus", *map(str, words)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
