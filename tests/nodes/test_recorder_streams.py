@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,7 +51,9 @@ class Desk:
     def begin(self) -> str:
         """Start an episode as soon as the streams are good: a busy host's may come too slowly now. Returns its path."""
         answer = self.start()
-        while not answer.success and " Hz, 10 Hz are needed" in answer.message:
+        while not answer.success and re.search(
+            r" Hz, 10 Hz are needed|' stopped .* s ago: look at probe", answer.message
+        ):
             self.more("actions", 3)
             answer = self.start()
         assert answer.success, answer.message
