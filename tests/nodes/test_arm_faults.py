@@ -166,8 +166,7 @@ def test_when_commands_end_or_come_slowly_it_stands_at_the_last_point(bench):
     bench.go()
     points = [HOME + share * (FAR - HOME) for share in (0.2, 0.3, 0.4)]
     for k, point in enumerate(points):
-        bench.command(*points[: k + 1])
-        bench.spin.until(lambda at=point: bench.at(at), what="at its last point")
+        bench.go(point, points[:k])
         held = bench.still()
         bench.wait_states(30)
         assert bench.goals == held, "nothing goes on"
