@@ -54,7 +54,10 @@ class Bench:
         return bool(np.abs(np.array(angles(self.server)) - np.array(target)).max() < within)
 
     def go(self, target=HOME, way=()) -> None:
-        """Command a target, behind the points of a way, and wait; again, as a person would, where a busy host let the node stand still: it has forgotten."""
+        """Command a target, behind the points of a way, and wait.
+
+        Again, as a person would, where a busy host let the node stand still: it has forgotten.
+        """
         diagnostics, faults = self.arm.diagnostics, -1
 
         def there() -> bool:
