@@ -157,7 +157,7 @@ class Desk:
             graph.wait(_FIND_S)
             failed = graph.failed
         for segment in segments:
-            _remove_unowned(Path(segment))
+            remove_unowned(Path(segment))
         return failed
 
     def stop(self, name: str) -> None:
@@ -272,7 +272,7 @@ class Desk:
         self.bus.close()
 
 
-def _remove_unowned(segment: Path) -> None:
+def remove_unowned(segment: Path) -> None:
     """Remove DDS's shared memory whose owner is gone: it has held the lock of the file beside it."""
     lock = Path(f"{segment}_el")
     with contextlib.suppress(OSError), lock.open() as file:

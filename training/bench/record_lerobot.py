@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LeRobot's lerobot-record on the emulated arms and videos of ``lrm bench record``, killed, and what is left of it.
+
+Run as a program it is lerobot-record with one camera type more, ``recorded``: LeRobot's OpenCV camera on a video file.
+Its OpenCVCamera takes the path, but insists on setting size and rate, which OpenCV refuses on a file, and reads a file
+as fast as it can; the type compares the size instead, and waits as a camera does. Nothing else of LeRobot is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrm_ros.training.bench.record_frames import HEIGHT, HZ, WIDTH
+
+READ = "--what-is-left"  # this process reads the data set in the folder that follows
+READY_S = 400.0  # an episode begins within, on a busy machine: it imports torch, and encodes the one before [s]
+# What a user can set that has to do with when something reaches the disk; the first are its defaults.
+OPTIONS = {
+    "its defaults": (),
+    "--dataset.streaming_encoding=true": ("--dataset.streaming_encoding=true", "--dataset.encoder_threads=2"),
+}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of LeRobot's programs: they write below ``folder`` and ask nobody on the network."""
+    return {**os.environ, "HF_HOME": str(folder), "HF_LEROBOT_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+
+
+class LeRobotRecord:
+    """lerobot-record that runs.
+
+    Attributes:
+        said: what it has said.
+    """
+
+    def __init__(
+        self, folder: Path, arms: Path, sources: Mapping[str, Path], episodes: int, seconds: float, more: Sequence[str]
+    ) -> None:
+        """Start it; the data set is ``FOLDER/set``.
+
+        Args:
+            folder: of the data set.
+            arms: folder of the ports and calibrations ``follower`` and ``leader``.
+            sources: the cameras' videos.
+            episodes: how many.
+            seconds: of each.
+            more: further options.
+        """
+        cameras = {
+            name: {"type": "recorded", "index_or_path": str(path), "width": WIDTH, "height": HEIGHT, "fps": HZ}
+            for name, path in sources.items()
+        }
+        given = {
+            "robot.type": "so101_follower", "robot.port": arms / "follower", "robot.id": "follower",
+            "robot.calibration_dir": arms, "robot.cameras": json.dumps(cameras),
+            "teleop.type": "so101_leader", "teleop.port": arms / "leader", "teleop.id": "leader",
+            "teleop.calibration_dir": arms,
+            "dataset.repo_id": "bench/set", "dataset.root": folder / "set", "dataset.single_task": "sway",
+            "dataset.num_episodes": episodes, "dataset.episode_time_s": seconds, "dataset.reset_time_s": 0,
+            "dataset.push_to_hub": "false", "play_sounds": "false",
+        }  # fmt: skip
+        words = [sys.executable, "-m", __name__, *(f"--{name}={value}" for name, value in given.items()), *more]
+        self.said = ""
+        self.process = subprocess.Popen(
+            words, env=environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, name="lerobot-record", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+
+    def expect(self, text: str) -> None:
+        """Wait until it has said something.
+
+        Raises:
+            RuntimeError: it ends before, or does not say it in time.
+        """
+        end = time.monotonic() + READY_S
+        while text not in self.said:
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"lerobot-record did not say '{text}', but:\n{self.said[-2000:]}")
+            time.sleep(0.01)
+
+    def ended(self) -> int:
+        """Wait until it ends and return its code; it is killed if it takes too long."""
+        try:
+            code = self.process.wait(READY_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return -signal.SIGKILL
+        self._reader.join()
+        return code
+
+    def kill(self) -> None:
+        """Kill it and what it has started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join()
+
+
+def what_is_left(folder: Path) -> dict[str, Any]:
+    """Return what LeRobotDataset reads of ``FOLDER/set``: episodes, frames, seconds; ``error``: why it does not.
+
+    ``video_frames`` are those that decode in its video files, with or without a data set around them.
+    """
+    words = [sys.executable, "-m", __name__, READ, str(folder / "set")]
+    done = subprocess.run(words, env=environment(folder), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"'{folder / 'set'}' cannot be looked at: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Read every row and one frame of every episode; runs in a process of its own."""
+    import cv2
+
+    videos = 0
+    for path in sorted(folder.rglob("*.mp4")):
+        capture = cv2.VideoCapture(str(path))
+        while capture.grab():
+            videos += 1
+    found = {"episodes": 0, "frames": 0, "seconds": 0.0, "error": "", "video_frames": videos}
+    found["images"] = sum(1 for _ in folder.rglob("*.png"))
+    try:
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+        dataset = LeRobotDataset("bench/set", root=folder, video_backend="pyav")
+        for index in range(len(dataset.hf_dataset)):
+            dataset.hf_dataset[index]
+        for start in np.unique(np.array(dataset.hf_dataset["episode_index"]), return_index=True)[1]:
+            dataset[int(start)]
+        found |= {"episodes": dataset.num_episodes, "frames": len(dataset.hf_dataset)}
+        found["seconds"] = round(len(dataset.hf_dataset) / dataset.fps, 2)
+    except Exception as error:  # whatever a file without its end makes of pyarrow or LeRobot
+        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return found
+
+
+def _record() -> None:
+    """Run lerobot-record with the camera type ``recorded``."""
+    from dataclasses import dataclass
+
+    from lerobot.cameras import CameraConfig
+    from lerobot.cameras.opencv import OpenCVCamera, OpenCVCameraConfig
+    from lerobot.scripts.lerobot_record import main as lerobot_record
+
+    @CameraConfig.register_subclass("recorded")
+    @dataclass
+    class RecordedCameraConfig(OpenCVCameraConfig):
+        """Width, height and rate are those of the video."""
+
+    class RecordedCamera(OpenCVCamera):
+        """Plays a video again and again, at its rate."""
+
+        def _configure_capture_settings(self) -> None:
+            wanted, self.width, self.height, self.fps = (self.width, self.height), None, None, None
+            super()._configure_capture_settings()
+            if (self.width, self.height) != wanted:
+                raise RuntimeError(f"{self} delivers {self.width}x{self.height} instead of {wanted}")
+            self._due_s = time.monotonic()
+
+        def _read_from_hardware(self) -> Any:
+            self._due_s = max(self._due_s + 1 / HZ, time.monotonic() - 1 / HZ)
+            time.sleep(max(0.0, self._due_s - time.monotonic()))
+            ok, frame = self.videocapture.read()
+            if not ok:
+                self.videocapture.open(str(self.index_or_path), self.backend)
+                ok, frame = self.videocapture.read()
+            if not ok:
+                raise RuntimeError(f"{self}: the video cannot be read")
+            return frame
+
+    # LeRobot finds a camera's class beside that of its configuration.
+    globals().update(RecordedCameraConfig=RecordedCameraConfig, RecordedCamera=RecordedCamera)
+    lerobot_record()
+
+
+if __name__ == "__main__":
+    if READ in sys.argv:
+        print(json.dumps(_read(Path(sys.argv[-1]))))
+    else:
+        _record()
