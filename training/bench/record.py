@@ -37,6 +37,8 @@ from lrm_ros.training.bench.record_kills import kill_sessions, kills_table
 from lrm_ros.training.bench.record_session import CAMERAS, Session, videos
 from lrm_ros.training.bench.record_watch import FLAT_MB_H, Watch
 
+KILL_EPISODE_S = 10.0  # length of the episodes of sessions that are killed, at most [s]
+
 
 @dataclass(frozen=True)
 class _Recorded:
@@ -182,6 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", choices=("recorder", "session", "lerobot"), default=["recorder", "session", "lerobot"],
         help="what is killed (default: all)",
     )  # fmt: skip
+    parser.add_argument(
+        "--loop", type=whole(60), default=LOOP, help=f"frames of a video, played again and again (default {LOOP})"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep journals and logs there (default: nowhere)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     return parser
@@ -195,10 +200,11 @@ def main(argv: list[str] | None = None) -> int:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         print("rendering the frames", flush=True)
-        sources = videos(folder)
+        sources = videos(folder, options.loop)
         try:
             if options.kills:
-                figures = kill_sessions(options.kills, options.only, options.seed, min(options.episode_s, 10.0), folder)
+                seconds = min(options.episode_s, KILL_EPISODE_S)
+                figures = kill_sessions(options.kills, options.only, options.seed, seconds, folder, sources)
                 text, found = kills_table(figures), figures["faults"]
             else:
                 session = Session(folder, sources, options.image_format)
@@ -207,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
                     episodes, watched = record(session, seconds, options.episode_s, keep)
                 finally:
                     session.close()
-                figures = figures_of(episodes, watched)
+                figures = figures_of(episodes, watched, options.loop)
                 text, found = table(figures), wrong(figures)
         except (RuntimeError, EpisodeError, OSError) as error:
             print(f"lrm bench record: {error}")

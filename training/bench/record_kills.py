@@ -24,8 +24,9 @@ from lrm_ros.record.recover import recover
 from lrm_ros.record.writer import SYNC_S
 from lrm_ros.ros.control import EpisodeError
 from lrm_ros.training.bench import record_count as counting
+from lrm_ros.training.bench.arm_desk import TRIES
 from lrm_ros.training.bench.record_lerobot import OPTIONS, LeRobotRecord, what_is_left
-from lrm_ros.training.bench.record_session import ARM, CAMERAS, LEADER, SWAY, Bus, Session, videos
+from lrm_ros.training.bench.record_session import ARM, CAMERAS, LEADER, SWAY, Bus, Session
 
 BEFORE = 2  # episodes that end before the kill
 EARLIEST_S = 1.0  # of the kill, in its episode [s]
@@ -138,11 +139,9 @@ def kill_lerobot(folder: Path, sources: dict[str, Path], option: str, episode_s:
         RuntimeError: it does not record.
     """
     bus = Bus(folder / "arms", (ARM, LEADER))
-    hand = Hand(bus)
+    hand, more = Hand(bus), OPTIONS[option]
     try:
-        more = OPTIONS[option]
-        program = LeRobotRecord(folder, folder / "arms", sources, BEFORE + 1, episode_s, more)
-        program.expect(f"Recording episode {BEFORE}")
+        program = _begun(folder, sources, episode_s, more)
         begun_s = time.monotonic()
         time.sleep(at_s)
         program.kill()
@@ -151,7 +150,6 @@ def kill_lerobot(folder: Path, sources: dict[str, Path], option: str, episode_s:
         again = LeRobotRecord(folder, folder / "arms", sources, 1, ONCE_MORE_S, [*more, "--resume=true"])
         code = again.ended()
         after = what_is_left(folder)
-        (folder / "lerobot.log").write_text(program.said + "\n--- resumed ---\n" + again.said)
     finally:
         hand.close()
         bus.close()
@@ -167,14 +165,33 @@ def kill_lerobot(folder: Path, sources: dict[str, Path], option: str, episode_s:
     }
 
 
-def kill_sessions(times: int, only: list[str], seed: int, episode_s: float, folder: Path) -> dict[str, Any]:
+def _begun(folder: Path, sources: dict[str, Path], episode_s: float, more: tuple[str, ...]) -> LeRobotRecord:
+    """Return lerobot-record as its third episode begins; it is started anew where the arm did not answer in time.
+
+    Raises:
+        RuntimeError: it ends each time.
+    """
+    for left in reversed(range(TRIES)):
+        program = LeRobotRecord(folder, folder / "arms", sources, BEFORE + 1, episode_s, more)
+        try:
+            program.expect(f"Recording episode {BEFORE}")
+            return program
+        except RuntimeError:
+            if not left or "ConnectionError" not in program.said:  # a busy computer: it gives a servo 50 ms
+                raise
+            shutil.rmtree(folder / "set", ignore_errors=True)
+    raise AssertionError
+
+
+def kill_sessions(
+    times: int, only: list[str], seed: int, episode_s: float, folder: Path, sources: dict[str, Path]
+) -> dict[str, Any]:
     """Kill so many sessions of each kind; returns what was left of each, and ``faults``: where ours lost too much.
 
     Raises:
         RuntimeError: something did not start.
     """
-    rng = random.Random(seed)
-    sources, rows = videos(folder), []
+    rng, rows = random.Random(seed), []
     load = os.getloadavg()[0]
     kinds = [(one, "") for one in ("recorder", "session") if one in only]
     kinds += [("lerobot", option) for option in OPTIONS] if "lerobot" in only else []

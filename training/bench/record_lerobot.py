@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,7 @@ class LeRobotRecord:
     """lerobot-record that runs.
 
     Attributes:
-        said: what it has said.
+        log: file with what it says.
     """
 
     def __init__(
@@ -71,18 +70,16 @@ class LeRobotRecord:
             "dataset.push_to_hub": "false", "play_sounds": "false",
         }  # fmt: skip
         words = [sys.executable, "-m", __name__, *(f"--{name}={value}" for name, value in given.items()), *more]
-        self.said = ""
-        self.process = subprocess.Popen(
-            words, env=environment(folder), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True,
-        )  # fmt: skip
-        self._reader = threading.Thread(target=self._read, name="lerobot-record", daemon=True)
-        self._reader.start()
+        self.log = folder / f"lerobot_{len([*folder.glob('lerobot_*.log')])}.log"
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                words, env=environment(folder), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said += line
+    @property
+    def said(self) -> str:
+        """What it has said until now."""
+        return self.log.read_text(errors="replace")
 
     def expect(self, text: str) -> None:
         """Wait until it has said something.
@@ -94,25 +91,22 @@ class LeRobotRecord:
         while text not in self.said:
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
-                raise RuntimeError(f"lerobot-record did not say '{text}', but:\n{self.said[-2000:]}")
+                raise RuntimeError(f"lerobot-record did not say '{text}'; what it said is in '{self.log}'")
             time.sleep(0.01)
 
     def ended(self) -> int:
         """Wait until it ends and return its code; it is killed if it takes too long."""
         try:
-            code = self.process.wait(READY_S)
+            return self.process.wait(READY_S)
         except subprocess.TimeoutExpired:
             self.kill()
             return -signal.SIGKILL
-        self._reader.join()
-        return code
 
     def kill(self) -> None:
         """Kill it and what it has started."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._reader.join()
 
 
 def what_is_left(folder: Path) -> dict[str, Any]:

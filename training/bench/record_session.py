@@ -34,7 +34,7 @@ from lrm_ros.graph.runner import Graph
 from lrm_ros.ros.base import set_transport, share_file
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.executor import make_executor
-from lrm_ros.training.bench.arm_desk import POSE, remove_unowned
+from lrm_ros.training.bench.arm_desk import POSE, TRIES, remove_unowned
 from lrm_ros.training.bench.record_frames import LOOP, write_video
 from lrm_ros.types import ActionChunk
 
@@ -139,9 +139,10 @@ class Session:
         self._executor.add_node(self._node)
         self._run_thread(self._spin)
         try:
+            self._start_arm()
             for spec in self._specs:
-                self.start(spec.name)
-            self.wait(lambda: self._newest is not None, "joint state")
+                if spec.kind != "arm":
+                    self.start(spec.name)
             self._run_thread(self._command)
             self.wait(lambda: np.abs(self._newest - self._target()).max() < _NEAR, "arm in motion")
         except BaseException:
@@ -155,6 +156,18 @@ class Session:
         graph = Graph([spec for spec in self._specs if spec.name == name], log=self._log, show=())
         graph.start()
         self.graphs[name] = graph
+
+    def _start_arm(self) -> None:
+        """Start the arm node, again where a busy computer has not heard each servo; raises as :meth:`wait`."""
+        for left in reversed(range(TRIES)):
+            self.start("arm")
+            try:
+                self.wait(lambda: self._newest is not None, "joint state")
+                return
+            except RuntimeError:
+                self.graphs.pop("arm").stop()
+                if not left:
+                    raise
 
     def pids(self) -> dict[str, int]:
         """Return the process of each node, of the emulated bus and of this bench."""
