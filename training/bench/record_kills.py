@@ -9,6 +9,7 @@ more episode is recorded in the same folder, with LeRobot's ``--resume=true``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -31,6 +32,7 @@ from lrm_ros.training.bench.record_session import ARM, CAMERAS, LEADER, SWAY, Bu
 BEFORE = 2  # episodes that end before the kill
 EARLIEST_S = 1.0  # of the kill, in its episode [s]
 ONCE_MORE_S = 2.0  # length of the episode after it [s]
+_UNHEARD = ("ConnectionError", "motor check failed")  # lerobot-record on a busy computer: it gives a servo 50 ms
 _JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
 
@@ -138,21 +140,21 @@ def kill_lerobot(folder: Path, sources: dict[str, Path], option: str, episode_s:
     Raises:
         RuntimeError: it does not record.
     """
-    bus = Bus(folder / "arms", (ARM, LEADER))
-    hand, more = Hand(bus), OPTIONS[option]
-    try:
-        program = _begun(folder, sources, episode_s, more)
+    more = OPTIONS[option]
+    with contextlib.ExitStack() as stack:
+        bus = Bus(folder / "arms", (ARM, LEADER))
+        stack.callback(bus.close)
+        stack.callback(Hand(bus).close)
+        program = _begun(stack, folder, sources, episode_s, more)
         begun_s = time.monotonic()
         time.sleep(at_s)
         program.kill()
         unfinished_s = time.monotonic() - begun_s
         left = what_is_left(folder)
         again = LeRobotRecord(folder, folder / "arms", sources, 1, ONCE_MORE_S, [*more, "--resume=true"])
+        stack.callback(again.kill)
         code = again.ended()
         after = what_is_left(folder)
-    finally:
-        hand.close()
-        bus.close()
     said = [line for line in again.said.splitlines() if line.strip()]
     return {
         **left,
@@ -165,19 +167,24 @@ def kill_lerobot(folder: Path, sources: dict[str, Path], option: str, episode_s:
     }
 
 
-def _begun(folder: Path, sources: dict[str, Path], episode_s: float, more: tuple[str, ...]) -> LeRobotRecord:
-    """Return lerobot-record as its third episode begins; it is started anew where the arm did not answer in time.
+def _begun(
+    stack: contextlib.ExitStack, folder: Path, sources: dict[str, Path], episode_s: float, more: tuple[str, ...]
+) -> LeRobotRecord:
+    """Return lerobot-record as its third episode begins, which ``stack`` ends.
+
+    It is started anew where the arm did not answer in time.
 
     Raises:
         RuntimeError: it ends each time.
     """
     for left in reversed(range(TRIES)):
         program = LeRobotRecord(folder, folder / "arms", sources, BEFORE + 1, episode_s, more)
+        stack.callback(program.kill)
         try:
             program.expect(f"Recording episode {BEFORE}")
             return program
         except RuntimeError:
-            if not left or "ConnectionError" not in program.said:  # a busy computer: it gives a servo 50 ms
+            if not left or not any(word in program.said for word in _UNHEARD):
                 raise
             shutil.rmtree(folder / "set", ignore_errors=True)
     raise AssertionError

@@ -3,7 +3,8 @@
 
 Run as a program it is lerobot-record with one camera type more, ``recorded``: LeRobot's OpenCV camera on a video file.
 Its OpenCVCamera takes the path, but insists on setting size and rate, which OpenCV refuses on a file, and reads a file
-as fast as it can; the type compares the size instead, and waits as a camera does. Nothing else of LeRobot is changed.
+as fast as it can; the type compares the size instead, and waits as a camera does. On a busy computer LeRobot gives up a
+servo after 50 ms and a camera after 500 ms; here it waits longer. Nothing else of it is changed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import numpy as np
 
 from lrm_ros.training.bench.record_frames import HEIGHT, HZ, WIDTH
 
+SERVO_MS, FRAME_MS = 3000, 20_000  # how long LeRobot waits for a servo's answer, and how old a frame may be
 READ = "--what-is-left"  # this process reads the data set in the folder that follows
-READY_S = 400.0  # an episode begins within, on a busy machine: it imports torch, and encodes the one before [s]
+READY_S = 600.0  # an episode begins within, on a busy machine: it imports torch, and encodes the one before [s]
 # What a user can set that has to do with when something reaches the disk; the first are its defaults.
 OPTIONS = {
     "its defaults": (),
@@ -73,7 +75,7 @@ class LeRobotRecord:
         self.log = folder / f"lerobot_{len([*folder.glob('lerobot_*.log')])}.log"
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                words, env=environment(folder), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                words, env=environment(folder), stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=0
             )
 
     @property
@@ -154,6 +156,7 @@ def _record() -> None:
 
     from lerobot.cameras import CameraConfig
     from lerobot.cameras.opencv import OpenCVCamera, OpenCVCameraConfig
+    from lerobot.motors.feetech import feetech
     from lerobot.scripts.lerobot_record import main as lerobot_record
 
     @CameraConfig.register_subclass("recorded")
@@ -171,6 +174,12 @@ def _record() -> None:
                 raise RuntimeError(f"{self} delivers {self.width}x{self.height} instead of {wanted}")
             self._due_s = time.monotonic()
 
+        def read_latest(self, max_age_ms: int = FRAME_MS) -> Any:
+            return super().read_latest(max_age_ms)
+
+        def async_read(self, timeout_ms: float = FRAME_MS) -> Any:
+            return super().async_read(max(timeout_ms, FRAME_MS))
+
         def _read_from_hardware(self) -> Any:
             self._due_s = max(self._due_s + 1 / HZ, time.monotonic() - 1 / HZ)
             time.sleep(max(0.0, self._due_s - time.monotonic()))
@@ -182,6 +191,10 @@ def _record() -> None:
                 raise RuntimeError(f"{self}: the video cannot be read")
             return frame
 
+    def patient(port: Any, _: int) -> None:
+        port.packet_start_time, port.packet_timeout = port.getCurrentTime(), SERVO_MS
+
+    feetech.patch_setPacketTimeout = patient
     # LeRobot finds a camera's class beside that of its configuration.
     globals().update(RecordedCameraConfig=RecordedCameraConfig, RecordedCamera=RecordedCamera)
     lerobot_record()

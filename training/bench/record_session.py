@@ -58,7 +58,10 @@ class Bus:
         folder.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", "lrm_ros.sim.servo_bus", *arms, "--links", str(folder)]
         words += ["--calibrated", "--calibration", str(folder)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A session of its own: where the kernel groups processes by session, it need not share with LeRobot's threads.
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert self.process.stdout is not None
         for name in arms:
             line = self.process.stdout.readline()
