@@ -200,7 +200,7 @@ def kill_sessions(
     """
     rng, rows = random.Random(seed), []
     load = os.getloadavg()[0]
-    kinds = [(one, "") for one in ("recorder", "session") if one in only]
+    kinds: list[tuple[str, str]] = [(one, "") for one in ("recorder", "session") if one in only]
     kinds += [("lerobot", option) for option in OPTIONS] if "lerobot" in only else []
     for number in range(times):
         for victim, option in kinds:

@@ -168,9 +168,9 @@ def _record() -> None:
         """Plays a video again and again, at its rate."""
 
         def _configure_capture_settings(self) -> None:
-            wanted, self.width, self.height, self.fps = (self.width, self.height), None, None, None
+            self.width = self.height = self.fps = None
             super()._configure_capture_settings()
-            if (self.width, self.height) != wanted:
+            if (self.width, self.height) != (wanted := (self.config.width, self.config.height)):
                 raise RuntimeError(f"{self} delivers {self.width}x{self.height} instead of {wanted}")
             self._due_s = time.monotonic()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from lrm_ros.graph.runner import Graph
 from lrm_ros.ros.base import set_transport, share_file
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.executor import make_executor
-from lrm_ros.training.bench.arm_desk import POSE, TRIES, remove_unowned
+from lrm_ros.training.bench.arm_desk import POSE, SEGMENT, TRIES, remove_unowned
 from lrm_ros.training.bench.record_frames import LOOP, write_video
 from lrm_ros.types import ActionChunk
 
@@ -43,7 +42,6 @@ ARM, LEADER = "follower", "leader"
 READY_S = 120.0  # nodes start within, on a busy machine [s]
 SWAY = {0: (0.8, 6.0), 4: (0.6, 4.0), 5: (0.4, 3.0)}  # joint: amplitude [rad], period [s]
 _NEAR = 0.15  # an arm so near is where it was sent [rad]
-_SEGMENT = re.compile(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}")
 
 
 class Bus:
@@ -127,7 +125,8 @@ class Session:
         self._log, self.episodes = folder / "nodes.log", folder / "episodes"
         self.heard = array("q")
         self._newest: np.ndarray | None = None
-        self._stopping, self.graphs = threading.Event(), {}  # type: ignore[var-annotated]
+        self._stopping = threading.Event()
+        self.graphs: dict[str, Graph] = {}
         self._threads: list[threading.Thread] = []
         self.bus = Bus(folder / "arms")
         file, self._specs = specs(folder, sources, self.episodes, image_format)
@@ -180,7 +179,7 @@ class Session:
     def kill(self, names: list[str]) -> int:
         """Kill nodes (SIGKILL) and return when [ns]; the shared memory that they leave goes, too."""
         pids = [self.graphs[name]._processes[name].pid for name in names]
-        segments = {word for pid in pids for word in _SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text())}
+        segments = {word for pid in pids for word in SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text())}
         at_ns = time.time_ns()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
