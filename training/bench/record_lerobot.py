@@ -9,6 +9,7 @@ servo after 50 ms and a camera after 500 ms; here it waits longer. Nothing else 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -114,7 +115,8 @@ class LeRobotRecord:
 def what_is_left(folder: Path) -> dict[str, Any]:
     """Return what LeRobotDataset reads of ``FOLDER/set``: episodes, frames, seconds; ``error``: why it does not.
 
-    ``video_frames`` are those that decode in its video files, with or without a data set around them.
+    Beside that what a person finds there without a data set around it: ``rows`` of its Parquet files that can be read,
+    ``video_frames`` that decode in its videos, and ``images`` that were not yet made a video.
     """
     words = [sys.executable, "-m", __name__, READ, str(folder / "set")]
     done = subprocess.run(words, env=environment(folder), capture_output=True, text=True, check=False)
@@ -126,15 +128,20 @@ def what_is_left(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any]:
     """Read every row and one frame of every episode; runs in a process of its own."""
-    import cv2
+    import av
+    import pyarrow.parquet as parquet
 
-    videos = 0
-    for path in sorted(folder.rglob("*.mp4")):
-        capture = cv2.VideoCapture(str(path))
-        while capture.grab():
-            videos += 1
-    found = {"episodes": 0, "frames": 0, "seconds": 0.0, "error": "", "video_frames": videos}
+    found = {"episodes": 0, "frames": 0, "seconds": 0.0, "error": "", "rows": 0, "video_frames": 0}
     found["images"] = sum(1 for _ in folder.rglob("*.png"))
+    broken = []
+    for path in sorted((folder / "data").rglob("*.parquet")):
+        try:
+            found["rows"] += parquet.read_table(path).num_rows
+        except (OSError, ValueError) as error:
+            broken.append(f"{path.name}: {' '.join(str(error).split())[:100]}")
+    for path in sorted(folder.rglob("*.mp4")):
+        with contextlib.suppress(av.error.FFmpegError), av.open(str(path)) as video:
+            found["video_frames"] += sum(1 for _ in video.decode(video=0))
     try:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -146,7 +153,10 @@ def _read(folder: Path) -> dict[str, Any]:
         found |= {"episodes": dataset.num_episodes, "frames": len(dataset.hf_dataset)}
         found["seconds"] = round(len(dataset.hf_dataset) / dataset.fps, 2)
     except Exception as error:  # whatever a file without its end makes of pyarrow or LeRobot
-        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        first: BaseException = error
+        while first.__context__ is not None:  # it asks the hub for what it cannot read here
+            first = first.__context__
+        found["error"] = "; ".join([f"{type(first).__name__}: {' '.join(str(first).split())[:200]}", *broken])
     return found
 
 
