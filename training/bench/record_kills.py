@@ -63,12 +63,12 @@ def kill_ours(folder: Path, sources: dict[str, Path], victim: str, episode_s: fl
         left = _left_of_ours(finished, path, begun_ns, killed_ns, folder)
         if victim == "recorder":
             session.start("recorder")
-            return {**left, "goes_on": _once_more(session, left)}
+            return left | _once_more(session)
     finally:
         session.close()
     session = Session(folder, sources)
     try:
-        return {**left, "goes_on": _once_more(session, left)}
+        return left | _once_more(session)
     finally:
         session.close()
 
@@ -101,16 +101,16 @@ def _left_of_ours(finished: list[Path], path: Path, begun_ns: int, killed_ns: in
     }
 
 
-def _once_more(session: Session, left: dict[str, Any]) -> bool:
-    """Record one more episode in the same folder; returns whether it and those before are there."""
+def _once_more(session: Session) -> dict[str, Any]:
+    """Record one more episode in the same folder; returns whether it and those before are there, and why not."""
     try:
         path = session.begin()
         time.sleep(ONCE_MORE_S)
         session.end(path)
     except (EpisodeError, RuntimeError) as error:
-        left["error"] = str(error)
-        return False
-    return len([*session.episodes.glob("*.mcap"), *session.episodes.glob("*.faulty")]) == BEFORE + 1
+        return {"goes_on": False, "then": str(error)}
+    there = [*session.episodes.glob("*.mcap"), *session.episodes.glob("*.faulty")]
+    return {"goes_on": len(there) == BEFORE + 1, "then": f"{len(there)} episodes are there"}
 
 
 class Hand:
@@ -217,7 +217,7 @@ def kill_sessions(
         if row["option"]:
             continue
         if row["episodes"] < BEFORE or not row["goes_on"]:
-            faults.append(f"{row['victim']}: {row['episodes']} of {BEFORE} episodes are left, {row['error']}")
+            faults.append(f"{row['victim']}: {row['episodes']} of {BEFORE} episodes are left, {row['then']}")
         if row["unfinished_lost_s"] > SYNC_S:
             faults.append(f"{row['victim']}: the last {row['unfinished_lost_s']:.2f} s of the unfinished one are lost")
     about = {"commit": source_commit(), "seed": seed, "episode_s": episode_s, "before": BEFORE}
