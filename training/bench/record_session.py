@@ -33,7 +33,7 @@ from lrm_ros.graph.runner import Graph
 from lrm_ros.ros.base import set_transport, share_file
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.executor import make_executor
-from lrm_ros.training.bench.arm_desk import POSE, SEGMENT, TRIES, remove_unowned
+from lrm_ros.training.bench.arm_desk import ANSWER_S, POSE, SEGMENT, TRIES, remove_unowned
 from lrm_ros.training.bench.record_frames import LOOP, write_video
 from lrm_ros.types import ActionChunk
 
@@ -136,7 +136,9 @@ class Session:
         self._node = rclpy.create_node("bench_record")
         self._commands = topics.JOINT_COMMAND.publisher(self._node)
         topics.JOINT_STATES.subscribe(self._node, self._on_state)
-        self._control = Control(self._node, [f"recorder/{what}_episode" for what in ("start", "stop")])
+        # A recorder that was killed is still seen for a while and does not answer; one that ends an episode may be slow.
+        self._starting = Control(self._node, ["recorder/start_episode"], timeout_s=ANSWER_S, find_s=READY_S)
+        self._ending = Control(self._node, ["recorder/stop_episode"])
         self._executor = make_executor(self._node.get_logger())
         self._executor.add_node(self._node)
         self._run_thread(self._spin)
@@ -250,7 +252,7 @@ class Session:
         end = time.monotonic() + READY_S
         while True:
             try:
-                return Path(self._control.trigger("recorder/start_episode"))
+                return Path(self._starting.trigger("recorder/start_episode"))
             except EpisodeError:
                 self.alive()
                 if time.monotonic() > end:
@@ -264,7 +266,7 @@ class Session:
             EpisodeError: it has not become a journal.
         """
         try:
-            return Path(self._control.trigger("recorder/stop_episode")), ""
+            return Path(self._ending.trigger("recorder/stop_episode")), ""
         except EpisodeError as error:
             faulty = path.with_name(path.name + ".faulty")
             if not faulty.exists():
