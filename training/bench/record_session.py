@@ -136,7 +136,7 @@ class Session:
         self._node = rclpy.create_node("bench_record")
         self._commands = topics.JOINT_COMMAND.publisher(self._node)
         topics.JOINT_STATES.subscribe(self._node, self._on_state)
-        # A recorder that was killed is still seen for a while and does not answer; one that ends an episode may be slow.
+        # A killed recorder is still seen for a while and does not answer; one that ends an episode may be slow.
         self._starting = Control(self._node, ["recorder/start_episode"], timeout_s=ANSWER_S, find_s=READY_S)
         self._ending = Control(self._node, ["recorder/stop_episode"])
         self._executor = make_executor(self._node.get_logger())
