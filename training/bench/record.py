@@ -127,6 +127,12 @@ def table(figures: dict[str, Any]) -> str:
     for camera, row in figures["frames"].items():
         keys = ("sent", "found", "lost", "doubled", "out_of_order", "unreadable", "late")
         lines.append(f"| {camera} | " + " | ".join(str(row[key]) for key in keys) + " |")
+    for camera, row in figures["frames"].items():
+        lines += [
+            f"\n{camera}: {gap['frames']} frames lost {gap['at_s']} s into an episode, between two that were sent "
+            f"{gap['sent_apart_ms']:.0f} and received {gap['received_apart_ms']:.0f} ms apart"
+            for gap in row["losses"][:5]
+        ]
     lines += [
         "",
         f"joint states: {states['found']} of {states['expected']}, {states['lost']} lost, {states['doubled']} doubled; "

@@ -21,6 +21,7 @@ from lrm_ros.training.bench.record_frames import HZ, LOOP, number_of
 Stamps = NDArray[np.int64]  # (N,) [ns]
 PERIOD_NS = 1_000_000_000 // HZ
 JOINTS, SENT = "/joint_states", "/joint_command_sent"
+LOSSES = 50  # so many gaps of a camera are listed
 LATE_NS = 25_000_000  # joint states further apart are a gap: two and a half periods [ns]
 
 
@@ -93,17 +94,19 @@ def unwrap(numbers: Sequence[int | None], stamps: Stamps, loop: int, last: tuple
 
     Args:
         numbers: of the video's frames, from 0 to ``loop`` - 1, in the order of receipt.
-        stamps: (N,) [ns]; they tell how often the video began anew, with half of its length to spare.
+        stamps: (N,) [ns]; they tell how often the video began anew: a camera sends no faster than its rate, but it may
+            be late by almost the length of the video.
         loop: frames of the video.
         last: number and stamp of the frame before, if there was one.
     """
     found: list[int | None] = []
+    early = min(HZ, loop // 4)  # frames that a camera may catch up
     for number, stamp in zip(numbers, stamps.tolist(), strict=True):
         if number is None:
             found.append(None)
             continue
         near = number if last is None else last[0] + round((stamp - last[1]) / PERIOD_NS)
-        found.append(number + loop * round((near - number) / loop))
+        found.append(number + loop * ((near + early - number) // loop))
         last = found[-1], stamp  # type: ignore[assignment]
     return found
 
@@ -116,8 +119,11 @@ def count_frames(episodes: Sequence[Episode], camera: str, loop: int = LOOP) -> 
 
     Returns:
         ``sent``: frames that were due, ``found`` different ones, ``lost``, of these ``at_the_ends``, ``doubled``,
-        ``out_of_order``, ``unreadable``, and ``late``: how many fewer than 30 a second the camera has sent.
+        ``out_of_order``, ``unreadable``, ``late``: how many fewer than 30 a second the camera has sent, and
+        ``losses``: the first gaps inside episodes, how many frames and how far the frames around are apart, as they
+        were sent and as they were received.
     """
+    losses: list[dict[str, Any]] = []
     figures = dict.fromkeys(("found", "lost", "at_the_ends", "doubled", "out_of_order", "unreadable", "late"), 0)
     last: tuple[int, int] | None = None
     ended_ns = 0
@@ -136,6 +142,7 @@ def count_frames(episodes: Sequence[Episode], camera: str, loop: int = LOOP) -> 
         figures["doubled"] += len(numbers) - different
         figures["out_of_order"] += sum(b < a for a, b in pairwise(numbers))
         inside = newest[0] - first[0] + 1 - different - (len(all_numbers) - len(seen))
+        losses += _gaps(all_numbers, stamps, episode.held.received[camera], episode.begin_ns)
         edges = _missing(episode.begin_ns, first[1])
         if last is not None:
             between = max(0, first[0] - last[0] - 1)  # the newest frame before an episode may be in both
@@ -150,7 +157,24 @@ def count_frames(episodes: Sequence[Episode], camera: str, loop: int = LOOP) -> 
         after = _missing(last[1], ended_ns)
         figures["lost"] += after
         figures["at_the_ends"] += after
-    return {"sent": figures["found"] + figures["lost"] + figures["unreadable"], **figures}
+    sent = figures["found"] + figures["lost"] + figures["unreadable"]
+    return {"sent": sent, **figures, "losses": losses[:LOSSES]}
+
+
+def _gaps(numbers: list[int | None], stamps: Stamps, received: Stamps, begin_ns: int) -> list[dict[str, Any]]:
+    """Return where numbers lack in an episode."""
+    triples = zip(numbers, stamps.tolist(), received.tolist(), strict=True)
+    rows = sorted((number, sent, come) for number, sent, come in triples if number is not None)
+    return [
+        {
+            "frames": after[0] - before[0] - 1,
+            "at_s": round((before[1] - begin_ns) / 1e9, 2),
+            "sent_apart_ms": round((after[1] - before[1]) / 1e6, 1),
+            "received_apart_ms": round((after[2] - before[2]) / 1e6, 1),
+        }
+        for before, after in pairwise(rows)
+        if after[0] - before[0] > 1
+    ]
 
 
 def _missing(from_ns: int, to_ns: int) -> int:

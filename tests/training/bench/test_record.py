@@ -41,7 +41,7 @@ def count(*episodes: Episode) -> dict[str, int]:
 
 
 def wrong(figures: dict[str, int]) -> dict[str, int]:
-    return {name: value for name, value in figures.items() if value and name not in ("sent", "found")}
+    return {name: value for name, value in figures.items() if value and name not in ("sent", "found", "losses")}
 
 
 # -- frames ------------------------------------------------------------------------------------------------------------
@@ -77,7 +77,9 @@ def test_a_whole_session_lacks_nothing_though_the_video_begins_anew_and_episodes
 
 def test_frames_dropped_doubled_and_swapped_on_purpose_are_counted():
     numbers = [*range(20), *range(22, 50)]
-    assert wrong(count(episode(0, numbers, numbers))) == {"lost": 2}
+    figures = count(episode(0, numbers, numbers))
+    assert wrong(figures) == {"lost": 2}
+    assert [(gap["frames"], round(gap["sent_apart_ms"])) for gap in figures["losses"]] == [(2, 100)]
     twice = [*range(20), 19, *range(20, 50)]
     assert wrong(count(episode(0, twice, twice))) == {"doubled": 1}
     swapped = [*range(20), 21, 20, *range(22, 50)]
@@ -96,6 +98,8 @@ def test_frames_that_lack_at_the_ends_of_an_episode_are_lost_and_those_of_the_pa
 def test_a_camera_that_is_late_has_lost_nothing():
     times = [*range(20), *range(25, 55)]  # it stood for five frames, its numbers go on
     assert wrong(count(episode(0, list(range(50)), times))) == {"late": 5}
+    stood = [*range(20), *range(90, 120)]  # for 70 frames, more than half of the video, and two frames are lost then
+    assert wrong(count(episode(0, [*range(20), *range(22, 52)], stood))) == {"lost": 2, "late": 68}
     stalled = episode(0, list(range(40)), list(range(40)), end=50)
     assert not wrong(count(stalled, episode(60, list(range(40, 80)), list(range(60, 100)))))
 
