@@ -131,7 +131,7 @@ def _read(folder: Path) -> dict[str, Any]:
     import av
     import pyarrow.parquet as parquet
 
-    found = {"episodes": 0, "frames": 0, "seconds": 0.0, "error": "", "rows": 0, "video_frames": 0}
+    found: dict[str, Any] = {"episodes": 0, "frames": 0, "seconds": 0.0, "error": "", "rows": 0, "video_frames": 0}
     found["images"] = sum(1 for _ in folder.rglob("*.png"))
     broken = []
     for path in sorted((folder / "data").rglob("*.parquet")):
