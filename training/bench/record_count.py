@@ -114,8 +114,9 @@ def unwrap(numbers: Sequence[int | None], stamps: Stamps, loop: int, last: tuple
 def count_frames(episodes: Sequence[Episode], camera: str, loop: int = LOOP) -> dict[str, Any]:
     """Count a camera's frames over the episodes of a session.
 
-    A frame is due in an episode if its number lies between two of that episode, or if it was published in the pause
-    before or after, by its number, and in the episode, by an even pace, further than a period from its end.
+    A frame is due in an episode if its number lies between two of that episode that were sent after its begin, or if it
+    was published in the pause before or after, by its number, and in the episode, by an even pace, further than a
+    period from its end. An episode starts with the newest frame from before its begin, which is not due.
 
     Returns:
         ``sent``: frames that were due, ``found`` different ones, ``lost``, of these ``at_the_ends``, ``doubled``,
@@ -130,24 +131,28 @@ def count_frames(episodes: Sequence[Episode], camera: str, loop: int = LOOP) -> 
     for episode in episodes:
         stamps = episode.held.stamps[camera]
         all_numbers = unwrap(episode.held.numbers[camera], stamps, loop, last)
-        seen = [(n, s) for n, s in zip(all_numbers, stamps.tolist(), strict=True) if n is not None]
-        figures["unreadable"] += len(all_numbers) - len(seen)
+        known = [(n, s) for n, s in zip(all_numbers, stamps.tolist(), strict=True) if n is not None]
+        order = [number for number, _ in known]
+        figures["unreadable"] += len(all_numbers) - len(known)
+        figures["doubled"] += len(order) - len(set(order))
+        figures["out_of_order"] += sum(b < a for a, b in pairwise(order))
+        before = [one for one in known if one[1] < episode.begin_ns]
+        seen = [one for one in known if one[1] >= episode.begin_ns]
         if not seen:
             figures["lost"] += round((episode.end_ns - episode.begin_ns) / PERIOD_NS)
             continue
-        numbers = [number for number, _ in seen]
         first, newest = min(seen), max(seen)
-        different = len(set(numbers))
+        different = len({number for number, _ in seen})
         figures["found"] += different
-        figures["doubled"] += len(numbers) - different
-        figures["out_of_order"] += sum(b < a for a, b in pairwise(numbers))
-        inside = newest[0] - first[0] + 1 - different - (len(all_numbers) - len(seen))
+        inside = newest[0] - first[0] + 1 - different - (len(all_numbers) - len(known))
         losses += _gaps(all_numbers, stamps, episode.held.received[camera], episode.begin_ns)
         edges = _missing(episode.begin_ns, first[1])
+        if before:  # its number tells how many have come since
+            edges = min(edges, max(0, first[0] - max(before)[0] - 1))
         if last is not None:
-            between = max(0, first[0] - last[0] - 1)  # the newest frame before an episode may be in both
-            before = min(between, _missing(last[1], ended_ns))
-            edges = before + min(between - before, edges)
+            between = max(0, min([first, *before])[0] - last[0] - 1)  # the newest before an episode may be in both
+            after = min(between, _missing(last[1], ended_ns))
+            edges = after + (edges if before else min(between - after, edges))
         figures["lost"] += max(0, inside) + edges
         figures["at_the_ends"] += edges
         due = (newest[1] - first[1]) / PERIOD_NS + 1
@@ -164,7 +169,7 @@ def count_frames(episodes: Sequence[Episode], camera: str, loop: int = LOOP) -> 
 def _gaps(numbers: list[int | None], stamps: Stamps, received: Stamps, begin_ns: int) -> list[dict[str, Any]]:
     """Return where numbers lack in an episode."""
     triples = zip(numbers, stamps.tolist(), received.tolist(), strict=True)
-    rows = sorted((number, sent, come) for number, sent, come in triples if number is not None)
+    rows = sorted((number, sent, come) for number, sent, come in triples if number is not None and sent >= begin_ns)
     return [
         {
             "frames": after[0] - before[0] - 1,

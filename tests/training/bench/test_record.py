@@ -95,6 +95,13 @@ def test_frames_that_lack_at_the_ends_of_an_episode_are_lost_and_those_of_the_pa
     assert figures["lost"] == figures["at_the_ends"] == 10 + 9
 
 
+def test_what_lacks_between_the_newest_frame_before_an_episode_and_its_begin_is_not_lost():
+    figures = count(episode(8, [7, *range(9, 40)], [7, *range(9, 40)]))  # 8 came as it began
+    assert not wrong(figures) and (figures["sent"], figures["found"]) == (31, 31)
+    later = episode(8, [7, 12, *range(13, 40)], [7, 12, *range(13, 40)])
+    assert wrong(count(later)) == {"lost": 3, "at_the_ends": 3}
+
+
 def test_a_camera_that_is_late_has_lost_nothing():
     times = [*range(20), *range(25, 55)]  # it stood for five frames, its numbers go on
     assert wrong(count(episode(0, list(range(50)), times))) == {"late": 5}
