@@ -87,6 +87,10 @@ COMMANDS = {
         "lrm_ros.training.bench.realtime",
         "move the twin in real time by a policy that takes its time",
     ),
+    "bench record": (
+        "lrm_ros.training.bench.record",
+        "record for an hour and count what is lost; kill sessions, LeRobot's, too",
+    ),
     "bench signals": ("lrm_ros.training.bench.signals", "stop nodes and graphs at random moments, count bad ends"),
     "bench serve": (
         "lrm_ros.training.bench.serve",

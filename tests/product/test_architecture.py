@@ -47,6 +47,7 @@ ROS_FILES = {
     "lrm_ros/training/bench/bus.py",
     "lrm_ros/training/bench/kills.py",
     "lrm_ros/training/bench/realtime.py",
+    "lrm_ros/training/bench/record_session.py",
     "lrm_ros/training/bench/robot.py",
     "lrm_ros/training/bench/topics.py",
     "lrm_ros/training/bench/twin.py",
