@@ -243,11 +243,11 @@ def figures_of(out: Path, iterations: int) -> dict[str, Any]:
     found: dict[str, Any] = {name: proportion(sum(rows.values()), len(rows)) for name, rows in won.items() if rows}
     for name in (SFT, CONTROL):
         found[f"{RESULT} against {name}"] = paired(won[RESULT], won[name])
-    said = [line for line in read_lines(out / SAID) if "truth" in line]
+    said = [line for line in read_lines(out / SAID) if "was" in line]
     scenes = [line for line in read_lines(out / SAID) if "seed" in line]
     found["operator"] = {
         "answers": len(said),
-        "wrong": sum(line["truth"] != line["said"] for line in said),
+        "wrong": sum(line["was"] != line["said"] for line in said),
         "scenes": len(scenes),
         "forgotten": sum(not line["put_back"] for line in scenes),
     }

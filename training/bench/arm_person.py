@@ -170,7 +170,7 @@ class Operator:
             wrong: share of answers that are the other one.
             forgets: share of scenes that are said to be in place and were not touched.
             seed: of these errors.
-            keep: gets each answer, ``{question, truth, said}``, and each scene, ``{question, seed, put_back}``.
+            keep: gets each answer, ``{question, was, said}``, and each scene, ``{question, seed, put_back}``.
         """
         self._control = Control(node, self.SERVICES, set_bools=self.SET_BOOLS)
         self._emulator, self._seeds = emulator, iter(seeds)
@@ -208,7 +208,7 @@ class Operator:
             return
         said = done != (self._random.random() < self._wrong)
         self._control.set_bool("improver/outcome", said)
-        self._keep({"question": text, "truth": done, "said": said})
+        self._keep({"question": text, "was": done, "said": said})
         self._answered(text)
 
     def _answered(self, text: str) -> None:

@@ -84,10 +84,10 @@ def test_the_operator_puts_scenes_back_says_what_is_so_and_errs_as_often_as_aske
                 bus.done = number % 2 == 0
                 loop.ask("outcome", f"{name} has ended: was it a success or a failure?")
             until(operator, lambda: len(loop.said) == number + 1)  # noqa: B023
-    said = [line for line in kept if "truth" in line]
+    said = [line for line in kept if "was" in line]
     scenes = [line for line in kept if "seed" in line]
     assert [line["said"] for line in said] == loop.said and len(said) == len(scenes) == 20
-    wrong = [line["said"] != line["truth"] for line in said]
+    wrong = [line["said"] != line["was"] for line in said]
     assert 2 <= sum(wrong) <= 12
     assert bus.scenes == [line["seed"] for line in scenes if line["put_back"]] and 8 <= len(bus.scenes) < 20
     assert [line["seed"] for line in scenes] == list(range(100, 120))
@@ -121,7 +121,7 @@ def test_the_figures_are_those_of_the_files(tmp_path):
     won = {SFT: [1, 0, 0, 0], CONTROL: [1, 1, 0, 0], RESULT: [1, 1, 1, 0]}
     rows = [{"policy": name, "seed": k, "success": bool(v)} for name, all_ in won.items() for k, v in enumerate(all_)]
     (tmp_path / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said = [{"question": "", "truth": True, "said": True}, {"question": "", "truth": True, "said": False}]
+    said = [{"question": "", "was": True, "said": True}, {"question": "", "was": True, "said": False}]
     said += [{"question": "", "seed": 7, "put_back": False}]
     (tmp_path / "operator.jsonl").write_text("".join(json.dumps(row) + "\n" for row in said))
     found = figures_of(tmp_path, 1)
