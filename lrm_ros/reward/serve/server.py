@@ -25,7 +25,7 @@ STOP_S = 10  # what is being answered may take so long when the server is asked 
 
 
 class RewardServer:
-    """One process, one model.
+    """One process that answers, with its model or in front of replicas of it.
 
     Attributes:
         service: the model behind its queue.
@@ -60,6 +60,8 @@ class RewardServer:
                 server_header=False,
                 timeout_graceful_shutdown=STOP_S,
                 lifespan="off",
+                loop="asyncio",  # not what else is installed: the same server everywhere
+                http="h11",
                 backlog=BACKLOG,
             )
         )
