@@ -9,6 +9,7 @@ thread that starts Ray must live as long as Ray: the kernel ends its processes w
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -130,9 +131,9 @@ class Cluster:
         wanted = self._config.replica_gpus
         if wanted < 0:
             wanted = 1.0 if has and self._config.device != "cpu" else 0.0
-        low, high = self._config.replica_range
-        fit = int(has / wanted) if wanted < 1 else int(has // wanted)
-        if wanted and fit < high:
+        _low, high = self._config.replica_range
+        fit = int(has / wanted) if wanted else high
+        if fit < high:
             raise ValueError(
                 f"{high} replicas with {wanted:g} GPU each, but Ray has {has:g}: give --replicas {max(1, fit)}, a "
                 f"smaller --replica-gpus, or --device cpu"
@@ -156,8 +157,10 @@ def _import(own: bool) -> tuple[Any, Any]:
         raise ValueError(NO_RAY) from error
     if ray.is_initialized():
         raise ValueError("this process uses Ray already; serve replicas from a process of their own")
-    # Ray prints what its processes say of each other whatever its log level is; what matters is logged here.
+    # Ray prints whatever its log level is, also what its processes say of each other; what matters is logged here.
     worker.print_to_stdstream = lambda data, ignore_prefix: None
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).disabled = True
     return ray, serve
 
 

@@ -66,6 +66,8 @@ class RewardServer:
             )
         )
 
+        self._server.keeps_signals = bool(config.replicas)
+
     def run(self) -> None:
         """Serve until :meth:`stop`, or, in the main thread, SIGINT or SIGTERM; what has been asked is answered."""
         self.service.start()
@@ -85,7 +87,13 @@ class RewardServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """A server that a signal asks to stop, and nothing more: uvicorn itself raises it again after the end."""
+    """A server that a signal asks to stop, and nothing more: uvicorn itself raises it again after the end.
+
+    Attributes:
+        keeps_signals: take them again and again: Ray, once it is started, aborts the process at SIGTERM.
+    """
+
+    keeps_signals = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -99,6 +107,13 @@ class _Uvicorn(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if self.keeps_signals and threading.current_thread() is threading.main_thread():
+            for number in stopping_signals():
+                signal.signal(number, self._stop)
+        return await super().on_tick(counter)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.should_exit = True
