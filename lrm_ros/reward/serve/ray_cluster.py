@@ -23,6 +23,7 @@ LOCAL, AUTO = "local", "auto"
 DEPLOYMENT = "reward"
 NO_RAY = "replicas need Ray Serve: pip install 'lrm_ros[ray]', or serve without --replicas"
 _STORE = 2_000_000_000  # most of the shared memory that requests pass through [bytes]
+_TRIES = 3
 _END_S = 10.0  # processes of Ray may take so long to end before they are killed [s]
 
 
@@ -115,7 +116,16 @@ class Cluster:
                 "object_store_memory": max(80_000_000, min(_STORE, int(0.5 * free))),
             }
         try:
-            self.ray.init(address=self._config.ray, **options)
+            for left in reversed(range(_TRIES if self._own else 1)):
+                try:
+                    self.ray.init(address=self._config.ray, **options)
+                    break
+                except Exception:  # Ray gives its processes 30 s to start, which a busy machine takes
+                    if not left:
+                        raise
+                    processes = _children()
+                    self.ray.shutdown()
+                    _end(processes)
         except Exception as error:  # Ray raises any
             cure = "'ray start --head' starts one, or serve with --ray local"
             if self._own:

@@ -35,7 +35,7 @@ PATIENCE_S = 60.0
 def program(*words: str) -> Iterator[subprocess.Popen[str]]:
     """Run ``lrm serve``; whatever is left of it at the end is killed."""
     line = [sys.executable, "-m", "lrm_ros.cli", "serve", "--port", "0", *words]
-    child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield child
     finally:
