@@ -32,6 +32,7 @@ _START_S = 300.0
 _CLIENTS = 8  # for each replica
 _QUERIES = 4  # of a request, each about its own picture
 _BATCH = 8
+_ROUNDS = 3
 
 
 class Sleeper(FakeModel):
@@ -125,20 +126,30 @@ async def throughput(url: str, clients: int, seconds: float) -> dict[str, Any]:
 
 
 def measure(replicas: int, latency_ms: float, seconds: float) -> dict[str, Any]:
-    """Measure one replica, several, and one again, each on a Ray of its own; ``times`` is against the mean of one."""
-    rows = []
-    for count in (1, replicas, 1):
-        with stub_server(count, latency_ms) as url:
-            clients = _CLIENTS * replicas  # the same crowd
-            row = {"replicas": count, **asyncio.run(throughput(url, clients, seconds)), "load": os.getloadavg()[0]}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    single = (rows[0]["queries_per_s"] + rows[2]["queries_per_s"]) / 2
+    """Measure one replica and several in turn, each on a Ray of its own, as other programs come and go.
+
+    Args:
+        replicas: to compare with one.
+        latency_ms: of the stub, for each query [ms].
+        seconds: of all rounds together for each; ``times`` is the median of their ratios.
+    """
+    rows, times = [], []
+    clients = _CLIENTS * replicas  # the same crowd
+    with stub_server(1, latency_ms) as one, stub_server(replicas, latency_ms) as several:
+        for _ in range(_ROUNDS):
+            pair = []
+            for count, url in ((1, one), (replicas, several)):
+                row = {"replicas": count, **asyncio.run(throughput(url, clients, seconds / _ROUNDS))}
+                row["load"] = os.getloadavg()[0]
+                pair.append(row["queries_per_s"])
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+            times.append(pair[1] / pair[0] if pair[0] else 0.0)
     return {
         "latency_ms": latency_ms,
         "seconds": seconds,
         "rows": rows,
-        "times": rows[1]["queries_per_s"] / single if single else None,
+        "times": float(np.median(times)),
         "commit": source_commit(),
         "cores": os.cpu_count(),
     }

@@ -18,6 +18,7 @@ GIB = 2**30
 RANK = 64
 HEADS = 3
 PROMPT, LONGEST = 374, 723  # tokens of the completion and of the contrastive query of 640x480 images
+QUERIES = 8  # of a batch that is meant when nothing else is said
 CONTEXT = 0.5 * GIB  # of CUDA or of Python with its libraries [bytes]
 _KEPT = 2**30  # of prompts' constant parts (model.py, _MAX_PAST) [bytes]
 _BLOCK = 64  # weights that share a scale in NF4
@@ -129,7 +130,7 @@ def needed_gib(size: str, load: str, queries: int, plain: int = 2) -> float:
     return (held_bytes(size, load, plain) + work_bytes(size, queries, plain) + CONTEXT) / GIB
 
 
-def what_fits(memory_gib: float, gpu: bool, queries: int = 8) -> dict[str, dict[str, float]]:
+def what_fits(memory_gib: float, gpu: bool, queries: int = QUERIES) -> dict[str, dict[str, float]]:
     """Return, by size and ``load``, what is needed [GiB], only where it fits.
 
     Args:

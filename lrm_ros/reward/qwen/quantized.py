@@ -9,6 +9,7 @@ layer stay as they are, and LoRA adapters on top are not quantised.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Any
 
 LOADS = ("", "bf16", "8bit", "4bit")
@@ -41,6 +42,7 @@ def quantised_options(load: str, device: str) -> dict[str, Any]:
         raise ValueError(f"load '{load}' needs bitsandbytes: pip install 'lrm_ros[quantize]', or load bf16")
     from transformers import BitsAndBytesConfig
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8 bits: it warns at every product that it rounds
     kind: dict[str, Any] = {"load_in_8bit": True}
     if load == "4bit":
         kind = {

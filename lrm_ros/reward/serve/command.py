@@ -41,7 +41,7 @@ def _check_replicas(config: ServeConfig) -> None:
     if importlib.util.find_spec("ray") is None:
         raise ValueError(NO_RAY)
     if config.ray not in (LOCAL, AUTO):
-        raise ValueError(f"ray '{config.ray}' is neither '{LOCAL}' (started here) nor '{AUTO}' (this machine's cluster)")
+        raise ValueError(f"ray '{config.ray}' is neither '{LOCAL}' (a Ray of its own) nor '{AUTO}' (this cluster)")
     if config.replica_gpus > 1 and config.replica_gpus % 1:
         raise ValueError(f"replica_gpus {config.replica_gpus:g}: more than one must be a whole number")
     if ":" in config.device:

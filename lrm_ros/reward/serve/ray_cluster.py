@@ -155,6 +155,7 @@ def _import(own: bool) -> tuple[Any, Any]:
     """Return ray and ray.serve; what Ray reads from the environment is set before."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would let other programs starve the model
     if own:
         # Ray's own switch for machines that shall not ask for a firewall's permission: it listens on the loopback.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

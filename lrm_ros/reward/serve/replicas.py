@@ -29,7 +29,7 @@ log = logging.getLogger("lrm_ros.serve")
 _DEATHS = 3  # replicas that die while the same queries are asked: then these are not asked again
 _PAUSE_S = 0.1  # before another replica is asked [s]
 _LATE_S = 10.0  # a replica that does not answer may at least take so long after a deadline [s]
-_LOOK_S = 0.5  # between two looks at how many replicas run [s]
+_LOAD_LOOK_S, _LOOK_S = 0.5, 2.0  # between two looks at how many replicas run, while they load and later [s]
 
 
 class Replicas:
@@ -196,7 +196,7 @@ class Replicas:
     def _deployed(self, cluster: Cluster) -> Any:
         """Start the replicas; returns their handle when they have loaded the model, None if asked to stop before."""
         handle = cluster.deploy(Replica, self._config, self._load, os.getcwd())
-        while not self._stop.wait(_LOOK_S):
+        while not self._stop.wait(_LOAD_LOOK_S):
             state, said, self.running = cluster.state()
             if failed := re.search(rf"<{LOAD_FAILED}:(\d):(.*?)>(?:\s|$)", said, re.S):
                 raise (ValueError if failed[1] == "2" else RuntimeError)(failed[2])
@@ -210,15 +210,18 @@ class Replicas:
     async def _serve(self, cluster: Cluster) -> None:
         """Count the replicas that run until asked to stop; the requests' coroutines run beside this one."""
         self._begun.set()
-        failures = 0
+        failures, look_s = 0, time.monotonic() + _LOOK_S
         while not self._stop.is_set():
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(0.1)
+            if time.monotonic() < look_s:
+                continue
+            look_s = time.monotonic() + _LOOK_S
             try:
                 _, _, self.running = await asyncio.to_thread(cluster.state)
                 failures = 0
             except Exception as error:
                 failures += 1
-                if failures > 20:
+                if failures > 5:
                     raise RuntimeError(f"Ray does not answer: {type(error).__name__}: {error}") from error
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
