@@ -85,15 +85,22 @@ async def _wait_ready(url: str, child: subprocess.Popen[str]) -> None:
     raise RuntimeError(f"the server ended with {child.returncode} before it was ready")
 
 
-async def throughput(url: str, clients: int, seconds: float) -> dict[str, Any]:
-    """Return what clients that ask one request after the other got in some seconds."""
+async def throughput(url: str, clients: int, seconds: float, settle_s: float = 2.0) -> dict[str, Any]:
+    """Return what clients that ask one request after the other got in some seconds.
+
+    Args:
+        url: of the server.
+        clients: at once.
+        seconds: that count.
+        settle_s: before them, until all replicas have enough to do [s].
+    """
     import aiohttp
 
     levels = 32
     pictures = [jpeg(np.full((480, 640, 3), 8 * level, np.uint8)) for level in range(levels)]
     statuses: Counter[str] = Counter()
     mixed = answered = 0
-    begin = time.monotonic() + 2.0  # until all replicas have enough to do
+    begin = time.monotonic() + settle_s
     end = begin + seconds
 
     async def client(session: aiohttp.ClientSession, number: int) -> None:

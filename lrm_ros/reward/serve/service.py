@@ -137,6 +137,7 @@ class Service:
         try:
             await asyncio.wait({answered, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answered.done():
+                future.cancel()  # at once: the next batch may begin before this loop goes on
                 self.metrics.gone.inc()
                 raise Gone
             answers = [trusted(answer, self.config.min_mass) for answer in answered.result()]
