@@ -180,7 +180,7 @@ with tempfile.TemporaryDirectory() as scratch:
             # LeRobot's own extra, which Python 3.11's requirements lack.
             "arm": ["feetech-servo-sdk>=1,<2"],
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
-            "ray": ["ray[serve]>=2.60,<3"],
+            "ray": ["ray[serve]>=2.60,<3", "psutil>=5.9"],
             "quantize": ["bitsandbytes>=0.49,<1"],
             "serve": ["fastapi>=0.115,<1", "uvicorn>=0.30,<1", "prometheus-client>=0.20,<1"],
             "metaworld": ["metaworld>=3.1,<4", "packaging"],

@@ -182,13 +182,13 @@ def _short(folder: str) -> str:
 
 def _children() -> list[Any]:
     """Return the processes below this one that are Ray's."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     return [child for child in psutil.Process().children(recursive=True) if _is_rays(child)]
 
 
 def _is_rays(process: Any) -> bool:
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     try:
         words = process.cmdline()
@@ -201,7 +201,7 @@ def _end(processes: list[Any]) -> None:
     """Wait until processes have ended; those that do not are killed."""
     if not processes:
         return
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     _gone, left = psutil.wait_procs(processes, timeout=_END_S)
     for process in left:
