@@ -129,7 +129,7 @@ class Cluster:
         except Exception as error:  # Ray raises any
             cure = "'ray start --head' starts one, or serve with --ray local"
             if self._own:
-                cure = "look at memory and disk, or serve without --replicas"
+                cure = "the machine is too busy for it, or short of memory or disk; or serve without --replicas"
             raise ConnectionError(f"no Ray ({self._config.ray}): {type(error).__name__}: {error}; {cure}") from error
 
     def _cpus(self, replicas: int) -> int:
