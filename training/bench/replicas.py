@@ -57,8 +57,9 @@ def load(name: str, device: str, mode: str) -> Sleeper:
 @contextlib.contextmanager
 def stub_server(replicas: int, latency_ms: float) -> Iterator[str]:
     """Serve the stub in a process of its own; gives its address when it judges."""
-    program = [sys.executable, "-m", "lrm_ros.training.bench.replicas", str(replicas), str(latency_ms)]
-    child = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    # Not as a program: as __main__ this module would have another name, under which no replica finds its function.
+    line = f"from lrm_ros.training.bench.replicas import serve; serve({replicas}, {latency_ms})"
+    child = subprocess.Popen([sys.executable, "-c", line], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     try:
         url = child.stdout.readline().strip()
@@ -166,16 +167,9 @@ def serve(replicas: int, latency_ms: float) -> None:
     """Serve the stub until asked to stop; prints the address."""
     from lrm_ros.reward.serve.server import RewardServer
 
-    # Run as a program this module has another name, under which no replica would find the function.
-    from lrm_ros.training.bench.replicas import load as load_stub
-
     config = ServeConfig(model=f"sleep:{latency_ms:g}", port=0, replicas=str(replicas), max_batch=_BATCH)
-    server = RewardServer(config, load=load_stub)
+    server = RewardServer(config, load=load)
     print(server.url, flush=True)
     server.run()
     if server.failure is not None:
         raise server.failure
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]), float(sys.argv[2]))
