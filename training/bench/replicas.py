@@ -8,6 +8,7 @@ replicas of a real model on one CPU would only share it; a GPU each they do not,
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -22,8 +23,8 @@ import numpy as np
 
 from lrm_ros.commit import source_commit
 from lrm_ros.config_serve import ServeConfig
+from lrm_ros.image_files import encode
 from lrm_ros.reward.fake import FakeModel
-from lrm_ros.training.bench.serve import jpeg
 from lrm_ros.types import Reward, RewardQuery, Unscored
 
 # A query of all heads mixed in a batch of 32, 8B in bfloat16 on one H200: 25.7 queries/s (docs/benchmarks.md) [ms].
@@ -98,7 +99,8 @@ async def throughput(url: str, clients: int, seconds: float, settle_s: float = 2
     import aiohttp
 
     levels = 32
-    pictures = [jpeg(np.full((480, 640, 3), 8 * level, np.uint8)) for level in range(levels)]
+    grey = [np.full((480, 640, 3), 8 * level, np.uint8) for level in range(levels)]
+    pictures = [base64.b64encode(encode(image, "jpeg", 90)).decode() for image in grey]
     statuses: Counter[str] = Counter()
     mixed = answered = 0
     begin = time.monotonic() + settle_s
