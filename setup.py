@@ -180,7 +180,8 @@ with tempfile.TemporaryDirectory() as scratch:
             # LeRobot's own extra, which Python 3.11's requirements lack.
             "arm": ["feetech-servo-sdk>=1,<2"],
             "oxe": ["tensorflow-datasets>=4.9.9,<5", "google-crc32c>=1.5,<2"],
-            "ray": ["ray>=2.40,<3"],
+            "ray": ["ray[serve]>=2.60,<3", "psutil>=5.9"],
+            "quantize": ["bitsandbytes>=0.49,<1"],
             "serve": ["fastapi>=0.115,<1", "uvicorn>=0.30,<1", "prometheus-client>=0.20,<1"],
             "metaworld": ["metaworld>=3.1,<4", "packaging"],
             "train": ["trl>=1.16,<2", "tensorboard>=2.18,<3"],
@@ -192,7 +193,8 @@ with tempfile.TemporaryDirectory() as scratch:
                 "mypy>=1.14",
                 "types-PyYAML",
                 "stable-baselines3>=2.7,<3",
-                "ray>=2.40,<3",
+                "ray[serve]>=2.60,<3",
+                "bitsandbytes>=0.49,<1",
             ],
         },
         entry_points={

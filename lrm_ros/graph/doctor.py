@@ -22,6 +22,7 @@ from glob import glob
 from pathlib import Path
 
 from lrm_ros import environment
+from lrm_ros.graph import doctor_memory
 from lrm_ros.graph.doctor_media import check_images, check_video
 from lrm_ros.graph.finding import FAIL, OK, WARN, Finding
 from lrm_ros.graph.finding import run as _run
@@ -140,7 +141,7 @@ def check_vulkan() -> Finding:
 
 def check_gpu() -> Finding:
     """Look for an NVIDIA GPU and whether torch can use it."""
-    none = "none: the tiny model and the twin run on the CPU; full-size reward models need one with 24 GB"
+    none = "none: the tiny model and the twin run on the CPU; check 'memory' says what else fits"
     if not shutil.which("nvidia-smi"):
         return Finding("gpu", OK, none)
     code, output, error = _run(
@@ -255,6 +256,17 @@ def check_full_size() -> Finding:
     return Finding("full-size model", OK, f"{BASE} and {ADAPTERS} are in the cache")
 
 
+def check_memory(gpus_mib: list[int] | None = None, ram_kib: int | None = None) -> Finding:
+    """Say which sizes of reward models fit the memory of each GPU, or that of the machine without one.
+
+    Args:
+        gpus_mib: memory of each GPU, asked of nvidia-smi if not given [MiB].
+        ram_kib: memory of the machine, of /proc/meminfo if not given [KiB].
+    """
+    gpus = doctor_memory.gpus() if gpus_mib is None else gpus_mib
+    return doctor_memory.finding(gpus, doctor_memory.ram() if ram_kib is None else ram_kib)
+
+
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": check_python,
     "opencv": check_opencv,
@@ -264,6 +276,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "dds": check_dds,
     "vulkan": check_vulkan,
     "gpu": check_gpu,
+    "memory": check_memory,
     "disk": check_disk,
     "cameras": check_cameras,
     "serial": check_serial,

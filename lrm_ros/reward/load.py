@@ -8,7 +8,7 @@ was written. The tests run tiny models of the same class, file layout and vocabu
 from __future__ import annotations
 
 from lrm_ros.reward.fake import FakeModel
-from lrm_ros.reward.models import MODES, RewardModel, find_model
+from lrm_ros.reward.models import MODES, RewardModel, find_model, split_load
 from lrm_ros.types import HEADS, VIDEO_HEADS
 
 # The weights that the authors of each video head published. TOPReward has none of its own: it reads a stock model.
@@ -25,8 +25,9 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
     Args:
         name: ``tiny`` (shipped), ``fake`` (brightness; only for tests of the graph), a folder (a whole Qwen3-VL or
             LoRA adapters, see ``lrm_ros.reward.qwen.load``; for a video head its weights), a Hugging Face name that
-            is already in the local cache, or ``http://HOST:PORT`` of a reward server (``lrm serve``, or upstream's), or
-            ``openai:NAME@URL`` of an OpenAI-compatible one.
+            is already in the local cache, each perhaps with ``?load=bf16``, ``8bit`` or ``4bit`` (an LRM's weights; see
+            ``lrm_ros.reward.qwen.quantized``), or ``http://HOST:PORT`` of a reward server (``lrm serve``, or
+            upstream's), or ``openai:NAME@URL`` of an OpenAI-compatible one.
         device: torch device; ``auto`` takes the GPU when there is one.
         mode: one of ``MODES``. A video head has a model of its own; all others share one.
 
@@ -46,10 +47,11 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
         from lrm_ros.reward.openai_model import OpenAiModel
 
         return OpenAiModel(name)
+    plain, load = split_load(name)
     if mode not in VIDEO_HEADS:
         from lrm_ros.reward.qwen.model import QwenRewardModel
 
-        model = QwenRewardModel(find_model(name), name=name, device=device)
+        model = QwenRewardModel(find_model(plain), name=name, device=device, load=load)
         lacks = [
             head for head in (HEADS if mode == "tri" else (mode,)) if model.adapters and head not in model.adapters
         ]
@@ -59,6 +61,8 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
                 f"{', '.join(model.adapters)}; add '{lacks[0]}/' or choose another mode"
             )
         return model
+    if load:
+        raise ValueError(f"model '{name}': load is for an LRM; the weights of {mode} are loaded as they are")
     if not name:
         raise ValueError(
             f"baseline '{mode}' needs weights: a folder, or a Hugging Face name in the local cache such as "

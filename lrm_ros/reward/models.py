@@ -75,12 +75,31 @@ def public_name(name: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
+def split_load(name: str) -> tuple[str, str]:
+    """Return a model's name and how its weights are held: ``runs/lrm?load=4bit`` is ``runs/lrm`` and ``4bit``.
+
+    Raises:
+        ValueError: another option, or another value of it.
+    """
+    from lrm_ros.reward.qwen.quantized import LOADS
+
+    if "?" not in name or Path(name).expanduser().is_dir() or name.startswith(("http://", "https://", "openai:")):
+        return name, ""
+    plain, _, option = name.partition("?")
+    key, _, load = option.partition("=")
+    if key != "load" or load not in LOADS[1:]:
+        raise ValueError(f"model '{name}': '?{option}' is unknown; give ?load= with one of {', '.join(LOADS[1:])}")
+    return plain, load
+
+
 def find_model(name: str) -> Path:
-    """Return the folder behind a model name; downloads nothing.
+    """Return the folder behind a model name, with or without ``?load=``; downloads nothing.
 
     Raises:
         FileNotFoundError: no such folder, and no such name in the local Hugging Face cache.
+        ValueError: as ``split_load``.
     """
+    name = split_load(name)[0]
     if name == "tiny":
         return TINY_FOLDER
     folder = Path(name).expanduser()

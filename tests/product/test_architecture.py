@@ -93,7 +93,7 @@ UPSTREAM: dict[str, set[str]] = {
     "topics": set(),
     "ros": CORE,
     "nodes": CORE | {"ros"},
-    "graph": {"types", "config", "config_arm", "config_person", "config_teleop", "parameters", "environment"}
+    "graph": {"types", "config", "config_arm", "config_person", "config_teleop", "parameters", "environment", "reward"}
     | {"programs", "images"},
     "completion": {"graph"},
     "options": set(),

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.image_files import decode, kind_of
 from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.models import find_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.types import Frame, Reward, RewardQuery
 
@@ -50,9 +53,37 @@ def blocks(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(coarse.repeat(16, 0).repeat(16, 1)[:height, :width])
 
 
-def queries_of(tasks: dict[str, str], count: int, height: int, width: int) -> list[RewardQuery]:
-    """Return so many queries, each head's of each frame in turn, about the head's task."""
-    frames = [Frame(seed, "front", blocks(seed, height, width)) for seed in range(-(-count // len(HEADS)) + 1)]
+def pictures(folder: Path) -> list[NDArray[np.uint8]]:
+    """Return the pictures of a folder, JPEG and PNG, in the order of their names.
+
+    Raises:
+        ValueError: fewer than two, or a damaged one.
+    """
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if len(files) < 2:
+        raise ValueError(f"'{folder}' has {len(files)} pictures (*.jpg, *.png); at least two are needed")
+    return [decode(path.read_bytes(), kind_of(path.read_bytes()) or path.suffix[1:]) for path in files]
+
+
+def queries_of(
+    tasks: dict[str, str],
+    count: int,
+    height: int,
+    width: int,
+    images: Sequence[NDArray[np.uint8]] = (),
+) -> list[RewardQuery]:
+    """Return so many queries, each head's of each frame in turn, about the head's task.
+
+    Args:
+        tasks: by head.
+        count: of queries; fewer if the images do not suffice.
+        height: of random images [pixels].
+        width: of random images [pixels].
+        images: instead of random ones.
+    """
+    wanted = -(-count // len(HEADS)) + 1
+    shown = list(images[:wanted]) or [blocks(seed, height, width) for seed in range(wanted)]
+    frames = [Frame(stamp, "front", image) for stamp, image in enumerate(shown)]
     return [
         RewardQuery(tasks[head], head, pair if head == "contrastive" else pair[1:])
         for pair in itertools.pairwise(frames)
@@ -86,15 +117,58 @@ def compare(
         found[name] = {"queries": len(places)}
         for one, other in itertools.combinations(values, 2):
             ours, theirs = ([values[way][place] for place in places] for way in (one, other))
-            gaps = np.abs(np.subtract(ours, theirs))
-            same = [HEADS[name].answer(a) == HEADS[name].answer(b) for a, b in zip(ours, theirs, strict=True)]
-            found[name][f"{one}_against_{other}"] = {
-                "same_answer": float(np.mean(same)),
-                "max_difference": float(gaps.max()),
-                "mean_difference": float(gaps.mean()),
-            }
+            found[name][f"{one}_against_{other}"] = _difference(name, ours, theirs)
         found[name]["spread"] = float(np.std([values["batched"][place] for place in places]))
     return found
+
+
+def compare_loads(
+    name: str, loads: Sequence[str], device: str, queries: Sequence[RewardQuery]
+) -> dict[str, dict[str, Any]]:
+    """Return, by way of holding the weights and head, how the answers differ from those of the weights as they are.
+
+    Args:
+        name: of a model for ``lrm_ros.reward.load``, without ``?load=``.
+        loads: of ``lrm_ros.reward.qwen.quantized.LOADS``.
+        device: torch device; the reference is float32 on a CPU, bfloat16 on a GPU.
+        queries: what is asked, in batches.
+
+    Returns:
+        Per load and head, the share of queries with the same of the head's answers, and the largest and mean difference
+        of their values; ``spread`` is the standard deviation of the reference's own.
+
+    Raises:
+        ValueError: a query is not answered, or bitsandbytes is missing.
+    """
+    heads: dict[str, list[int]] = {}
+    for place, query in enumerate(queries):
+        heads.setdefault(query.head, []).append(place)
+    found: dict[str, dict[str, Any]] = {}
+    exact: list[float] = []
+    for load in ("", *loads):
+        model = QwenRewardModel(find_model(name), name, device, load=load)
+        values = _batched(model, queries)
+        del model
+        if not load:
+            exact = values
+            continue
+        found[load] = {}
+        for head, places in heads.items():
+            ours, theirs = ([given[place] for place in places] for given in (values, exact))
+            found[load][head] = {"queries": len(places), **_difference(head, ours, theirs)}
+            found[load][head]["spread"] = float(np.std(theirs))
+    return found
+
+
+def _difference(head: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """Return how the values of two ways to answer the same queries of a head differ."""
+    gaps = np.abs(np.subtract(ours, theirs))
+    same = [HEADS[head].answer(a) == HEADS[head].answer(b) for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "same_answer": float(np.mean(same)),
+        "max_difference": float(gaps.max()),
+        "mean_difference": float(gaps.mean()),
+    }
 
 
 def _batched(model: QwenRewardModel, queries: Sequence[RewardQuery]) -> list[float]:

@@ -9,6 +9,8 @@ batched call on inputs that are there already; what is above them is the engine'
 
 Every call brings new frames, as a camera does: a contrastive query compares its frame with the one the call before
 asked about, which the model has seen then. "first pair" is a contrastive query of two frames it has not seen.
+
+``--loads bf16 8bit 4bit`` measures no speed but what the answers lose when the weights are held so (``?load=``).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, find_model
 from lrm_ros.reward.qwen import model as qwen_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.reward.qwen.quantized import LOADS
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.training.bench import full_size, parity
 from lrm_ros.training.bench.flops import peak_tflops
@@ -231,6 +234,25 @@ def measure_model(args: argparse.Namespace, height: int, width: int) -> dict:
     return figures
 
 
+def measure_loads(args: argparse.Namespace, height: int, width: int) -> dict:
+    """Return how the answers differ with the weights held otherwise, on random pictures or those of a folder."""
+    import torch
+
+    images = parity.pictures(args.images) if args.images else ()
+    queries = parity.queries_of(dict.fromkeys(HEADS, args.task), args.parity or 99, height, width, images)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    found = parity.compare_loads(args.model, args.loads, device, queries)
+    print(f"against {'float32' if device == 'cpu' else 'bfloat16'} on {device}:")
+    for load, heads in found.items():
+        for head, row in heads.items():
+            print(
+                f"{load:5s} {head:12s} {row['queries']:4d} queries  same answer {row['same_answer']:7.2%}  difference "
+                f"max {row['max_difference']:.4f} mean {row['mean_difference']:.4f}  (values spread "
+                f"{row['spread']:.3f})"
+            )
+    return {"loads": found, "model": args.model, "device": device}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="lrm bench reward", description=__doc__)
@@ -258,10 +280,22 @@ def main(argv: list[str] | None = None) -> int:
         "--parity", type=whole(0), default=0, help="compare so many batched answers with those of serial calls, too"
     )
     parser.add_argument("--json", type=Path, help="write the metrics to this file")
+    parser.add_argument(
+        "--loads",
+        nargs="+",
+        choices=LOADS[1:],
+        metavar="LOAD",
+        help="no speed, but how the answers differ with the weights held so: bf16 8bit 4bit, --parity queries (99)",
+    )
+    parser.add_argument("--images", type=Path, help="--loads: a folder of pictures; else random ones")
+    parser.add_argument("--task", default=_TASK, help="--loads: what is asked about them")
     args = parser.parse_args(argv)
     import torch
 
-    if args.size:
+    if args.loads:
+        torch.set_num_threads(args.threads)
+        figures = measure_loads(args, args.height or 96, args.width or 96)
+    elif args.size:
         figures = measure_size(args, args.height or 480, args.width or 640)
     else:
         torch.set_num_threads(args.threads)

@@ -4,7 +4,8 @@
 The server is a process with the fake model, which judges brightness: every answer is checked against its own picture.
 The hop is one client on loopback that sends a 640x480 JPEG, once as cameras have it (colour at half the resolution),
 once as our client sends it (at full); the crowd are clients that ask one after the other, as
-fast as they are answered, with a slow one among them that sends a byte a second.
+fast as they are answered, with a slow one among them that sends a byte a second. With ``--replicas`` it measures
+replicas against one instead (``lrm_ros.training.bench.replicas``).
 """
 
 from __future__ import annotations
@@ -199,13 +200,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=number(0.1), default=60.0, help="for so long [s] (default: 60)")
     parser.add_argument("--count", type=whole(1), default=500, help="requests of the hop (default: 500)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--replicas", type=whole(2), help="instead: so many replicas on Ray against one, of a stub")
+    parser.add_argument("--latency-ms", type=number(0.1), help="which sleeps so long for each query [ms]")
     args = parser.parse_args(argv)
-    found = measure(args.clients, args.seconds, args.count)
+    if args.replicas:
+        from lrm_ros.training.bench import replicas
+
+        found = replicas.measure(args.replicas, args.latency_ms or replicas.LATENCY_MS, args.seconds)
+    else:
+        found = measure(args.clients, args.seconds, args.count)
     print(json.dumps(found, indent=1))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=1) + "\n")
-    good = set(found["crowd"]["statuses"]) <= {"200", "429"} and not found["crowd"]["answers_of_another_picture"]
+    good = all(
+        set(crowd["statuses"]) <= {"200", "429"} and not crowd["answers_of_another_picture"]
+        for crowd in found.get("rows", [found.get("crowd")])
+    )
     return 0 if good else 1
 
 

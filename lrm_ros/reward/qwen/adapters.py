@@ -240,7 +240,7 @@ def _check_whole(model: Any, adapter: Adapter, stored: dict[str, Any], alone: bo
         place = base[name] if name in base else loaded[name]
         if not bool(value.isfinite().all()):
             raise ValueError(f"{adapter}: {name} is not finite; train or download it again")
-        if place.shape != value.shape or not torch.equal(place, value.to(place.dtype)):
+        if place.shape != value.shape or not torch.equal(place.cpu(), value.to(place.dtype)):
             raise ValueError(f"{adapter}: {name} was not loaded as it is stored, {_CURE}")
     if not any(bool(value.any()) for name, value in loaded.items() if ".lora_B." in name):
         raise ValueError(

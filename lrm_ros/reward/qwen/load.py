@@ -26,6 +26,7 @@ from lrm_ros.reward.qwen.folder import (
     load_processor,
     qwen_config,
 )
+from lrm_ros.reward.qwen.quantized import QUANTISED, dtype_of, quantised_options
 from lrm_ros.reward.qwen.weights import again, load_checked, read_json
 
 _ORDER = ("progress", "contrastive", "completion")
@@ -38,12 +39,13 @@ def find_adapters(folder: Path) -> dict[str, Path]:
     return {head: folder / head for head in _ORDER if (folder / head / CONFIG).is_file()}
 
 
-def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
+def load_qwen(folder: Path, device: str, load: str = "") -> tuple[Any, Any, dict[str, str]]:
     """Load model and processor for inference.
 
     Args:
         folder: one of the layouts above.
         device: torch device. On a CPU weights are float32 (bfloat16 is slower there), elsewhere bfloat16.
+        load: ``bf16``, ``8bit`` or ``4bit`` instead (``lrm_ros.reward.qwen.quantized``).
 
     Returns:
         The model (a PeftModel if there are adapters), its processor, and the adapter name of each head (empty for a
@@ -54,17 +56,15 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
         ValueError: not a Qwen3-VL, the weights of a Robometer, half a model or adapter, or a processor that is not the
             model's; one line with folder, example and cure.
     """
-    import torch
-
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    dtype, quantise = dtype_of(load, device), quantised_options(load, device)
     heads = find_adapters(folder)
     _check_layout(folder, heads)
     if not heads:
         check_folder(folder)
         config = qwen_config(folder)
         processor = _processor(folder, config)
-        model = load_checked(folder, config, dtype)
-        return model.to(device).eval(), processor, {}
+        model = load_checked(folder, config, dtype, **quantise)
+        return _moved(model, device, load).eval(), processor, {}
     base_folder = _base_folder(heads)
     check_folder(base_folder)
     shared = len(set(heads.values())) == 1 and len(heads) == len(HEADS)
@@ -73,8 +73,13 @@ def load_qwen(folder: Path, device: str) -> tuple[Any, Any, dict[str, str]]:
     adapters = [read_adapter(name, path, len(folders) == 1) for name, path in folders.items()]
     config = qwen_config(base_folder)
     processor = _shared_processor(base_folder, list(folders.values()), config)
-    base = load_checked(base_folder, config, dtype)
-    return attach(base, adapters).to(device).eval(), processor, names
+    base = load_checked(base_folder, config, dtype, **quantise)
+    return _moved(attach(base, adapters), device, load).eval(), processor, names
+
+
+def _moved(model: Any, device: str, load: str) -> Any:
+    """Return a model on its device; what is quantised is there already, and may not be moved."""
+    return model if load in QUANTISED else model.to(device)
 
 
 def _shared_processor(base: Path, adapters: list[Path], config: Any) -> Any:

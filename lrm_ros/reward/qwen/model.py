@@ -67,7 +67,12 @@ class QwenRewardModel:
     """Reward heads on a Qwen3VLForConditionalGeneration, with or without LoRA adapters."""
 
     def __init__(
-        self, folder: Path, name: str = "", device: str = "auto", built: tuple[Any, Any, dict[str, str]] | None = None
+        self,
+        folder: Path,
+        name: str = "",
+        device: str = "auto",
+        built: tuple[Any, Any, dict[str, str]] | None = None,
+        load: str = "",
     ) -> None:
         """Load the model.
 
@@ -76,6 +81,7 @@ class QwenRewardModel:
             name: name written into every answer; the folder's name if empty.
             device: torch device; ``auto`` takes the GPU when there is one.
             built: what ``load_qwen`` would return, made elsewhere on ``device``; nothing is loaded then.
+            load: how the weights are held, one of ``lrm_ros.reward.qwen.quantized.LOADS``.
 
         Raises:
             FileNotFoundError: files are missing.
@@ -88,7 +94,7 @@ class QwenRewardModel:
             raise not_an_lrm(name, "the weights of a RoboReward", "roboreward")
         self.name = name or folder.name
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        self.model, self.processor, self.adapters = built or load_qwen(folder, self.device)
+        self.model, self.processor, self.adapters = built or load_qwen(folder, self.device, load)
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
         self._prompts: OrderedDict[tuple, Prompt | str] = OrderedDict()

@@ -214,7 +214,9 @@ def shapes_of(config: Any, file: Path, most: int) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def load_checked(folder: Path, config: Any, dtype: Any, more: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+def load_checked(
+    folder: Path, config: Any, dtype: Any, more: Mapping[str, tuple[int, ...]] | None = None, **options: Any
+) -> Any:
     """Load a Qwen3-VL of which every weight is stored and used.
 
     Args:
@@ -223,6 +225,7 @@ def load_checked(folder: Path, config: Any, dtype: Any, more: Mapping[str, tuple
         dtype: torch dtype of the weights.
         more: shapes of weights that are not the Qwen3-VL's; ``None``: it must be one that writes text. With them, no
             output layer is needed.
+        options: of ``from_pretrained``, such as a ``quantization_config``.
 
     Raises:
         FileNotFoundError, ValueError: as ``stored``, ``shapes_of`` and ``check_whole``, or values that are not finite.
@@ -236,7 +239,7 @@ def load_checked(folder: Path, config: Any, dtype: Any, more: Mapping[str, tuple
     try:
         with quiet():
             model, info = Qwen3VLForConditionalGeneration.from_pretrained(
-                folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+                folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True, **options
             )
     except Exception as error:
         raise ValueError(f"'{folder}': transformers cannot load it ({one_line(error)}); {again(folder)}") from error

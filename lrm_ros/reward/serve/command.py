@@ -8,6 +8,7 @@ POST /v1/score takes batches; the upstream server's routes are there, too, so th
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from lrm_ros.config_serve import ServeConfig
 from lrm_ros.errors import one_line
 from lrm_ros.programs import exit_code
 from lrm_ros.reward.models import MODES, find_model
+from lrm_ros.reward.serve.ray_cluster import AUTO, LOCAL, NO_RAY
 
 TOKEN = "LRM_SERVE_TOKEN"
 
@@ -34,6 +36,18 @@ def _token(path: Path | None) -> str:
     return text.strip()
 
 
+def _check_replicas(config: ServeConfig) -> None:
+    """Raise ValueError for what cannot be served by replicas."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError(NO_RAY)
+    if config.ray not in (LOCAL, AUTO):
+        raise ValueError(f"ray '{config.ray}' is neither '{LOCAL}' (a Ray of its own) nor '{AUTO}' (this cluster)")
+    if config.replica_gpus > 1 and config.replica_gpus % 1:
+        raise ValueError(f"replica_gpus {config.replica_gpus:g}: more than one must be a whole number")
+    if ":" in config.device:
+        raise ValueError(f"device '{config.device}': Ray gives each replica its GPU; give --device cuda, cpu or auto")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the server; returns 0 when it was asked to stop, 2 for what the user gave."""
     parser = argparse.ArgumentParser(prog="lrm serve", description=__doc__)
@@ -46,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"reward mode '{config.mode}' is unknown; choose one of {', '.join(MODES)}")
         if config.model != "fake":
             find_model(config.model)  # at once, not after the server has begun to answer
+        if config.replica_range[0]:
+            _check_replicas(config)
         token = _token(args.token_file)
         if not config.is_local and not token:
             raise ValueError(

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lrm_ros.reward.batching import Batch
+
+if TYPE_CHECKING:
+    from lrm_ros.reward.serve.replicas import Replicas
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -43,6 +47,13 @@ class Metrics:
         self._batches.labels("failed" if batch.failed else "answered").inc()
         self._batch_queries.observe(batch.queries)
         self._batch_seconds.observe(batch.seconds)
+
+    def count_replicas(self, replicas: Replicas) -> None:
+        """Show how many replicas run."""
+        from prometheus_client import Gauge
+
+        gauge = Gauge("lrm_replicas", "replicas of the model that answer", registry=self.registry)
+        gauge.set_function(lambda: replicas.running)
 
     def text(self) -> bytes:
         """Return everything, as Prometheus reads it."""

@@ -25,7 +25,7 @@ STOP_S = 10  # what is being answered may take so long when the server is asked 
 
 
 class RewardServer:
-    """One process, one model.
+    """One process that answers, with its model or in front of replicas of it.
 
     Attributes:
         service: the model behind its queue.
@@ -60,9 +60,13 @@ class RewardServer:
                 server_header=False,
                 timeout_graceful_shutdown=STOP_S,
                 lifespan="off",
+                loop="asyncio",  # not what else is installed: the same server everywhere
+                http="h11",
                 backlog=BACKLOG,
             )
         )
+
+        self._server.keeps_signals = bool(config.replicas)
 
     def run(self) -> None:
         """Serve until :meth:`stop`, or, in the main thread, SIGINT or SIGTERM; what has been asked is answered."""
@@ -83,7 +87,13 @@ class RewardServer:
 
 
 class _Uvicorn(uvicorn.Server):
-    """A server that a signal asks to stop, and nothing more: uvicorn itself raises it again after the end."""
+    """A server that a signal asks to stop, and nothing more: uvicorn itself raises it again after the end.
+
+    Attributes:
+        keeps_signals: take them again and again: Ray, once it is started, aborts the process at SIGTERM.
+    """
+
+    keeps_signals = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,6 +107,13 @@ class _Uvicorn(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if self.keeps_signals and threading.current_thread() is threading.main_thread():
+            for number in stopping_signals():
+                signal.signal(number, self._stop)
+        return await super().on_tick(counter)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.should_exit = True

@@ -14,6 +14,7 @@ from lrm_ros.reward.batching import Answers, Batcher, Full
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import RewardModel, trusted
 from lrm_ros.reward.serve.metrics import Metrics
+from lrm_ros.reward.serve.replicas import Replicas
 from lrm_ros.types import Reward, RewardQuery
 
 T = TypeVar("T")
@@ -39,7 +40,14 @@ class Gone(Exception):
 
 
 class Service:
-    """Loads the model in a thread and asks it through a :class:`Batcher`."""
+    """Loads the model in a thread and asks it through a :class:`Batcher`, or its replicas through Ray Serve.
+
+    Attributes:
+        config: what is served.
+        batcher: whom to ask; None while the model is being loaded.
+        metrics: of the requests and of the calls of the model, those of all replicas together.
+        heads: that have an adapter.
+    """
 
     def __init__(
         self,
@@ -55,8 +63,12 @@ class Service:
             on_failure: called if it cannot be loaded.
         """
         self.config = config
-        self.batcher: Batcher | None = None
+        self.batcher: Batcher | Replicas | None = None
         self.metrics = Metrics(lambda: self.batcher.waiting if self.batcher else 0)
+        self._replicas: Replicas | None = None
+        if config.replicas:
+            self._replicas = Replicas(config, load, self.metrics.batch, on_failure)
+            self.metrics.count_replicas(self._replicas)
         self.heads: tuple[str, ...] = ()
         self._load, self._on_failure = load, on_failure
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
@@ -69,6 +81,10 @@ class Service:
     def _begin(self) -> None:
         config = self.config
         try:
+            if self._replicas is not None:
+                if self._replicas.start():
+                    self.heads, self.batcher = self._replicas.heads, self._replicas
+                return
             model = self._load(config.model, config.device, config.mode)
         except Exception as error:
             self._on_failure(error)
@@ -78,8 +94,9 @@ class Service:
 
     def close(self, timeout_s: float) -> None:
         """Answer what waits, for so long at most [s]."""
-        if self.batcher is not None:
-            self.batcher.close(timeout_s)
+        asked = self._replicas or self.batcher
+        if asked is not None:
+            asked.close(timeout_s)
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def decode(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -120,6 +137,7 @@ class Service:
         try:
             await asyncio.wait({answered, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answered.done():
+                future.cancel()  # at once: the next batch may begin before this loop goes on
                 self.metrics.gone.inc()
                 raise Gone
             answers = [trusted(answer, self.config.min_mass) for answer in answered.result()]

@@ -231,7 +231,7 @@ def test_a_server_that_is_killed_under_load_leaves_every_query_answered_rightly_
 
     def client(number: int) -> tuple[int, list[str]]:
         """Ask until the server has been killed and has not answered."""
-        model, right = RemoteModel(f"{url}?timeout=2"), 0
+        model, right = models[number], 0
         while True:
             light = 5 * ((7 * right + number) % 50)
             asked = [RewardQuery("t", "progress", (Frame(right, "front", grey(light)),))] * 3
@@ -250,6 +250,7 @@ def test_a_server_that_is_killed_under_load_leaves_every_query_answered_rightly_
         assert child.stdout is not None
         url = child.stdout.readline().split()[-1]
         wait_for(lambda: ready(url))
+        models = [RemoteModel(f"{url}?timeout=2") for _ in range(6)]  # all are there before it is killed
         with ThreadPoolExecutor(6) as pool:
             clients = [pool.submit(client, number) for number in range(6)]
             try:

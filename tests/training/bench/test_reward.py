@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+import numpy as np
 import pytest
 from torch.nn import Linear
 
+from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.model import QwenRewardModel
+from lrm_ros.training.bench.parity import pictures
 from lrm_ros.training.bench.reward import bare_forward, main, pairs_of, query_about, reference_call
 from lrm_ros.types import Reward
 
@@ -58,3 +61,23 @@ def test_serial_and_batched_measure_the_same_answers(frame):
         assert isinstance(answer, Reward)
         assert answer.value == pytest.approx(reference_call(model, query), abs=2e-5)
     assert model.score([query_about("progress", *next(pairs))])[0].stamp_ns == 5, "every call brings a new frame"
+
+
+def test_what_answers_lose_when_the_weights_are_held_otherwise_is_measured(tmp_path, frame, capsys):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(encode(np.roll(frame.image, 9 * number, 0), "png"))
+    words = ["--loads", "bf16", "--parity", "6", "--images", str(tmp_path), "--json", str(tmp_path / "loss.json")]
+    assert main([*words, "--device", "cpu"]) == 0
+    found = json.loads((tmp_path / "loss.json").read_text())["loads"]["bf16"]
+    assert {head: row["queries"] for head, row in found.items()} == dict.fromkeys(HEADS, 2)
+    assert all(0 <= row["mean_difference"] <= row["max_difference"] < 0.1 for row in found.values())
+    assert any(row["max_difference"] > 0 for row in found.values()), "bfloat16 is not float32"
+    assert capsys.readouterr().out.count("same answer") == 3
+    with pytest.raises(ValueError, match="has 1 pictures"):
+        pictures(one_picture(tmp_path))
+
+
+def one_picture(folder):
+    for file in sorted(folder.glob("*.png"))[1:]:
+        file.unlink()
+    return folder
