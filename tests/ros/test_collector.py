@@ -84,7 +84,7 @@ class Refusing:
 
 def test_a_faulty_episode_is_not_judged_and_ends_the_collection_with_its_reason(tmp_path):
     nodes = Refusing()
-    collector = Collector(nodes, nodes, nodes, nodes, "front", ImproverConfig(model="fake"))
+    collector = Collector(nodes, nodes, nodes, nodes, ("front",), ImproverConfig(model="fake"))
     with pytest.raises(EpisodeError, match="is not good: 'joint_states' stopped"):
         collector.demonstrate(tmp_path)
     assert not read_verdicts(tmp_path)

@@ -22,4 +22,4 @@ def test_a_camera_that_says_nothing_fails_the_episode(spin, tmp_path):
     node = spin.start(Asker())
     person = Person(node, Control(node), "front", tmp_path / "scene.png")
     with pytest.raises(EpisodeError, match=r"no image comes on '.*front/image_raw'.*look at the camera's node"):
-        person.live(0.01)
+        person.live(timeout_s=0.01)
