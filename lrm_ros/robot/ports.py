@@ -13,10 +13,11 @@ import os
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lrm_ros.errors import one_line
 from lrm_ros.robot.feetech import Servos
@@ -24,6 +25,8 @@ from lrm_ros.robot.feetech_check import calibrated_as, calibration_files, held_c
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 WIGGLE_STEPS = 100  # of 4096 a turn: a hand moves a joint further
+Read = TypeVar("Read")
+_TIMES = 3  # that a servo is asked
 HIGH_V = 9.0  # above it the supply is of 12 V, which no leader of an SO-101 has
 
 
@@ -51,6 +54,18 @@ def opened(port: str) -> Iterator[Servos]:
         servos.close()
 
 
+def again(read: Callable[[], Read]) -> Read:
+    """Return what is read; a busy host may take an answer too late, so up to ``_TIMES`` times.
+
+    Raises:
+        ConnectionError: no servo has answered.
+    """
+    for _ in range(_TIMES - 1):
+        with contextlib.suppress(ConnectionError):
+            return read()
+    return read()
+
+
 def describe(servos: Servos, files: Sequence[Path]) -> str:
     """Return what tells an arm: volts of its supply, and the calibration files that its servos hold."""
     volts = max(servos.registers("Present_Voltage").values()) / 10
@@ -62,11 +77,11 @@ def describe(servos: Servos, files: Sequence[Path]) -> str:
 
 def wiggled(buses: dict[str, Servos], timeout_s: float) -> str:
     """Return the port of the arm that a hand moves; empty if none is moved within ``timeout_s`` [s]."""
-    first = {port: servos.registers("Present_Position") for port, servos in buses.items()}
+    first = {port: again(partial(servos.registers, "Present_Position")) for port, servos in buses.items()}
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
         for port, servos in buses.items():
-            now = servos.registers("Present_Position")
+            now = again(partial(servos.registers, "Present_Position"))
             if any(abs(now[joint] - position) > WIGGLE_STEPS for joint, position in first[port].items()):
                 return port
     return ""
@@ -90,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         for port in found.values():
             try:
                 servos = stack.enter_context(opened(port))
-                print(f"{port}: {describe(servos, files)}")
+                print(f"{port}: {again(partial(describe, servos, files))}")
                 buses[port] = servos
             except (OSError, RuntimeError, ValueError, ImportError, termios.error) as error:
                 print(f"{port}: no arm answers ({one_line(error)})")
