@@ -70,10 +70,10 @@ class ImproverNode(LrmNode[ImproverConfig]):
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
         if self.config.explore_std > 0:  # not after hours of training, when the first rollout explores
             require_so100(self.contract, "exploration", "set explore_std to 0")
+        self._cameras = judge_cameras(self.config.judge_camera, self.contract)
         self._run = Path(self.config.run)
         self._remember_config()
         self._control = self._connect()
-        self._cameras = judge_cameras(self.config.judge_camera, self.contract)
         self._judge = Judge(self, self._control, self.config, cameras=self._cameras)
         self._collector = self._make_collector(self._control, SentSteps(self, self._control))
 
