@@ -109,13 +109,13 @@ class Desk:
         for path in self.pipes.values():
             fifo.make(path)
             self._writers.append(fifo.FifoWriter(path, lambda: self._picture(size), [0, 0, 0]))
-        home = folder / "home"
+        home, site = folder / "home", folder / "site"
+        site.mkdir()
+        shutil.copy(ROOT / "tests/servo_patience.py", site / "sitecustomize.py")
         self.env = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(ROOT / "tests/patience"), str(ROOT), os.environ.get("PYTHONPATH")])
-            ),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(site), str(ROOT), os.environ.get("PYTHONPATH")])),
             "COLUMNS": "200",
             "OMP_NUM_THREADS": "1",
             "HF_HOME": str(home),

@@ -289,12 +289,7 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
 
 
 def _beside_robot(node: NodeSpec, first: str) -> NodeSpec:
-    """Return a node of a twin's graph as it is beside a robot: in real time, with a person for the scene.
-
-    Args:
-        node: of the graph.
-        first: the contract's first camera, which the reward model looks at if nothing else is said.
-    """
+    """Return a node of a twin's graph beside a robot (``first``: its camera): in real time, a person for the scene."""
     parameters = {name: value for name, value in node.parameters.items() if name != "realtime"}
     if node.kind == "reward" and first != RewardConfig.camera:
         parameters["camera"] = first

@@ -39,7 +39,7 @@ NOT_RUN = {
     "ros2 launch your_robot": "the reader's own robot",
     "ros2 control": "ros2_control's, on no package index",
 }
-SMALL_LOOP = "iterations:=1 episodes:=2 tries:=1 rollout_s:=1.5 start_speed:=2.0"
+SMALL_LOOP = "iterations:=1 episodes:=1 tries:=1 rollout_s:=1.5 start_speed:=2.0"
 SMALL_REWARD = (
     *("max_steps=2", "warmup_ratio=0.0", "batch_size=2", "gradient_accumulation=1", "workers=0", "eval_examples=0"),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets LeRobot's driver wait longer for emulated servos, in programs that a test starts with this folder on their path.
+"""Lets LeRobot's driver wait longer for emulated servos, in programs that find a copy of it as sitecustomize.
 
 They answer in the test's own process, beside everything else that the machine does; the driver gives a servo 50 ms.
 """
