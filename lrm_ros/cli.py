@@ -66,6 +66,10 @@ COMMANDS = {
         "lrm_ros.training.bench.arm",
         "measure the arm node before an emulated arm: command to the bus, joint states",
     ),
+    "bench arm-loop": (
+        "lrm_ros.training.bench.arm_loop",
+        "measure the loop on an arm: a scripted leader and person, LeRobot's driver, emulated servos",
+    ),
     "bench arm-faults": (
         "lrm_ros.training.bench.arm_faults",
         "measure what an arm in motion does at each fault of bus, servos, node and policy",
@@ -82,6 +86,10 @@ COMMANDS = {
     "bench realtime": (
         "lrm_ros.training.bench.realtime",
         "move the twin in real time by a policy that takes its time",
+    ),
+    "bench record": (
+        "lrm_ros.training.bench.record",
+        "record for an hour and count what is lost; kill sessions, LeRobot's, too",
     ),
     "bench signals": ("lrm_ros.training.bench.signals", "stop nodes and graphs at random moments, count bad ends"),
     "bench serve": (

@@ -45,11 +45,16 @@ def put_in_place(part: Path, path: Path) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _keep_names(path.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Let a power cut lose none of the names in a folder."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -140,13 +145,17 @@ def repair_lines(path: Path) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a JSON object as a line, after mending the end of the file; a kill afterwards does not lose it."""
+    """Append a JSON object as a line, after mending the end of the file; no kill or power cut loses it afterwards."""
     line = json.dumps(row) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     repair_lines(path)
+    new = not path.exists()
     with path.open("ab") as file:
         file.write(line.encode())
         file.flush()
+        os.fsync(file.fileno())
+    if new:
+        _keep_names(path.parent)
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -53,15 +53,18 @@ class Bench:
     def at(self, target, within: float = 0.08) -> bool:
         return bool(np.abs(np.array(angles(self.server)) - np.array(target)).max() < within)
 
-    def go(self, target=HOME) -> None:
-        """Command and wait; again, as a person would, where a busy host let the node stand still: it has forgotten."""
+    def go(self, target=HOME, way=()) -> None:
+        """Command a target, behind the points of a way, and wait.
+
+        Again, as a person would, where a busy host let the node stand still: it has forgotten.
+        """
         diagnostics, faults = self.arm.diagnostics, -1
 
         def there() -> bool:
             nonlocal faults
             if diagnostics.total("faults") != faults and "joint_states" not in diagnostics.faults:
                 faults = diagnostics.total("faults")
-                self.command(target)
+                self.command(*way, target)
             return self.at(target)
 
         self.spin.until(there, what=f"arm at {target}, not {angles(self.server)}")

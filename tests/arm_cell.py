@@ -34,6 +34,7 @@ from lrm_ros.nodes.policy import PolicyNode
 from lrm_ros.nodes.recorder import RecorderNode
 from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.policy import FakePolicy
+from lrm_ros.ros import stream
 from lrm_ros.ros.executor import make_executor
 from lrm_ros.topics import (
     ESTOP,
@@ -244,6 +245,8 @@ def running(spin, probe, folder: Path, monkeypatch, emulated: bool = False) -> I
     """A cell whose nodes are started by :meth:`Cell.start`; ``emulated``: the arm is an SO-101 on its bus."""
     patiently(monkeypatch)
     monkeypatch.setattr(policy, "PolicyRunner", Quick)
+    # Nodes, drivers and person are one process here: on a busy machine all of it stands still for a second.
+    monkeypatch.setattr(stream, "STOPPED_S", 4.0)
     interval = sys.getswitchinterval()
     with follower(folder) if emulated else contextlib.nullcontext() as server:
         cell = Cell(spin, probe, server, folder)

@@ -34,6 +34,10 @@ class Spinner:
         from rclpy.lifecycle import TransitionCallbackReturn
 
         self.add(node)
+        own = (node.get_name(), node.get_namespace())
+        here = sum((one.get_name(), one.get_namespace()) == own for one in self.nodes)
+        seen_s = time.monotonic() + 25.0  # one that the test before has killed is seen for 20 s
+        self.until(lambda: node.get_node_names_and_namespaces().count(own) <= here or time.monotonic() > seen_s)
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         return node

@@ -46,6 +46,10 @@ def test_content_and_name_are_synced_and_in_this_order(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", note_replace)
     files.write_text(tmp_path / "a.txt", "new")
     assert done == [str(tmp_path / ".a.txt.part"), "replace", str(tmp_path)]
+    done.clear()
+    for n in range(2):
+        files.append_line(tmp_path / "a.jsonl", {"n": n})
+    assert done == [str(tmp_path / "a.jsonl"), str(tmp_path), str(tmp_path / "a.jsonl")]
 
 
 def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrm_ros.types import Frame, RewardQuery
 
@@ -305,3 +306,21 @@ HEADS: dict[str, Head] = {
         parse=parse_completion,
     ),
 }
+
+
+def expectations(head: str, scores: NDArray[np.float64]) -> list[tuple[float | str, float | None]]:
+    """Return the expectation over a head's candidates and their mass, of each query; or why there is none, and None.
+
+    Args:
+        head: one of ``HEADS``.
+        scores: (N, 1 + candidates) log-probabilities of the answer's start and, after it, of every candidate.
+    """
+    highest = scores[:, 1:].max(1)
+    with np.errstate(invalid="ignore"):  # not finite: told below
+        weights = np.exp(scores[:, 1:] - highest[:, None])
+        values = weights @ np.array(HEADS[head].values) / weights.sum(1)
+        masses = np.exp(scores[:, 0] + highest) * weights.sum(1)
+    return [
+        (value, mass) if np.isfinite(value) else ("the model's probabilities are not finite", None)
+        for value, mass in zip(values.tolist(), masses.tolist(), strict=True)
+    ]

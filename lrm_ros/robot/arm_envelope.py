@@ -52,6 +52,21 @@ class EnvelopeServer(ArmServer):
         super().start()
         self.sent = self._held = sent
 
+    def resume(self, sag: NDArray[np.float32]) -> None:
+        """Come back after a break in which nothing was sent: the arm stands at what it was sent last, and stays there.
+
+        Older commands mean nothing. To begin where it is, as :meth:`start`, would let it sag a little with every break,
+        and open the jaws on what they hold; that is for an arm that was moved meanwhile.
+
+        Args:
+            sag: (D,) how far joints stand off what they were sent under load [rad]; beyond it they were moved.
+        """
+        sent = self.sent
+        self.start()
+        if (np.abs(self.sent - sent) <= sag).all():
+            self.sent = self._held = sent
+            self.envelope.start(sent)
+
     def track(self, now_ns: int, now_s: float, speed: float = np.inf) -> bool:
         """Send what is due now, at any moment.
 

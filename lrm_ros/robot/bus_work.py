@@ -27,6 +27,7 @@ POLL_EVERY = 5  # cycles between two reads of the servos' health
 OVERLOAD = 32
 # The resting pose is reached when the arm is so near [rad], or has had so long after its target was sent [s].
 NEAR_RAD, SETTLE_S = 0.1, 1.5
+SAG_RAD = 0.15  # joints under load stand so far off what they were sent at most; a gripper that holds, further
 CURE = "free the arm, then call service ~/reset"
 
 
@@ -80,6 +81,7 @@ class BusWork:
         self._silent = False
         self._errors: dict[str, int] = {}
         self._control_step = -1
+        self._sag = np.array([np.inf if joint in arm.grippers else SAG_RAD for joint in contract.joints])
 
     @property
     def age_s(self) -> float:
@@ -144,7 +146,7 @@ class BusWork:
         self._state_s, self._position = time.monotonic(), position
         if self._silent:
             self._silent = False
-            self._begin()
+            self._resume()
             self._listener.on_good("joint_states", "the arm's servos answer again")
         sent = self._send()
         self._listener.on_state(stamp_ns, position)
@@ -224,6 +226,13 @@ class BusWork:
             self._position = self.server.sent
         self._approach.begin()
 
+    def _resume(self) -> None:
+        """Stay where the arm was sent before a break; a next command is approached slowly."""
+        self._rest = None
+        self._given.clear()
+        self.server.resume(self._sag)
+        self._approach.begin()
+
     def _refuse_stopped(self) -> None:
         if self.stopped:
             raise ValueError("the arm is stopped; release it first: lrm estop --release")
@@ -290,7 +299,7 @@ class BusWork:
             self._silence(f"{one_line(error)}; check its power and cables")
 
     def _silence(self, why: str) -> None:
-        """Send nothing; when states come again the arm begins where it is, and older commands mean nothing."""
+        """Send nothing; when states come again the arm stands where it was sent, and older commands mean nothing."""
         self._silent = True
         self._listener.on_fault(
             "joint_states", f"no joint state for {self.age_s:.1f} s, the arm was sent nothing: {why}"

@@ -16,6 +16,10 @@ _FILE_KEYS = ("homing_offset", "range_min", "range_max")  # the same in LeRobot'
 PORTS = ("/dev/serial/by-id/*", "/dev/ttyACM*", "/dev/ttyUSB*")
 
 
+class NoAnswer(ValueError):
+    """Servos do not answer: no power, a cable, another port, or a host that is too busy just now."""
+
+
 def ports() -> list[str]:
     """Return the serial ports of this machine that an arm may have."""
     return [path for pattern in PORTS for path in sorted(glob(pattern))]
@@ -108,7 +112,8 @@ def check_servos(
         others: calibration files of other arms, of which this may be one.
 
     Raises:
-        ValueError: servos are missing, of another model or firmware, report an error, have too much or too little
+        NoAnswer: servos are missing.
+        ValueError: servos are of another model or firmware, report an error, have too much or too little
             voltage, or are calibrated otherwise than the file says.
     """
     _check_presence(bus, port)
@@ -154,10 +159,10 @@ def _check_presence(bus: Any, port: str) -> None:
             bus.port_handler.ser.reset_input_buffer()
             missing.append(name)
     if len(missing) == len(bus.motors):
-        raise ValueError(f"no servo answers at '{port}'; switch the arm's power on, or give the port of this arm")
+        raise NoAnswer(f"no servo answers at '{port}'; switch the arm's power on, or give the port of this arm")
     if missing:
         names = ", ".join(f"{name} (id {bus.motors[name].id})" for name in missing)
-        raise ValueError(
+        raise NoAnswer(
             f"at '{port}' no answer of {names}; check the cable to the first of them, and its id "
             "('lerobot-setup-motors')"
         )

@@ -22,11 +22,18 @@ from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig
 from lrm_ros.errors import one_line
 from lrm_ros.robot.feetech import Servos, connect
-from lrm_ros.robot.feetech_check import calibration_files, check_calibration_file, check_port, check_servos
+from lrm_ros.robot.feetech_check import (
+    NoAnswer,
+    calibration_files,
+    check_calibration_file,
+    check_port,
+    check_servos,
+)
 from lrm_ros.robot.lerobot_types import ROBOTS, config_class, options_of
 
 # A joint whose calibrated range ends further than this from its limit was not moved through its range [rad].
 REACH = 0.12
+AGAIN_S = (0.2, 1.0)  # to connect [s]
 
 
 class PortLost(OSError):
@@ -67,11 +74,23 @@ class LeRobotArm:
     def connect(self) -> None:
         """Open the port, check the arm, and switch its torque on where it is. Nobody is asked for anything.
 
+        Where servos do not answer it is tried again after ``AGAIN_S``: a host on which a whole graph starts is busy.
+
         Raises:
             ValueError: something is not as it must be; one line with its cure. The port is closed again and the torque
                 as it was; if the driver fails after the checks, the servos may hold.
             PortLost: the port went away meanwhile.
         """
+        for pause_s in (*AGAIN_S, 0.0):
+            try:
+                self._connect()
+                return
+            except NoAnswer:
+                if not pause_s:
+                    raise
+                time.sleep(pause_s)
+
+    def _connect(self) -> None:
         config = self._config
         words = f"--robot.type={config.type} --robot.port={config.port} --robot.id={config.id}"
         if config.port:
@@ -148,7 +167,7 @@ class LeRobotArm:
         except (OSError, RuntimeError, IndexError, termios.error) as error:
             with contextlib.suppress(Exception):
                 robot.bus.port_handler.closePort()
-            raise ValueError(
+            raise NoAnswer(
                 f"no connection with the arm at '{self._config.port}': {one_line(error)}; check cable and power, and "
                 "that no other program has the port"
             ) from error

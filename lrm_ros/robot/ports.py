@@ -13,7 +13,7 @@ import os
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -77,12 +77,16 @@ def describe(servos: Servos, files: Sequence[Path]) -> str:
 
 def wiggled(buses: dict[str, Servos], timeout_s: float) -> str:
     """Return the port of the arm that a hand moves; empty if none is moved within ``timeout_s`` [s]."""
-    first = {port: again(partial(servos.registers, "Present_Position")) for port, servos in buses.items()}
+    first: dict[str, Mapping[str, int]] = {}
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
         for port, servos in buses.items():
-            now = again(partial(servos.registers, "Present_Position"))
-            if any(abs(now[joint] - position) > WIGGLE_STEPS for joint, position in first[port].items()):
+            try:
+                now = servos.registers("Present_Position")
+            except ConnectionError:  # an answer that was lost, or came too late on a busy host: it is asked again
+                continue
+            before = first.setdefault(port, now)
+            if any(abs(now[joint] - position) > WIGGLE_STEPS for joint, position in before.items()):
                 return port
     return ""
 

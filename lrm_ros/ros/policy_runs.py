@@ -26,6 +26,7 @@ from lrm_ros.types import ActionChunk
 
 NEAR = 0.15  # so near its start pose an arm has come there; servos sag [rad]
 _AGAIN_S = 1.0  # the way is asked for again so often, from where the arm is then [s]
+_AHEAD_S = 0.5  # of the way the arm is asked for so much [s]
 _REACH_S = 15.0  # beyond what the way takes at its speed [s]
 _GOOD_S = 10.0  # inputs that are not good become so within this, if at all [s]
 _TURN_S = 0.2
@@ -190,10 +191,22 @@ class ArmMover:
             count = max(1, math.ceil(far / (speed * dt_s)))
             parts = np.arange(1, count + 1, dtype=np.float32)[:, None] / count  # (K, 1)
             way = (now + (goal - now) * parts).astype(np.float32)  # (K, D)
-            self._arm.ask(ActionChunk(0, way, dt_s), self._arm.holds)
-            again_s = time.monotonic() + max(_AGAIN_S, count * dt_s)
+            self._lead(way, goal, time.monotonic() + max(_AGAIN_S, count * dt_s))
+
+    def _lead(self, way: NDArray[np.float32], goal: NDArray[np.float32], end_s: float) -> None:
+        """Ask for a way (K, D) [rad], half a second ahead at most: who asks may be killed, and the arm then stands."""
+        dt_s = self._node.contract.dt_s
+        ahead = max(1, math.ceil(_AHEAD_S / dt_s))
+        passed, asked = 0.0, 0  # points of the way whose time has passed, and to which the arm may go
+        begun_s = time.monotonic()
+        while not self._at(goal, end_s):
+            first = min(int(passed), asked, len(way) - 1)  # after a pause it goes on where it stands
+            asked = min(first + ahead, len(way))
+            self._arm.ask(ActionChunk(0, way[first:asked], dt_s), self._arm.holds)
             # Ends at an e-stop: what is asked for after its release is asked for by nobody.
-            self._control.wait_until(partial(self._at, goal, again_s), "the arm's way to where an episode begins")
+            next_s = min(begun_s + _AHEAD_S / 2, end_s)
+            self._control.wait_until(partial(self._at, goal, next_s), "the arm's way to where an episode begins")
+            passed, begun_s = min(passed + (time.monotonic() - begun_s) / dt_s, float(asked)), time.monotonic()
 
     def _at(self, goal: NDArray[np.float32], end_s: float) -> bool:
         near = self._state is not None and float(np.abs(self._state - goal).max()) < NEAR

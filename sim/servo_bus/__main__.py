@@ -15,7 +15,7 @@ from pathlib import Path
 from lrm_ros.sim.servo_bus.arm import Arm
 from lrm_ros.sim.servo_bus.bus import Bus
 from lrm_ros.sim.servo_bus.calibration import calibration, preset, so101, write
-from lrm_ros.sim.servo_bus.cameras import DESK, TWIN, Cameras
+from lrm_ros.sim.servo_bus.cameras import DESK, TWIN, WRIST, Cameras
 from lrm_ros.sim.servo_bus.commands import HELP, SCENE_WORDS, execute
 from lrm_ros.sim.servo_bus.joints import SimpleJoints
 from lrm_ros.sim.servo_bus.server import Server
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for a named pipe of video of each of the twin's cameras: front, 96x96, as its policies see it",
     )
+    parser.add_argument("--wrist", action="store_true", help="and one on the gripper, wrist, 96x96 (with --cameras)")
     parser.add_argument("--desk", action="store_true", help="the cameras are front and wrist, 640x480 (with --cameras)")
     return parser
 
@@ -70,8 +71,10 @@ def _given(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--calibration writes what the servos hold; give --calibrated, too")
     if given.cameras is not None and TWIN_ARM not in given.arms:
         parser.error(f"--cameras shows the twin; give the arm '{TWIN_ARM}', too")
-    if given.desk and given.cameras is None:
-        parser.error("--desk says which cameras; give --cameras DIR, too")
+    if (given.desk or given.wrist) and given.cameras is None:
+        parser.error("--desk and --wrist say which cameras; give --cameras DIR, too")
+    if given.desk and given.wrist:
+        parser.error("the desk's cameras have one on the wrist; give --desk or --wrist")
     return given
 
 
@@ -113,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         if given.cameras is not None:
             joints = buses[TWIN_ARM].arm.joints
             assert isinstance(joints, TwinJoints)
-            cameras = stack.enter_context(Cameras(joints, given.cameras, DESK if given.desk else TWIN))
+            chosen = DESK if given.desk else WRIST if given.wrist else TWIN
+            cameras = stack.enter_context(Cameras(joints, given.cameras, chosen))
         server = stack.enter_context(Server(buses, links))
         for name, port in server.ports.items():
             print(f"{name}: {port.path}", flush=True)

@@ -43,6 +43,8 @@ class Camera:
 
 # What the twin's policies see.
 TWIN = (Camera("front", (96, 96), (96, 96)),)
+# With one on the gripper beside it.
+WRIST = (*TWIN, Camera("wrist", (96, 96), (96, 96)))
 # A desk with two cameras as people have them; small pictures scaled up, which take a core a fifth of its time.
 DESK = (Camera("front", (640, 480), (160, 120)), Camera("wrist", (640, 480), (160, 120)))
 

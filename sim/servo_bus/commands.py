@@ -10,12 +10,13 @@ from lrm_ros.sim.servo_bus.faults import Fault
 from lrm_ros.sim.servo_bus.joints import SO101, SimpleJoints
 from lrm_ros.sim.servo_bus.server import Server
 from lrm_ros.sim.servo_bus.servo import Servo
-from lrm_ros.sim.servo_bus.twin import outcome, set_scene
+from lrm_ros.sim.servo_bus.twin import outcome, set_scene, set_toy
 
-SCENE_WORDS = ("scene", "outcome", "cameras", "help")  # no arm can have these names
+SCENE_WORDS = ("scene", "toy", "outcome", "cameras", "help")  # no arm can have these names
 
 HELP = """\
 scene SEED                    the twin's toy and bowl where a seed says, its arm placed at rest; says what to do
+toy SEED                      toy and bowl alone, as a person puts a scene back; the arm stays as it is
 outcome                       the simulator's truth now: success or failure
 cameras                       frames written, of them repeated, and skipped for a late reader
 ARM silent [COUNT]            the next COUNT answers are gone; all of them without COUNT
@@ -32,7 +33,8 @@ ARM supply VOLTS              of the supply
 ARM brownout [SECONDS]        no power for so long (0.3); then torque off, SRAM as after power-up
 ARM unplug                    the adapter is pulled out of the computer
 ARM plug [LINK]               and plugged in again, under another terminal and this link
-ARM place JOINT RADIANS       move a joint by hand
+ARM place JOINT RADIANS ...   move joints by hand
+ARM carry                     a hand bears its weight: it stays where it is placed
 ARM block JOINT LOW HIGH      something is in its way (rad); '-' for its own stop
 help                          this list"""
 
@@ -53,10 +55,10 @@ def execute(server: Server, line: str, cameras: Cameras | None = None) -> str:
         return ""
     if words == ["help"]:
         return HELP
-    if words[0] == "scene":
+    if words[0] in ("scene", "toy"):
         if len(words) != 2 or not words[1].isdecimal():
             raise ValueError(f"'{line.strip()}' has no seed; a scene needs one, 0 or more")
-        return set_scene(server, int(words[1]))
+        return set_scene(server, int(words[1])) if words[0] == "scene" else set_toy(server, int(words[1]))
     if words[0] == "outcome":
         return "success" if outcome(server) else "failure"
     if words[0] == "cameras":
@@ -105,11 +107,14 @@ def _execute(server: Server, name: str, verb: str, given: list[str]) -> str:
         server.unplug(name)
     elif verb == "plug":
         return server.plug(name, given[0] if given else None)
-    elif verb in ("place", "block"):
+    elif verb in ("place", "carry", "block"):
         if not isinstance(arm.joints, SimpleJoints):
             raise ValueError(f"'{verb}' moves the simple arm only; here is {type(arm.joints).__name__}")
         if verb == "place":
-            arm.joints.place(given[0], float(given[1]))
+            for at in range(0, max(len(given), 1), 2):
+                arm.joints.place(given[at], float(given[at + 1]))
+        elif verb == "carry":
+            arm.joints.carry()
         else:
             arm.joints.block(given[0], *(None if word == "-" else float(word) for word in given[1:3]))
     else:

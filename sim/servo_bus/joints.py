@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 NO_LOAD_SPEED = 4.7  # rad/s at full duty: 0.222 s for 60 degrees, Feetech's data sheet of the STS3215
@@ -118,6 +118,10 @@ class SimpleJoints:
         i = self._of(name)
         low, high = self._stops[i]
         self._states[i] = JointState(max(low, min(high, angle)))
+
+    def carry(self) -> None:
+        """Let a hand bear its weight, as a person does with a leader: gravity pulls at no joint any more."""
+        self.joints = tuple(replace(joint, weight=0.0) for joint in self.joints)
 
     def block(self, name: str, low: float | None = None, high: float | None = None) -> None:
         """Put something in a joint's way, e.g. an object between the jaws: it passes neither angle (rad).

@@ -62,16 +62,27 @@ class TwinJoints:
         self.snapshot: NDArray[np.float64] = np.zeros(SNAPSHOT)
         self.scene(seed)
 
-    def scene(self, seed: int) -> None:
+    def scene(self, seed: int, arm: bool = True) -> None:
         """Put toy and bowl where a seed says, and the arm to its rest pose, as by hand.
+
+        Args:
+            seed: of the scene.
+            arm: else the arm stays where it is, and what drives it goes on.
 
         Raises:
             ValueError: the seed is below 0.
         """
         if seed < 0:
             raise ValueError(f"seed is {seed}; it is 0 or more")
+        robot = self.world.task_env.agent.robot._objs[0]
+        angles, speeds = robot.qpos.copy(), robot.qvel.copy()
         self.world.reset(seed)
         self.seed = seed
+        if not arm:
+            robot.set_qpos(angles)
+            robot.set_qvel(speeds)
+            self._see()
+            return
         self._ahead_s, self._steps = 0.0, 0
         self._drives = tuple(Drive(float(angle), 0.0, 0.0) for angle in self.world.state)
         self._see()
@@ -172,6 +183,21 @@ def set_scene(server: Server, seed: int) -> str:
         for servo in arm.servos:
             servo.hold()
         arm.step(0.0)
+        return joints.instruction
+
+
+def set_toy(server: Server, seed: int) -> str:
+    """Put toy and bowl where the seed says, as a person puts a scene back; the arm stays as it is, and driven.
+
+    Returns:
+        What is to be done.
+
+    Raises:
+        ValueError: the seed is below 0, or no arm is the twin's.
+    """
+    with server.lock:
+        joints = twin_of(server)[1]
+        joints.scene(seed, arm=False)
         return joints.instruction
 
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from lrm_ros.config import FinetuneConfig
+from lrm_ros.nodes import improver
 from lrm_ros.nodes.improver import ImproverNode
 from lrm_ros.ros.control import EpisodeError
 from lrm_ros.training.policy import finetune
@@ -23,7 +25,7 @@ def test_a_training_that_fails_stops_the_one_beside_it_at_once(spin, tmp_path, m
     program = tmp_path / "train"  # in the place of Python: the control fails, the policy would take a minute
     program.write_text('#!/bin/sh\ncase "$*" in */control*) exit 3 ;; esac\nexec sleep 60\n')
     program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(improver, "sys", SimpleNamespace(executable=str(program)))
     node = spin.add(ImproverNode(run=str(tmp_path)))
     node._run = tmp_path
     trainings = [node._training(1, name, [tmp_path], 10, None) for name in ("policy", "control")]

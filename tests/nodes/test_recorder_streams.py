@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,17 @@ class Desk:
     def start(self) -> Trigger.Response:
         return self.spin.call(self.probe, Trigger, "recorder/start_episode")
 
+    def begin(self) -> str:
+        """Start an episode as soon as the streams are good: a busy host's may come too slowly now. Returns its path."""
+        answer = self.start()
+        while not answer.success and re.search(
+            r" Hz, 10 Hz are needed|' stopped .* s ago: look at probe", answer.message
+        ):
+            self.more("actions", 3)
+            answer = self.start()
+        assert answer.success, answer.message
+        return answer.message
+
     def end(self) -> SetBool.Response:
         return self.spin.call(self.probe, SetBool, "recorder/end_episode", SetBool.Request(data=True))
 
@@ -68,7 +80,7 @@ def test_an_episode_in_which_the_arm_was_stopped_is_not_good_and_none_starts_bef
     for name in ("frames_front", "states", "actions"):
         desk.more(name, 3)
     desk.spin.until(lambda: arm.get_subscription_count() == 2)
-    assert desk.start().success
+    desk.begin()
     desk.more("actions", 3)
     arm.publish(Bool(data=True))
     desk.spin.until(lambda: desk.node._arm.stopped)
@@ -80,7 +92,7 @@ def test_an_episode_in_which_the_arm_was_stopped_is_not_good_and_none_starts_bef
     arm.publish(Bool(data=False))
     desk.spin.until(lambda: not desk.node._arm.stopped)
     desk.more("actions", 3)
-    assert desk.start().success
+    desk.begin()
     desk.more("actions", 3)
     assert desk.end().success
 
@@ -90,11 +102,10 @@ def test_an_episode_on_good_streams_is_good(desk, qos):
     desk.driver(qos)
     for name in ("frames_front", "states", "actions"):
         desk.more(name, 3)
-    started = desk.start()
-    assert started.success, started.message
+    started = desk.begin()
     desk.more("actions", 40)
     ended = desk.end()
-    assert ended.success and ended.message == started.message
+    assert ended.success and ended.message == started
     episode = read_journal(ended.message)
     assert len(episode.steps) >= 40 and all(step.observation.frames for step in episode.steps[1:])
     assert not desk.node.diagnostics.faults
@@ -143,7 +154,7 @@ def test_what_goes_wrong_in_an_episode_is_its_end_without_success(desk, spin, pr
     for name in ("frames_front", "states", "actions"):
         desk.more(name, 3)
     desk.node.set_parameters([Parameter("episode_id", value="e1")])
-    assert desk.start().success
+    desk.begin()
     desk.more("actions", 5)
     wrong(driver)
     spin.until(lambda: says in desk.fault(topic))
@@ -166,7 +177,7 @@ def test_an_episode_in_which_nothing_was_sent_is_not_good_and_a_second_one_keeps
         desk.more(name, 3)
     desk.node.set_parameters([Parameter("episode_id", value="e1")])
     for _ in range(2):
-        assert desk.start().success
+        desk.begin()
         desk.more("states", 5)
         ended = desk.end()
         assert not ended.success and "not one command was sent in the episode" in ended.message
@@ -183,7 +194,7 @@ def test_another_task_in_the_middle_spoils_an_episode_that_has_no_text_of_its_ow
     for text in ("put it there", "put it there", "give it to me"):
         task.publish(String(data=text))
         spin.until(lambda text=text: desk.node._task == text)
-        assert desk.node._writer is not None or desk.start().success
+        assert desk.node._writer is not None or desk.begin()
     desk.more("actions", 2)
     ended = desk.end()
     assert ended.success == own_text, ended.message
@@ -202,7 +213,7 @@ def test_joint_states_in_parts_and_with_more_joints_are_recorded(desk, probe):
     probe.create_timer(0.05, publish)
     for name in ("frames_front", "states", "actions"):
         desk.more(name, 3)
-    assert desk.start().success
+    desk.begin()
     desk.more("actions", 20)
     ended = desk.end()
     assert ended.success, ended.message
@@ -213,7 +224,7 @@ def test_the_end_does_not_wait_for_a_host_whose_clock_is_behind(desk):
     driver = desk.driver()
     for name in ("frames_front", "states", "actions"):
         desk.more(name, 3)
-    assert desk.start().success
+    desk.begin()
     desk.more("actions", 5)
     entry = desk.node._streams._inputs["joint_states"]
     endless = Endless(

@@ -6,8 +6,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -21,6 +21,7 @@ from so101 import FILE
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_arm import load_arm
 from lrm_ros.config_person import RobotImproverConfig
+from lrm_ros.nodes import improver
 from lrm_ros.nodes.robot_improver import RobotImproverNode
 from lrm_ros.record.journal import read_info, read_journal
 from lrm_ros.record.writer import JournalWriter
@@ -59,7 +60,7 @@ def no_training(tmp_path, monkeypatch):
         'echo \'{"losses": [1.0]}\' > "$out/finetune.json"\n'
     )
     program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(improver, "sys", SimpleNamespace(executable=str(program)))
 
 
 class Operator:

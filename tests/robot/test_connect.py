@@ -10,12 +10,14 @@ from so101 import CONTRACT, angles, follower, patiently, settings  # type: ignor
 
 from lrm_ros.robot import lerobot_arm
 from lrm_ros.robot.feetech import ATTEMPTS
-from lrm_ros.robot.lerobot_arm import LeRobotArm
+from lrm_ros.robot.lerobot_arm import AGAIN_S, LeRobotArm
 from lrm_ros.sim.servo_bus.faults import Fault
+
+ALL = ATTEMPTS * (len(AGAIN_S) + 1)
 
 
 @needs_driver
-@pytest.mark.parametrize("lost", [1, ATTEMPTS - 1, ATTEMPTS])
+@pytest.mark.parametrize("lost", [1, ATTEMPTS - 1, ATTEMPTS, ALL])
 def test_a_lost_answer_while_it_connects_is_no_missing_servo(tmp_path, monkeypatch, lost):
     patiently(monkeypatch)
     make, tries = lerobot_arm.make_robot, []
@@ -37,18 +39,18 @@ def test_a_lost_answer_while_it_connects_is_no_missing_servo(tmp_path, monkeypat
     with follower(tmp_path) as server:
         wire = server.buses["follower"].wire
         arm = LeRobotArm(settings(server.ports["follower"].path, tmp_path), CONTRACT)
-        if lost == ATTEMPTS:
+        if lost == ALL:
             with pytest.raises(ValueError, match=r"no connection with the arm .* Missing motor IDs"):
                 arm.connect()
         else:
             arm.connect()
             np.testing.assert_allclose(arm.read()[1], angles(server), atol=0.02)
-        assert len(tries) == min(lost + 1, ATTEMPTS)
+        assert len(tries) == min(lost + 1, ALL)
         arm.close()
 
 
 @needs_driver
-@pytest.mark.parametrize("times", [1, ATTEMPTS])
+@pytest.mark.parametrize("times", [1, ALL])
 def test_an_answer_that_feetechs_ping_takes_for_another_is_one_line_at_most(tmp_path, monkeypatch, times):
     """It reads the model number from whatever comes, also from an answer without data: an IndexError."""
     patiently(monkeypatch)
@@ -71,7 +73,7 @@ def test_an_answer_that_feetechs_ping_takes_for_another_is_one_line_at_most(tmp_
     monkeypatch.setattr(lerobot_arm, "make_robot", made)
     with follower(tmp_path) as server:
         arm = LeRobotArm(settings(server.ports["follower"].path, tmp_path), CONTRACT)
-        if times == ATTEMPTS:
+        if times == ALL:
             with pytest.raises(ValueError, match=r"no connection with the arm .* IndexError"):
                 arm.connect()
         else:

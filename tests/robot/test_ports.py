@@ -11,6 +11,7 @@ from servo_buses import needs_driver, wait_until  # type: ignore[import-not-foun
 from so101 import leader_and_follower, place  # type: ignore[import-not-found]
 
 from lrm_ros.robot import ports
+from lrm_ros.sim.servo_bus.faults import Fault
 
 pytestmark = needs_driver
 
@@ -40,7 +41,7 @@ def test_leader_and_follower_are_told_apart_by_calibration_and_supply(server, tm
     )
 
 
-def test_the_arm_that_a_hand_moves_is_named(server, capsys):
+def test_the_arm_that_a_hand_moves_is_named_also_where_answers_are_lost(server, capsys):
     path = server.ports["leader"].path
     codes: list[int] = []
     program = threading.Thread(target=lambda: codes.append(ports.main([path, "--wiggle"])))
@@ -54,6 +55,10 @@ def test_the_arm_that_a_hand_moves_is_named(server, capsys):
     wait_until(waits, "asked")
     seen = len(server.buses["leader"].seen)
     wait_until(lambda: len(server.buses["leader"].seen) > seen + 3, "looked where it is")
+    wire = server.buses["leader"].wire
+    with server.lock:
+        wire.set(Fault("silent", 12))
+    wait_until(lambda: wire.struck >= 12, "answers are lost")
     place(server, [0.5] * 6)
     program.join()
     assert codes == [0] and f"moved: {path}" in capsys.readouterr().out

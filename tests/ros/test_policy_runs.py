@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -87,6 +88,19 @@ def test_a_node_that_is_stopped_on_the_way_lets_the_arm_hold(spin, going):
     thread.join()
     assert isinstance(errors[0], Stopped)
     spin.until(lambda: held(commands), what="a hold")
+
+
+def test_the_arm_is_asked_for_half_a_second_of_the_way_so_that_it_stands_where_nobody_leads_it_any_more(spin, going):
+    node, begin, commands, _ = going
+    begun_s = time.monotonic()
+    thread = begin()
+    for count in range(2, 12):
+        spin.until(lambda count=count: len(commands) >= count, what="the next piece")
+        furthest = max(abs(x - h) for x, h in zip(commands[-1].points[-1].positions, HERE, strict=True))
+        assert furthest <= 0.1 * (time.monotonic() - begun_s + 0.5 + 2 * node.contract.dt_s), "at 0.1 rad/s"
+    assert furthest > 0.1, "it goes on"
+    node.control.stop()
+    thread.join()
 
 
 @pytest.mark.parametrize("at", [Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE])

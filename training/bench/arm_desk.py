@@ -43,7 +43,7 @@ NEAR = 0.1  # an arm so near is there: it sags and the joints have an encoder [r
 _POLICY = "LRM_BENCH_POLICY"  # environment variable: this process is the policy; the contract's file
 _FIND_S = 60.0
 ANSWER_S = 10.0  # a service that was killed is still seen for 20 s, and does not answer
-_SEGMENT = re.compile(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}")
+SEGMENT = re.compile(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}")
 
 
 def way(begin: float, end: float, dt_s: float) -> NDArray[np.float32]:
@@ -146,7 +146,7 @@ class Desk:
     def kill(self, name: str) -> str:
         """Kill a program (SIGKILL); returns the name that ``lrm up`` would end with. Its shared memory goes, too."""
         pid = self.pid(name)
-        segments = set(_SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
+        segments = set(SEGMENT.findall(Path(f"/proc/{pid}/maps").read_text()))
         os.kill(pid, signal.SIGKILL)
         if name == "policy":
             assert self._policy is not None
@@ -157,7 +157,7 @@ class Desk:
             graph.wait(_FIND_S)
             failed = graph.failed
         for segment in segments:
-            _remove_unowned(Path(segment))
+            remove_unowned(Path(segment))
         return failed
 
     def stop(self, name: str) -> None:
@@ -272,7 +272,7 @@ class Desk:
         self.bus.close()
 
 
-def _remove_unowned(segment: Path) -> None:
+def remove_unowned(segment: Path) -> None:
     """Remove DDS's shared memory whose owner is gone: it has held the lock of the file beside it."""
     lock = Path(f"{segment}_el")
     with contextlib.suppress(OSError), lock.open() as file:

@@ -49,19 +49,23 @@ REST_S = 6.0  # the arm has so long to reach its resting pose and switch its tor
 class Emulator:
     """The emulated bus with the twin's arm, and its camera, as a program of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, leader: bool = False) -> None:
         """Start; links, calibration and cameras are in ``folder``.
+
+        Args:
+            folder: for them.
+            leader: with a second arm called ``leader``, and a camera on the gripper beside the one in front.
 
         Raises:
             RuntimeError: it has ended at once.
         """
-        words = ["twin", "--links", folder, "--calibrated", "--calibration", folder / "calibration"]
-        words += ["--cameras", folder / "cameras"]
+        words = ["twin", *(["leader", "--wrist"] if leader else []), "--links", folder, "--cameras", folder / "cameras"]
+        words += ["--calibrated", "--calibration", folder / "calibration"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lrm_ros.sim.servo_bus", *map(str, words)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
         )  # fmt: skip
-        while not self._line().startswith("front: "):
+        while not self._line().startswith("wrist: " if leader else "front: "):
             pass
 
     def ask(self, line: str) -> str:
@@ -105,7 +109,8 @@ class Person:
 
     def __init__(self, node: Node, emulator: Emulator) -> None:
         """Know the node that asks, and the emulator whose scene it is."""
-        self.control = Control(node, ["arm/reset", "arm/torque_off"], lifecycles=["policy"])
+        triggers = ["arm/reset", "arm/torque_off", "policy/reload"]
+        self.control = Control(node, triggers, ["policy"], lifecycles=["policy"])
         self._emulator = emulator
         self._torque = ""  # as the arm says on /diagnostics
         topics.DIAGNOSTICS.subscribe(node, self._on_diagnostics)
@@ -125,6 +130,17 @@ class Person:
         self.control.trigger("arm/reset")
         self.control.change("policy", Transition.TRANSITION_ACTIVATE)
 
+    def use(self, checkpoint: Path) -> None:
+        """Let another policy act from the next episode on.
+
+        Raises:
+            EpisodeError: it cannot be loaded; says why.
+        """
+        self.control.change("policy", Transition.TRANSITION_DEACTIVATE)
+        self.control.set("policy", {"checkpoint": str(checkpoint)})
+        self.control.trigger("policy/reload")
+        self.control.change("policy", Transition.TRANSITION_ACTIVATE)
+
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.endswith("arm"):
@@ -133,12 +149,11 @@ class Person:
 
 
 @contextmanager
-def person(emulator: Emulator) -> Iterator[Person]:
-    """Yield a person whose calls are made from this thread."""
+def spinning(name: str) -> Iterator[Node]:
+    """Yield a node that a thread of its own spins, so that this one can call services."""
     set_transport()
     rclpy.init()
-    node = rclpy.create_node("bench_bus")
-    someone = Person(node, emulator)
+    node = rclpy.create_node(name)
     executor = make_executor(node.get_logger())
     executor.add_node(node)
     stop = threading.Event()
@@ -150,7 +165,7 @@ def person(emulator: Emulator) -> Iterator[Person]:
     thread = threading.Thread(target=spin, name="bench")
     thread.start()
     try:
-        yield someone
+        yield node
     finally:
         stop.set()
         thread.join()
@@ -186,12 +201,13 @@ def through_the_bus(
             NodeSpec("policy", "policy", {"checkpoint": checkpoint, "contract": str(contract), "realtime": True,
                                           "timeout_s": 2.0}),
         ]  # fmt: skip
-        with Graph(nodes, log=log, show=()) as graph, person(emulator) as someone:
+        with Graph(nodes, log=log, show=()) as graph, spinning("bench_bus") as node:
+            someone = Person(node, emulator)
             someone.control.wait_ready(["arm/reset", "arm/torque_off"])
             someone.control.wait_state("policy", State.PRIMARY_STATE_ACTIVE)
             for seed in seeds:
                 someone.begin(seed)
-                won[seed] = _succeeds(emulator, max_steps * RobotContract().dt_s)
+                won[seed] = succeeds(emulator, max_steps * RobotContract().dt_s)
                 if graph.failed:
                     raise RuntimeError(f"node '{graph.failed}' died; its output is in '{log}'")
                 print(f"seed {seed}: {'success' if won[seed] else 'failure'}", flush=True)
@@ -207,7 +223,7 @@ def contract_of(source: Path, folder: Path) -> Path:
     return path
 
 
-def _succeeds(emulator: Emulator, seconds: float) -> bool:
+def succeeds(emulator: Emulator, seconds: float) -> bool:
     """Wait for success; returns whether it has come."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

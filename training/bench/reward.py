@@ -4,7 +4,8 @@
 Serial: one plain transformers call a head and frame (processor, whole model), with the forward read-out. Batched: all
 three rewards of many frames in one call of the engine's model. As upstream's server does it: one call a head and frame
 that writes the answer. The three take turns. Medians of wall-clock time; where other programs run, the ratio in CPU
-time is the steadier one. ``--batch 12`` is 12 worlds, each with three heads.
+time is the steadier one. ``--batch 12`` is 12 worlds, each with three heads. The bare forward passes are those of the
+batched call on inputs that are there already; what is above them is the engine's own.
 
 Every call brings new frames, as a camera does: a contrastive query compares its frame with the one the call before
 asked about, which the model has seen then. "first pair" is a contrastive query of two frames it has not seen.
@@ -13,6 +14,7 @@ asked about, which the model has seen then. "first pair" is a contrastive query 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 from lrm_ros.options import number, whole
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import READOUTS, find_model
+from lrm_ros.reward.qwen import model as qwen_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.training.bench import full_size, parity
@@ -75,6 +79,39 @@ def in_turns(works: Mapping[str, Callable[[], object]], budget_s: float) -> dict
     return {name: tuple(np.median(times, axis=0).tolist()) for name, times in taken.items()}
 
 
+def bare_forward(model: QwenRewardModel, work: Callable[[], object]) -> Callable[[], object]:
+    """Return the arithmetic of a call alone: vision tower, language model and logits of ``work()``, all made ready.
+
+    Args:
+        model: one without adapters.
+        work: asks it once.
+    """
+    import torch
+
+    calls: list[tuple[Callable[..., object], tuple]] = []
+
+    def noted(module: object, name: str) -> object:
+        stock = getattr(module, name)
+
+        def note(*given: object) -> object:
+            calls.append((stock, given))
+            return stock(*given)
+
+        return mock.patch.object(module, name, note)
+
+    with contextlib.ExitStack() as stack:
+        for module, name in ((qwen_model, "encode"), (qwen_model, "read"), (model.qwen.lm_head, "forward")):
+            stack.enter_context(noted(module, name))  # type: ignore[arg-type]
+        work()
+
+    def again() -> None:
+        with torch.inference_mode():
+            for stock, given in calls:
+                stock(*given)
+
+    return again
+
+
 def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_s: float, generate: bool) -> dict:
     """Return the figures of one model.
 
@@ -118,7 +155,9 @@ def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_
         for head in HEADS:
             write(model, [query_about(head, *pair)])
 
-    ways = {"batched": all_heads, "serial": one_by_one} | ({"upstream": written} if generate else {})
+    all_heads()
+    bare = {} if model.adapters else {"bare": bare_forward(model, all_heads)}
+    ways = {"batched": all_heads, **bare, "serial": one_by_one} | ({"upstream": written} if generate else {})
     found = in_turns(ways, 2 * budget_s)
     taken, cpu = found["batched"]
     rows.append({"head": "all", "readout": "forward", "batch": batch, "ms_per_frame": 1e3 * taken / batch})
@@ -128,7 +167,8 @@ def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_
         "rows": rows,
         "batched_frames_per_s": batch / taken,
         "times_as_fast_in_cpu_time": found["serial"][1] * batch / cpu,
-        **{f"{name}_frames_per_s": 1 / found[name][0] for name in ways if name != "batched"},
+        **({"overhead": [found["batched"][i] / found["bare"][i] - 1 for i in range(2)]} if bare else {}),
+        **{f"{name}_frames_per_s": 1 / found[name][0] for name in ways if name not in ("batched", "bare")},
     }
 
 
@@ -177,6 +217,8 @@ def measure_model(args: argparse.Namespace, height: int, width: int) -> dict:
         f"all three rewards: serial {serial:.1f} frames/s, batched {batched:.1f} frames/s, {batched / serial:.1f} x, "
         f"in CPU time {figures['times_as_fast_in_cpu_time']:.1f} x"
     )
+    if overhead := figures.get("overhead"):
+        print(f"above the bare forward passes: {100 * overhead[0]:.1f} %, in CPU time {100 * overhead[1]:.1f} %")
     if upstream := figures.get("upstream_frames_per_s"):
         print(
             f"as upstream's server does it (one by one, written): {upstream:.1f} frames/s, {batched / upstream:.1f} x"

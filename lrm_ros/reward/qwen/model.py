@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.reward.heads import HEADS
+from lrm_ros.reward.heads import HEADS, expectations
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
 from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, remember, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
+from lrm_ros.reward.qwen.rows import Row, row_of, table
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -178,35 +179,40 @@ class QwenRewardModel:
 
     def _forward(self, queries: Sequence[RewardQuery], written: Sequence[str] | None = None) -> list[_Answer]:
         """Return the expectation over the candidate answers of each query, after what was written for it."""
+        images = [HEADS[query.head].images(query) for query in queries]
+        shown: dict[str, list[Frame]] = {}
+        heads: dict[str, str] = {}  # one that looks by this vision tower
+        for query, frames in zip(queries, images, strict=True):
+            shown.setdefault(self._tower(query), []).extend(frames)
+            heads.setdefault(self._tower(query), query.head)
         seen: dict[str, _Frames] = {}
-        for tower in dict.fromkeys(self._tower(query) for query in queries):
-            group = [query for query in queries if self._tower(query) == tower]
+        for tower, frames in shown.items():
             if self.adapters:
-                use_adapter(self.model, self.adapters[group[0].head])
-            seen[tower] = self._encode([frame for query in group for frame in HEADS[query.head].images(query)], tower)
+                use_adapter(self.model, self.adapters[heads[tower]])
+            seen[tower] = self._encode(frames, tower)
         self._seen = seen
         answers: list[_Answer] = [("", None)] * len(queries)
         prompts: list[Prompt] = []
         rows: list[tuple[int, int, _Frames, list[int]]] = []
         asked: list[int] = []
         for number, query in enumerate(queries):
-            frames = seen[self._tower(query)]
-            places = [frames.index[id(frame)] for frame in HEADS[query.head].images(query)]
-            grids = tuple(frames.grids[place] for place in places)
+            known = seen[self._tower(query)]
+            places = [known.index[id(frame)] for frame in images[number]]
+            grids = tuple(known.grids[place] for place in places)
             prompt = self._prompt(query, grids) if written is None else self._tokenise(query, grids, written[number])
             if isinstance(prompt, str):
                 answers[number] = (prompt, None)
                 continue
-            rows += [(len(asked), row, frames, places) for row in range(len(prompt.rows))]
+            rows += [(len(asked), row, known, places) for row in range(len(prompt.rows))]
             prompts.append(prompt)
             asked.append(number)
-        for number, scores in zip(asked, self._language([queries[i] for i in asked], prompts, rows), strict=True):
-            begin, scores = scores[0], scores[1:]
-            weights = np.exp(scores - np.max(scores))
-            expectation = float(weights @ np.array(HEADS[queries[number].head].values) / weights.sum())
-            mass = float(np.exp(begin + np.max(scores)) * weights.sum())
-            finite = np.isfinite(expectation)
-            answers[number] = (expectation, mass) if finite else ("the model's probabilities are not finite", None)
+        of: dict[str, list[int]] = {}  # places in ``asked``
+        for place, number in enumerate(asked):
+            of.setdefault(queries[number].head, []).append(place)
+        found = self._language([queries[i] for i in asked], prompts, rows)
+        for head, same in of.items():
+            for place, answer in zip(same, expectations(head, np.stack([found[i] for i in same])), strict=True):
+                answers[asked[place]] = answer
         return answers
 
     def _tower(self, query: RewardQuery) -> str:
@@ -267,45 +273,37 @@ class QwenRewardModel:
         """Return the log-probabilities of the answer's start and, after it, of every candidate, of each query."""
         import torch
 
-        totals: list[NDArray[np.float64]] = [np.zeros(1 + len(prompt.terms)) for prompt in prompts]
+        ends = np.cumsum([0, *(1 + len(prompt.terms) for prompt in prompts)])  # of each query's candidates
+        totals = np.zeros(ends[-1])
         rests = [len(prompts[number].rows[row]) - len(prompts[number].constant) for number, row, _, _ in rows]
         for chunk in chunks(rows, rests):
-            pasts = [self._past(queries[n].head, prompts[n], frames, places) for n, _, frames, places in chunk]
-            before = max(past.shape[3] for past in pasts)
-            length = max(len(prompts[n].rows[row]) - len(prompts[n].constant) for n, row, _, _ in chunk)
-            ids = torch.zeros(len(chunk), length, dtype=torch.long, device=self.device)
-            first = prompts[chunk[0][0]].rotary[0]
-            rotary = first.new_zeros(2, len(chunk), length, first.shape[-1])
-            visual = torch.zeros(len(chunk), length, dtype=torch.bool, device=self.device)
-            past = pasts[0].new_zeros(*pasts[0].shape[:2], len(chunk), pasts[0].shape[2], before, pasts[0].shape[4])
-            features = []
-            asked = []  # (row of the batch, place, token, query, candidate)
-            for i, (number, row, frames, places) in enumerate(chunk):
-                prompt, begin = prompts[number], len(prompts[number].constant)
-                size = len(prompt.rows[row]) - begin
-                ids[i, :size] = prompt.rows[row][begin:]
-                rotary[:, i, :size] = prompt.rotary[row][:, begin:]
-                visual[i, prompt.visual[prompt.visual >= begin] - begin] = True
-                past[:, :, i, :, before - begin :] = pasts[i]
-                features += [(frames, place) for place in places[prompt.anchors :]]
-                for candidate, terms in enumerate([prompt.begins, *prompt.terms]):
-                    asked += [(i, place - begin, token, number, candidate) for r, place, token in terms if r == row]
-            embeds, deep = self._embedded(ids, visual, features)
-            spots = [list(dict.fromkeys(place for i, place, *_ in asked if i == at)) for at in range(len(chunk))]
-            most = max(map(len, spots))
-            places = torch.tensor([own + own[-1:] * (most - len(own)) for own in spots], device=self.device)
-            begins = torch.tensor([before - one.shape[3] for one in pasts], device=self.device)
+            kinds: dict[tuple[int, int, int], Row] = {}  # rows that differ in their pictures alone are made once
+            which = []
+            for number, row, frames, places in chunk:
+                past = self._past(queries[number].head, prompts[number], frames, places)
+                key = (id(prompts[number]), row, id(past))
+                if key not in kinds:
+                    kinds[key] = row_of(len(kinds), prompts[number], row, past)
+                which.append(kinds[key])
+            made = table(list(kinds.values()), self.device)
+            index = torch.tensor([kind.number for kind in which], device=self.device)
+            ids, visual, begins, places = (each[index] for each in (made.ids, made.visual, made.begins, made.places))
+            shown = [(frames, place) for n, _, frames, own in chunk for place in own[prompts[n].anchors :]]
+            embeds, deep = self._embedded(ids, visual, shown)
             with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
+                rotary, past = made.rotary.index_select(1, index), made.past.index_select(2, index)
                 hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep, past, begins, places)
+            most = places.shape[1]
+            at = np.concatenate([i * most + kind.spots for i, kind in enumerate(which)])  # place of each wanted logit
+            tokens = np.concatenate([kind.tokens for kind in which])
+            of = np.concatenate([ends[n] + kind.candidates for (n, *_), kind in zip(chunk, which, strict=True)])
             states = hidden.flatten(0, 1)
-            wanted = sorted((i * most + spots[i].index(place), *term) for i, place, *term in asked)
             for start in range(0, len(states), _MAX_LOGITS):
                 scores = self.qwen.lm_head(states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
-                here = [term for term in wanted if start <= term[0] < start + _MAX_LOGITS]
-                picked = scores[[term[0] - start for term in here], [term[1] for term in here]].tolist()
-                for (_, _, number, candidate), score in zip(here, picked, strict=True):
-                    totals[number][candidate] += score
-        return totals
+                here = (at >= start) & (at < start + _MAX_LOGITS)
+                chosen = (torch.from_numpy(each).to(self.device) for each in (at[here] - start, tokens[here]))
+                np.add.at(totals, of[here], scores[tuple(chosen)].cpu().numpy())
+        return np.split(totals, ends[1:-1])
 
     def _embedded(self, ids: Any, visual: Any, shown: list[tuple[_Frames, int]]) -> tuple[Any, list[Any]]:
         """Return tokens (B, L) as (B, L, D) with the features of the frames shown, and the frames' DeepStack levels."""

@@ -9,7 +9,7 @@ from servo_buses import wait_until  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraConfig, CameraSpec, RobotContract
 from lrm_ros.robot.devices.camera import Source, open_source
-from lrm_ros.sim.servo_bus.cameras import DESK, TWIN, Camera, Cameras, Mirror
+from lrm_ros.sim.servo_bus.cameras import DESK, TWIN, WRIST, Camera, Cameras, Mirror
 from lrm_ros.sim.servo_bus.twin import TwinJoints
 from lrm_ros.sim.twin.world import World
 
@@ -50,6 +50,21 @@ def test_the_pipe_shows_what_the_twins_policies_see(joints, tmp_path):
         source.close()
         assert cameras.counts()["front"][0] > 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_wrist_camera_the_front_shows_what_it_showed_and_the_wrist_moves_with_the_arm(joints, tmp_path):
+    joints.scene(3)
+    front = joints.world.frame().image
+    with Cameras(joints, tmp_path, WRIST) as cameras:
+        sources = [opened(cameras, camera) for camera in WRIST]
+        wait_until(lambda: away(sources[0].read(), front) < 1.0, "the same picture as without it")
+        before = sources[1].read()
+        assert before.shape == (96, 96, 3) and away(before, front) > 10
+        joints.world.task_env.agent.robot._objs[0].set_qpos(np.array([0.5, -0.5, 0.7, 1.0, 0.3, 0.4], np.float32))
+        joints._see()
+        wait_until(lambda: away(sources[1].read(), before) > 5, "another view")
+        for source in sources:
+            source.close()
 
 
 def test_a_desk_has_a_front_and_a_wrist_camera_of_a_real_cameras_size(joints, tmp_path):

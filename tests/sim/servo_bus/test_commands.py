@@ -60,6 +60,10 @@ def test_each_command_does_what_the_help_says(server, tmp_path):
     assert not arm.powered and arm.servos[5].memory["Status"] == 0
     do("place elbow_flex 0.25")
     assert arm.joints.states()[2].position == 0.25
+    do("carry")
+    do("place shoulder_lift 0.3 elbow_flex -0.2")
+    arm.step(1.0)
+    assert [state.position for state in arm.joints.states()][1:3] == [0.3, -0.2], "a hand bears its weight"
     do("block gripper 0.5 -")
     do("place gripper 0.1")
     assert arm.joints.states()[5].position == 0.5

@@ -106,6 +106,24 @@ def test_a_scene_is_that_of_the_worlds_seed_with_the_arm_at_rest(server, joints)
     np.testing.assert_allclose(np.array(seen) * STEP, world_angles(joints), atol=2 * STEP)
 
 
+def test_a_person_puts_toy_and_bowl_back_and_the_arm_stays_and_goes_on(server, joints):
+    arm = server.buses["twin"].arm
+    set_scene(server, 1)
+    go(server, world_angles(joints) + 0.2)
+    arm.step(2.0)
+    before = world_angles(joints)
+    say = execute(server, "toy 5")
+    np.testing.assert_array_equal(world_angles(joints), before)
+    assert say == joints.instruction and joints.snapshot[0] == 5
+    toy = joints.world.task_env.toy._objs[0].pose.p.copy()
+    arm.step(1.0)
+    np.testing.assert_allclose(world_angles(joints), before, atol=0.02)
+    set_scene(server, 5)
+    np.testing.assert_allclose(joints.world.task_env.toy._objs[0].pose.p, toy, atol=1e-6)
+    with pytest.raises(ValueError, match="'toy x' has no seed"):
+        execute(server, "toy x")
+
+
 def world_angles(joints: TwinJoints) -> np.ndarray:
     return np.array([state.position for state in joints.states()])
 

@@ -2,11 +2,12 @@
 import json
 
 import pytest
+from torch.nn import Linear
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen.model import QwenRewardModel
-from lrm_ros.training.bench.reward import main, pairs_of, query_about, reference_call
+from lrm_ros.training.bench.reward import bare_forward, main, pairs_of, query_about, reference_call
 from lrm_ros.types import Reward
 
 
@@ -20,7 +21,32 @@ def test_the_bench_writes_every_figure(tmp_path):
     assert rows == singles | {("contrastive first pair", "forward", 1), ("all", "forward", 3)}
     assert all(row["ms_per_frame"] > 0 for row in figures["rows"])
     assert figures["serial_frames_per_s"] > 0 and figures["batched_frames_per_s"] > 0
+    assert len(figures["overhead"]) == 2 and min(figures["overhead"]) > -1
     assert figures["times_as_fast_in_cpu_time"] > 0 and "upstream_frames_per_s" not in figures
+
+
+def test_the_bare_forward_is_all_the_arithmetic_of_a_call_and_no_more(frame, monkeypatch):
+    model = QwenRewardModel(TINY_FOLDER, device="cpu")
+    pairs = pairs_of([frame.image, frame.image[::-1].copy()])
+    run: list[str] = []
+    for name, module in model.qwen.named_modules():
+        if isinstance(module, Linear):
+            module.register_forward_hook(lambda *_, name=name: run.append(name))
+
+    def ask() -> None:
+        model.score([query_about(head, *next(pairs)) for head in HEADS])
+
+    ask()  # constant parts of prompts are kept from here on
+    run.clear()
+    again = bare_forward(model, ask)
+    asked = sorted(run)
+    run.clear()
+    monkeypatch.setattr("lrm_ros.reward.qwen.model.patches_of", None)
+    again()
+    again()
+    assert "lm_head" in asked and any("visual" in name for name in asked)
+    # The logits are asked for without the module's hooks.
+    assert sorted(run) == sorted(name for name in asked * 2 if name != "lm_head")
 
 
 def test_serial_and_batched_measure_the_same_answers(frame):
