@@ -15,6 +15,7 @@ from typing import Any
 
 from lrm_ros import seeds
 from lrm_ros.config_camera import CameraConfig as CameraConfig
+from lrm_ros.config_camera import camera_names as camera_names
 from lrm_ros.config_camera import transport_option
 from lrm_ros.config_files import option as _opt
 from lrm_ros.config_ppo import PpoConfig as PpoConfig
@@ -139,7 +140,7 @@ class RewardConfig:
     @property
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras whose frames are judged; the first one's stamps are those of the answers."""
-        return tuple(name.strip() for name in self.camera.split(","))
+        return camera_names(self.camera)
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,9 @@ class ImproverConfig:
     eval_seed: int = _fix(seeds.HELD_OUT.first + 1000, "first held-out seed; used by the final evaluation only", *SEED)
     seed: int = _fix(FinetuneConfig.seed, "seed of everything, 0 to 99", 0, 99)
     model: str = _fix(RewardConfig.model, "reward model of the judge; the reward node's is asked if it is the same")
+    judge_camera: str = _fix(
+        "", "camera whose frames are judged; several, separated by commas: the mean of their answers; empty: the first"
+    )
     judge_frames: int = _fix(
         RewardConfig.judge_frames, "judge an episode by the mean p(done) of its last frames", *COUNT
     )

@@ -20,6 +20,11 @@ def transport_option() -> Any:
     return _opt("raw", text, fixed=True, choices=("raw", "compressed"))
 
 
+def camera_names(text: str) -> tuple[str, ...]:
+    """Return the cameras that are named, separated by commas."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 @dataclass(frozen=True)
 class CameraConfig:
     """The camera node."""

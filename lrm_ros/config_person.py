@@ -36,6 +36,9 @@ class TrialConfig:
     first_seed: int = _fix(seeds.HELD_OUT.first, "in the twin: seed of the first start", 0, seeds.LIMIT - 1)
     start_speed: float = _fix(0.5, "speed of the way back to the first trial's pose [rad/s]; 0: it stays", 0.0, 3.0)
     model: str = _fix("tiny", "reward model of the judge; the reward node's is asked if it is the same")
+    judge_camera: str = _fix(
+        "", "camera whose frames are judged; several, separated by commas: the mean of their answers; empty: the first"
+    )
     judge_frames: int = _fix(4, "judge a trial by the mean p(done) of its last frames", 1, 1_000_000)
     judge_threshold: float = _fix(0.5, "a success, for the judge, when that mean is at least this", 0.0, 1.0)
 

@@ -38,10 +38,13 @@ def noise_journal(path: Path, length: int = 20) -> Path:
 class Asker:
     """A node with a judge; ``ask`` calls one of its methods and spins until it returns or raises."""
 
-    def __init__(self, spin, probe, answer_s: float = 60.0, find_s: float = 60.0, **settings: Any) -> None:
+    def __init__(
+        self, spin, probe, answer_s: float = 60.0, find_s: float = 60.0, cameras: Sequence[str] = (), **settings: Any
+    ) -> None:
         self.spin = spin
         self.control = Control(probe, nodes=("reward",))
-        self.judge = Judge(probe, self.control, ImproverConfig(**{"model": "fake", **settings}), answer_s, find_s)
+        config = ImproverConfig(**{"model": "fake", **settings})
+        self.judge = Judge(probe, self.control, config, answer_s, find_s, cameras)
         self._outcome: list[Any] = []
         self._thread: threading.Thread | None = None
 

@@ -25,12 +25,14 @@ FILE = Path(__file__).parents[1] / "config" / "so101.yaml"
 CONTRACT = load_yaml(FILE, RobotContract, (SECTION,))
 
 
-def calibrate(server: Server, folder: Path, name: str = "follower", margin: float = 0.01) -> None:
+def calibrate(
+    server: Server, folder: Path, name: str = "follower", margin: float = 0.01, contract: RobotContract = CONTRACT
+) -> None:
     """Give the servos ranges that end a little beyond the contract's limits, and write LeRobot's file of them."""
     rows = {}
     for i, joint in enumerate(JOINTS):
         servo = server.buses[name].arm.servos[i]
-        low, high = CONTRACT.lower[i], CONTRACT.upper[i]
+        low, high = contract.lower[i], contract.upper[i]
         if joint not in ("wrist_roll", "gripper"):  # LeRobot takes the middle of the range for 0 degrees
             high = max(-low, high) + margin
             low = -high

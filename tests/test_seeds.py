@@ -142,7 +142,7 @@ def test_the_loop_refuses_settings_that_leave_its_seeds_before_it_begins():
         ({"demonstrations": 5000}, "10010 demonstrations do not fit"),
     ):
         with pytest.raises(ValueError, match=message):
-            Collector(None, None, None, None, "front", ImproverConfig(**settings))
+            Collector(None, None, None, None, ("front",), ImproverConfig(**settings))
 
 
 def test_the_commands_of_the_shipped_model_have_seeds_of_their_purpose():

@@ -280,16 +280,19 @@ def on_robot(graph: str, contract: str) -> tuple[NodeSpec, ...]:
         )
         for index, camera in enumerate(robot.cameras if kinds & SEEING else ())
     ]
-    others = [_beside_robot(node) for node in specs if node.kind not in ("twin", "evaluator")]
+    first = robot.cameras[0].name if robot.cameras else RewardConfig.camera
+    others = [_beside_robot(node, first) for node in specs if node.kind not in ("twin", "evaluator")]
     if "improver" in kinds:  # a person puts the scene back
         others.append(NodeSpec("answer", "answer", foreground=True))
     # Whatever drives it, the node in front of the arm has one name.
     return (NodeSpec("arm", "ros2_control" if controlled else "arm"), *cameras, *others)
 
 
-def _beside_robot(node: NodeSpec) -> NodeSpec:
-    """Return a node of a twin's graph as it is beside a robot: in real time, with a person for the scene."""
+def _beside_robot(node: NodeSpec, first: str) -> NodeSpec:
+    """Return a node of a twin's graph beside a robot (``first``: its camera): in real time, a person for the scene."""
     parameters = {name: value for name, value in node.parameters.items() if name != "realtime"}
+    if node.kind == "reward" and first != RewardConfig.camera:
+        parameters["camera"] = first
     kind = "robot_improver" if node.kind == "improver" else node.kind
     return dataclasses.replace(node, kind=kind, parameters=parameters)
 

@@ -34,6 +34,7 @@ from lrm_ros.config_files import to_dict
 from lrm_ros.files import append_line, read_json, write_json
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import Omissions, is_complete, write_dataset
+from lrm_ros.reward.views import judge_cameras
 from lrm_ros.robot.so100.kinematics import require_so100
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.collector import Collector, kept_any
@@ -69,10 +70,11 @@ class ImproverNode(LrmNode[ImproverConfig]):
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # a bar an episode drowns the loop's own
         if self.config.explore_std > 0:  # not after hours of training, when the first rollout explores
             require_so100(self.contract, "exploration", "set explore_std to 0")
+        self._cameras = judge_cameras(self.config.judge_camera, self.contract)
         self._run = Path(self.config.run)
         self._remember_config()
         self._control = self._connect()
-        self._judge = Judge(self, self._control, self.config)
+        self._judge = Judge(self, self._control, self.config, cameras=self._cameras)
         self._collector = self._make_collector(self._control, SentSteps(self, self._control))
 
     def _connect(self) -> Control:
@@ -84,8 +86,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
     def _make_collector(self, control: Control, sent: SentSteps) -> Collector:
         """Return who collects episodes."""
-        camera = self.contract.cameras[0].name
-        return Collector(control, TwinEpisodes(control), sent, self._judge, camera, self.config)
+        return Collector(control, TwinEpisodes(control), sent, self._judge, self._cameras, self.config)
 
     def activate(self) -> None:
         """Start or resume the loop."""

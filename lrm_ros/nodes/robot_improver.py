@@ -44,12 +44,13 @@ class RobotImproverNode(ImproverNode):
 
     def _make_collector(self, control: Control, sent: SentSteps) -> Collector:
         camera, file = self.contract.cameras[0].name, str(self.get_parameter("contract").value)
-        self._person = Person(self, control, camera, self._run / "scene.png")
+        self._person = Person(self, control, camera, self._run / "scene.png", others=self._cameras)
         self._runs, self._mover = PolicyRuns(self, control, sent), ArmMover(self, control)
         self._task = topics.TASK.publisher(self)
         self._contract_file = file if file and SECTION in read_yaml(file) else ""
         hands = (self._person, self._runs, self._mover, self.contract.control_hz)
-        self._robot = RobotCollector(control, RecordedEpisodes(control), sent, self._judge, camera, self.config, *hands)
+        episodes = RecordedEpisodes(control)
+        self._robot = RobotCollector(control, episodes, sent, self._judge, self._cameras, self.config, *hands)
         return self._robot
 
     def _demonstrations(self, folder: Path) -> Path:

@@ -17,11 +17,12 @@ from lrm_ros import topics
 from lrm_ros.config import ImproverConfig
 from lrm_ros.config_files import to_dict
 from lrm_ros.config_person import TrialConfig
-from lrm_ros.files import read_json, write_bytes, write_json
+from lrm_ros.files import SETTINGS, read_json, write_bytes, write_json
 from lrm_ros.image_files import decode, encode
 from lrm_ros.record.journal import read_journal
 from lrm_ros.record.trials import Trial, Trials
-from lrm_ros.reward.engine import episode_frames
+from lrm_ros.reward.engine import scene_frames
+from lrm_ros.reward.views import judge_cameras
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import (
     Control,
@@ -71,6 +72,13 @@ class TrialNode(LrmNode[TrialConfig]):
         weights = [_size_and_time(Path(folder)) for folder in self._policies]
         kept = ("task", "starts", "same_starts", "seconds", "first_seed", "model", "judge_frames", "judge_threshold")
         settings = {name: getattr(config, name) for name in kept} | {"policies": self._policies, "weights": weights}
+        self._cameras = judge_cameras(config.judge_camera, self.contract)
+        begun = Path(config.run) / SETTINGS
+        known = (
+            "judge_camera" in read_json(begun, "restore it, or begin in another folder") if begun.is_file() else True
+        )
+        if known or config.judge_camera:  # a record of before there was this setting is judged by the first camera
+            settings["judge_camera"] = ",".join(self._cameras)
         settings |= {f"contract.{name}": value for name, value in to_dict(self.contract).items()}
         self._trials = Trials.begin(Path(config.run), settings, self._policies, config.starts)
         control = Control(
@@ -78,13 +86,12 @@ class TrialNode(LrmNode[TrialConfig]):
         )
         self._control = control
         judge = {name: getattr(config, name) for name in ("model", "judge_frames", "judge_threshold")}
-        self._judge = Judge(self, control, ImproverConfig(**judge))
+        self._judge = Judge(self, control, ImproverConfig(**judge), cameras=self._cameras)
         self._sent = SentSteps(self, control)
         self._start_pose = self._trials.folder / "start_pose.json"
         self._stood = True  # the arm has not been moved since this node began
         self._runs, self._mover = PolicyRuns(self, control, self._sent), ArmMover(self, control)
-        self._camera = self.contract.cameras[0].name
-        self._person = Person(self, control, self._camera, self._trials.folder / "scene.png")
+        self._person = Person(self, control, self.contract.cameras[0].name, self._trials.folder / "scene.png")
         self.create_service(Trigger, "~/correct", self._on_correct)
         if config.task:
             self._task = topics.TASK.publisher(self)
@@ -223,7 +230,7 @@ class TrialNode(LrmNode[TrialConfig]):
             image = decode(picture.read_bytes(), "png") if again else None
             self._person.scene(f"{head}: {what}, step back, then say ready", image)
         if not picture.is_file():
-            write_bytes(picture, encode(self._person.live().image, "png"))
+            write_bytes(picture, encode(self._person.live()[0].image, "png"))
 
     def _to_start_pose(self) -> None:
         """Bring the arm to where it stood before the first trial."""
@@ -238,7 +245,8 @@ class TrialNode(LrmNode[TrialConfig]):
         """Judge the trials that have an answer and no verdict; the verdicts are kept, not shown."""
         for trial in self._trials.unjudged:
             episode = read_journal(self._trials.journal(trial))
-            found = self._judge.judge(episode_frames(episode, self._camera), episode.task, episode.episode_id)
+            frames = scene_frames(episode, self._cameras)
+            found = self._judge.judge(frames, episode.task, episode.episode_id)
             score = round(found.score, 4) if np.isfinite(found.score) else None
             self._trials.judged(trial, found.keep, score, found.reason)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from lrm_ros.config import RewardConfig
 from lrm_ros.reward.engine import Held
-from lrm_ros.types import Reward, Unscored
+from lrm_ros.reward.views import mean
+from lrm_ros.types import Reward
 
 
 def together(helds: Mapping[str, Held], config: RewardConfig) -> Held:
@@ -22,21 +21,11 @@ def together(helds: Mapping[str, Held], config: RewardConfig) -> Held:
     first = helds[config.cameras[0]]
     if len(config.cameras) == 1:
         return first
-    answers = {head: _mean(head, helds, config, answer.stamp_ns) for head, answer in first.answers.items()}
+    answers = {
+        head: mean(
+            {camera: held.answers[head] for camera, held in helds.items()}, config.cameras, head, answer.stamp_ns
+        )
+        for head, answer in first.answers.items()
+    }
     active = answers[config.mode]
     return Held(answers, config.scale * active.value if isinstance(active, Reward) else None, first.fresh)
-
-
-def _mean(head: str, helds: Mapping[str, Held], config: RewardConfig, stamp_ns: int) -> Reward | Unscored:
-    found: list[Reward] = []
-    for camera in config.cameras:
-        if camera not in helds:
-            return Unscored(stamp_ns, head, f"camera '{camera}' has no frame of that time")
-        answer = helds[camera].answers[head]
-        if isinstance(answer, Unscored):
-            return Unscored(stamp_ns, head, f"camera '{camera}': {answer.reason}")
-        found.append(answer)
-    masses = [answer.mass for answer in found if answer.mass is not None]
-    value = float(np.mean([answer.value for answer in found]))
-    latency_s = max(answer.latency_s for answer in found)
-    return Reward(stamp_ns, head, value, found[0].model, latency_s, min(masses, default=None))

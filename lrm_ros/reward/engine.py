@@ -30,6 +30,7 @@ from lrm_ros.config import RewardConfig
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import MODES, RewardModel, trusted
 from lrm_ros.reward.verdict import judge_queries, verdict
+from lrm_ros.reward.views import joined, side_by_side
 from lrm_ros.types import HEADS, VIDEO_HEADS, Episode, Frame, Reward, RewardQuery, Unscored, Verdict
 
 FIRST_FRAME = "no earlier frame in this episode yet"  # why the contrastive head cannot judge an episode's first frame
@@ -215,9 +216,11 @@ class RewardEngine:
         batch fails each episode is judged by itself: one spoils no other.
 
         Args:
-            episodes: (episode id, task, frames oldest first) of each.
+            episodes: (episode id, task, frames oldest first) of each; with several cameras view by view
+                (``lrm_ros.reward.views``).
         """
-        asked = [judge_queries(frames, task, self.config.judge_frames) for _, task, frames in episodes]
+        cameras = self.config.cameras
+        asked = [judge_queries(frames, task, self.config.judge_frames, cameras) for _, task, frames in episodes]
         together = [query for queries in asked for query in queries]
         try:
             found = iter(self._ask(together) if together else [])
@@ -225,8 +228,8 @@ class RewardEngine:
         except Exception:
             answers = [self.score(queries) for queries in asked]
         return [
-            verdict(name, task, given, self.config.judge_threshold)
-            for (name, task, _), given in zip(episodes, answers, strict=True)
+            verdict(name, task, joined([q.frames[0] for q in queries], given, cameras), self.config.judge_threshold)
+            for (name, task, _), queries, given in zip(episodes, asked, answers, strict=True)
         ]
 
 
@@ -283,6 +286,11 @@ def combine(answers: Mapping[str, Reward | Unscored], weights: Sequence[float]) 
         total += weight * ((answer.value + 1) / 2 if head == "contrastive" else answer.value)
         latency, model = max(latency, answer.latency_s), answer.model
     return Reward(stamp, "tri", total, model, latency)
+
+
+def scene_frames(episode: Episode, cameras: Sequence[str]) -> list[Frame]:
+    """Return the frames of the cameras that judge an episode, view by view; see :func:`episode_frames`."""
+    return side_by_side({camera: episode_frames(episode, camera) for camera in cameras})
 
 
 def episode_frames(episode: Episode, camera: str) -> list[Frame]:

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lrm_ros.reward.views import newest
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored, Verdict
 
 
-def judge_queries(frames: Sequence[Frame], task: str, count: int) -> list[RewardQuery]:
+def judge_queries(frames: Sequence[Frame], task: str, count: int, cameras: Sequence[str] = ()) -> list[RewardQuery]:
     """Return the questions that decide an episode.
 
     Args:
         frames: of the episode, oldest first.
         task: language instruction; nothing is asked if it is blank.
-        count: how many of its last frames are judged.
+        count: how many of its last frames are judged, of each camera.
+        cameras: who judges; of several the frames stand view by view (``lrm_ros.reward.views``).
     """
-    return completion_queries(list(frames)[-count:], task) if task.strip() else []
+    return completion_queries(newest(frames, cameras, count), task) if task.strip() else []
 
 
 def completion_queries(frames: Sequence[Frame], task: str) -> list[RewardQuery]:
@@ -35,7 +37,7 @@ def verdict(episode_id: str, task: str, answers: Sequence[Reward | Unscored], th
     Args:
         episode_id: which episode.
         task: language instruction.
-        answers: to :func:`judge_queries`, in order.
+        answers: to :func:`judge_queries`, in order; with several cameras one a view (``views.joined``).
         threshold: in [0, 1].
     """
     if not task.strip():

@@ -13,10 +13,11 @@ import os
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lrm_ros.errors import one_line
 from lrm_ros.robot.feetech import Servos
@@ -24,6 +25,8 @@ from lrm_ros.robot.feetech_check import calibrated_as, calibration_files, held_c
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 WIGGLE_STEPS = 100  # of 4096 a turn: a hand moves a joint further
+Read = TypeVar("Read")
+_TIMES = 3  # that a servo is asked
 HIGH_V = 9.0  # above it the supply is of 12 V, which no leader of an SO-101 has
 
 
@@ -49,6 +52,18 @@ def opened(port: str) -> Iterator[Servos]:
         yield servos
     finally:
         servos.close()
+
+
+def again(read: Callable[[], Read]) -> Read:
+    """Return what is read; a busy host may take an answer too late, so up to ``_TIMES`` times.
+
+    Raises:
+        ConnectionError: no servo has answered.
+    """
+    for _ in range(_TIMES - 1):
+        with contextlib.suppress(ConnectionError):
+            return read()
+    return read()
 
 
 def describe(servos: Servos, files: Sequence[Path]) -> str:
@@ -94,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         for port in found.values():
             try:
                 servos = stack.enter_context(opened(port))
-                print(f"{port}: {describe(servos, files)}")
+                print(f"{port}: {again(partial(describe, servos, files))}")
                 buses[port] = servos
             except (OSError, RuntimeError, ValueError, ImportError, termios.error) as error:
                 print(f"{port}: no arm answers ({one_line(error)})")

@@ -21,7 +21,8 @@ from lrm_ros.files import append_line, read_lines, repair_lines
 from lrm_ros.progress import progress_bar
 from lrm_ros.record.dataset import Omissions, leave_out
 from lrm_ros.record.journal import JournalError, read_journal
-from lrm_ros.reward.engine import episode_frames
+from lrm_ros.reward.engine import scene_frames
+from lrm_ros.reward.views import every, newest
 from lrm_ros.ros.control import Control, EpisodeControl, EpisodeError, SentSteps
 from lrm_ros.ros.judge import Judge
 from lrm_ros.types import Episode, Reward
@@ -42,7 +43,7 @@ class Collector:
         episodes: EpisodeControl,
         sent: SentSteps,
         judge: Judge,
-        camera: str,
+        cameras: Sequence[str],
         config: ImproverConfig,
     ) -> None:
         """Look whether there are start poses enough.
@@ -52,7 +53,7 @@ class Collector:
             episodes: begins and ends episodes.
             sent: counts the control steps of the episode.
             judge: asks the reward node about recorded frames.
-            camera: whose frames are judged.
+            cameras: whose frames are judged; of several the mean.
             config: the loop's settings.
 
         Raises:
@@ -62,7 +63,7 @@ class Collector:
         for iteration in range(1, config.iterations + 1):
             seeds.rollouts(config.seed, iteration, config.episodes)
         self._control, self._episodes, self._sent = control, episodes, sent
-        self._config, self._camera, self._judges = config, camera, judge
+        self._config, self._cameras, self._judges = config, tuple(cameras), judge
 
     # -- collecting --------------------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Collector:
     def _judge(self, journal: Path) -> dict[str, Any]:
         """Judge the last frames of a journal and, if it is kept, find where it was done."""
         episode = read_journal(journal)
-        frames = episode_frames(episode, self._camera)
+        frames = scene_frames(episode, self._cameras)
         verdict = self._judges.judge(frames, episode.task, episode.episode_id)
         row = {
             "episode_id": verdict.episode_id,
@@ -190,15 +191,15 @@ class Collector:
 
     def _done_ns(self, episode: Episode) -> int:
         """Return the stamp of the first of two checked frames in a row that show the task done."""
-        frames = episode_frames(episode, self._camera)
-        checked = frames[::DONE_CHECK_EVERY]
+        frames = scene_frames(episode, self._cameras)
+        checked = every(frames, self._cameras, DONE_CHECK_EVERY)
         answers = self._judges.completion(checked, episode.task, episode.episode_id)
         threshold = self._config.judge_threshold
         done = [isinstance(answer, Reward) and answer.value >= threshold for answer in answers]
         for index in range(len(done) - 1):
             if done[index] and done[index + 1]:
-                return checked[index + 1].stamp_ns
-        return frames[-1].stamp_ns
+                return answers[index + 1].stamp_ns
+        return newest(frames, self._cameras, 1)[0].stamp_ns
 
     def kept_episodes(self, folder: Path, omissions: Omissions | None = None) -> list[Episode]:
         """Read the kept episodes of a folder, cut shortly after they were done, in a fixed order.

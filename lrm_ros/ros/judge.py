@@ -20,6 +20,7 @@ from lrm_ros.config import ImproverConfig, RewardConfig
 from lrm_ros.reward.engine import RewardEngine
 from lrm_ros.reward.models import public_name
 from lrm_ros.reward.verdict import completion_queries, judge_queries, verdict
+from lrm_ros.reward.views import joined
 from lrm_ros.ros.control import Control, EpisodeError
 from lrm_ros.ros.reward_recorded import BATCH, REFUSED, recorded_image, recorded_query
 from lrm_ros.types import VIDEO_HEADS, Frame, Reward, RewardQuery, Unscored, Verdict
@@ -48,7 +49,13 @@ class Judge:
     """Judges by the completion head of the reward node's model; its methods wait, so they belong in a worker thread."""
 
     def __init__(
-        self, node: Node, control: Control, config: ImproverConfig, answer_s: float = 600.0, find_s: float = 600.0
+        self,
+        node: Node,
+        control: Control,
+        config: ImproverConfig,
+        answer_s: float = 600.0,
+        find_s: float = 600.0,
+        cameras: Sequence[str] = (),
     ) -> None:
         """Subscribe.
 
@@ -59,7 +66,10 @@ class Judge:
             answer_s: how long no answer may come [s]. The answers of a batch come together, and a large model on a
                 slow GPU takes minutes for one.
             find_s: how long to look for the reward node: it may be loading its model [s].
+            cameras: whose frames are judged; with several the frames are given view by view
+                (``lrm_ros.reward.views``), and an answer is the mean, unscored if one of them is.
         """
+        self._cameras = tuple(cameras)
         self._node, self._control, self._config = node, control, config
         self._answer_s, self._find_s = answer_s, find_s
         self._id, self._count = uuid.uuid4().hex[:8], 0
@@ -104,18 +114,29 @@ class Judge:
             EpisodeError: the reward node is not there, is inactive, does not answer or has another model.
             Stopped: see :meth:`Control.stop`.
         """
-        answers = self._ask_all(judge_queries(frames, task, self._config.judge_frames), episode_id)
+        queries = judge_queries(frames, task, self._config.judge_frames, self._cameras)
+        answers = self._ask_all(queries, episode_id)
+        answers = joined([query.frames[0] for query in queries], answers, self._cameras)
         return verdict(episode_id, task, answers, self._config.judge_threshold)
 
     def completion(self, frames: Sequence[Frame], task: str, episode_id: str) -> list[Reward | Unscored]:
-        """Return p(done) of each frame, in order; arguments and errors as those of :meth:`judge`."""
-        return self._ask_all(completion_queries(frames, task), episode_id)
+        """Return p(done) of each frame or view, in order; arguments and errors as those of :meth:`judge`."""
+        return joined(frames, self._ask_all(completion_queries(frames, task), episode_id), self._cameras)
 
     def _ask_all(self, queries: Sequence[RewardQuery], episode_id: str) -> list[Reward | Unscored]:
-        """Ask the reward node batch after batch: the next one when the last has been answered."""
+        """Ask the reward node batch after batch: the next one when the last has been answered.
+
+        Each camera's frames by themselves, for those of one time may have one stamp; a frame that is in two views once.
+        """
         if self._own is not None:
             return self._own.score(queries)
-        return [a for batch in batches(queries) for a in self._ask(batch, f"episode '{episode_id}'")]
+        found: dict[int, Reward | Unscored] = {}
+        for camera in dict.fromkeys(query.frames[0].camera for query in queries):
+            asked = {id(query.frames[0]): query for query in queries if query.frames[0].camera == camera}
+            for batch in batches(list(asked.values())):
+                answers = self._ask(batch, f"episode '{episode_id}'")
+                found |= {id(query.frames[0]): answer for query, answer in zip(batch, answers, strict=True)}
+        return [found[id(query.frames[0])] for query in queries]
 
     def _ask(self, queries: Sequence[RewardQuery], what: str) -> list[Reward | Unscored]:
         """Send one query and wait for all its answers."""

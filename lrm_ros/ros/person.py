@@ -8,7 +8,8 @@ Keys, a pedal or a script call them (``lrm_ros.nodes.answer`` is the keyboard).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,13 @@ class Person:
     """Asks, and waits for answers; the waits belong in a worker thread, and :meth:`Control.stop` ends them."""
 
     def __init__(
-        self, node: LrmNode[Any], control: Control, camera: str, picture: Path, transport: str = "raw"
+        self,
+        node: LrmNode[Any],
+        control: Control,
+        camera: str,
+        picture: Path,
+        transport: str = "raw",
+        others: Sequence[str] = (),
     ) -> None:
         """Create topics and services; to be called in ``configure``.
 
@@ -46,6 +53,7 @@ class Person:
             camera: whose picture shows how the scene is now.
             picture: file in which the start and the live picture stand side by side while a scene is asked for.
             transport: ``"raw"`` or ``"compressed"`` images.
+            others: cameras whose images are looked at beside it, or it itself.
         """
         self._node, self._control, self._picture = node, control, picture
         self._lock = threading.Lock()
@@ -55,10 +63,12 @@ class Person:
         self._outcome: bool | None = None
         self._keep: Callable[[bool], None] = lambda success: None
         self._question, self._shown = topics.QUESTION.publisher(node), topics.SCENE.publisher(node)
-        self._images = CameraImages(node, camera, transport)
-        self._newest: Image | CompressedImage | None = None
-        self._came = 0
-        self._images.topic.subscribe(node, self._on_image, qos=topics.NEWEST)
+        self._camera = camera
+        self._images = {name: CameraImages(node, name, transport) for name in dict.fromkeys((camera, *others))}
+        self._newest: dict[str, Image | CompressedImage] = {}
+        self._came = dict.fromkeys(self._images, 0)
+        for name, images in self._images.items():
+            images.topic.subscribe(node, partial(self._on_image, name), qos=topics.NEWEST)
         node.create_service(Trigger, "~/ready", self._on_ready)
         node.create_service(SetBool, "~/outcome", self._on_outcome)
         node.create_timer(_SHOW_S, self._show)
@@ -115,23 +125,33 @@ class Person:
         """Ask nothing more."""
         self._ask(NOTHING, "")
 
-    def live(self, timeout_s: float = 10.0) -> Frame:
-        """Wait for an image that is taken from now on, and return it.
+    def live(self, cameras: Sequence[str] = (), timeout_s: float = 10.0) -> list[Frame]:
+        """Wait for an image of each camera that is taken from now on, and return them in this order.
+
+        Args:
+            cameras: which; empty: the one whose picture is shown.
+            timeout_s: give up after so long [s].
 
         Raises:
             EpisodeError: none comes, or one that cannot be used.
             Stopped: see :meth:`Control.stop`.
         """
-        wanted = self._came + 1
-        if not self._control.holds(lambda: self._came > wanted, timeout_s):
-            raise EpisodeError(
-                f"no image comes on '{self._images.topic.name}' for {timeout_s:.0f} s; look at the camera's node"
-            )
-        assert self._newest is not None
-        try:
-            return self._images.frame(self._newest)
-        except ValueError as error:
-            raise EpisodeError(f"the image on '{self._images.topic.name}' cannot be used: {error}") from error
+        names = tuple(cameras) or (self._camera,)
+        wanted = {name: self._came[name] + 1 for name in names}
+
+        def missing() -> list[str]:
+            return [name for name in names if self._came[name] <= wanted[name]]
+
+        if not self._control.holds(lambda: not missing(), timeout_s):
+            topic = self._images[next(iter(missing()), names[0])].topic.name
+            raise EpisodeError(f"no image comes on '{topic}' for {timeout_s:.0f} s; look at the camera's node")
+        frames = []
+        for name in names:
+            try:
+                frames.append(self._images[name].frame(self._newest[name]))
+            except ValueError as error:
+                raise EpisodeError(f"the image on '{self._images[name].topic.name}' cannot be used: {error}") from error
+        return frames
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -169,18 +189,18 @@ class Person:
 
     # -- pictures ----------------------------------------------------------------------------------------------------
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._newest = message
-        self._came += 1
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        self._newest[camera] = message
+        self._came[camera] += 1
         self._control.notify()
 
     def _show(self) -> None:
         """Show the scene as it was beside the scene as it is, in the file and on the topic."""
-        start, newest = self._start, self._newest
+        start, newest = self._start, self._newest.get(self._camera)
         if self._asked != SCENE or start is None or newest is None:
             return
         try:
-            frame = self._images.frame(newest)
+            frame = self._images[self._camera].frame(newest)
             both = side_by_side(start, frame.image)
             write_bytes(self._picture, encode(both, "png"))
         except (ValueError, OSError) as error:

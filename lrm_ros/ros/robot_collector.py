@@ -10,6 +10,7 @@ rollout has begun was not put back: the person is asked again, and the second ti
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class RobotCollector(Collector):
         episodes: EpisodeControl,
         sent: SentSteps,
         judge: Judge,
-        camera: str,
+        cameras: Sequence[str],
         config: RobotImproverConfig,
         person: Person,
         runs: PolicyRuns,
@@ -56,14 +57,14 @@ class RobotCollector(Collector):
             episodes: begins and ends episodes.
             sent: counts the control steps of the episode.
             judge: asks the reward node.
-            camera: whose frames are judged.
+            cameras: whose frames are judged; of several the mean.
             config: the loop's settings.
             person: who is asked.
             runs: lets the policy act.
             mover: brings the arm to where the demonstrations begin.
             control_hz: control rate [Hz].
         """
-        super().__init__(control, episodes, sent, judge, camera, config)
+        super().__init__(control, episodes, sent, judge, cameras, config)
         self._robot, self._person, self._runs, self._mover = config, person, runs, mover
         self._hz = control_hz
         self._folder = Path()
@@ -155,7 +156,7 @@ class RobotCollector(Collector):
 
     def _looks_done(self, episode_id: str) -> bool:
         """Ask the judge whether the task is done before the rollout has begun."""
-        (answer,) = self._judges.completion([self._person.live()], self.starts.task, episode_id)
+        (answer,) = self._judges.completion(self._person.live(self._cameras), self.starts.task, episode_id)
         return isinstance(answer, Reward) and answer.value >= self._config.judge_threshold
 
     def _act(self, episode_id: str, seed: int, attempt: int) -> Path:

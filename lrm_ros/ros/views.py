@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lrm_ros.reward.views import TOGETHER_NS
 from lrm_ros.types import Frame
 
-TOGETHER_NS = 500_000_000  # frames of one time are at most so far apart in real time [ns]
 _WAITING = 8  # times that wait for the frames of all cameras, in lock-step
 
 

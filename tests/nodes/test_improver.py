@@ -69,6 +69,13 @@ def test_exploration_with_an_arm_it_does_not_know_is_refused_before_anything_run
     assert "explore_std to 0" in node.diagnostics.faults["configure"] and not (tmp_path / "run").exists()
 
 
+def test_a_camera_that_the_judge_cannot_have_is_refused_before_anything_runs(spin, tmp_path):
+    node = spin.add(ImproverNode(run=str(tmp_path / "run"), judge_camera="front,wrist", model="fake"))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "has no camera 'wrist', only: front" in node.diagnostics.faults["configure"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default_only(spin, tmp_path):
     node = spin.add(ImproverNode(run=str(tmp_path)))
     node._run = tmp_path

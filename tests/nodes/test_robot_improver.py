@@ -232,7 +232,7 @@ def test_demonstrations_are_recorded_now_and_a_reset_policy_puts_the_scene_back(
 
 def made_of(hands: Mock) -> tuple:
     """What a collector is made of."""
-    parts = (hands.control, hands.episodes, hands.sent, hands.judge, "front", RobotImproverConfig())
+    parts = (hands.control, hands.episodes, hands.sent, hands.judge, ("front",), RobotImproverConfig())
     return (*parts, hands.person, hands.runs, hands.mover, 10.0)
 
 

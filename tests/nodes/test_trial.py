@@ -168,6 +168,22 @@ def test_an_answered_trial_counts_whatever_comes_after_and_the_arm_moves_by_itse
         assert codes == [0] and failed and not trials.voids and sorted(trials.answers) == [1, 2]
 
 
+def test_a_record_of_before_the_judge_had_a_camera_goes_on_with_the_first_and_with_no_other(spin, tmp_path, policies):
+    given = {"policies": policies, "run": str(tmp_path / "trial"), "model": "fake"}
+    first = spin.add(TrialNode(**given))
+    assert first.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    first.trigger_cleanup()
+    path = tmp_path / "trial/settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("judge_camera") == "front"
+    path.write_text(json.dumps(settings))
+    assert first.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    path.write_text(json.dumps({**settings, "judge_camera": "wrist"}))
+    first.trigger_cleanup()
+    assert first.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "judge_camera 'wrist' there, 'front' now" in first.diagnostics.faults["configure"]
+
+
 def test_what_is_no_policy_is_refused_before_anything_is_made(spin, tmp_path):
     node = spin.add(TrialNode(policies=(str(tmp_path), "x"), run=str(tmp_path / "run")))
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE

@@ -6,7 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from lrm_ros.config import ImproverConfig
+from lrm_ros.config import CameraSpec, ImproverConfig, RewardConfig, RobotContract
+from lrm_ros.record.writer import JournalWriter
+from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.fake import FakeModel
+from lrm_ros.reward.verdict import completion_queries
+from lrm_ros.reward.views import joined
 from lrm_ros.ros.collector import MARGIN, Collector, cut, read_verdicts
 from lrm_ros.ros.control import EpisodeError
 from lrm_ros.types import Episode, Frame, Observation, Step
@@ -84,7 +89,36 @@ class Refusing:
 
 def test_a_faulty_episode_is_not_judged_and_ends_the_collection_with_its_reason(tmp_path):
     nodes = Refusing()
-    collector = Collector(nodes, nodes, nodes, nodes, "front", ImproverConfig(model="fake"))
+    collector = Collector(nodes, nodes, nodes, nodes, ("front",), ImproverConfig(model="fake"))
     with pytest.raises(EpisodeError, match="is not good: 'joint_states' stopped"):
         collector.demonstrate(tmp_path)
     assert not read_verdicts(tmp_path)
+
+
+class Engine:
+    """A judge in this process, by the rule of the loop's."""
+
+    def __init__(self, cameras: tuple[str, ...]) -> None:
+        settings = {"model": "fake", "mode": "completion", "judge_frames": 2, "judge_threshold": 0.7}
+        self._engine = RewardEngine(RewardConfig(camera=",".join(cameras), **settings), FakeModel())
+        self._cameras = cameras
+        self.judge = self._engine.judge
+
+    def completion(self, frames, task, episode_id):
+        return joined(frames, self._engine.score(completion_queries(frames, task)), self._cameras)
+
+
+def test_several_cameras_decide_whether_and_from_when_on_it_was_done(tmp_path):
+    cameras = (CameraSpec("front", 8, 8), CameraSpec("wrist", 8, 8))
+    writer = JournalWriter(tmp_path / "e.mcap", "put it away", RobotContract(cameras=cameras), "policy", "png")
+    for k in range(1, 22):
+        writer.state(k * DT_NS, [0.0] * 6)
+        for camera, since in (("front", 4), ("wrist", 10)):
+            writer.frame(Frame(k * DT_NS, camera, np.full((8, 8, 3), 255 if k >= since else 0, np.uint8)))
+        writer.sent(k * DT_NS, np.zeros(6, np.float32))
+    journal = writer.finish(outcome=None)
+    nodes = Refusing()
+    for names, done in ((("front",), 7), (("wrist",), 13), (("front", "wrist"), 13)):
+        config = ImproverConfig(model="fake", judge_threshold=0.7)
+        row = Collector(nodes, nodes, nodes, Engine(names), names, config)._judge(journal)
+        assert row["keep"] and row["done_ns"] == done * DT_NS, names

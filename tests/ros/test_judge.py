@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,24 @@ def test_a_reward_node_that_goes_while_it_judges_leaves_no_verdict(spin, probe, 
     node.trigger_cleanup()
     with pytest.raises(EpisodeError, match="'reward' has gone or was configured anew while it judged episode 'e'"):
         asker.end()
+
+
+def test_several_cameras_judge_by_their_mean_whether_their_stamps_agree_or_not(spin, probe):
+    spin.start(RewardNode(model="fake", realtime=False))
+    asker = Asker(spin, probe, cameras=("front", "wrist"))
+    for apart_ns in (0, 7):
+        pairs = [(255, 255), (255, 0), (0, 0), (255, 255)]
+        frames = []
+        for step, (front, wrist) in enumerate(pairs):
+            frames += [shade(step, front), replace(shade(step, wrist), camera="wrist", stamp_ns=step * DT + apart_ns)]
+        answers = asker.completion(frames)
+        assert [(a.stamp_ns // DT, a.value) for a in answers] == [(0, 1.0), (1, 0.5), (2, 0.0), (3, 1.0)]
+        found = asker.ask(asker.judge.judge, frames, TASK, "e")
+        assert found.score == 2.5 / 4 and found.keep
+    lost = asker.ask(asker.judge.judge, frames[:-1], TASK, "e")
+    assert not lost.keep and "1 of 4 frames unscored: camera 'wrist' has no frame of that time" in lost.reason
+    one = [frames[0], frames[1], frames[2], frames[1]]  # a slower camera's frame is in two views
+    assert [answer.value for answer in asker.completion(one)] == [1.0, 1.0]
 
 
 # -- what is lost ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from lrm_ros.programs import exit_code
 from lrm_ros.record.journal import JournalError, last_frames, read_info
 from lrm_ros.record.lerobot_files import is_dataset, read_description
 from lrm_ros.reward.engine import RewardEngine
+from lrm_ros.reward.views import side_by_side
 from lrm_ros.training.report.stats import precision_recall
 from lrm_ros.training.reward.data.sources.episode import BadEpisode
 from lrm_ros.training.reward.data.sources.lerobot import read_lerobot
@@ -59,31 +60,34 @@ def judge_dataset(engine: RewardEngine, folder: Path, prefix: str = "") -> Itera
     """
     config = engine.config
     try:
-        entries = list(read_lerobot(folder, config.camera, prefix=prefix))
+        found = [list(read_lerobot(folder, camera, prefix=prefix)) for camera in config.cameras]
     except ValueError as error:
         cure = "; give one of them by --camera" if "has no camera" in str(error) else ""
         raise ValueError(f"{error}{cure}") from error
+    entries = list(zip(*found, strict=True))  # one a camera
     for start in range(0, len(entries), _BATCH):
         outcomes: dict[str, bool | None] = {}
         refused: dict[str, Verdict] = {}
         episodes = []
         batch = entries[start : start + _BATCH]
-        for entry in batch:
-            name = entry.episode_id
+        for each in batch:
+            name = each[0].episode_id
+            frames: dict[str, list[Frame]] = {}
             try:
-                episode = entry.open()
-                last = range(max(0, episode.length - config.judge_frames), episode.length)
-                images = list(episode.read(last))
+                for camera, entry in zip(config.cameras, each, strict=True):
+                    episode = entry.open()
+                    last = range(max(0, episode.length - config.judge_frames), episode.length)
+                    stamps = [round(1e9 * (k + 1) / episode.fps) for k in last]
+                    images = zip(stamps, episode.read(last), strict=True)
+                    frames[camera] = [Frame(stamp, camera, image) for stamp, image in images]
             except BadEpisode as error:
                 refused[name] = Verdict(name, False, float("nan"), f"not judged: {error}")
                 continue
-            stamps = [round(1e9 * (k + 1) / episode.fps) for k in last]
-            frames = [Frame(stamp, config.camera, image) for stamp, image in zip(stamps, images, strict=True)]
             outcomes[name] = episode.success
-            episodes.append((name, episode.task, frames))
+            episodes.append((name, episode.task, side_by_side(frames)))
         verdicts = iter(engine.judge_all(episodes))
-        for entry in batch:
-            name = entry.episode_id
+        for each in batch:
+            name = each[0].episode_id
             yield JudgedEpisode(folder, refused[name] if name in refused else next(verdicts), outcomes.get(name))
 
 
@@ -107,6 +111,24 @@ def find_journals(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def last_views(path: Path, cameras: Sequence[str], count: int) -> list[Frame]:
+    """Read the last frames of a journal's first camera and what the others showed at these times, view by view.
+
+    Raises:
+        JournalError: unreadable file, or a camera it does not have.
+    """
+    frames = {cameras[0]: last_frames(path, cameras[0], count)}
+    begin = frames[cameras[0]][0].stamp_ns
+    for camera in cameras[1:]:
+        more = count
+        while True:  # another camera may be quicker, or have gone on
+            frames[camera] = last_frames(path, camera, more)
+            if frames[camera][0].stamp_ns <= begin or len(frames[camera]) < more:
+                break
+            more *= 2
+    return side_by_side(frames)
+
+
 def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[JudgedEpisode]:
     """Judge journals by their last frames, many in a batch, in order.
 
@@ -120,7 +142,7 @@ def judge_journals(engine: RewardEngine, paths: Sequence[Path]) -> Iterator[Judg
         for path in batch:
             try:
                 info = read_info(path)
-                frames = last_frames(path, engine.config.camera, engine.config.judge_frames)
+                frames = last_views(path, engine.config.cameras, engine.config.judge_frames)
             except JournalError as error:
                 refused[path] = Verdict(path.stem, False, float("nan"), f"not judged: {error}")
                 continue
@@ -137,7 +159,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lrm judge", description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, help="journals, folders of them, LeRobotDatasets")
     parser.add_argument("--model", default=default.model, help="'tiny', a folder or a Hugging Face name")
-    parser.add_argument("--camera", default=default.camera, help="camera whose frames are judged")
+    parser.add_argument(
+        "--camera", default=default.camera, help="camera whose frames are judged; several (front,wrist): the mean"
+    )
     parser.add_argument("--frames", type=whole(1), default=default.judge_frames, help="how many last frames are judged")
     parser.add_argument(
         "--threshold", type=number(), default=default.judge_threshold, help="keep from this mean p(done)"

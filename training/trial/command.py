@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=whole(0), default=defaults.first_seed, help="twin: the first seed")
     parser.add_argument("--contract", default="", metavar="FILE", help="robot contract, as the graph's")
     parser.add_argument("--model", default=defaults.model, help="reward model of the judge")
+    parser.add_argument(
+        "--camera", default=defaults.judge_camera, help="whose frames the judge looks at; several: front,wrist"
+    )
     parser.add_argument("--threshold", type=number(), default=defaults.judge_threshold, help="of the judge")
     parser.add_argument("--precision", type=number(above=True), default=PRECISION, help="wanted of the judge, 0 to 1")
     parser.add_argument("--ns", default="", help="namespace of the graph")
@@ -73,6 +76,7 @@ def _nodes(args: argparse.Namespace) -> list[NodeSpec]:
         "seconds": args.seconds,
         "first_seed": args.first_seed,
         "model": args.model,
+        "judge_camera": args.camera,
         "judge_threshold": args.threshold,
         **({"contract": args.contract} if args.contract else {}),
     }

@@ -3,10 +3,16 @@ import json
 from pathlib import Path
 
 import lerobot_made as made  # type: ignore[import-not-found]
+import numpy as np
 import pytest
-from journals import journal  # type: ignore[import-not-found]
+from journals import DT, journal  # type: ignore[import-not-found]
 
+from lrm_ros.config import CameraSpec, RobotContract
+from lrm_ros.record.writer import JournalWriter
 from lrm_ros.training.policy.judge import find_journals, main
+from lrm_ros.types import Frame
+
+TWO = RobotContract(cameras=(CameraSpec("front", 16, 8), CameraSpec("wrist", 16, 8)))
 
 
 @pytest.fixture
@@ -52,6 +58,40 @@ def test_a_blank_task_is_not_judged_and_spoils_no_other(folder, tmp_path, capsys
 def test_a_camera_the_journals_do_not_have_is_named(folder, capsys):
     assert main([str(folder), "--model", "fake", "--camera", "wrist"]) == 1
     assert "no frames of camera 'wrist'" in capsys.readouterr().out
+
+
+def test_several_cameras_judge_by_their_mean_and_one_that_shows_nothing_then_spoils_its_episode(tmp_path, capsys):
+    def seen(name: str, front: list[int], wrist: list[int], late_ns: int) -> Path:
+        writer = JournalWriter(tmp_path / name, "put it down", TWO, "policy", "png")
+        for k, (here, there) in enumerate(zip(front, wrist, strict=True), 1):
+            writer.state(k * DT, [0.0] * 6)
+            writer.frame(Frame(k * DT, "front", np.full((8, 16, 3), here, np.uint8)))
+            writer.frame(Frame(k * DT + late_ns, "wrist", np.full((8, 16, 3), there, np.uint8)))
+            writer.sent(k * DT, np.zeros(6, np.float32))
+        return writer.finish(outcome=None)
+
+    paths = [seen("a.mcap", [0, 0, 255, 255], [0, 0, 0, 255], -DT // 10), seen("b.mcap", [255] * 4, [255] * 4, DT * 9)]
+    out = tmp_path / "judge.json"
+    given = ["--model", "fake", "--frames", "2", "--threshold", "0.7", "--camera", "front,wrist", "--json", str(out)]
+    assert main([*map(str, paths), *given]) == 0
+    rows = json.loads(out.read_text())["episodes"]
+    assert [(row["score"], row["keep"]) for row in rows] == [(0.75, True), (None, False)]
+    assert "camera 'wrist' has no frame of that time" in rows[1]["reason"]
+    assert main([str(paths[0]), "--model", "fake", "--camera", "front,top"]) == 1
+    assert "no frames of camera 'top'" in capsys.readouterr().out
+    assert main([str(paths[0]), "--model", "fake", "--camera", "front,front"]) == 2
+    assert "does not name one or several different ones" in capsys.readouterr().err
+
+
+def test_several_cameras_of_a_data_set_judge_it_together(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(made, "number", lambda episode, frame: 220 if episode == 1 else 60)
+    cups, out = made.write_v3(tmp_path / "cups"), tmp_path / "judge.json"
+    scores = {}
+    for cameras in ("front", "wrist", "front,wrist"):
+        assert main([str(cups), "--model", "fake", "--frames", "2", "--camera", cameras, "--json", str(out)]) == 0
+        scores[cameras] = [row["score"] for row in json.loads(out.read_text())["episodes"]]
+    assert scores["front,wrist"] == [(a + b) / 2 for a, b in zip(scores["front"], scores["wrist"], strict=True)]
 
 
 def test_wrong_arguments_say_what_to_give(tmp_path, capsys):
