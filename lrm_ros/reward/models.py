@@ -93,19 +93,17 @@ def split_load(name: str) -> tuple[str, str]:
 
 
 def find_model(name: str) -> Path:
-    """Return the folder behind a model name, with or without ``?load=``; downloads nothing.
+    """Return the folder behind a model name (without ``?load=``); downloads nothing.
 
     Raises:
         FileNotFoundError: no such folder, and no such name in the local Hugging Face cache.
-        ValueError: as ``split_load``.
     """
-    name = split_load(name)[0]
     if name == "tiny":
         return TINY_FOLDER
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or "?" in name:
         raise FileNotFoundError(
             f"model folder '{name}' does not exist; use 'tiny' (shipped), an existing folder, or a Hugging Face name "
             "such as 'Qwen/Qwen3-VL-8B-Instruct'"

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.options import number, whole
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.models import READOUTS, find_model
+from lrm_ros.reward.models import READOUTS, find_model, split_load
 from lrm_ros.reward.qwen import model as qwen_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.quantized import LOADS
@@ -213,7 +213,8 @@ def measure_size(args: argparse.Namespace, height: int, width: int) -> dict:
 
 def measure_model(args: argparse.Namespace, height: int, width: int) -> dict:
     """Return the figures of a model that is here."""
-    model = QwenRewardModel(find_model(args.model), args.model, args.device)
+    name, load = split_load(args.model)
+    model = QwenRewardModel(find_model(name), args.model, args.device, load=load)
     figures = measure(model, max(args.batch or (32,)), height, width, args.seconds, not args.no_generate)
     serial, batched = figures["serial_frames_per_s"], figures["batched_frames_per_s"]
     print(
@@ -228,7 +229,7 @@ def measure_model(args: argparse.Namespace, height: int, width: int) -> dict:
         )
     if args.parity:
         queries = parity.queries_of(dict.fromkeys(HEADS, _TASK), args.parity, height, width)
-        exact = None if model.device == "cpu" else QwenRewardModel(find_model(args.model), args.model, "cpu")
+        exact = None if model.device == "cpu" else QwenRewardModel(find_model(name), name, "cpu")
         figures["parity"] = parity.compare(model, queries, exact)
         print("batched against serial:", json.dumps(figures["parity"]))
     return figures

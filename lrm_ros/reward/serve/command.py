@@ -17,7 +17,7 @@ from lrm_ros.config_files import add_options, from_options
 from lrm_ros.config_serve import ServeConfig
 from lrm_ros.errors import one_line
 from lrm_ros.programs import exit_code
-from lrm_ros.reward.models import MODES, find_model
+from lrm_ros.reward.models import MODES, find_model, split_load
 from lrm_ros.reward.serve.ray_cluster import AUTO, LOCAL, NO_RAY
 
 TOKEN = "LRM_SERVE_TOKEN"
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         if config.mode not in MODES:
             raise ValueError(f"reward mode '{config.mode}' is unknown; choose one of {', '.join(MODES)}")
         if config.model != "fake":
-            find_model(config.model)  # at once, not after the server has begun to answer
+            find_model(split_load(config.model)[0])  # at once, not after the server has begun to answer
         if config.replica_range[0]:
             _check_replicas(config)
         token = _token(args.token_file)

@@ -88,6 +88,8 @@ def test_what_cannot_be_loaded_so_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
         load_model("tiny?load=3bit", "cpu")
     with pytest.raises(ValueError, match=r"'\?jpeg=90' is unknown"):
         load_model("tiny?jpeg=90", "cpu")
+    with pytest.raises(FileNotFoundError, match=r"'tiny\?load=8bit' does not exist"):
+        find_model("tiny?load=8bit")  # whoever does not ask how never drops it unseen
     with pytest.raises(ValueError, match="load is for an LRM"):
         load_model("tiny?load=8bit", "cpu", "topreward")
     monkeypatch.setattr("lrm_ros.reward.qwen.quantized.importlib.util.find_spec", lambda name: None)
