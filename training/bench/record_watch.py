@@ -60,7 +60,8 @@ def slope(at_s: NDArray[np.float64], megabytes: NDArray[np.float64]) -> dict[str
     there = [k for k in range(BLOCKS) if (block == k).any()]
     means = [[values[block == k].mean() for k in there] for values in (at_s / 3600, megabytes)]
     line = linregress(*means)
-    half = float(t.ppf(0.975, len(there) - 2)) * line.stderr
+    spread = line.stderr if np.isfinite(line.stderr) else 0.0  # of a course without any
+    half = float(t.ppf(0.975, len(there) - 2)) * spread
     low, high = float(line.slope - half), float(line.slope + half)
     return {"mb_per_h": round(float(line.slope), 2), "ci95": [round(low, 2), round(high, 2)], "flat": high < FLAT_MB_H}
 

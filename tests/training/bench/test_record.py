@@ -167,6 +167,8 @@ def test_a_memory_that_grows_is_not_flat_and_one_that_sways_is():
     still, grows = record_watch.slope(at_s, sways), record_watch.slope(at_s, sways + at_s * 30 / 3600)
     assert still["flat"] and still["ci95"][0] < 0 < still["ci95"][1]
     assert not grows["flat"] and grows["ci95"][0] < 30 < grows["ci95"][1]
+    even = record_watch.slope(at_s, np.full(len(at_s), 751.6))
+    assert even["flat"] and even["ci95"] == [even["mb_per_h"]] * 2
     assert record_watch.slope(at_s[:500], sways[:500])["flat"] is None
 
 
