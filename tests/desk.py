@@ -39,7 +39,7 @@ from lrm_ros.sim.servo_bus.server import Server
 from lrm_ros.topics import QUESTION
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 240.0  # s, for programs that import much and wait for each other on a busy machine
+PATIENCE = 480.0  # s, for programs that import much and wait for each other on a busy machine
 DARK, BRIGHT = 40, 220  # the fake reward model calls a bright picture done
 
 

@@ -59,9 +59,11 @@ class Slow:
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.asked, self.resets = error, 0, 0
         self.running: tuple[int, int] | None = None  # what it was told of the chunk that is executed
+        self.stamp_ns = 0  # of the observation that it is asked about
         self.go = threading.Event()
 
     def predict(self, observation, delay_steps=0, running=None) -> ActionChunk:
+        self.stamp_ns = observation.stamp_ns
         self.asked += 1
         self.running = running
         assert self.go.wait(30)

@@ -73,7 +73,6 @@ def test_a_servo_that_is_unplugged_in_motion_is_silence_and_names_what_to_look_a
 )
 def test_with_answers_that_are_damaged_or_late_in_motion_it_arrives_and_no_state_leaps(bench, fault):
     bench.start(state_timeout_s=5.0)
-    bench.go()
     was: list[list[float]] = []  # where the arm really was, step by step
     step = bench.bus.arm.step
 
@@ -83,6 +82,7 @@ def test_with_answers_that_are_damaged_or_late_in_motion_it_arrives_and_no_state
 
     with bench.server.lock:
         bench.bus.arm.step = stepped
+    bench.go()
     bench.bus.wire.set(fault)
     bench.states.clear()
     for target in (FAR, HOME, FAR):

@@ -162,7 +162,7 @@ def test_while_a_slow_policy_predicts_nothing_queues_up(spin, probe):
     node._predictor.policy = slow
     robot.observe()
     spin.until(lambda: slow.asked == 1)
-    asked_ns = robot.stamp_ns
+    asked_ns = slow.stamp_ns  # the newest one's, or that of the one before whose image came late
     for _ in range(5):
         robot.observe()
         spin.until(lambda: node._state is not None and node._state[0] == robot.stamp_ns)
