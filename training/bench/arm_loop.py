@@ -33,7 +33,7 @@ from lrm_ros.config_arm import SECTIONS
 from lrm_ros.config_files import load_yaml, read_yaml
 from lrm_ros.config_person import RobotImproverConfig
 from lrm_ros.errors import one_line
-from lrm_ros.files import append_line, read_lines, write_json
+from lrm_ros.files import append_line, claim_folder, read_lines, write_json
 from lrm_ros.graph.graphs import nodes_of
 from lrm_ros.graph.runner import Graph
 from lrm_ros.options import number, whole
@@ -192,7 +192,7 @@ def improve(out: Path, contract: Path, options: argparse.Namespace, scenes: Iter
     for _ in range(sum("seed" in line for line in before)):
         next(scenes)  # those of a run that goes on
     with Emulator(desk, leader=True) as emulator, spinning("person") as node:
-        errors = (options.wrong, options.forgets, len(before))
+        errors = (options.wrong, options.forgets, f"{options.seed} {len(before)}")
         operator = Operator(node, emulator, scenes, *errors, keep=lambda line: append_line(out / SAID, line))
         with Terminal(words, out / "loop.log") as terminal:
             while terminal.check():
@@ -314,6 +314,8 @@ def main(argv: list[str] | None = None) -> int:
     from lrm_ros.sim.twin.world import World
 
     try:
+        decided = {k: v for k, v in vars(options).items() if k not in ("out", "json", "scenes", "contract")}
+        claim_folder(out, decided | {"contract": str(options.contract)}, "*.jsonl", "a run")
         contract = desk_of(out / "desk", options.contract)
         world = World()
         world.reset(seeds.demonstrations(options.seed)[0])

@@ -32,6 +32,7 @@ HAND_HZ = 30.0  # how often the hand moves the leader
 _NEAR_RAD = 0.15  # the follower is at the leader's pose
 _LEAD_S = 60.0  # it may take so long
 _EASY = 1.0  # rad/s of a hand that has time
+_SHOWN_S = 0.15  # until the cameras show a scene
 _SEE_S = 0.1  # between two looks at the scene
 _ENDED = "has ended"  # of the question after a rollout
 
@@ -158,7 +159,7 @@ class Operator:
         seeds: Iterable[int],
         wrong: float,
         forgets: float,
-        seed: int,
+        seed: str,
         keep: Callable[[dict[str, Any]], None],
     ) -> None:
         """Listen to the questions of node ``improver``.
@@ -198,7 +199,7 @@ class Operator:
             if not forgotten and "error" in (answer := self._emulator.ask(f"toy {seed}")):
                 raise RuntimeError(answer)
             self._keep({"question": text, "seed": seed, "put_back": not forgotten})
-            time.sleep(1.5 / HAND_HZ * 3)  # until the cameras show it
+            time.sleep(_SHOWN_S)
         self._control.trigger("improver/ready")
         self._answered(text)
 

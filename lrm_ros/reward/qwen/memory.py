@@ -77,7 +77,8 @@ def _tower(vision: dict[str, Any], out: int) -> int:
     """Return the weights of a vision tower."""
     width, inner, merged = vision["hidden_size"], vision["intermediate_size"], vision["spatial_merge_size"] ** 2
     stem = 3 * vision["temporal_patch_size"] * vision["patch_size"] ** 2 * width + width
-    block = 4 * width + (3 * width + 1) * width * 1 + 2 * width + (width + 1) * width + (2 * width + 1) * inner + width
+    attention = 3 * width * (width + 1) + width * (width + 1)
+    block = 4 * width + attention + 2 * width * inner + inner + width  # two norms, attention, two layers
     wide = merged * width
     merger = wide * wide + wide + wide * out + out
     deep = len(vision["deepstack_visual_indexes"])

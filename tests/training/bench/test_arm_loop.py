@@ -12,7 +12,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from lrm_ros import messages, seeds, topics
 from lrm_ros.sim.twin.world import World
-from lrm_ros.training.bench.arm_loop import CONTROL, RESULT, SFT, Terminal, figures_of, scenes_of, table
+from lrm_ros.training.bench.arm_loop import CONTROL, RESULT, SFT, Terminal, figures_of, main, scenes_of, table
 from lrm_ros.training.bench.arm_person import Operator
 from lrm_ros.training.bench.bus import spinning
 
@@ -68,7 +68,7 @@ def test_the_operator_puts_scenes_back_says_what_is_so_and_errs_as_often_as_aske
     kept: list[dict] = []
     with spinning("person") as node:
         bus, loop = Bus(), Loop(node)
-        operator = Operator(node, bus, range(100, 200), 0.3, 0.3, 1, kept.append)
+        operator = Operator(node, bus, range(100, 200), 0.3, 0.3, "1", kept.append)
         for number in range(20):
             name = f"rollout {number}_0 of iteration 1"
             loop.ask("scene", f"{name}: When it is safe, say ready: the arm goes to its start")
@@ -131,3 +131,9 @@ def test_the_figures_are_those_of_the_files(tmp_path):
     assert found["operator"] == {"answers": 2, "wrong": 1, "scenes": 1, "forgotten": 1}
     text = table(found)
     assert "| sft | 25.0 % of 4 |" in text and "+50.0 points" in text and "1 of 2 answers wrong, 1 of 1 scenes" in text
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path, capsys):
+    (tmp_path / "settings.json").write_text('{"rollouts": 7}')
+    assert main(["--out", str(tmp_path), "--rollouts", "3"]) == 2
+    assert "rollouts 7 there, 3 now" in capsys.readouterr().err
