@@ -134,11 +134,36 @@ def test_a_leader_leads_only_once_it_is_where_the_arm_is():
     at(0.0, 0.0, 0.14, 0.0, 0.0, 0.0)
     assert hand.leads and jog.target == pytest.approx([0, 0, 0.14, 0, 0, 0])
     jog.command()
-    at(0.0, 0.0, 1.4, 0.0, 0.0, 0.0)  # no faster than the limiter allows in a command
+    at(0.0, 0.0, 0.6, 0.0, 0.0, 0.0)  # no faster than the limiter allows in a command
     assert jog.target[2] == pytest.approx(0.14 + contract.max_step[2])
     assert hand.follow(None, config) == ((), "") and not hand.leads, "it may not move the arm"
     at(0.0, 0.0, 1.4, 0.0, 0.0, 0.0)
     assert not hand.leads, "it must come to the arm again"
+
+
+def test_a_leader_that_leaps_is_not_followed_and_leads_again_from_where_the_arm_is():
+    thread, contract, seconds = Scripted(), RobotContract(), [100.0]
+    jog = Jog(contract)
+    hand = Hand(thread, jog, contract, clock=lambda: seconds[0])  # type: ignore[arg-type]
+    pose, config = np.zeros(6, np.float32), TeleopConfig(align=0.15)
+
+    def after(passed_s: float, angle: float) -> str:
+        """Read the leader with its fourth joint there; return what the person is told."""
+        seconds[0] += passed_s
+        thread.motion = Motion(np.array([0, 0, 0, angle, 0, 0], np.float32))
+        return hand.follow(pose, config)[1]
+
+    assert not after(0.0, 0.0) and hand.leads
+    for passed_s, angle in ((0.033, 0.45), (0.033, 0.0), (1.0, 3.0), (0.5, 0.0)):  # quick, or long not read: a hand
+        assert not after(passed_s, angle) and hand.leads
+    jog.command()
+    for leap in (0.6, -2 * np.pi):
+        said = after(0.01, leap)
+        assert f"wrist_flex leapt by {leap:+.2f} rad: the arm holds" in said
+        assert not hand.leads and jog.target is None, "nothing is asked of the arm"
+        assert not after(0.01, leap) and not hand.leads and "rad off" in hand.status()
+        assert not after(0.01, 0.0) and hand.leads, "one misread angle interrupts no more than that"
+        assert jog.target == pytest.approx(pose)
 
 
 def test_a_device_that_says_nothing_any_more_lets_go(monkeypatch):
