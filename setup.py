@@ -195,6 +195,7 @@ with tempfile.TemporaryDirectory() as scratch:
                 "stable-baselines3>=2.7,<3",
                 "ray[serve]>=2.60,<3",
                 "bitsandbytes>=0.49,<1",
+                "pygame>=2.6,<3",
             ],
         },
         entry_points={

@@ -23,8 +23,8 @@ class Input(Protocol):
         """Connect; raises ValueError with the cure."""
         ...
 
-    def read(self) -> Motion:
-        """Return what was done since the last read; raises OSError or ValueError."""
+    def read(self) -> Motion | None:
+        """Return what was done since the last read, ``None`` if nothing was heard; raises OSError or ValueError."""
         ...
 
     def close(self) -> None:
@@ -99,18 +99,23 @@ class InputThread:
         due_s = time.monotonic()
         while not self._stopping:
             motion = self._device.read()
-            with self._changed:
-                before = self._motion
-                if before is not None:
-                    motion = replace(
-                        motion,
-                        change=before.change + motion.change,
-                        gripper=before.gripper + motion.gripper,
-                        events=before.events + motion.events,
-                    )
-                self._motion, self._read_s, self._fault = motion, time.monotonic(), ""
+            if motion is not None:
+                self._add(motion)
             due_s = max(due_s + self._period_s, time.monotonic())
             self._wait(due_s - time.monotonic())
+
+    def _add(self, motion: Motion) -> None:
+        """Add to what was done and not taken yet."""
+        with self._changed:
+            before = self._motion
+            if before is not None:
+                motion = replace(
+                    motion,
+                    change=before.change + motion.change,
+                    gripper=before.gripper + motion.gripper,
+                    events=before.events + motion.events,
+                )
+            self._motion, self._read_s, self._fault = motion, time.monotonic(), ""
 
     def _wait(self, seconds: float) -> None:
         with self._changed:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract, TeleopConfig
 from lrm_ros.config_arm import JointUnits
 from lrm_ros.errors import one_line
+from lrm_ros.robot.devices.gamepad import Pad, find_pad, tame_pygame
 from lrm_ros.robot.feetech import Servos, connect
 from lrm_ros.robot.feetech_check import calibration_files, check_calibration_file, check_port, check_servos
 from lrm_ros.robot.lerobot_types import TELEOPERATORS, config_class, options_of
@@ -50,32 +51,6 @@ class Motion:
     held: bool | None = None
 
 
-class Reports:
-    """The ``hid`` device of a gamepad, which remembers that a read failed: LeRobot's class only logs that, and its
-    sticks stay where they were.
-
-    Attributes:
-        error: what a read has raised; ``None``: none has.
-    """  # noqa: D205
-
-    def __init__(self, device: Any) -> None:
-        """Take an open device."""
-        self._device = device
-        self.error: Exception | None = None
-
-    def read(self, length: int) -> Any:
-        """Return a report, as the device does."""
-        try:
-            return self._device.read(length)
-        except (OSError, ValueError) as error:
-            self.error = error
-            raise
-
-    def close(self) -> None:
-        """Close the device."""
-        self._device.close()
-
-
 class LeRobotInput:
     """One of LeRobot's teleoperators. Not thread-safe: one thread reads it.
 
@@ -95,7 +70,8 @@ class LeRobotInput:
         self.leads_joints = False
         self._device: Any = None
         self._servos: Servos | None = None
-        self._reports: Reports | None = None
+        self._pad: Pad | None = None
+        self._message: Any = None  # the last one of an Android phone
         self._keys: list[str] = []
         self._read_s, self._told = 0.0, ""
         self._place: NDArray[np.float64] | None = None  # of an enabled phone at the last read [m]
@@ -109,6 +85,7 @@ class LeRobotInput:
             ValueError: something is not as it must be; one line with its cure.
         """
         config = self._config
+        tame_pygame()
         device = make_teleoperator(config)
         features = device.action_features
         names = set(features.get("names", features))
@@ -133,12 +110,10 @@ class LeRobotInput:
             device.disconnect()
             raise ValueError(f"'{config.input}' is not calibrated; run 'lerobot-calibrate {self._words()}'")
         gamepad: Any = getattr(device, "gamepad", None)
-        self._reports = None
         if getattr(gamepad, "running", True) is False:
             device.disconnect()
             raise ValueError("LeRobot's 'gamepad' has found no gamepad; plug one in, or switch it on")
-        if getattr(gamepad, "device", None) is not None:
-            gamepad.device = self._reports = Reports(gamepad.device)
+        self._pad = find_pad(gamepad)
         if self._servos is not None:
             self._servos.remember()  # the driver then sleeps until an answer is there
         self._device, self._place, self._read_s = device, None, time.monotonic()
@@ -212,8 +187,8 @@ class LeRobotInput:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def read(self) -> Motion:
-        """Return what the hand has done since the last read.
+    def read(self) -> Motion | None:
+        """Return what the hand has done since the last read, ``None`` if the device has said nothing since then.
 
         Raises:
             ConnectionError: the device does not answer.
@@ -222,17 +197,20 @@ class LeRobotInput:
         """
         now_s = time.monotonic()
         passed_s, self._read_s = now_s - self._read_s, now_s
+        if self._pad is not None:
+            self._pad.before_read()
         try:
             found = self._device.get_action() if self._servos is None else self._servos.in_step(self._device.get_action)
         except termios.error as error:
             raise OSError(one_line(error)) from error
-        if self._reports is not None and (gone := self._reports.error) is not None:
-            raise OSError(f"the gamepad is gone ({one_line(gone)}); plug it in again")
         if self.leads_joints:
             return self._leader(found)
         if self._device.name == "phone":
-            return self._phone(found, min(passed_s, LONGEST_S))
-        return self._gamepad(found, min(passed_s, LONGEST_S))
+            return self._phone(found, min(passed_s, LONGEST_S)) if self._phone_spoke() else None
+        motion = self._gamepad(found, min(passed_s, LONGEST_S))
+        if self._pad is not None:
+            self._pad.check()
+        return motion
 
     def _leader(self, found: Any) -> Motion:
         values = np.array([found[key] for key in self._keys], np.float64)
@@ -253,6 +231,12 @@ class LeRobotInput:
         before, self._told = self._told, told
         events = (told,) if told and told != before else ()  # a button that is held tells it at each read
         return Motion(None, np.clip(sticks, -1, 1) * self._config.cartesian_speed * passed_s, gripper, events, held)
+
+    def _phone_spoke(self) -> bool:
+        """Whether a phone has said anything since the last read: LeRobot's class repeats the last of an Android one."""
+        phone = getattr(self._device, "_phone_impl", None)
+        before, self._message = self._message, getattr(phone, "_latest_message", None)
+        return self._message is None or self._message is not before
 
     def _phone(self, found: Any, passed_s: float) -> Motion:
         """A phone moves the gripper while it is enabled; its axes are as LeRobot's processor of phones takes them."""

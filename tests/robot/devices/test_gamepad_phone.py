@@ -208,12 +208,38 @@ def test_an_enabled_phone_moves_the_gripper_as_it_is_moved(monkeypatch):
     assert device.read().gripper > 0
 
 
-def test_a_library_that_is_not_installed_is_named_with_the_cure():
-    pytest.importorskip("lerobot.teleoperators.gamepad")
-    try:
-        import pygame  # noqa: F401
-    except ImportError:
-        with pytest.raises(ValueError, match="pygame"):
-            LeRobotInput(TeleopConfig("gamepad"), CONTRACT).connect()
-    else:
-        pytest.skip("pygame is installed")
+class AndroidPage:
+    """The server of package ``teleop`` that an Android phone's page talks to: the test is the page."""
+
+    def subscribe(self, callback) -> None:
+        self.said = callback
+        AndroidPage.newest = self
+
+    def run(self) -> None:
+        self.say()  # the first touch, of which LeRobot's class takes the pose
+
+    def say(self, x: float = 0.0, **buttons: bool) -> None:
+        pose = np.eye(4)
+        pose[0, 3] = x
+        self.said(pose, {"move": True, **buttons})
+
+
+def test_an_android_phone_whose_page_is_closed_says_nothing_whatever_it_held(monkeypatch):
+    hebi, teleop = ModuleType("hebi"), ModuleType("teleop")
+    teleop.Teleop = AndroidPage
+    module = stand_in(monkeypatch, "lerobot.teleoperators.phone.teleop_phone", hebi=hebi, teleop=teleop)
+    monkeypatch.setattr(module, "Teleop", AndroidPage, raising=False)
+    device = LeRobotInput(TeleopConfig("phone", input_options="phone_os=android", gripper_speed=1.0), CONTRACT)
+    device.connect()
+    page = AndroidPage.newest
+    page.say(reservedButtonA=True)
+    time.sleep(0.01)
+    assert device.read().gripper > 0
+    page.say(0.02, reservedButtonA=True)
+    time.sleep(0.01)
+    motion = device.read()
+    assert motion.gripper > 0 and np.abs(motion.change).max() == pytest.approx(0.02)
+    for _ in range(3):
+        assert device.read() is None, "the last message again is nothing new"
+    page.say(0.02)
+    assert not device.read().gripper
