@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
+import weakref
 from collections.abc import Callable
+from typing import ClassVar
 
 
 class Spinner:
     """An executor for real nodes in process: ``spin.add(node)``, then ``spin.until(predicate)``."""
+
+    _before: ClassVar[weakref.WeakSet] = weakref.WeakSet()  # nodes of tests that are over
 
     def __init__(self) -> None:
         import rclpy
@@ -19,6 +24,11 @@ class Spinner:
 
         set_transport()
         gc.collect()  # what still holds the nodes of the test before, which would be seen beside those of this one
+        held = [node.get_name() for node in self._before]
+        assert not held or getattr(sys, "last_value", None), (  # the traceback of a test that failed holds its nodes
+            f"something holds nodes {held} of a test before, e.g. the traceback of an exception that is kept: others "
+            "see them"
+        )
         rclpy.init()
         self.executor = make_executor(rclpy.logging.get_logger("tests"))
         self.nodes: list = []
@@ -71,5 +81,6 @@ class Spinner:
         for node in self.nodes:
             self.executor.remove_node(node)
             getattr(node, "close", node.destroy_node)()
+            self._before.add(node)
         self.executor.shutdown()
         rclpy.try_shutdown()

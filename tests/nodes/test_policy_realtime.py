@@ -88,7 +88,7 @@ def reload_refused(spin, node, robot) -> None:
 
 def raising(error: BaseException):
     def cause(spin, node, robot) -> None:
-        policy = Slow(error)
+        policy = Slow(type(error)(*error.args))  # the parameter stays, and its traceback would keep the node
         policy.go.set()
         node._predictor.policy = policy
         robot.observe(8)
