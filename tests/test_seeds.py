@@ -153,7 +153,8 @@ def test_the_commands_of_the_shipped_model_have_seeds_of_their_purpose():
     for line in commands:
         if seed := re.search(r"--seed (\d+)", line):
             training = seeds.GENERATED if "shuffled" in line else seeds.EVAL_SETS
-            purpose = seeds.TABLETOP if "tabletop" in line else seeds.RANDOM_MOTION if "random" in line else training
+            table = "tabletop" in line or "fixtures" in line
+            purpose = seeds.TABLETOP if table else seeds.RANDOM_MOTION if "random" in line else training
             count = re.search(r"--episodes (\d+)", line)
             assert count is not None, line
             seen = range(int(seed[1]), int(seed[1]) + int(count[1]))

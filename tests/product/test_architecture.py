@@ -26,6 +26,7 @@ HEAVY = {
 # Imported only by such a function, so these may import them at the top.
 LAZY_FILES = {
     "lrm_ros/sim/render/shaders.py",
+    "lrm_ros/sim/tabletop/fixture_task.py",
     "lrm_ros/sim/tabletop/task.py",
     "lrm_ros/sim/twin/place_toy_in_bowl.py",
     "lrm_ros/sim/twin/sort_toys.py",

@@ -29,10 +29,12 @@ from lrm_ros.sim.instructions import instructions_json, joined_labels
 from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
 from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
 from lrm_ros.sim.seen import joined_seen, nothing_seen
+from lrm_ros.sim.tabletop.fixture_scenes import FAMILIES as FIXTURES
 from lrm_ros.sim.tabletop.scenes import FAMILIES
 from lrm_ros.sim.twin.expert import KINDS as TWIN_KINDS
 from lrm_ros.sim.twin.expert import MISTAKES
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
+from lrm_ros.training.reward.data.sources.fixtures import play_fixtures
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
 from lrm_ros.training.reward.data.sources.rollouts import SHUFFLED
@@ -65,6 +67,7 @@ SOURCES = (
     *TWIN,
     *(f"maniskill/{task}" for task in MANISKILL),
     *(f"tabletop/{family}" for family in FAMILIES),
+    *(f"fixtures/{family}" for family in FIXTURES),
     *(f"metaworld/{task}" for task in METAWORLD),
 )
 # Index of a behaviour in the shards' array ``kind``; the first are lrm_ros.sim.twin.generate's.
@@ -91,6 +94,8 @@ def play_source(name: str, episodes: int, seed: int, keep: float = 1.0, kind: st
         return play_maniskill(task, episodes, seed, keep, kind)
     if simulator == "tabletop":
         return play_tabletop(task, episodes, seed, keep, kind)
+    if simulator == "fixtures":
+        return play_fixtures(task, episodes, seed, keep, kind)
     if simulator == "metaworld":
         return play_metaworld(task, episodes, seed, keep, kind)
     raise ValueError(f"no generated source '{name}'; there are: {', '.join(SOURCES)}")
@@ -174,8 +179,8 @@ def main(argv: list[str] | None = None) -> int:
         required=True,
         metavar="NAME",
         help="a source, several times for several; 'train': all but those held out, 'others': these without the twin, "
-        f"'tabletop': its families, 'zero-shot': those held out for the final figures, 'zero-shot-tuning': those for "
-        f"choosing settings. Sources: {', '.join(SOURCES)}",
+        "'tabletop', 'fixtures': their families, 'zero-shot': those held out for the final figures, "
+        f"'zero-shot-tuning': those for choosing settings. Sources: {', '.join(SOURCES)}",
     )
     parser.add_argument("--episodes", type=whole(1), default=80, help="of each source")
     parser.add_argument(
@@ -192,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     groups = {
         "train": trained,
         "others": [name for name in trained if name not in TWIN],
-        "tabletop": [name for name in trained if name.startswith("tabletop/")],
+        **{room: [name for name in trained if name.startswith(f"{room}/")] for room in ("tabletop", "fixtures")},
         "zero-shot": list(FINAL_HELD_OUT),
         "zero-shot-tuning": list(TUNING_HELD_OUT),
     }

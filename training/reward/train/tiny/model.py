@@ -61,6 +61,8 @@ def instructions() -> list[str]:
     """Return the instructions of all tasks the model is trained on; those held out give no words to the tokenizer."""
     from lrm_ros.sim.maniskill.tasks import TASKS as MANISKILL
     from lrm_ros.sim.metaworld.tasks import TASKS as METAWORLD
+    from lrm_ros.sim.tabletop.fixture_scenes import FAMILIES as FIXTURES
+    from lrm_ros.sim.tabletop.fixture_scenes import asked_of_fixtures, draw_fixture_scene
     from lrm_ros.sim.tabletop.goals import asked as tabletop_texts
     from lrm_ros.sim.tabletop.scenes import FAMILIES, draw_scene
     from lrm_ros.sim.twin.instructions import texts as twin_texts
@@ -78,6 +80,11 @@ def instructions() -> list[str]:
             scene = draw_scene(family, np.random.default_rng([seed, 2]))
             asked = tabletop_texts(scene, np.random.default_rng([seed, 5]))
             texts += [text for one, _ in asked if one.kind != "nonsense" for text in one.wordings]
+    for family in FIXTURES:
+        for seed in range(100):
+            fixtures = draw_fixture_scene(family, np.random.default_rng([seed, 2]))
+            about = asked_of_fixtures(fixtures, np.random.default_rng([seed, 5]))
+            texts += [text for one, _ in about if one.kind != "nonsense" for text in one.wordings]
     return texts
 
 

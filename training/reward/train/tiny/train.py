@@ -10,9 +10,12 @@ The commands of a whole training, its controls, its figures and its card::
     $GENERATE --source others --episodes 60 --keep 0.4 --out runs/tiny/others
     $GENERATE --source tabletop --episodes 240 --seed 7000000 --keep 0.4 --out runs/tiny/tabletop
     $GENERATE --source tabletop --episodes 400 --seed 7500000 --kind shuffled --out runs/tiny/tabletop_shuffled
+    $GENERATE --source fixtures --episodes 240 --seed 7200000 --keep 0.4 --out runs/tiny/fixtures
+    $GENERATE --source fixtures --episodes 400 --seed 7800000 --kind shuffled --out runs/tiny/fixtures_shuffled
     $GENERATE --source others --episodes 10 --seed 8000000 --keep 0.4 --kind random --out runs/tiny/random
     DATA="--data runs/tiny/twin --data runs/tiny/sort --data runs/tiny/sort_shuffled --data runs/tiny/others"
     DATA="$DATA --data runs/tiny/tabletop --data runs/tiny/tabletop_shuffled --data runs/tiny/random"
+    DATA="$DATA --data runs/tiny/fixtures --data runs/tiny/fixtures_shuffled"
     lrm reward train $DATA --out runs/tiny/model
     lrm reward train $DATA --blind text --scale 0.3 --out runs/tiny/without_text
     lrm reward train $DATA --blind pictures --scale 0.3 --out runs/tiny/without_pictures
@@ -35,11 +38,10 @@ and the like train without some sources. What each range of seeds is for stands 
 its card names.
 
 Steps: the vision tower learns what is where in each picture, then also the labels of several texts (``vision``); the
-language model learns to answer the
-three heads' prompts from the frozen tower's tokens, then both together (``language``); the saved model is loaded again
-and evaluated on validation episodes through the reward engine. One thread, fixed seeds: the same data give the same
-weights on the same kind of processor with the same versions of torch and transformers (5 draws the first weights in
-another order than 4.57).
+language model learns to answer the three heads' prompts from the frozen tower's tokens, then both together
+(``language``); the saved model is loaded again and evaluated on validation episodes through the reward engine. One
+thread, fixed seeds: the same data give the same weights on the same kind of processor with the same versions of torch
+and transformers (5 draws the first weights in another order than 4.57).
 """
 
 from __future__ import annotations
