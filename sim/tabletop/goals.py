@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrm_ros.sim.instructions import Instruction, another, nonsense
-from lrm_ros.sim.tabletop.scenes import NAMES, OBJECT_COLOURS, SHAPES, WORDS, Scene
+from lrm_ros.sim.tabletop.scenes import BOXES, NAMES, OBJECT_COLOURS, SHAPES, WORDS, Scene
 
 OPPOSITE = {
     "slide": ("push the {thing} off the target", "move the {thing} out of the red and white circle"),
@@ -68,6 +68,8 @@ def asked(scene: Scene, rng: np.random.Generator) -> list[tuple[Instruction, Goa
             relation = "beside" if family == "beside" else "stack"
             place = Instruction("place", texts(WORDS[relation], name(thing), name(part)))
             found.append((place, Goal(relation, thing, part)))
+        if part in BOXES:
+            found.append((Instruction("place", texts(WORDS["box"], name(thing), name(part))), Goal("box", thing, part)))
     if base in scene.paints and family in ("stack", "box"):
         movable = base in SHAPES and not SHAPES[base].fixed
         swapped = Instruction("swapped", texts(forms, name(base), name(thing)))

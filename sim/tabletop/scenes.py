@@ -38,9 +38,10 @@ SHAPES = {
     "plate": Shape("cylinder", (0.05, 0.05, 0.005), fixed=True),
 }
 BOX = Shape("box", (0.045, 0.045, 0.035), fixed=True)  # open; half its inner width, and its walls' height
+BOXES = ("box", "other_box")
 TARGETS = {"target": 0.10, "small_target": 0.07}  # radii [m]
 OBJECT_COLOURS = {**COLOURS, "green": (0.05, 0.60, 0.10)}
-NAMES = {"other_cube": "cube", "other_can": "can"}
+NAMES = {"other_cube": "cube", "other_can": "can", "other_box": "box"}
 FAMILIES = ("slide", "stack", "beside", "box", "lift")
 PULL = math.radians(130)  # headings beyond it lead towards the robot
 LIFTED = 0.10  # height from which a thing counts as lifted [m]
@@ -112,7 +113,7 @@ def draw_scene(family: str, rng: np.random.Generator) -> Scene:
             bases.remove("other_cube")
         base = str(rng.choice(bases))
     places = _places(family, thing, base, heading, rng)
-    painted = [part for part in places if part in SHAPES or part == "box"]
+    painted = [part for part in places if part in SHAPES or part in BOXES]
     colours = [colour for colour in OBJECT_COLOURS if base != "goal" or colour != "green"]  # one green ball is enough
     paints = dict(zip(painted, map(str, rng.permutation(colours)), strict=False))
 
@@ -131,7 +132,7 @@ def draw_scene(family: str, rng: np.random.Generator) -> Scene:
 
 def height_of(part: str) -> float:
     """Return how high the middle of a part is when it lies on the table [m]."""
-    if part == "box":
+    if part in BOXES:
         return 0.008
     return 1e-3 if part in TARGETS else SHAPES[part].half[2]
 
@@ -146,6 +147,8 @@ def _places(
     parts = [thing, *([base] if base and base != "goal" else [])]
     if rng.uniform() < 0.5:
         parts.append(str(rng.choice([name for name in extra if name not in parts])))
+    if family == "box" and rng.uniform() < 0.5:
+        parts.append("other_box")
     while True:
         spots = {part: rng.uniform(LOW, HIGH) for part in parts}
         if family == "slide":
@@ -167,7 +170,7 @@ def _fit(spots: dict[str, NDArray[np.float64]], family: str, thing: str, base: s
             apart = float(np.linalg.norm(spots[first] - spots[second]))
             if family == "slide" and {first, second} == {thing, base}:
                 continue
-            if apart < (0.15 if family in ("slide", "beside") else 0.11):
+            if apart < (0.15 if family in ("slide", "beside") or {first, second} == set(BOXES) else 0.11):
                 return False
     if base and base in spots and family == "slide":
         goal = spots[base]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lrm_ros.robot.so100.kinematics import Unreachable
 from lrm_ros.sim.maniskill.arms import CLOSED, OPEN, Waypoint
 from lrm_ros.sim.maniskill.experts import up
-from lrm_ros.sim.tabletop.scenes import HIGH, LOW, NAMES, SHAPES, TARGETS, height_of
+from lrm_ros.sim.tabletop.scenes import BOXES, HIGH, LOW, NAMES, SHAPES, TARGETS, height_of
 from lrm_ros.sim.tabletop.world import TabletopWorld
 
 SETTLE = 6  # control steps until what was put somewhere lies still, or is held
@@ -85,7 +85,7 @@ def _spot(
         base = str(rng.choice(bases))
         loaded.add(base)
         spread = 0.6 * TARGETS[base] if base in TARGETS else 0.008
-        top = 0.0 if base in TARGETS or base == "box" else SHAPES[base].half[2]
+        top = 0.0 if base in TARGETS or base in BOXES else SHAPES[base].half[2]
         return world.position(base) + up(rise + top + 0.001) + np.append(rng.uniform(-spread, spread, 2), 0.0)
     if lot < _ON + _BESIDE and taken:
         base, angle = str(rng.choice(list(taken))), rng.uniform(-math.pi, math.pi)

@@ -48,7 +48,7 @@ class TabletopEnv(BaseEnv):
         self._table.build()
         for name, shape in SHAPES.items():
             self._add(name, self._build(name, shape))
-        self._add("box", self._build_box())
+        self._add("box", self._build_box("box"))
         for name, radius in TARGETS.items():
             target = actors.build_red_white_target(
                 self.scene, radius, 1e-5, name, "kinematic", False, initial_pose=self._away()
@@ -58,6 +58,7 @@ class TabletopEnv(BaseEnv):
             self.scene, 0.02, [0, 1, 0, 1], "goal", "kinematic", False, initial_pose=self._away()
         )
         self._add("goal", goal)
+        self._add("other_box", self._build_box("other_box"))
 
     def _add(self, name: str, actor: Any) -> None:
         setattr(self, name, actor)
@@ -82,7 +83,7 @@ class TabletopEnv(BaseEnv):
         builder.set_initial_pose(self._away())
         return builder.build_kinematic(name) if shape.fixed else builder.build(name)
 
-    def _build_box(self) -> Any:
+    def _build_box(self, name: str) -> Any:
         """Build an open box whose origin is the middle of its floor's upper side."""
         builder = self.scene.create_actor_builder()
         material = sapien.render.RenderMaterial(base_color=_WHITE)
@@ -95,7 +96,7 @@ class TabletopEnv(BaseEnv):
             builder.add_box_collision(sapien.Pose(centre), half)
             builder.add_box_visual(sapien.Pose(centre), half, material)
         builder.set_initial_pose(self._away())
-        return builder.build_kinematic("box")
+        return builder.build_kinematic(name)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         self._table.initialize(env_idx)

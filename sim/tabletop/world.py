@@ -18,6 +18,7 @@ from lrm_ros.sim.seen import HELD
 from lrm_ros.sim.tabletop.goals import Goal, asked
 from lrm_ros.sim.tabletop.scenes import (
     BOX,
+    BOXES,
     LIFTED,
     NAMES,
     OBJECT_COLOURS,
@@ -82,7 +83,7 @@ class TabletopWorld(ManiSkillWorld):
     def _on_base(self, goal: Goal | None = None) -> NDArray[np.float64]:
         """Where the thing's middle is when it lies on or in the base."""
         base, rise = (goal or self._own).base, height_of((goal or self._own).thing)
-        return self.position(base) + up(rise if base == "box" else rise + SHAPES[base].half[2])
+        return self.position(base) + up(rise if base in BOXES else rise + SHAPES[base].half[2])
 
     def _beside_base(self, goal: Goal | None = None) -> NDArray[np.float64]:
         """The nearest place beside the base."""
@@ -169,7 +170,7 @@ class TabletopWorld(ManiSkillWorld):
             for number, base in enumerate(parts):
                 if base in (part, "goal"):
                     continue
-                family = "slide" if base in TARGETS else "box" if base == "box" else "stack"
+                family = "slide" if base in TARGETS else "box" if base in BOXES else "stack"
                 if self._done(Goal(family, part, base)):
                     return number + 1
             return 0

@@ -73,6 +73,24 @@ def test_what_lies_where_another_text_wants_it_is_done_for_that_text():
     assert world.labels()[0][1] == 0.0
 
 
+def test_what_lies_in_the_other_box_is_done_for_the_text_that_names_that_one():
+    world = TabletopWorld("box")
+    seed = next(n for n in range(50) if any(goal and goal.base == "other_box" for _, goal in asked_of("box", n)))
+    world.reset(seed)
+    (number,) = (k for k, (_, goal) in enumerate(world._asked) if goal is not None and goal.base == "other_box")
+    instruction, goal = world._asked[number]
+    other = f"{world.scene.paints['other_box']} box"
+    assert instruction.kind == "place" and all(other in text for text in instruction.wordings)
+    assert world.scene.paints["other_box"] != world.scene.paints["box"]
+    world.task_env.put(goal.thing, world._on_base(goal))
+    assert world.labels()[number] == (1.0, 1.0) and world.labels()[0][1] == 0.0
+    parts = list(world.scene.places)
+    assert world.where()[parts.index(goal.thing)] == parts.index("other_box") + 1
+    for _ in range(20):
+        world._send(world.arm.reset())
+    assert world.labels()[number] == (1.0, 1.0), "it lies there"
+
+
 def asked_of(family, seed):
     return asked(draw_scene(family, np.random.default_rng([seed, 2])), np.random.default_rng([seed, 5]))
 
