@@ -50,6 +50,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
 
     CONFIG: ClassVar[type[ImproverConfig]] = ImproverConfig
     PACKAGES: ClassVar[tuple[str, ...]] = ("lerobot", "mani_skill", "torch", "transformers", "peft", "numpy")
+    MORE: ClassVar[tuple[str, ...]] = ()  # settings of which a run that is gone on with may have more
     SERVICES: ClassVar[tuple[str, ...]] = (
         *("reward/reset", "twin/reset", "policy/reset", "policy/reload", "recorder/start_episode"),
         *("twin/demonstrate", "evaluator/evaluate"),
@@ -124,14 +125,19 @@ class ImproverNode(LrmNode[ImproverConfig]):
                 raise ValueError(f"'{path}' holds no settings; use another run folder (run:=...), or delete this one")
             # A setting that the run did not know yet had its default's meaning.
             unknown = {"improver": to_dict(self.CONFIG()), "contract": to_dict(RobotContract())}
+            more: dict[str, Any] = {}
             for part, values in now.items():
                 for key, value in values.items():
                     was = (unknown[part] | before.get(part, {}))[key]
-                    if was != value:
+                    if key in self.MORE and value > was:
+                        more[key] = value
+                    elif was != value:
                         raise ValueError(
                             f"run '{self._run}' was started with {key}={was!r}, now it is {value!r}; "
                             "use another run folder (run:=...), delete this one, or set the old value"
                         )
+            if more:
+                write_json(path, {**before, "improver": {**before["improver"], **more}})
             return
         about = {**now, "versions": {name: version(name) for name in self.PACKAGES}, "commit": source_commit()}
         write_json(path, about)

@@ -34,6 +34,7 @@ class RobotImproverNode(ImproverNode):
     CONFIG: ClassVar[type[RobotImproverConfig]] = RobotImproverConfig
     PACKAGES: ClassVar[tuple[str, ...]] = ("lerobot", "torch", "transformers", "peft", "numpy")
     SERVICES: ClassVar[tuple[str, ...]] = ("reward/reset", *PARTS, "recorder/start_episode")
+    MORE: ClassVar[tuple[str, ...]] = ("iterations",)
     config: RobotImproverConfig
 
     def _connect(self) -> Control:

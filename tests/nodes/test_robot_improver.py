@@ -98,11 +98,14 @@ class Operator:
                 cell.after(10, lambda: cell.outcome(self._told))
 
 
-def start(spin, cell: Cell, tmp_path: Path, **changes) -> tuple[RobotImproverNode, list[int]]:
+def node_values(cell: Cell, tmp_path: Path) -> dict:
     given = {"run": str(tmp_path / "run"), "contract": cell.contract, "model": "fake", "judge_frames": 1}
     given |= {"demonstrations": 2, "iterations": 1, "episodes": 2, "tries": 1, "rollout_s": 2.0, "start_speed": 0.0}
-    given |= {"sft_steps": 2, "finetune_steps": 2, "batch_size": 4}
-    node = RobotImproverNode(**{**given, **changes})
+    return given | {"sft_steps": 2, "finetune_steps": 2, "batch_size": 4}
+
+
+def start(spin, cell: Cell, tmp_path: Path, **changes) -> tuple[RobotImproverNode, list[int]]:
+    node = RobotImproverNode(**{**node_values(cell, tmp_path), **changes})
     codes: list[int] = []
     node.on_exit = codes.append
     spin.start(node)
@@ -178,6 +181,25 @@ def test_wrong_labels_and_forgotten_resets_are_said(spin, probe, tmp_path, monke
         assert "look at these recordings: one of the two is wrong" in said
         (stage,) = [row for row in rows(tmp_path / "run/stages.jsonl") if row["stage"] == "rollout"]
         assert (stage["kept"], stage["asked_again"], stage["labelled"]) == (1, 2, 4)
+
+
+def test_a_run_goes_on_for_more_iterations_not_for_fewer(spin, probe, tmp_path, monkeypatch, capfd, no_training):
+    demonstration(tmp_path / "demos" / "d.mcap")
+    with running(spin, probe, tmp_path, monkeypatch) as cell:
+        cell.start()
+        Operator(cell)
+        for iterations in (1, 2):
+            node, codes = start(spin, cell, tmp_path, dataset=str(tmp_path / "demos"), iterations=iterations)
+            spin.until(lambda codes=codes: codes, 150, "the end")
+            assert codes == [0], capfd.readouterr()
+            node.close()
+            spin.nodes.remove(node)
+        stages = [(row["stage"], row["iteration"]) for row in rows(tmp_path / "run/stages.jsonl")]
+        assert stages == [("sft", 0), *((name, k) for k in (1, 2) for name in ("rollout", "dataset", "finetune"))]
+        assert len(rows(tmp_path / "run/iter_002/verdicts.jsonl")) == 2
+        fewer = spin.add(RobotImproverNode(**node_values(cell, tmp_path), dataset=str(tmp_path / "demos")))
+        assert fewer.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert "was started with iterations=2, now it is 1" in fewer.diagnostics.faults["configure"]
 
 
 def test_a_simulated_operator_with_wrong_labels_never_adds_what_the_judge_rejects(tmp_path):
