@@ -27,6 +27,7 @@ from lrm_ros.sim.tabletop.fixture_scenes import (
 )
 from lrm_ros.sim.tabletop.fixtures import KINDS, fraction, knob_at
 from lrm_ros.sim.tabletop.scenes import OBJECT_COLOURS
+from lrm_ros.sim.twin.world import use_software_vulkan
 
 ENOUGH = 0.85  # of a joint's way, from where it counts as at its end
 PRESSED = 0.7  # of a button's way
@@ -51,8 +52,6 @@ class FixtureWorld(ManiSkillWorld):
         """
         self._family = family
         self.scene: FixtureScene = draw_fixture_scene(family, np.random.default_rng(0))
-        from lrm_ros.sim.twin.world import use_software_vulkan
-
         use_software_vulkan()
         import lrm_ros.sim.tabletop.fixture_task  # noqa: F401  (registers the task)
 

@@ -11,8 +11,8 @@ from lrm_ros.sim.tabletop.fixture_scenes import FAMILIES, asked_of_fixtures, dra
 from lrm_ros.sim.tabletop.fixture_world import FixtureWorld
 from lrm_ros.sim.tabletop.fixtures import KINDS, fraction, knob_at
 from lrm_ros.training.reward.data.sources.episode import BadEpisode
-from lrm_ros.training.reward.data.sources.fixtures import play_fixtures
 from lrm_ros.training.reward.data.sources.rollouts import SHUFFLED, draw_kind
+from lrm_ros.training.reward.data.sources.tabletop import play_fixtures
 
 NOT_THERE = ("colour", "absent", "nonsense")
 

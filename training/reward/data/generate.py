@@ -34,11 +34,10 @@ from lrm_ros.sim.tabletop.scenes import FAMILIES
 from lrm_ros.sim.twin.expert import KINDS as TWIN_KINDS
 from lrm_ros.sim.twin.expert import MISTAKES
 from lrm_ros.training.reward.data.sources.episode import BadEpisode, Entry
-from lrm_ros.training.reward.data.sources.fixtures import play_fixtures
 from lrm_ros.training.reward.data.sources.maniskill import play_maniskill
 from lrm_ros.training.reward.data.sources.metaworld import play_metaworld
 from lrm_ros.training.reward.data.sources.rollouts import SHUFFLED
-from lrm_ros.training.reward.data.sources.tabletop import play_tabletop
+from lrm_ros.training.reward.data.sources.tabletop import play_fixtures, play_tabletop
 from lrm_ros.training.reward.data.sources.twin import SOURCES as TWIN
 from lrm_ros.training.reward.data.sources.twin import play_twin
 
