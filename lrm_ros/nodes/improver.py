@@ -129,7 +129,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
             for part, values in now.items():
                 for key, value in values.items():
                     was = (unknown[part] | before.get(part, {}))[key]
-                    if key in self.MORE and value > was:
+                    if key in self.MORE and isinstance(was, int) and value > was:
                         more[key] = value
                     elif was != value:
                         raise ValueError(
