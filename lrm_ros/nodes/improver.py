@@ -137,7 +137,7 @@ class ImproverNode(LrmNode[ImproverConfig]):
                             "use another run folder (run:=...), delete this one, or set the old value"
                         )
             if more:
-                write_json(path, {**before, "improver": {**before["improver"], **more}})
+                write_json(path, {**before, "improver": {**before.get("improver", {}), **more}})
             return
         about = {**now, "versions": {name: version(name) for name in self.PACKAGES}, "commit": source_commit()}
         write_json(path, about)
