@@ -53,21 +53,25 @@ class Bench:
     def at(self, target, within: float = 0.08) -> bool:
         return bool(np.abs(np.array(angles(self.server)) - np.array(target)).max() < within)
 
-    def go(self, target=HOME, way=()) -> None:
-        """Command a target, behind the points of a way, and wait.
+    def lead(self, *points, until, what: str) -> None:
+        """Command points until something is so.
 
         Again, as a person would, where a busy host let the node stand still: it has forgotten.
         """
         diagnostics, faults = self.arm.diagnostics, -1
 
-        def there() -> bool:
+        def so() -> bool:
             nonlocal faults
             if diagnostics.total("faults") != faults and "joint_states" not in diagnostics.faults:
                 faults = diagnostics.total("faults")
-                self.command(*way, target)
-            return self.at(target)
+                self.command(*points)
+            return until()
 
-        self.spin.until(there, what=f"arm at {target}, not {angles(self.server)}")
+        self.spin.until(so, what=what)
+
+    def go(self, target=HOME, way=()) -> None:
+        """Command a target, behind the points of a way, and wait."""
+        self.lead(*way, target, until=lambda: self.at(target), what=f"arm at {target}, not {angles(self.server)}")
 
     @property
     def torque(self) -> list[int]:
@@ -94,8 +98,7 @@ class Bench:
     def move(self, target=FAR) -> None:
         """Command a long way and wait until the servos are on it, fast."""
         self.go()
-        self.command(target)
-        self.spin.until(lambda: np.abs(self.arm._loop.server.envelope.velocity).max() > 1.0, what="in motion")
+        self.lead(target, until=lambda: np.abs(self.arm._loop.server.envelope.velocity).max() > 1.0, what="in motion")
 
     def still(self) -> list[int]:
         """The goals of the servos once the braking is over."""

@@ -150,6 +150,7 @@ class ArmNode(LrmNode[ArmNodeConfig]):
         end_s = time.monotonic() + REST_S
         while not (rested := loop.wait_rested(HEAR_S)) and not loop.stopped and time.monotonic() < end_s:
             self._estop.hear()
+            loop.rest_again(self._section)
         return rested
 
     def _urdf(self) -> Urdf | None:

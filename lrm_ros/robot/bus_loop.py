@@ -145,6 +145,11 @@ class BusLoop(BusWork):
         """
         return str(self.call(lambda: self._torque_off(config)))
 
+    def rest_again(self, config: ArmConfig) -> None:
+        """Go on to the resting pose after :meth:`torque_off`, if a break has ended the way there and is over."""
+        if self._rest is None:
+            self.call(lambda: self._rest_again(config))
+
     def wait_rested(self, timeout_s: float) -> bool:
         """Wait until the torque is off after :meth:`torque_off`; returns whether it is within ``timeout_s`` [s]."""
         return self._rested.wait(timeout_s)

@@ -255,14 +255,23 @@ class BusWork:
         self._rested.clear()
         well = self.torque and not self.fault and not self._silent and self._arm.connected
         if config.rest and well:
-            self._given.clear()
-            self._approach.interrupt()
-            self._rest_sent_s = None
-            self._rest = np.array(config.rest, np.float32)
-            self.server.follow(ActionChunk(time.time_ns(), self._rest[None], self._contract.dt_s))
+            self._go_to_rest(config)
             return "the arm goes to its resting pose, then its torque goes off; call ~/reset to take it up again"
         self._release()
         return "the torque is off; call ~/reset to take the arm up again"
+
+    def _go_to_rest(self, config: ArmConfig) -> None:
+        self._given.clear()
+        self._approach.interrupt()
+        self._rest_sent_s = None
+        self._rest = np.array(config.rest, np.float32)
+        self.server.follow(ActionChunk(time.time_ns(), self._rest[None], self._contract.dt_s))
+
+    def _rest_again(self, config: ArmConfig) -> None:
+        """Go on to the resting pose, if a break has ended the way there and everything is good again."""
+        good = self.torque and not self.fault and not self._silent and self._arm.connected and not self._arm.unsure
+        if good and not self.stopped and self._rest is None:
+            self._go_to_rest(config)
 
     def _release(self) -> None:
         self._rest = None

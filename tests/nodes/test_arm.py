@@ -122,8 +122,9 @@ def test_a_person_switches_the_torque_off_and_takes_the_arm_up_again(bench):
 
 def test_after_a_late_answer_no_state_lags(bench):
     node = bench.start(state_timeout_s=5.0)  # the driver here waits longer than 0.3 s
-    bench.bus.wire.set(Fault("late", 6, seconds=TIME_OUT + 0.03))
+    bench.bus.wire.set(Fault("late", seconds=TIME_OUT + 0.03))
     bench.spin.until(lambda: node._arm.servos.failed > 0, what="a late answer")
+    bench.bus.wire.clear()
     for target in (HOME, np.zeros(6), HOME):
         bench.go(target)
         assert bench.newest() == pytest.approx(angles(bench.server), abs=0.06)

@@ -128,6 +128,29 @@ def test_a_stop_on_the_way_to_the_resting_pose_brakes_and_the_torque_stays_on(be
     assert node._loop.stopped, "taken up again it is stopped still"
 
 
+def test_a_break_on_the_way_to_the_resting_pose_is_no_end_of_it(bench, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("lrm_ros.nodes.arm.REST_S", 30.0)
+    resting = np.array([0.0, -1.7, 1.6, 0.9, 0.0, 0.0])
+    node = bench.start(**contract(tmp_path, rest=str(resting.tolist())), rest_speed=1.0)
+    bench.go(FAR)
+    far = np.array(bench.goals)
+
+    def pull_out() -> None:
+        wait_until(lambda: np.abs(np.array(bench.goals) - far).max() * STEP > 0.1, "on its way to rest")
+        bench.bus.wire.set(Fault("silent"))
+        wait_until(lambda: node._loop._silent, "silent")
+        assert not bench.at(resting, 0.3)
+        bench.bus.wire.clear()
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(pull_out)
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        asked.result()
+    assert bench.torque == [0] * 6 and bench.at(resting, 0.15), angles(bench.server)
+    assert "left with its torque on" not in "".join(capfd.readouterr())
+
+
 def test_where_it_is_asked_for_a_stop_on_the_way_to_the_resting_pose_switches_the_torque_off(bench, tmp_path):
     node, _ = stop_on_the_way_to_rest(bench, tmp_path, "topic", estop_torque_off=True)
     assert node._estop.latched and bench.torque == [0] * 6
@@ -179,8 +202,7 @@ def test_a_command_through_the_table_ends_above_it(bench):
         heights.append(lowest(bench, points))
         return heights[-1] < table + 0.01
 
-    bench.command(through)
-    bench.spin.until(down, what="at the table")
+    bench.lead(through, until=down, what="at the table")
     for _ in range(60):
         bench.command(through)
         bench.wait_states(1)
