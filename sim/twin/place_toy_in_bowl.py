@@ -89,6 +89,7 @@ class PlaceToyInBowlEnv(BaseEnv):
     """Toy animal to bowl. Success: the toy is in the bowl, released, and at rest for three control steps."""
 
     SUPPORTED_ROBOTS: ClassVar[list[str]] = ["so100_twin"]
+    MARKED: ClassVar[bool] = False  # whether the animals have what tells them apart
 
     def __init__(self, *args: Any, image_size: int = 96, desk: Sequence[CameraSpec] = (), **kwargs: Any) -> None:
         """Build the task.
@@ -150,7 +151,7 @@ class PlaceToyInBowlEnv(BaseEnv):
         table.initial_pose = sapien.Pose(p=[0.2, 0, -0.01])
         table.build_static("table")
         self.bowl = build_bowl(self.scene)
-        self.toys = {name: build_toy(self.scene, name, i) for i, name in enumerate(ANIMALS)}
+        self.toys = {name: build_toy(self.scene, name, i, marked=self.MARKED) for i, name in enumerate(ANIMALS)}
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         rng = self._batched_episode_rng[int(env_idx[0])]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sapien
@@ -39,6 +39,8 @@ _FULL_SHARE = 0.3  # share of scenes in which a toy lies in a vessel from the st
 class SortToysEnv(PlaceToyInBowlEnv):
     """One of the toys into one of the vessels, as the instruction says. Success as in ``PlaceToyInBowl-v1``."""
 
+    MARKED: ClassVar[bool] = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._present: list[tuple[str, str, Any]] = []
         self._goal = self._acted = Goal(0, "bowl")
@@ -48,7 +50,7 @@ class SortToysEnv(PlaceToyInBowlEnv):
         super()._load_scene(options)
         self._all = {(0, name): toy for name, toy in self.toys.items()}
         for copy, name in itertools.product(range(1, _COPIES), ANIMALS):
-            self._all[copy, name] = build_toy(self.scene, name, len(self._all), f"toy_{name}_{copy}")
+            self._all[copy, name] = build_toy(self.scene, name, len(self._all), f"toy_{name}_{copy}", self.MARKED)
         self._vessels = {"bowl": self.bowl, "box": self._build_box()}
 
     def _build_box(self) -> Any:

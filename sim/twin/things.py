@@ -36,7 +36,7 @@ def build_bowl(scene: Any) -> Any:
     return builder.build_kinematic("bowl")
 
 
-def build_toy(scene: Any, name: str, index: int, called: str = "") -> Any:
+def build_toy(scene: Any, name: str, index: int, called: str = "", marked: bool = False) -> Any:
     """Build a dynamic toy animal: body, head, ears, legs; origin at the body's centre, nose along x.
 
     Args:
@@ -44,6 +44,7 @@ def build_toy(scene: Any, name: str, index: int, called: str = "") -> Any:
         name: the animal, of ``lrm_ros.sim.twin.toys.ANIMALS``.
         index: number of the toy; each has a place of its own while it is not needed.
         called: the actor's name; empty: that of the animal.
+        marked: with what tells it from the other animals, to be seen but not touched (:func:`_add_marks`).
     """
     body, neck, head = ANIMALS[name]
     builder = scene.create_actor_builder()
@@ -71,8 +72,37 @@ def build_toy(scene: Any, name: str, index: int, called: str = "") -> Any:
         for end in (-1, 1):
             leg = sapien.Pose([end * body[0] * 0.7, side * body[1] * 0.65, -body[2] - feet / 2])
             builder.add_box_visual(leg, half_size=[0.004, 0.004, feet / 2], material=material)
+    if marked:
+        _add_marks(builder, name, head_at, material, dark)
     builder.initial_pose = parked(index)
     return builder.build_dynamic(called or f"toy_{name}")
+
+
+def _add_marks(builder: Any, name: str, head_at: list[float], material: Any, dark: Any) -> None:
+    """Give an elephant its trunk and large ears, a giraffe its spots and horns, a pig its snout."""
+    (length, width, height), _, head = ANIMALS[name]
+    x, _, z = head_at
+
+    def box(at: tuple[float, float, float], half: tuple[float, float, float], colour: Any) -> None:
+        builder.add_box_visual(sapien.Pose(at), half_size=half, material=colour)
+
+    if name == "elephant":
+        box((x + head + 0.006, 0.0, z - 0.003), (0.009, 0.004, 0.004), material)
+        box((x + head + 0.012, 0.0, z - 0.013), (0.004, 0.004, 0.013), material)
+        for side in (-1, 1):
+            box((x - 0.004, side * (head + 0.008), z + 0.002), (0.003, 0.011, 0.013), material)
+    elif name == "giraffe":
+        for side in (-1, 1):
+            box((x - 0.002, side * 0.005, z + head + 0.005), (0.0018, 0.0018, 0.006), dark)
+            for at in (-0.6, 0.0, 0.6):
+                box((at * length, side * width, 0.1 * at * height), (0.0035, 0.0008, 0.005), dark)
+        for at in (-0.65, 0.0, 0.5):
+            box((at * length, 0.4 * width * (-1 if at else 1), height), (0.004, 0.0045, 0.0008), dark)
+    else:
+        snout = sapien.Pose([x + head + 0.002, 0.0, z - 0.002])  # a cylinder lies along x
+        builder.add_cylinder_visual(snout, radius=0.0065, half_length=0.004, material=material)
+        for side in (-1, 1):
+            box((x + head + 0.006, side * 0.0028, z - 0.002), (0.0006, 0.0014, 0.0022), dark)
 
 
 def paint(rgb: tuple[float, float, float]) -> sapien.render.RenderMaterial:

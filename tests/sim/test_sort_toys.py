@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import sapien
 
 from lrm_ros.sim.instructions import KINDS
 from lrm_ros.sim.seen import SIDE, cells_of
@@ -155,3 +156,13 @@ def test_the_demos_scene_asks_about_its_toy_and_bowl():
     opposite = [one.kind for one in world.task_env.instructions].index("opposite")
     assert row["labels"][0, opposite, 1] == 1 and row["labels"][-1, opposite, 1] == 0
     world.close()
+
+
+def test_animals_have_marks_here_that_the_demos_toys_have_not_and_are_as_hard_to_grasp():
+    plain, marked = World(), World("SortToys-v1")
+    for name, more in {"pig": 3, "giraffe": 11, "elephant": 4}.items():
+        toys = [world.task_env.toys[name]._objs[0] for world in (plain, marked)]
+        seen = [len(toy.find_component_by_type(sapien.render.RenderBodyComponent).render_shapes) for toy in toys]
+        bodies = [toy.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent) for toy in toys]
+        assert seen[1] - seen[0] == more
+        assert bodies[0].mass == bodies[1].mass and len({len(body.collision_shapes) for body in bodies}) == 1
