@@ -11,7 +11,7 @@ _GAMEPAD = 1  # SDL_JOYSTICK_TYPE_GAMECONTROLLER
 
 
 class VirtualPad:
-    """Plugged in while it has an index; SDL must be initialised, and only one thread may use it."""
+    """Plugged in from its making on, which starts pygame; only one thread may use it."""
 
     def __init__(self) -> None:
         import pygame

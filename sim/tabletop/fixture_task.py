@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ManiSkill task: the tabletop with two of each fixture (``lrm_ros.sim.tabletop.fixtures``) beside its loose things."""
+"""ManiSkill task: the tabletop with two of each fixture (``lrm_ros.sim.tabletop.fixtures``) instead of loose things."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def _away(number: int) -> sapien.Pose:
 class FixturesEnv(TabletopEnv):
     """Things with a joint; a reset puts all of them away."""
 
-    def _load_scene(self, options: dict) -> None:
-        super()._load_scene(options)
+    def _load_things(self) -> None:
         self.fixtures = {
             name: build(self.scene, name, kind, _away(number)) for number, (name, kind) in enumerate(FIXTURES.items())
         }

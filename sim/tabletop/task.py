@@ -46,6 +46,10 @@ class TabletopEnv(BaseEnv):
     def _load_scene(self, options: dict) -> None:
         self._table = TableSceneBuilder(env=self, robot_init_qpos_noise=0.02)
         self._table.build()
+        self._load_things()
+
+    def _load_things(self) -> None:
+        """Build what stands and lies on the table."""
         for name, shape in SHAPES.items():
             self._add(name, self._build(name, shape))
         self._add("box", self._build_box("box"))

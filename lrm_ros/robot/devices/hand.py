@@ -46,9 +46,8 @@ class Hand:
         self.leads, self.fault = False, ""
         self.held: bool | None = None
         self._off, self._came_s = "", clock()
-        self._before: tuple[float, NDArray[np.float32]] | None = (
-            None  # when [s] and where [rad] a leader was that leads
-        )
+        # When a leader was read last [s], and its joints [rad].
+        self._before: tuple[float, NDArray[np.float32]] | None = None
 
     def let_go(self) -> None:
         """Lead no more; a leader must stand where the arm does before it leads again."""

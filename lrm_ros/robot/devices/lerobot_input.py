@@ -85,7 +85,8 @@ class LeRobotInput:
             ValueError: something is not as it must be; one line with its cure.
         """
         config = self._config
-        tame_pygame()
+        if config.input == "gamepad":
+            tame_pygame()
         device = make_teleoperator(config)
         features = device.action_features
         names = set(features.get("names", features))
