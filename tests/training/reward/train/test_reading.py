@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ from lrm_ros.training.reward.eval.blind import BLIND_TASK, GREY
 from lrm_ros.training.reward.train.tiny import loop
 from lrm_ros.training.reward.train.tiny.data import blinded, left_out, load_frames
 from lrm_ros.training.reward.train.tiny.label_head import OUTPUTS, LabelHead
-from lrm_ros.training.reward.train.tiny.language import TEXTS, QuerySampler
+from lrm_ros.training.reward.train.tiny.language import TEXTS, QueryBatches, QuerySampler
 from lrm_ros.training.reward.train.tiny.loop import fit
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
+from lrm_ros.training.reward.train.tiny.prompts import Prompts
 from lrm_ros.training.reward.train.tiny.texts import OWN_SHARE, TextSampler, Words, reading_metrics, text_loss
 from lrm_ros.training.reward.train.tiny.things import PlaceHead, Places, place_loss, places_right, spread
 from lrm_ros.training.reward.train.tiny.train import main
-from lrm_ros.training.reward.train.tiny.vision import Questions, Tower
+from lrm_ros.training.reward.train.tiny.vision import Questions, Tower, tower_loss
 from lrm_ros.types import Frame, Reward, RewardQuery
 
 
@@ -116,7 +118,7 @@ def test_done_and_undone_texts_of_one_picture_are_drawn_side_by_side(shards):
 def test_an_unknown_label_is_not_learnt():
     outputs = torch.zeros(1, 3, OUTPUTS, requires_grad=True)
     labels = np.array([[[0.5, np.nan, np.nan], [np.nan, 1.0, 0.0], [np.nan, np.nan, np.nan]]], np.float16)
-    text_loss(outputs, labels).backward()
+    text_loss(outputs, torch.from_numpy(labels).float()).backward()
     gradient = outputs.grad[0].abs()
     assert gradient[0, :11].sum() > 0 and gradient[0, 11:].sum() == 0
     assert gradient[1, :11].sum() == 0 and gradient[1, 11] > 0 and gradient[1, 12] > 0
@@ -164,7 +166,7 @@ def test_the_label_head_learns_which_thing_is_meant_and_what_is_asked_of_it():
         vectors, words, done = batch()
         return torch.nn.functional.binary_cross_entropy_with_logits(head(vectors, words)[..., 11], done)
 
-    fit(head, loss, 250, 4e-3, 0, "head", lambda: "")
+    fit(head, int, loss, 250, 4e-3, 0, "head", lambda: "")
     vectors, words, done = batch(100)
     with torch.inference_mode():
         right = (head(vectors, words)[..., 11] > 0) == (done > 0.5)
@@ -178,9 +180,10 @@ def test_a_network_that_does_not_read_orders_half_of_the_pairs(shards):
     frames = load_frames([shards])
     tokenizer = build_processor().tokenizer
     tower = Tower(build_model(build_processor()).model.visual, len(tokenizer), (2, 1, 2, 1)).eval()
-    images, asked, labels, rows = Questions(frames, Words(tokenizer), 0, pictures=4, texts=6)(0)
-    assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and images.shape == (4, 3, 96, 96)
-    assert len(rows) == 4
+    pictures, asked, labels, targets = Questions(frames, Words(tokenizer), Places(frames), 0, pictures=4, texts=6)(0)
+    assert asked is not None and labels is not None
+    assert asked.shape[:2] == (4, 6) and labels.shape == (4, 6, 3) and pictures.images.shape == (4, 96, 96, 3)
+    assert targets.shape == (4, SIDE * SIDE, 4)
     shown = blinded(frames, "text")
     assert reading_metrics(tower, shown, Words(tokenizer)).startswith("pairs 0.500 of ")
 
@@ -224,11 +227,12 @@ def test_places_are_learnt_where_they_are_known_and_spread_over_squares():
     targets[..., 0] = spread((features[..., :4] > 0.7).long(), 2)[..., 0].numpy() * 2
     targets[..., 1:] = targets[..., :1] // 2 * np.array([1, 2, 1])
     targets[:10] = -1
+    targets = torch.from_numpy(targets)
     first = place_loss(head(features), targets, head.sizes)
-    fit(head, lambda _: place_loss(head(features), targets, head.sizes), 200, 3e-2, 0, "places", lambda: "")
+    fit(head, int, lambda _: place_loss(head(features), targets, head.sizes), 200, 3e-2, 0, "places", lambda: "")
     assert place_loss(head(features), targets, head.sizes) < 0.3 * first
     assert min(places_right(head(features), targets, head.sizes)) > 0.9
-    assert place_loss(head(features), np.full_like(targets, -1), head.sizes) == 0
+    assert place_loss(head(features), torch.full_like(targets, -1), head.sizes) == 0
 
 
 def test_controls_lose_text_or_pictures_and_worlds_are_left_out(shards):
@@ -246,6 +250,38 @@ def test_controls_lose_text_or_pictures_and_worlds_are_left_out(shards):
         left_out(frames, ["twin", "tabletop"])
 
 
+@pytest.mark.parametrize(
+    ("head", "images", "goal"), [("contrastive", 2, False), ("completion", 1, False), ("progress", 3, True)]
+)
+def test_a_prompt_that_a_task_is_put_into_is_the_one_that_the_processor_makes(head, images, goal):
+    processor = build_processor()
+    prompts = Prompts(processor, build_model(processor))
+    for task in ("lift the can", "put the red toy pig, not the can, in the bowl", "Schiebe den Würfel! 42 cm", "x"):
+        ids, positions = prompts.build(head, task, images, goal)
+        found, places, answer = prompts.get(head, task, images, goal)
+        assert torch.equal(found, ids) and torch.equal(places, positions)
+        assert ids[answer] == prompts.candidates[head][0][0]
+
+
+def test_batches_that_other_processes_draw_are_those_of_one_process(shards):
+    frames = load_frames([shards])
+    processor = build_processor()
+    words, places = Words(processor.tokenizer), Places(frames)
+
+    def trained(workers: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        tower = Tower(build_model(processor).model.visual, len(processor.tokenizer), places.sizes)
+        questions = Questions(frames, words, places, 0, pictures=3, texts=2)
+        fit(tower, questions, partial(tower_loss, tower), 4, 1e-3, 0, "t", lambda: "", workers=workers)
+        return tower.visual.pos_embed.weight.detach()
+
+    assert torch.equal(trained(0), trained(2))
+    asked = QueryBatches(build_model(processor), processor, frames, 0, 8, pictures_seed=1)
+    one, two = asked(3), asked(3)
+    assert torch.equal(one.ids, two.ids) and torch.equal(one.pictures.contrast, two.pictures.contrast)
+    assert len(one.target) >= 8 and not torch.equal(asked(4).ids, one.ids)
+
+
 def test_a_stopped_stage_goes_on_and_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)  # after every step
 
@@ -259,7 +295,7 @@ def test_a_stopped_stage_goes_on_and_ends_as_if_it_had_not_been_stopped(tmp_path
             rng = np.random.default_rng([1, step])
             return module(torch.from_numpy(rng.normal(size=(8, 4)).astype(np.float32))).pow(2).mean()
 
-        fit(module, loss, 12, 1e-2, 3, "stage", lambda: "", path)
+        fit(module, int, loss, 12, 1e-2, 3, "stage", lambda: "", path)
         return module[0].weight.detach()
 
     whole = run(-1, None)
@@ -285,7 +321,7 @@ def test_a_small_model_is_trained_left_out_resumed_and_answers(shards, tmp_path,
     out = tmp_path / "model"
     arguments = ["--data", str(shards), "--out", str(out), "--scale", "0.0005", "--size", "small"]
     arguments += ["--leave-out", "tabletop/"]
-    monkeypatch.setattr("lrm_ros.training.reward.train.tiny.train._finish", lambda *_: {})
+    monkeypatch.setattr("lrm_ros.training.reward.train.tiny.train.finish", lambda *_: {})
     assert main(arguments) == 0
     kept = {path.name for path in (out / "checkpoints").glob("*.pt")}
     assert kept == {"places.pt", "vision.pt", "language.pt", "together.pt"}

@@ -27,7 +27,7 @@ from lrm_ros.training.reward.train.tiny.data import (
     to_tensor,
 )
 from lrm_ros.training.reward.train.tiny.label_head import MAX_WORDS, LabelHead, instruction_tokens
-from lrm_ros.training.reward.train.tiny.language import LanguageLoss, QuerySampler
+from lrm_ros.training.reward.train.tiny.language import QueryBatches, QuerySampler, query_loss
 from lrm_ros.training.reward.train.tiny.model import build_model, build_processor, instructions, prompt_phrases
 from lrm_ros.training.reward.train.tiny.train import main
 from lrm_ros.training.reward.train.tiny.vision import Tower, initialise
@@ -127,8 +127,8 @@ def test_made_up_words_change_the_instruction_and_nothing_else(shards):
     embed = model.get_input_embeddings()
     embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     for noise in (0.0, 1.0):
-        reader = LanguageLoss(model, processor, frames, 0, noise)
-        reader.loss("completion", 1, lambda rows: tokens[rows])
+        batch = QueryBatches(model, processor, frames, 0, 1, noise).of("completion", 1)
+        query_loss(model, batch, tokens[batch.rows])
     plain, noisy = (ids[0].tolist() for ids in seen)
     words = range(256, processor.tokenizer.vocab_size)
     for a, b in zip(plain, noisy, strict=True):

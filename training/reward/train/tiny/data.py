@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,32 +212,56 @@ def split(frames: Frames) -> tuple[Frames, Frames]:
     return frames.select(~held_out), frames.select(held_out)
 
 
-def to_tensor(images: NDArray[np.uint8]) -> Any:
-    """Return (N, 3, H, W) float32 in [-1, 1], as the tiny model's processor normalises."""
+def to_tensor(images: Any) -> Any:
+    """Return (N, 3, H, W) float32 in [-1, 1] of (N, H, W, 3) uint8, as the tiny model's processor normalises."""
     import torch
 
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return torch.as_tensor(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def augment(images: Any, generator: Any) -> Any:
-    """Shift each batch by a few pixels, change contrast, brightness and colour balance of each image."""
+class Pictures(NamedTuple):
+    """Frames, and how they are changed: tensors, so that one process can draw them and a GPU change them.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB.
+        shift: of all of them (rows, columns) [pixels], ``MAX_SHIFT`` for none.
+        contrast: (N, 1, 1, 1) factors.
+        balance: (N, 3, 1, 1) added to the channels.
+    """
+
+    images: Any
+    shift: tuple[int, int]
+    contrast: Any
+    balance: Any
+
+
+def draw_pictures(images: NDArray[np.uint8], generator: Any) -> Pictures:
+    """Draw a shift of the batch by a few pixels, and contrast, brightness and colour balance of each image."""
     import torch
+
+    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2,), generator=generator).tolist()
+    contrast = 1 + 0.12 * torch.randn(len(images), 1, 1, 1, generator=generator)
+    balance = 0.08 * torch.randn(len(images), 3, 1, 1, generator=generator)
+    return Pictures(torch.from_numpy(images), (dy, dx), contrast, balance)
+
+
+def augment(pictures: Pictures) -> Any:
+    """Return the changed images, (N, 3, H, W) float32."""
     from torch.nn.functional import pad
 
-    n, _, height, width = images.shape
-    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2,), generator=generator).tolist()
+    images = to_tensor(pictures.images)
+    height, width = images.shape[2:]
+    dy, dx = pictures.shift
     images = pad(images, (MAX_SHIFT,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
-    contrast = 1 + 0.12 * torch.randn(n, 1, 1, 1, generator=generator)
-    balance = 0.08 * torch.randn(n, 3, 1, 1, generator=generator)
-    return images * contrast + balance
+    return images * pictures.contrast + pictures.balance
 
 
-def progress_target(progress: NDArray[np.float32]) -> Any:
-    """Return (N, 11) probabilities over 0.0 ... 1.0: progress shared between its two neighbours."""
+def progress_target(progress: Any) -> Any:
+    """Return (N, 11) probabilities over 0.0 ... 1.0 of (N,) float32: progress shared between its two neighbours."""
     import torch
 
-    tenths = torch.from_numpy(progress).clamp(0, 1) * 10
+    tenths = torch.as_tensor(progress).clamp(0, 1) * 10
     low = tenths.floor().clamp(max=9).long()
     part = (tenths - low)[:, None]
-    target = torch.zeros(len(progress), 11)
+    target = torch.zeros(len(low), 11, device=tenths.device)
     return target.scatter_(1, low[:, None], 1 - part).scatter_add_(1, low[:, None] + 1, part)

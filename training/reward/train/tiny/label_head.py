@@ -84,7 +84,8 @@ class LabelHead(nn.Module):
         n, texts, length = words.shape
         present = words.flatten(0, 1) > 0
         if self.training:
-            present &= (torch.rand(present.shape) > WORD_DROPOUT) | (torch.arange(length) == 0)
+            kept = torch.rand(present.shape, device=present.device) > WORD_DROPOUT
+            present &= kept | (torch.arange(length, device=present.device) == 0)
         states = self.word_embedding(words.flatten(0, 1)) + self.word_position[:length]
         mask = present[:, None, None]
         placed = vectors + self.place_embedding

@@ -9,18 +9,26 @@ the candidate answers (progress lies between two tenths more often than on one).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, progress_target, to_tensor
-from lrm_ros.training.reward.train.tiny.texts import TextSampler
+from lrm_ros.training.reward.train.tiny.data import (
+    Frames,
+    Pictures,
+    SourceSampler,
+    augment,
+    draw_pictures,
+    progress_target,
+    to_tensor,
+)
+from lrm_ros.training.reward.train.tiny.loop import moved
+from lrm_ros.training.reward.train.tiny.prompts import Prompts
+from lrm_ros.training.reward.train.tiny.texts import TextSampler, device_of
 from lrm_ros.training.reward.train.tiny.vision import Tower
-from lrm_ros.types import Frame, RewardQuery
-from lrm_ros.versions import rope_index
 
 _SHARES = {"contrastive": 0.4, "progress": 0.3, "completion": 0.3}
 _FIRST_FRAME_SHARE = 0.4  # share of progress queries that show the first frame
@@ -35,66 +43,16 @@ TEXTS = 4  # texts that are asked about one picture in a batch
 TOKEN_NOISE = 0.01  # share of the texts' tokens that are replaced in training: one unknown word must not hurt
 
 
-Encoder = Callable[[list[int]], torch.Tensor]  # rows of the frames -> their visual tokens (R, T, D)
 # Rows of the images in the prompt's order, whether the first is a goal, the text, and the target.
 Query = tuple[list[int], bool, str, torch.Tensor]
 
 
-def augmented_encoder(tower: Tower, frames: Frames, seed: int) -> Encoder:
-    """Return an encoder that augments and encodes the frames at each call, with gradients to the tower."""
-    generator = torch.Generator().manual_seed(seed)
-    return lambda rows: tower.encode(augment(to_tensor(frames.images[rows]), generator))[0]
-
-
-def cached_encoder(tokens: torch.Tensor, seed: int) -> Encoder:
-    """Return an encoder that looks up precomputed tokens (copies, N, T, D), of a random copy at each call."""
-    rng = np.random.default_rng(seed)
-    return lambda rows: tokens[int(rng.integers(len(tokens)))][rows].float()
-
-
 @torch.inference_mode()
-def encode_all(tower: Tower, frames: Frames, seed: int, copies: int) -> torch.Tensor:
-    """Return the visual tokens of every frame, (copies, N, T, D) float16; the first copy is not augmented."""
-    generator = torch.Generator().manual_seed(seed)
-    result = []
-    for copy in range(copies):
-        parts = []
-        for at in range(0, len(frames.images), 64):
-            images = to_tensor(frames.images[at : at + 64])
-            parts.append(tower.encode(augment(images, generator) if copy else images)[0].half())
-        result.append(torch.cat(parts))
-    return torch.stack(result)
-
-
-class Prompts:
-    """Token ids and positions of prompts with the answer, cached by head, task and number of images."""
-
-    def __init__(self, processor: Any, model: Any) -> None:
-        """Take the processor and the model whose token ids and position scheme are used."""
-        self._processor, self._model = processor, model
-        self._cache: dict[tuple[str, str, int, bool], tuple[torch.Tensor, torch.Tensor, int]] = {}
-        tokenizer = processor.tokenizer
-        self.candidates = {
-            name: [tokenizer(candidate)["input_ids"] for candidate in head.candidates] for name, head in HEADS.items()
-        }
-        if any(len(ids) != 1 for options in self.candidates.values() for ids in options):
-            raise ValueError("every candidate answer must be one token of the tiny tokenizer")
-
-    def get(self, head: str, task: str, images: int, goal: bool) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Return ids (L,), positions (3, L) and the place of the answer token, whatever the answer is."""
-        key = (head, task, images, goal)
-        if key not in self._cache:
-            blank = Frame(0, "front", np.zeros((96, 96, 3), np.uint8))
-            query = RewardQuery(task, head, (blank,) * (images - goal), blank if goal else None)
-            messages = HEADS[head].messages(query)
-            text = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            answer = HEADS[head].answer(HEADS[head].values[0]) + self._processor.tokenizer.eos_token
-            inputs = self._processor(text=[text + answer], images=[blank.image] * images, return_tensors="pt")
-            positions = rope_index(self._model.model, inputs["input_ids"], inputs["image_grid_thw"])
-            ids = inputs["input_ids"][0]
-            place = int((ids == self.candidates[head][0][0]).nonzero()[-1])
-            self._cache[key] = (ids, positions[:, 0], place)
-        return self._cache[key]
+def encode_all(tower: Tower, frames: Frames) -> torch.Tensor:
+    """Return the visual tokens of every frame, (N, T, D) float16, where the tower is."""
+    device, images = device_of(tower), frames.images
+    starts = range(0, len(images), 64)
+    return torch.cat([tower.encode(to_tensor(images[at : at + 64]).to(device))[0].half() for at in starts])
 
 
 def _grouped(labels: np.ndarray, rows: np.ndarray | None = None) -> dict[int, np.ndarray]:
@@ -182,92 +140,160 @@ class QuerySampler:
         return [([other, row], False, text, target), ([row, other], False, text, target.flip(0))]
 
 
-class LanguageLoss:
-    """Loss of the language model on sampled queries, from visual tokens."""
+class Queries(NamedTuple):
+    """A batch of B labelled queries of one head, with their answers.
 
-    def __init__(self, model: Any, processor: Any, frames: Frames, seed: int, token_noise: float = 0.0) -> None:
-        """Sample queries about ``frames`` with ``seed``; ``token_noise``: share of instruction tokens replaced."""
-        self.model = model
-        self.token_noise = token_noise
-        self.words = processor.tokenizer.vocab_size  # ids below are words of instructions; the prompts' come after
-        self.prompts = Prompts(processor, model)
-        self.sampler = QuerySampler(frames, seed)
+    Attributes:
+        rows: (K,) of the distinct frames that are shown.
+        pictures: of these; ``None``: their visual tokens are known.
+        shown: (I,) the images of all prompts, one prompt after another, as places in ``rows``.
+        ids: (B, L) token ids, padded on the right.
+        positions: (3, B, L) of time, height and width.
+        answers: (B,) places of the answer tokens in the flattened ids.
+        turn: (M,) places of the other tokens of the assistant's turn around the answer in the flattened ids.
+        candidates: (C,) ids of the possible answers.
+        target: (B, C) their probabilities.
+    """
 
-    def loss(self, head: str, batch: int, encode: Encoder) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sample queries of one head and compute the loss.
+    rows: torch.Tensor
+    pictures: Pictures | None
+    shown: torch.Tensor
+    ids: torch.Tensor
+    positions: torch.Tensor
+    answers: torch.Tensor
+    turn: torch.Tensor
+    candidates: torch.Tensor
+    target: torch.Tensor
+
+
+class QueryBatches:
+    """Draws the batches of the steps."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        frames: Frames,
+        seed: int,
+        batch: int,
+        token_noise: float = 0.0,
+        pictures_seed: int | None = None,
+    ) -> None:
+        """Ask about frames.
 
         Args:
-            head: which head.
-            batch: number of queries at least.
-            encode: gives the visual tokens of the frames.
-
-        Returns:
-            The loss, the probabilities of the candidate answers (N, C) and their targets (N, C).
+            model: whose positions are used.
+            processor: writes the prompts.
+            frames: what is asked about.
+            seed: fixes what every step draws.
+            batch: queries in a batch at least, all of one head.
+            token_noise: share of instruction tokens replaced.
+            pictures_seed: of the augmentation of the pictures; ``None``: they are not shown, their visual tokens are
+                known.
         """
-        model = self.model
+        self._seed, self._batch, self._pictures_seed = seed, batch, pictures_seed
+        self._token_noise = token_noise
+        self._words = processor.tokenizer.vocab_size  # ids below are words of instructions; the prompts' come after
+        self._prompts = Prompts(processor, model)
+        self._sampler = QuerySampler(frames, seed)
+
+    def __call__(self, step: int) -> Queries:
+        """Return the batch of a step, of a head drawn by its share."""
+        rng = self._sampler.rng = np.random.default_rng([self._seed, step])
+        return self._drawn(str(rng.choice(list(_SHARES), p=list(_SHARES.values()))), self._batch, step)
+
+    def of(self, head: str, batch: int) -> Queries:
+        """Return queries of one head, the same at each call."""
+        self._sampler.rng = np.random.default_rng(self._seed)
+        return self._drawn(head, batch, 0)
+
+    def _drawn(self, head: str, count: int, step: int) -> Queries:
         drawn: list[Query] = []
-        while len(drawn) < batch:
-            drawn += self.sampler.draw(head)
-        batch = len(drawn)
-        rows = [self.prompts.get(head, text, len(images), goal) for images, goal, text, _ in drawn]
+        while len(drawn) < count:
+            drawn += self._sampler.draw(head)
+        rows = [self._prompts.get(head, text, len(images), goal) for images, goal, text, _ in drawn]
         ids = nn.utils.rnn.pad_sequence([row[0] for row in rows], batch_first=True)
-        positions = torch.zeros(3, batch, ids.shape[1], dtype=torch.long)
+        positions = torch.zeros(3, len(drawn), ids.shape[1], dtype=torch.long)
         real = torch.zeros_like(ids, dtype=torch.bool)
         for i, (row, at, _) in enumerate(rows):
             positions[:, i, : len(row)], real[i, : len(row)] = at, True
-        if self.token_noise:
-            changed = torch.from_numpy(self.sampler.rng.uniform(size=ids.shape) < self.token_noise)
-            random_tokens = torch.from_numpy(self.sampler.rng.integers(256, self.words, ids.shape))
-            before = torch.arange(ids.shape[1])[None] < torch.tensor([row[2] for row in rows])[:, None] - 1
-            ids = torch.where(changed & before & (ids >= 256) & (ids < self.words), random_tokens, ids)
-        visual = (ids == model.config.image_token_id)[..., None]
+        answers = torch.tensor([row[2] for row in rows])[:, None]
+        place = torch.arange(ids.shape[1])[None]
+        if self._token_noise:
+            changed = torch.from_numpy(self._sampler.rng.uniform(size=ids.shape) < self._token_noise)
+            random_tokens = torch.from_numpy(self._sampler.rng.integers(256, self._words, ids.shape))
+            word = (place < answers - 1) & (ids >= 256) & (ids < self._words)
+            ids = torch.where(changed & word, random_tokens, ids)
         shown = [row for images, *_ in drawn for row in images]
         distinct = list(dict.fromkeys(shown))
-        place_of = {row: place for place, row in enumerate(distinct)}
-        seen = encode(distinct)[[place_of[row] for row in shown]].flatten(0, 1)
-        embeds = model.get_input_embeddings()(ids).masked_scatter(visual, seen)
-        # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
-        hidden = model.model.language_model(
-            inputs_embeds=embeds, position_ids=positions, use_cache=True
-        ).last_hidden_state
-        answer_at = torch.tensor([row[2] for row in rows])
-        log_probs = model.lm_head(hidden[torch.arange(batch), answer_at - 1]).log_softmax(-1)
-        log_probs = log_probs[:, [option[0] for option in self.prompts.candidates[head]]]
-        target = torch.stack([target for *_, target in drawn])
+        place_of = {row: number for number, row in enumerate(distinct)}
+        pictures = None
+        if self._pictures_seed is not None:
+            generator = torch.Generator().manual_seed((self._pictures_seed << 24) + step)
+            pictures = draw_pictures(self._sampler.frames.images[distinct], generator)
         # The turn around the answer, so that ``generate`` writes it, too.
-        place = torch.arange(ids.shape[1])[None]
-        around = real & ((place == answer_at[:, None] - 1) | (place > answer_at[:, None]))
-        turn = nn.functional.cross_entropy(model.lm_head(hidden[torch.roll(around, -1, 1)]), ids[around])
-        return -(target * log_probs).sum(-1).mean() + 0.1 * turn, log_probs.softmax(-1), target
-
-    @torch.inference_mode()
-    def metrics(self, encode: Encoder, batch: int = 192) -> str:
-        """Return the metrics of the heads on sampled queries, in one line."""
-        errors = []
-        for head in HEADS:
-            values = torch.tensor(HEADS[head].values)
-            _, found, target = self.loss(head, batch, encode)
-            errors.append(((found @ values) - (target @ values)).abs())
-        right = (errors[0] < 1).float().mean()
-        done = (errors[2] < 0.5).float().mean()
-        return f"contrastive {right:.3f} right  progress MAE {errors[1].mean():.3f}  completion {done:.3f} right"
+        around = real & ((place == answers - 1) | (place > answers))
+        return Queries(
+            torch.tensor(distinct),
+            pictures,
+            torch.tensor([place_of[row] for row in shown]),
+            ids,
+            positions,
+            answers[:, 0] + torch.arange(len(drawn)) * ids.shape[1],
+            around.flatten().nonzero()[:, 0],
+            torch.tensor([option[0] for option in self._prompts.candidates[head]]),
+            torch.stack([target for *_, target in drawn]),
+        )
 
 
-def language_step(
-    reader: LanguageLoss, encode: Callable[[int], Encoder], batch: int, seed: int
-) -> Callable[[int], torch.Tensor]:
-    """Return the loss of a step, of a head drawn by its share.
+def query_loss(model: Any, batch: Queries, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the loss of the language model.
 
     Args:
-        reader: model and training frames.
-        encode: number of the step -> what gives the visual tokens of the training frames.
-        batch: queries in a batch, all of one head.
-        seed: fixes what every step draws.
+        model: a Qwen3VLForConditionalGeneration.
+        batch: queries, where the model is.
+        tokens: (K, T, D) visual tokens of the distinct frames.
+
+    Returns:
+        The loss, and the probabilities of the candidate answers (B, C).
     """
+    visual = (batch.ids == model.config.image_token_id)[..., None]
+    seen = tokens[batch.shown].flatten(0, 1).float()
+    embeds = model.get_input_embeddings()(batch.ids).masked_scatter(visual, seen)
+    # Padded on the right as in reward/language.py; with a cache transformers makes no mask of the positions.
+    states = model.model.language_model(
+        inputs_embeds=embeds, position_ids=batch.positions, use_cache=True
+    ).last_hidden_state.flatten(0, 1)
+    log_probs = model.lm_head(states[batch.answers - 1]).log_softmax(-1)[:, batch.candidates]
+    turn = nn.functional.cross_entropy(model.lm_head(states[batch.turn - 1]), batch.ids.flatten()[batch.turn])
+    return -(batch.target * log_probs).sum(-1).mean() + 0.1 * turn, log_probs.softmax(-1)
 
-    def loss(step: int) -> torch.Tensor:
-        rng = reader.sampler.rng = np.random.default_rng([seed, step])
-        head = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
-        return reader.loss(head, batch, encode(step))[0]
 
-    return loss
+def look(tower: Tower, pictures: Pictures | None) -> torch.Tensor:
+    """Return the visual tokens (K, T, D) of the pictures of a batch, with gradients to the tower."""
+    if pictures is None:
+        raise ValueError("the batch shows no pictures")
+    return tower.encode(augment(pictures))[0]
+
+
+@torch.inference_mode()
+def query_metrics(
+    model: Any, batches: QueryBatches, encode: Callable[[torch.Tensor], torch.Tensor], batch: int = 192
+) -> str:
+    """Return the metrics of the heads on sampled queries, in one line.
+
+    Args:
+        model: a Qwen3VLForConditionalGeneration.
+        batches: draws the queries.
+        encode: rows (K,) of the frames of ``batches`` -> their visual tokens (K, T, D).
+        batch: queries of each head.
+    """
+    errors, device = [], device_of(model)
+    for head in HEADS:
+        queries = moved(batches.of(head, batch), str(device))
+        values = torch.tensor(HEADS[head].values, device=device)
+        _, found = query_loss(model, queries, encode(queries.rows))
+        errors.append(((found @ values) - (queries.target @ values)).abs())
+    right = (errors[0] < 1).float().mean()
+    done = (errors[2] < 0.5).float().mean()
+    return f"contrastive {right:.3f} right  progress MAE {errors[1].mean():.3f}  completion {done:.3f} right"

@@ -21,6 +21,7 @@ class TinySettings:
         seed: seed of everything.
         blind: what it is trained without, of ``lrm_ros.training.reward.eval.blind.BLIND``; empty: nothing.
         leave_out: beginnings of names of sources that are not trained on.
+        batch: factor on the pictures and queries of a step.
     """
 
     size: str = "tiny"
@@ -28,6 +29,20 @@ class TinySettings:
     seed: int = 0
     blind: str = ""
     leave_out: tuple[str, ...] = ()
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a training runs.
+
+    Attributes:
+        device: torch device.
+        workers: processes that draw batches ahead; 0: none.
+    """
+
+    device: str = "cpu"
+    workers: int = 0
 
 
 def load_training_frames(data: Sequence[Path], settings: TinySettings) -> Frames:

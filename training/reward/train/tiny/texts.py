@@ -81,6 +81,11 @@ class TextSampler:
         return found
 
 
+def device_of(network: torch.nn.Module) -> torch.device:
+    """Return where the weights of a network are; the CPU if it has none."""
+    return next((weight.device for weight in network.parameters()), torch.device("cpu"))
+
+
 class Words:
     """The tokens of texts, cached."""
 
@@ -97,26 +102,23 @@ class Words:
         return rows[:, : int((rows > 0).sum(1).max())]
 
 
-def text_loss(outputs: torch.Tensor, labels: NDArray) -> torch.Tensor:
+def text_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropies of progress, of completion, and of whether what the text names is there, where labelled.
 
     The last is learnt first: it tells the features what things there are, and what their words are.
 
     Args:
         outputs: (R, Q, 13): logits of the eleven progress answers, of completion, and of what is named being there.
-        labels: (R, Q, 3) progress, done and there; NaN: not known.
+        labels: (R, Q, 3) float32 progress, done and there; NaN: not known.
     """
-    outputs = outputs.flatten(0, 1)
-    progress, *others = np.asarray(labels, np.float32).reshape(-1, 3).T
-    known = np.flatnonzero(np.isfinite(progress))
-    target = progress_target(progress[known])
-    loss = -(target * outputs[known, :11].log_softmax(-1)).sum(-1).mean()
+    outputs, labels = outputs.flatten(0, 1), labels.flatten(0, 1)
+    known = labels.isfinite()
+    progress, *others = labels.nan_to_num().unbind(-1)
+    errors = [-(progress_target(progress) * outputs[:, :11].log_softmax(-1)).sum(-1)]
     for output, label in zip((11, 12), others, strict=True):
-        seen = np.flatnonzero(np.isfinite(label))
-        if len(seen):
-            target = torch.from_numpy(label[seen])
-            loss = loss + functional.binary_cross_entropy_with_logits(outputs[seen, output], target)
-    return loss
+        errors.append(functional.binary_cross_entropy_with_logits(outputs[:, output], label, reduction="none"))
+    # Means over what is known, without asking a GPU what that is.
+    return ((torch.stack(errors, -1) * known).sum(0) / known.sum(0).clamp(min=1)).sum()
 
 
 @torch.inference_mode()
@@ -134,6 +136,7 @@ def reading_metrics(network: torch.nn.Module, frames: Frames, words: Words, pict
 
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(frames.images))[:pictures]
+    device = device_of(network)
     right: dict[str, list[float]] = {kind: [] for kind in KINDS[1:]}
     for row in rows.tolist():
         instructions = frames.instructions[int(frames.episode[row])]
@@ -141,7 +144,7 @@ def reading_metrics(network: torch.nn.Module, frames: Frames, words: Words, pict
         if len(instructions) == 1 or not np.isfinite(labels[0, 1]):
             continue
         tokens = words([one.wordings[0] for one in instructions])[None]
-        done = network(to_tensor(frames.images[[row]]), tokens)[0][0, :, 11].numpy()
+        done = network(to_tensor(frames.images[[row]]).to(device), tokens.to(device))[0][0, :, 11].cpu().numpy()
         for number, one in enumerate(instructions):
             if abs(labels[number, 1] - labels[0, 1]) == 1:
                 order = np.sign(done[number] - done[0]) * np.sign(labels[number, 1] - labels[0, 1])

@@ -60,7 +60,7 @@ class Places:
         """Return the same for other frames, with the same numbers."""
         return Places(frames, self)
 
-    def targets(self, rows: NDArray) -> NDArray[np.int64]:
+    def targets(self, rows: NDArray) -> torch.Tensor:
         """Return the four numbers of every place (R, P, 4), rows of the picture one after another; -1: not known."""
         frames = self._frames
         number = self._number[frames.episode[rows]]
@@ -73,7 +73,7 @@ class Places:
         found[..., 2:] = np.take_along_axis(names, np.where(base == HELD, 0, base)[..., None], axis=1)
         found[base == HELD, 2] = self.kinds.index(_HELD_NAME)
         found[~self._known[number]] = -1
-        return found
+        return torch.from_numpy(found)
 
 
 class PlaceHead(nn.Module):
@@ -103,7 +103,7 @@ def spread(features: torch.Tensor, each: int) -> torch.Tensor:
     return features.view(n, side, side, each, each, -1).transpose(2, 3).flatten(1, 4)
 
 
-def place_loss(outputs: torch.Tensor, targets: NDArray[np.int64], sizes: tuple[int, ...]) -> torch.Tensor:
+def place_loss(outputs: torch.Tensor, targets: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
     """Return the cross-entropy of what is where; 0 where nothing is known.
 
     Args:
@@ -111,21 +111,24 @@ def place_loss(outputs: torch.Tensor, targets: NDArray[np.int64], sizes: tuple[i
         targets: (N, P, 4) by :meth:`Places.targets`.
         sizes: answers to each question.
     """
-    wanted = torch.from_numpy(targets)
-    thing, nothing = wanted[..., 0] > 0, wanted[..., 0] == 0
-    loss = outputs.sum() * 0.0
-    for number, part in enumerate(outputs.split(sizes, dim=-1)):
-        if thing.any():
-            loss = loss + functional.cross_entropy(part[thing], wanted[..., number][thing])
-    if nothing.any():
-        kinds = outputs[..., : sizes[0]][nothing]
-        loss = loss + BACKGROUND * functional.cross_entropy(kinds, wanted[..., 0][nothing])
+    thing, nothing = targets[..., 0] > 0, targets[..., 0] == 0
+    parts = outputs.split(sizes, dim=-1)
+    loss = BACKGROUND * _mean(parts[0], targets[..., 0], nothing)
+    for number, part in enumerate(parts):
+        loss = loss + _mean(part, targets[..., number], thing)
     return loss
 
 
-def places_right(outputs: torch.Tensor, targets: NDArray[np.int64], sizes: tuple[int, ...]) -> list[float]:
+def _mean(outputs: torch.Tensor, targets: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of logits (N, P, C) and targets (N, P) at some places (N, P); 0 without any."""
+    wanted = torch.where(here, targets, -100).flatten()  # what cross_entropy leaves out
+    total = functional.cross_entropy(outputs.flatten(0, 1), wanted, ignore_index=-100, reduction="sum")
+    return total / here.sum().clamp(min=1)
+
+
+def places_right(outputs: torch.Tensor, targets: torch.Tensor, sizes: tuple[int, ...]) -> list[float]:
     """Return the share of right answers to each question at the places where a thing is."""
-    wanted = torch.from_numpy(targets)
+    wanted = targets
     thing = wanted[..., 0] > 0
     parts = zip(outputs.split(sizes, dim=-1), wanted[thing].unbind(-1), strict=True)
     return [float((part[thing].argmax(-1) == labels).float().mean()) for part, labels in parts]

@@ -31,7 +31,8 @@ The commands of a whole training, its controls, its figures and its card::
         --out runs/tiny/eval --json runs/tiny/model/metrics.json
     python -m lrm_ros.training.reward.train.tiny.card runs/tiny/model
 
-On one core: some three hours for ``tiny``, nine for ``--size small``. The same command goes on from the last
+On one core: some three hours for ``tiny``, nine for ``--size small``; a GPU takes ``--device cuda --workers 3`` and
+has room for ``--batch 4``. The same command goes on from the last
 checkpoint, which is five minutes old at most. ``--leave-out twin`` (a world), ``--leave-out metaworld/`` (a simulator)
 and the like train without some sources. What each range of seeds is for stands in ``lrm_ros.seeds``. The model in
 ``lrm_ros/models/tiny`` was made before pictures had several texts, by the commands that stood here at the commits that
@@ -40,43 +41,37 @@ its card names.
 Steps: the vision tower learns what is where in each picture, then also the labels of several texts (``vision``); the
 language model learns to answer the three heads' prompts from the frozen tower's tokens, then both together
 (``language``); the saved model is loaded again and evaluated on validation episodes through the reward engine. One
-thread, fixed seeds: the same data give the same weights on the same kind of processor with the same versions of torch
-and transformers (5 draws the first weights in another order than 4.57).
+thread, fixed seeds: the same data give the same weights on the same kind of processor (not on a GPU) with the same
+versions of torch and transformers (5 draws the first weights in another order than 4.57).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from lrm_ros.commit import source_commit
 from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
 from lrm_ros.reward.models import TINY_FOLDER
-from lrm_ros.reward.qwen.folder import load_processor, qwen_config, save_processor
-from lrm_ros.reward.qwen.model import QwenRewardModel
-from lrm_ros.training.reward.data.generate import HELD_OUT
+from lrm_ros.reward.qwen.folder import load_processor, qwen_config
 from lrm_ros.training.reward.eval.blind import BLIND
-from lrm_ros.training.reward.train.tiny.card import card
-from lrm_ros.training.reward.train.tiny.data import TWIN, Frames, SourceSampler, split
+from lrm_ros.training.reward.train.tiny.data import Frames, split
+from lrm_ros.training.reward.train.tiny.finish import finish
 from lrm_ros.training.reward.train.tiny.loop import fit
-from lrm_ros.training.reward.train.tiny.measure import label_metrics, measure
+from lrm_ros.training.reward.train.tiny.measure import label_metrics
 from lrm_ros.training.reward.train.tiny.model import SIZES, build_model, build_processor
-from lrm_ros.training.reward.train.tiny.settings import TinySettings, claim_checkpoints, load_training_frames
-
-if TYPE_CHECKING:
-    import torch
+from lrm_ros.training.reward.train.tiny.settings import Compute, TinySettings, claim_checkpoints, load_training_frames
 
 
-def continue_training(start: Path, data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, Any]:
+def continue_training(
+    start: Path, data: Sequence[Path], out: Path, settings: TinySettings, compute: Compute
+) -> dict[str, Any]:
     """Continue the joint training of tower and language model of a tiny model; save and evaluate the result.
 
     Args:
@@ -84,6 +79,7 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
         data: folders of shards.
         out: folder that receives what :func:`train` writes.
         settings: scale, seed and the like.
+        compute: where it runs.
 
     Returns:
         What is written to training.json; ``before`` is that of the model it started from.
@@ -108,8 +104,10 @@ def continue_training(start: Path, data: Sequence[Path], out: Path, settings: Ti
     processor = load_processor(start)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, config=qwen_config(start), dtype=torch.float32)
     tower = Tower(model.model.visual, len(processor.tokenizer), Places(training).sizes)
-    seconds = {"together": _together(model, processor, tower, training, held_out, settings, 1500, checkpoints)}
-    return _finish(model, processor, training, held_out, out, settings, commit, seconds, before)
+    tower.to(compute.device)
+    model.to(compute.device)
+    seconds = {"together": _together(model, processor, tower, training, held_out, settings, compute, 1500, checkpoints)}
+    return finish(model, processor, training, held_out, out, settings, compute, commit, seconds, before)
 
 
 def _together(
@@ -119,79 +117,38 @@ def _together(
     training: Frames,
     held_out: Frames,
     settings: TinySettings,
+    compute: Compute,
     steps: int,
     checkpoints: Path,
 ) -> float:
     """Train tower and language model together; return the seconds."""
-    from lrm_ros.training.reward.train.tiny.language import TOKEN_NOISE, LanguageLoss, augmented_encoder, language_step
+    from lrm_ros.training.reward.train.tiny.language import (
+        TOKEN_NOISE,
+        QueryBatches,
+        encode_all,
+        look,
+        query_loss,
+        query_metrics,
+    )
 
     seed = settings.seed
-    val_loss = LanguageLoss(model, processor, held_out, seed)
+    shown = QueryBatches(model, processor, held_out, seed, 0)
     return fit(
         model,
-        language_step(
-            LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE),
-            lambda step: augmented_encoder(tower, training, ((seed + 5) << 24) + step),
-            batch=48,
-            seed=seed + 6,
-        ),
+        QueryBatches(model, processor, training, seed + 6, 48 * settings.batch, TOKEN_NOISE, seed + 5),
+        lambda batch: query_loss(model, batch, look(tower, batch.pictures))[0],
         _steps(steps, settings.scale),
         3e-4,
         seed + 6,
         "together",
-        lambda: val_loss.metrics(augmented_encoder(tower, held_out, seed)),
+        lambda: query_metrics(model, shown, lambda rows: encode_all(tower, held_out.select(rows.cpu().numpy()))),
         checkpoints / "together.pt",
+        compute.device,
+        compute.workers,
     )
 
 
-def _finish(
-    model: Any,
-    processor: Any,
-    training: Frames,
-    held_out: Frames,
-    out: Path,
-    settings: TinySettings,
-    commit: str,
-    seconds: dict[str, float],
-    before: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Save and evaluate a model; returns what is written to training.json."""
-    import torch
-
-    judged = np.flatnonzero(np.array(held_out.sources)[held_out.source] == TWIN)
-    if not len(judged):  # no twin, or left out
-        judged = np.arange(len(held_out.source))
-    out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(out)
-    save_processor(processor, out)
-    begun = time.monotonic()
-    figures = measure(QwenRewardModel(out, name=settings.size, device="cpu"), held_out.select(judged))
-    seconds = {**seconds, "measure": time.monotonic() - begun}
-    about = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "sources": {name: int((training.source == i).sum()) for i, name in enumerate(training.sources)},
-        "training_frames": len(training.images),
-        "training_episodes": len(np.unique(training.episode)),
-        "seed": settings.seed,
-        "scale": settings.scale,
-        "size": settings.size,
-        "blind": settings.blind,
-        "without": list(settings.leave_out),
-        "held_out": list(HELD_OUT),
-        "commit": commit,
-        "left_out": figures,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-    }
-    if before is not None:
-        about["before"] = {name: before[name] for name in ("training_frames", "seed", "scale", "commit", "seconds")}
-    (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
-    (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
-    (out / "README.md").write_text(card(about, None))
-    shutil.rmtree(out / "checkpoints")
-    return about
-
-
-def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, Any]:
+def train(data: Sequence[Path], out: Path, settings: TinySettings, compute: Compute) -> dict[str, Any]:
     """Train, save and evaluate the tiny model; a training that was stopped goes on from its last checkpoint.
 
     Args:
@@ -199,6 +156,7 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
         out: folder that receives model, processor, training.json and the model card (README.md), while it trains the
             checkpoints.
         settings: size, scale, seed and the like.
+        compute: where it runs.
 
     Returns:
         What is written to training.json: the data, the time, and the figures on the episodes that were left out, of
@@ -211,22 +169,24 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
 
     from lrm_ros.training.reward.train.tiny.language import (
         TOKEN_NOISE,
-        LanguageLoss,
-        cached_encoder,
+        QueryBatches,
         encode_all,
-        language_step,
+        query_loss,
+        query_metrics,
     )
-    from lrm_ros.training.reward.train.tiny.texts import Words, text_loss
-    from lrm_ros.training.reward.train.tiny.things import Places, place_loss
+    from lrm_ros.training.reward.train.tiny.texts import Words
+    from lrm_ros.training.reward.train.tiny.things import Places
     from lrm_ros.training.reward.train.tiny.vision import (
+        PlaceBatches,
         Questions,
         Tower,
-        draw_pictures,
         initialise,
         places_metrics,
+        tower_loss,
     )
 
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU that has it; a CPU has none
     seed, scale, commit = settings.seed, settings.scale, source_commit()
     checkpoints = claim_checkpoints(out, data, settings)
     seconds: dict[str, float] = {}
@@ -239,60 +199,52 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings) -> dict[str, 
     places = Places(training)
     tower = Tower(model.model.visual, len(processor.tokenizer), places.sizes)
     initialise(tower)
-    known = np.flatnonzero(places.known)
-    if len(known):
-        draw = SourceSampler(training, known)
-
-        def place_step(step: int) -> torch.Tensor:
-            rows, images, _ = draw_pictures(training, draw, seed + 1, step, 48)
-            return place_loss(tower.place_head(tower.encode(images)[0]), places.targets(rows), places.sizes)
-
+    tower.to(compute.device)
+    model.to(compute.device)
+    where = (compute.device, compute.workers)
+    if places.known.any():
         seconds["places"] = fit(
             tower,
-            place_step,
+            PlaceBatches(training, places, seed + 1, 48 * settings.batch),
+            lambda batch: tower_loss(tower, batch),
             _steps(3000, scale),
             1e-3,
             seed + 1,
             "places  ",
             lambda: places_metrics(tower, held_out, places),
             checkpoints / "places.pt",
+            *where,
         )
-    questions = Questions(training, words, seed + 2)
-
-    def text_step(step: int) -> torch.Tensor:
-        images, asked, labels, rows = questions(step)
-        outputs, seen = tower(images, asked)
-        return text_loss(outputs, labels) + place_loss(seen, places.targets(rows), places.sizes)
-
     seconds["vision"] = fit(
         tower,
-        text_step,
+        Questions(training, words, places, seed + 2, 32 * settings.batch),
+        lambda batch: tower_loss(tower, batch),
         _steps(6000, scale),
         1e-3,
         seed + 2,
         "vision  ",
         lambda: label_metrics(tower, held_out, words, places),
         checkpoints / "vision.pt",
+        *where,
     )
     begun = time.monotonic()
-    tokens, held_out_tokens = (encode_all(tower, frames, seed + 3, copies=1) for frames in (training, held_out))
+    known, held_out_known = (encode_all(tower, frames) for frames in (training, held_out))
     seconds["encode"] = time.monotonic() - begun
-    val_loss = LanguageLoss(model, processor, held_out, seed)
-    encode = cached_encoder(tokens, seed)
+    shown = QueryBatches(model, processor, held_out, seed, 0)
     seconds["language"] = fit(
         model.model.language_model,
-        language_step(
-            LanguageLoss(model, processor, training, seed + 4, TOKEN_NOISE), lambda _: encode, batch=64, seed=seed + 5
-        ),
+        QueryBatches(model, processor, training, seed + 5, 64 * settings.batch, TOKEN_NOISE),
+        lambda batch: query_loss(model, batch, known[batch.rows])[0],
         _steps(10000, scale),
         1e-3,
         seed + 5,
         "language",
-        lambda: val_loss.metrics(cached_encoder(held_out_tokens, seed)),
+        lambda: query_metrics(model, shown, lambda rows: held_out_known[rows]),
         checkpoints / "language.pt",
+        *where,
     )
-    seconds["together"] = _together(model, processor, tower, training, held_out, settings, 6000, checkpoints)
-    return _finish(model, processor, training, held_out, out, settings, commit, seconds)
+    seconds["together"] = _together(model, processor, tower, training, held_out, settings, compute, 6000, checkpoints)
+    return finish(model, processor, training, held_out, out, settings, compute, commit, seconds)
 
 
 def _steps(full: int, scale: float) -> int:
@@ -318,6 +270,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument(
+        "--batch", type=whole(1), default=1, help="factor on the pictures and queries of a step, for a GPU (default 1)"
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default cpu; the recipe's), e.g. cuda")
+    parser.add_argument(
+        "--workers", type=whole(0), default=0, help="processes that draw batches ahead, for a GPU (default 0)"
+    )
+    parser.add_argument(
         "--size", choices=tuple(SIZES), default="tiny", help="tiny: patches of 16 x 16, small: of 8 x 8"
     )
     parser.add_argument("--blind", choices=BLIND, default="", help="a control: train without the text or the pictures")
@@ -331,12 +290,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", type=Path, metavar="MODEL", help="continue from this tiny model: the last step only")
     parser.add_argument("--json", type=Path, help="write the metrics to this file, too")
     args = parser.parse_args(argv)
-    settings = TinySettings(args.size, args.scale, args.seed, args.blind, tuple(args.leave_out))
+    settings = TinySettings(args.size, args.scale, args.seed, args.blind, tuple(args.leave_out), args.batch)
+    compute = Compute(args.device, args.workers)
     try:
         if args.start:
-            figures = continue_training(args.start, args.data, args.out, settings)
+            figures = continue_training(args.start, args.data, args.out, settings, compute)
         else:
-            figures = train(args.data, args.out, settings)
+            figures = train(args.data, args.out, settings, compute)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(exit_code(error), f"lrm reward train: {error}\n")
     print(json.dumps(figures, indent=1))

@@ -9,7 +9,7 @@ labels of the state (``texts``). The heads are dropped afterwards: the tower sta
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from torch import nn
 
 from lrm_ros.reward.qwen.vision import encode, positions_of
 from lrm_ros.sim.seen import SIDE
-from lrm_ros.training.reward.train.tiny.data import Frames, SourceSampler, augment, to_tensor
+from lrm_ros.training.reward.train.tiny.data import Frames, Pictures, SourceSampler, augment, draw_pictures, to_tensor
 from lrm_ros.training.reward.train.tiny.label_head import LabelHead
-from lrm_ros.training.reward.train.tiny.texts import TextSampler, Words
-from lrm_ros.training.reward.train.tiny.things import QUESTIONS, PlaceHead, Places, places_right
+from lrm_ros.training.reward.train.tiny.texts import TextSampler, Words, device_of, text_loss
+from lrm_ros.training.reward.train.tiny.things import QUESTIONS, PlaceHead, Places, place_loss, places_right
 
 
 class Tower(nn.Module):
@@ -57,7 +57,7 @@ class Tower(nn.Module):
 
     def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return visual tokens (N, T, D) and last patch states (N, P, H) of images (N, 3, H, W)."""
-        positions = positions_of(self.visual, (1, self.side, self.side))
+        positions = positions_of(self.visual, (1, self.side, self.side), images.device)
         tokens, _, states = encode(self.visual, self.patches(images), positions)
         return tokens, states
 
@@ -85,33 +85,73 @@ def initialise(tower: Tower) -> None:
     nn.init.normal_(stem, std=stem[0].numel() ** -0.5)
 
 
-def draw_pictures(
+class Asked(NamedTuple):
+    """A batch of the tower's training.
+
+    Attributes:
+        pictures: N of them.
+        words: (N, Q, W) tokens of Q texts about each; ``None``: no texts.
+        labels: (N, Q, 3) float32 progress, done, there, NaN where not known; ``None``: no texts.
+        targets: (N, P, 4) of what is where.
+    """
+
+    pictures: Pictures
+    words: torch.Tensor | None
+    labels: torch.Tensor | None
+    targets: torch.Tensor
+
+
+def _drawn(
     frames: Frames, draw: SourceSampler, seed: int, step: int, count: int
-) -> tuple[np.ndarray, torch.Tensor, np.random.Generator]:
-    """Return ``count`` drawn rows (N,), their augmented images (N, 3, H, W), and the generator that drew them."""
+) -> tuple[np.ndarray, Pictures, np.random.Generator]:
+    """Return ``count`` drawn rows (N,), their pictures, and the generator that drew them."""
     rng = np.random.default_rng([seed, step])
     rows = draw(rng, count)
-    generator = torch.Generator().manual_seed((seed << 24) + step)
-    return rows, augment(to_tensor(frames.images[rows]), generator), rng
+    return rows, draw_pictures(frames.images[rows], torch.Generator().manual_seed((seed << 24) + step)), rng
+
+
+class PlaceBatches:
+    """Batches of pictures of which it is known what is where."""
+
+    def __init__(self, frames: Frames, places: Places, seed: int, pictures: int = 48) -> None:
+        """Show ``frames``; ``seed`` fixes pictures and augmentation of every step."""
+        self._frames, self._places, self._seed, self._pictures = frames, places, seed, pictures
+        self._draw = SourceSampler(frames, np.flatnonzero(places.known))
+
+    def __call__(self, step: int) -> Asked:
+        """Return the batch of a step."""
+        rows, pictures, _ = _drawn(self._frames, self._draw, self._seed, step, self._pictures)
+        return Asked(pictures, None, None, self._places.targets(rows))
+
+
+def tower_loss(tower: Tower, batch: Asked) -> torch.Tensor:
+    """Return the loss of what is where and, if texts are asked, of their labels."""
+    tokens, _ = tower.encode(augment(batch.pictures))
+    loss = place_loss(tower.place_head(tokens), batch.targets, tower.place_head.sizes)
+    if batch.words is None or batch.labels is None:
+        return loss
+    return text_loss(tower.label_head(tokens, batch.words), batch.labels) + loss
 
 
 class Questions:
     """Batches of augmented pictures with several texts each, and what is known of them."""
 
-    def __init__(self, frames: Frames, words: Words, seed: int, pictures: int = 32, texts: int = 8) -> None:
+    def __init__(
+        self, frames: Frames, words: Words, places: Places, seed: int, pictures: int = 32, texts: int = 8
+    ) -> None:
         """Ask about ``frames``; ``seed`` fixes pictures, texts and augmentation of every step."""
-        self._frames, self._words, self._seed = frames, words, seed
+        self._frames, self._words, self._places, self._seed = frames, words, places, seed
         self._pictures, self._texts = pictures, texts
         self._draw, self._asked = SourceSampler(frames), TextSampler(frames)
 
-    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
-        """Return images (N, 3, H, W), words (N, Q, W), labels (N, Q, 3): progress, done, there; and the rows (N,)."""
-        rows, images, rng = draw_pictures(self._frames, self._draw, self._seed, step, self._pictures)
+    def __call__(self, step: int) -> Asked:
+        """Return the batch of a step."""
+        rows, pictures, rng = _drawn(self._frames, self._draw, self._seed, step, self._pictures)
         numbers = self._asked.draw(rows, self._texts, rng)
         tokens = self._words(self._asked.texts(rows, numbers, rng)).view(self._pictures, self._texts, -1)
         there = self._asked.there(rows, numbers)[..., None]
-        labels = np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2)
-        return images, tokens, labels, rows
+        labels = np.concatenate([self._frames.labels[rows[:, None], numbers], there], axis=2, dtype=np.float32)
+        return Asked(pictures, tokens, torch.from_numpy(labels), self._places.targets(rows))
 
 
 @torch.inference_mode()
@@ -119,9 +159,13 @@ def outputs_of(
     network: nn.Module, frames: Frames, words: torch.Tensor, batch: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return expected progress (N,) and p(done) (N,) of a network."""
+    device = device_of(network)
     starts = range(0, len(frames.images), batch)
     outputs = torch.cat(
-        [network(to_tensor(frames.images[at : at + batch]), words[at : at + batch])[0] for at in starts]
+        [
+            network(to_tensor(frames.images[at : at + batch]).to(device), words[at : at + batch].to(device))[0].cpu()
+            for at in starts
+        ]
     )
     progress = (outputs[:, :11].softmax(-1) * torch.arange(11) / 10).sum(-1)
     return progress.numpy(), outputs[:, 11].sigmoid().numpy()
@@ -142,6 +186,6 @@ def places_metrics(tower: Tower, frames: Frames, places: Places, pictures: int =
     rows = np.random.default_rng(0).permutation(rows)[:pictures]
     if not len(rows):
         return "places -"
-    seen = tower.place_head(tower.encode(to_tensor(frames.images[rows]))[0])
+    seen = tower.place_head(tower.encode(to_tensor(frames.images[rows]).to(device_of(tower)))[0]).cpu()
     right = places_right(seen, mine.targets(rows), places.sizes)
     return "places " + " ".join(f"{name} {share:.2f}" for name, share in zip(QUESTIONS, right, strict=True))
