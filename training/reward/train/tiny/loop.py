@@ -35,9 +35,8 @@ class _Steps:
         return self._draw(self._first + place)
 
 
-def _batches(draw: Callable[[int], Any], first: int, steps: int, workers: int) -> Iterator[Any]:
+def _batches(draw: Callable[[int], Any], first: int, steps: int, workers: int, device: str) -> Iterator[Any]:
     """Yield the batches of the steps from ``first`` on, drawn here or ahead by ``workers`` other processes."""
-    import torch
     from torch.utils.data import DataLoader
 
     if not workers or first >= steps:
@@ -48,7 +47,7 @@ def _batches(draw: Callable[[int], Any], first: int, steps: int, workers: int) -
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.startswith("cuda"),
         multiprocessing_context="fork",  # the frames are shared, not copied
     )
 
@@ -111,7 +110,7 @@ def fit(
         first, before = saved["step"], saved["seconds"]
         print(f"{name} goes on at step {first} of {steps}", flush=True)
     start = saved_at = time.monotonic()
-    for step, batch in zip(range(first, steps), _batches(draw, first, steps, workers), strict=True):
+    for step, batch in zip(range(first, steps), _batches(draw, first, steps, workers, device), strict=True):
         module.train()
         torch.manual_seed((seed << 24) + step)
         for group in optimiser.param_groups:
