@@ -163,8 +163,12 @@ def layer_of(layer: Any, states: Any, rotary: Any, past: Any, mask: Any, places:
     seen = scaled_dot_product_attention(_rotate(query, cos, sin), keys, values, mask, scale=attention.scaling)
     states = states + linear(attention.o_proj, seen.transpose(1, 2).reshape(*shape[:2], -1))
     normal = _norm(layer.post_attention_layernorm, states)
-    inner = mlp.act_fn(linear(mlp.gate_proj, normal)) * linear(mlp.up_proj, normal)
+    inner = _gated(mlp, linear(mlp.gate_proj, normal), linear(mlp.up_proj, normal))
     return states + linear(mlp.down_proj, inner), own
+
+
+def _gated(mlp: Any, gate: Any, up: Any) -> Any:
+    return mlp.act_fn(gate) * up
 
 
 def _add(states: Any, number: int, visual: Any, deep: list[Any]) -> Any:
@@ -224,13 +228,19 @@ def adapter_rows(model: Any, names: list[str]) -> Iterator[None]:
 
 
 def _norm(module: Any, values: Any) -> Any:
-    """Root-mean-square norm over the last axis, as the stock module does it: torch's kernel, too, works in float32."""
-    from torch.nn.functional import rms_norm
+    """Root-mean-square norm over the last axis, as the stock module does it."""
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm
 
     if type(module) is not Qwen3VLTextRMSNorm:  # an adapter's copy is in it
         return module(values)
-    return module.weight * rms_norm(values, values.shape[-1:], None, module.variance_epsilon)
+    return _scaled(values, module.weight, module.variance_epsilon)
+
+
+def _scaled(values: Any, weight: Any, least: float) -> Any:
+    """Return values with mean square 1 over the last axis, worked out in float32 by torch's kernel, times a weight."""
+    from torch.nn.functional import rms_norm
+
+    return weight * rms_norm(values, values.shape[-1:], None, least)
 
 
 def _rotate(values: Any, cos: Any, sin: Any) -> Any:
