@@ -66,6 +66,11 @@ def measure_size(args: argparse.Namespace, height: int, width: int, task: str) -
                 print("batched against serial:", json.dumps(figures["parity"]), flush=True)
             if queries and len(args.adapters) > 1:
                 values = values_of(model, queries)
+                if not first:  # a batch of one head goes another way than a mixed one, so it is compared, too
+                    few = queries[: len(HEADS) * 8]
+                    serial = [parity.reference_call(model, query) for query in few]
+                    figures["one_head_against_serial"] = agreement(few, values[: len(few)], serial)
+                    print("one head against serial:", json.dumps(figures["one_head_against_serial"]), flush=True)
                 first = first or values
                 found = figures.setdefault("agreement", {})[adapters] = agreement(queries, values, first)
                 print(f"adapters {adapters} against {args.adapters[0]}:", json.dumps(found), flush=True)
