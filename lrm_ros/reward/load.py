@@ -25,7 +25,7 @@ def load_model(name: str, device: str = "auto", mode: str = "completion") -> Rew
     Args:
         name: ``tiny`` (shipped), ``fake`` (brightness; only for tests of the graph), a folder (a whole Qwen3-VL or
             LoRA adapters, see ``lrm_ros.reward.qwen.load``; for a video head its weights), a Hugging Face name that
-            is already in the local cache, each perhaps with ``?load=bf16``, ``8bit`` or ``4bit`` (an LRM's weights; see
+            is already in the local cache, each perhaps with ``?load=`` (how an LRM's weights are held; see
             ``lrm_ros.reward.qwen.quantized``), or ``http://HOST:PORT`` of a reward server (``lrm serve``, or
             upstream's), or ``openai:NAME@URL`` of an OpenAI-compatible one.
         device: torch device; ``auto`` takes the GPU when there is one.

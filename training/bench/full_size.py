@@ -3,8 +3,8 @@
 
 Nothing is downloaded: speed and memory do not depend on the weights' values. Three LoRA adapters are on the base model,
 of the rank and with the modules that training gives them (progress with a vision tower of its own), as float32 matrices
-on a bfloat16 base, which is how PEFT loads them. Prompts are in the shipped tiny model's tokens; their task is
-lengthened so that a prompt has as many text tokens as Qwen's pre-tokenisation makes pieces of it.
+on a bfloat16 base, which is how PEFT loads them, or otherwise (``--adapters``). Prompts are in the shipped tiny model's
+tokens; their task is lengthened so that a prompt has as many text tokens as Qwen's pre-tokenisation makes pieces of it.
 
 Every call brings new frames. Operations (``lrm_ros.training.bench.flops``) are those that a query needs; the frame
 before, of a contrastive query, went through the vision tower in the call before, the text before the image through the
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.qwen.language import greedy
+from lrm_ros.reward.qwen.lora import cast
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.vision import encode, patches_of, positions_of
 from lrm_ros.training.bench.flops import query_flops
@@ -40,13 +41,12 @@ _ORDER = ("progress", "contrastive", "completion")  # as lrm_ros.reward.qwen.loa
 _FILLER = " bowl"  # one token of the tiny model's
 
 
-def build(size: str, device: str, adapters: str = "float32", seed: int = 0) -> QwenRewardModel:
+def build(size: str, device: str, seed: int = 0) -> QwenRewardModel:
     """Return a reward model of a published size with random weights and three random adapters, made on the device.
 
     Args:
         size: of ``lrm_ros.training.reward.train.qwen_sizes.SIZES``.
         device: torch device.
-        adapters: dtype of the LoRA matrices, ``"float32"`` (as PEFT loads them) or ``"bfloat16"``.
         seed: of all weights.
     """
     import torch
@@ -69,8 +69,7 @@ def build(size: str, device: str, adapters: str = "float32", seed: int = 0) -> Q
             for name, parameter in model.named_parameters():
                 if ".lora_B." in name:
                     parameter.normal_(std=0.02)
-                if ".lora_" in name:
-                    parameter.data = parameter.data.to(getattr(torch, adapters))
+            cast(model, torch.float32)
     built = (model.to(device).eval(), processor, {head: head for head in _ORDER})
     return QwenRewardModel(Path(size), f"random {size}", device, built)
 
@@ -157,7 +156,7 @@ def generate_call(model: QwenRewardModel, query: RewardQuery, tokens: int) -> No
 def stages(model: QwenRewardModel, images: Sequence[NDArray[np.uint8]], budget_s: float) -> dict[str, float]:
     """Return the time of what precedes the language model, by stage [ms an image].
 
-    Patches are made on the CPU, ``copy`` stacks them, brings them to the device and makes them bfloat16 there.
+    Patches are made where the device likes it, a GPU after copying; ``stack`` puts those of one size together.
     """
     import torch
 
@@ -167,8 +166,13 @@ def stages(model: QwenRewardModel, images: Sequence[NDArray[np.uint8]], budget_s
         if model.device.startswith("cuda"):
             torch.cuda.synchronize()
 
-    def copy(patches: list[Any]) -> Any:
-        batch = torch.stack(patches).to(model.device, visual.dtype)
+    def make() -> list[Any]:
+        found = patches_of(model.processor.image_processor, images, model.device, visual.dtype)
+        settle()
+        return found
+
+    def stack(patches: list[Any]) -> Any:
+        batch = torch.stack(patches)
         settle()
         return batch
 
@@ -177,19 +181,19 @@ def stages(model: QwenRewardModel, images: Sequence[NDArray[np.uint8]], budget_s
         settle()
 
     with torch.inference_mode():
-        found = patches_of(model.processor.image_processor, images)
+        found = make()
         patches, positions = [p for _, p in found], positions_of(visual, found[0][0], model.device)
         works: dict[str, Callable[[], object]] = {
-            "patches": partial(patches_of, model.processor.image_processor, images),
-            "copy": partial(copy, patches),
-            "vision_tower": partial(tower, copy(patches), positions),
+            "patches": make,
+            "stack": partial(stack, patches),
+            "vision_tower": partial(tower, stack(patches), positions),
         }
         return {name: 1e3 * float(np.median(timed(work, budget_s, 3))) / len(images) for name, work in works.items()}
 
 
 def measure(
     model: QwenRewardModel, prompts: Prompts, height: int, width: int, batches: Sequence[int], budget_s: float,
-    generate_tokens: int, peak: float | None,
+    generate_tokens: int, peak: float | None, heads: Sequence[str] = tuple(HEADS), quick: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the figures of a model.
 
@@ -203,6 +207,8 @@ def measure(
             queries, one that generates).
         generate_tokens: tokens of the one-by-one generation; 0: nothing is generated.
         peak: the device's rate in bfloat16 [TFLOP/s].
+        heads: that are asked.
+        quick: only batches of one head: no single plain calls, nothing generated, no mixed batches, no stages.
     """
     import torch
 
@@ -251,28 +257,30 @@ def measure(
     def score(heads: Sequence[str], readout: str) -> Callable[[], object]:
         return lambda: model.score(asked(heads), readout)
 
-    for head in HEADS:
+    for head in () if quick else heads:
         shown = prompts.visual[head] // min(prompts.visual.values())
         add("serial", [head], shown, "forward", partial(_serial, model, asked, head))
-    if generate_tokens:
-        for head in HEADS:
+    if generate_tokens and not quick:
+        for head in heads:
             call = partial(_serial_text, model, asked, head, generate_tokens)
             add("serial", [head], 0, f"generate {generate_tokens}", call, 1)
         length = HEADS["completion"].max_new_tokens
         for count in sorted({min(batches), min(32, max(batches))}):
-            heads = ["completion"] * count
-            add("batched", heads, 0, f"generate {length}", score(heads, "generate"), 1)
+            same = ["completion"] * count
+            add("batched", same, 0, f"generate {length}", score(same, "generate"), 1)
     for count in sorted(batches):
         least = 5 if count <= 32 else 3
-        for head in HEADS:
+        for head in heads:
             add("batched", [head] * count, count, "forward", score([head] * count, "forward"), least)
-        if count >= len(HEADS):
+        if count >= len(HEADS) and not quick:
             mixed = list(itertools.islice(itertools.cycle(HEADS), count))
             frames = -(-count // len(HEADS))  # each goes through the tower of progress and that of the other two
             add("batched", mixed, 2 * frames, "forward", score(mixed, "forward"), least)
+    if quick:
+        return {"rows": rows}
     return {
         "rows": rows,
-        "against_serial": {head: _gains([row for row in rows if row["head"] == head]) for head in HEADS},
+        "against_serial": {head: _gains([row for row in rows if row["head"] == head]) for head in heads},
         "stages_ms_per_image": stages(model, images[: min(32, max(batches))], budget_s),
     }
 

@@ -108,16 +108,16 @@ def compare(
     Raises:
         ValueError: a query is not answered.
     """
-    values = {"batched": _batched(model, queries), "serial": [reference_call(model, query) for query in queries]}
+    values = {"batched": answers_of(model, queries), "serial": [reference_call(model, query) for query in queries]}
     if exact is not None:
-        values["float32"] = _batched(exact, queries)
+        values["float32"] = answers_of(exact, queries)
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(query.head for query in queries):
         places = [place for place, query in enumerate(queries) if query.head == name]
         found[name] = {"queries": len(places)}
         for one, other in itertools.combinations(values, 2):
             ours, theirs = ([values[way][place] for place in places] for way in (one, other))
-            found[name][f"{one}_against_{other}"] = _difference(name, ours, theirs)
+            found[name][f"{one}_against_{other}"] = difference(name, ours, theirs)
         found[name]["spread"] = float(np.std([values["batched"][place] for place in places]))
     return found
 
@@ -147,7 +147,7 @@ def compare_loads(
     exact: list[float] = []
     for load in ("", *loads):
         model = QwenRewardModel(find_model(name), name, device, load=load)
-        values = _batched(model, queries)
+        values = answers_of(model, queries)
         del model
         if not load:
             exact = values
@@ -155,12 +155,12 @@ def compare_loads(
         found[load] = {}
         for head, places in heads.items():
             ours, theirs = ([given[place] for place in places] for given in (values, exact))
-            found[load][head] = {"queries": len(places), **_difference(head, ours, theirs)}
+            found[load][head] = {"queries": len(places), **difference(head, ours, theirs)}
             found[load][head]["spread"] = float(np.std(theirs))
     return found
 
 
-def _difference(head: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+def difference(head: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Return how the values of two ways to answer the same queries of a head differ."""
     gaps = np.abs(np.subtract(ours, theirs))
     same = [HEADS[head].answer(a) == HEADS[head].answer(b) for a, b in zip(ours, theirs, strict=True)]
@@ -171,7 +171,7 @@ def _difference(head: str, ours: Sequence[float], theirs: Sequence[float]) -> di
     }
 
 
-def _batched(model: QwenRewardModel, queries: Sequence[RewardQuery]) -> list[float]:
+def answers_of(model: QwenRewardModel, queries: Sequence[RewardQuery]) -> list[float]:
     """Return the values of queries, asked ``_BATCH`` at a time."""
     answers = [a for start in range(0, len(queries), _BATCH) for a in model.score(queries[start : start + _BATCH])]
     for answer in answers:

@@ -22,7 +22,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from unittest import mock
 
@@ -36,9 +35,10 @@ from lrm_ros.reward.qwen import model as qwen_model
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.quantized import LOADS
 from lrm_ros.reward.qwen.writing import write
-from lrm_ros.training.bench import full_size, parity
-from lrm_ros.training.bench.flops import peak_tflops
+from lrm_ros.training.bench import parity
+from lrm_ros.training.bench.adapters import ADAPTERS
 from lrm_ros.training.bench.parity import reference_call
+from lrm_ros.training.bench.size_course import measure_size, write_json
 from lrm_ros.training.reward.train.qwen_sizes import SIZES
 from lrm_ros.types import Frame, RewardQuery
 
@@ -175,42 +175,6 @@ def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_
     }
 
 
-def measure_size(args: argparse.Namespace, height: int, width: int) -> dict:
-    """Return the figures of a published size with random weights."""
-    import torch
-
-    if args.device == "auto" and not torch.cuda.is_available():
-        raise SystemExit(
-            f"lrm bench reward: no CUDA device here for size '{args.size}'; run on a machine with a GPU, or give "
-            "--device cpu (hours and tens of GB)"
-        )
-    device = "cuda" if args.device == "auto" else args.device
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
-    peak = args.peak_tflops or peak_tflops(name)
-    start = time.perf_counter()
-    model = full_size.build(args.size, device, args.adapters)
-    prompts = full_size.prompts_of(model.processor, height, width, _TASK)
-    print(
-        f"{args.size} with random weights on {name}, made in {time.perf_counter() - start:.0f} s; "
-        f"images {width}x{height}; prompts in the tiny model's tokens, tokens of a query (text + visual): "
-        + ", ".join(f"{head} {prompts.text[head]} + {prompts.visual[head]}" for head in HEADS),
-        flush=True,
-    )
-    found = {}
-    if args.parity:  # first: it needs the least memory
-        found["parity"] = parity.compare(model, parity.queries_of(prompts.tasks, args.parity, height, width))
-        print("batched against serial:", json.dumps(found["parity"]), flush=True)
-    counts = sorted(set(args.batch or (1, 8, 32, 96)))
-    tokens = 0 if args.no_generate else args.generate_tokens
-    figures = found | full_size.measure(model, prompts, height, width, counts, args.seconds, tokens, peak)
-    figures |= {"size": args.size, "adapters": args.adapters, "device": name, "peak_tflops": peak}
-    figures |= {"image_size": [height, width], "text_tokens": prompts.text, "visual_tokens": prompts.visual}
-    figures["parameters"] = sum(parameter.numel() for parameter in model.model.parameters())
-    print("ms an image before the language model:", json.dumps(figures["stages_ms_per_image"]))
-    print("best batch, forward, against one by one (times as fast):", json.dumps(figures["against_serial"]))
-    return figures
-
-
 def measure_model(args: argparse.Namespace, height: int, width: int) -> dict:
     """Return the figures of a model that is here."""
     name, load = split_load(args.model)
@@ -247,7 +211,7 @@ def measure_loads(args: argparse.Namespace, height: int, width: int) -> dict:
     for load, heads in found.items():
         for head, row in heads.items():
             print(
-                f"{load:5s} {head:12s} {row['queries']:4d} queries  same answer {row['same_answer']:7.2%}  difference "
+                f"{load:9s} {head:12s} {row['queries']:4d} queries  same answer {row['same_answer']:7.2%}  difference "
                 f"max {row['max_difference']:.4f} mean {row['mean_difference']:.4f}  (values spread "
                 f"{row['spread']:.3f})"
             )
@@ -272,7 +236,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-generate", action="store_true", help="skip the generate read-out")
     parser.add_argument("--generate-tokens", type=whole(1), default=64, help="--size: tokens of one-by-one generation")
     parser.add_argument(
-        "--adapters", choices=("float32", "bfloat16"), default="float32", help="--size: type of the LoRA matrices"
+        "--adapters",
+        choices=ADAPTERS,
+        nargs="+",
+        default=["float32"],
+        help="--size: types of the LoRA matrices, one after another (default: float32)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="--size: batches of one head alone; --parity compares the --adapters only"
+    )
+    parser.add_argument(
+        "--experiments", action="store_true", help="--size: at last the kernels of a call, and one with torch.compile"
     )
     parser.add_argument(
         "--peak-tflops", type=number(above=True), help="--size: the GPU's dense bfloat16 peak, if not in the table"
@@ -286,7 +260,8 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         choices=LOADS[1:],
         metavar="LOAD",
-        help="no speed, but how the answers differ with the weights held so: bf16 8bit 4bit, --parity queries (99)",
+        help="no speed, but how the answers differ with the weights held so, --parity queries (99): "
+        + " ".join(LOADS[1:]),
     )
     parser.add_argument("--images", type=Path, help="--loads: a folder of pictures; else random ones")
     parser.add_argument("--task", default=_TASK, help="--loads: what is asked about them")
@@ -297,14 +272,11 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
         figures = measure_loads(args, args.height or 96, args.width or 96)
     elif args.size:
-        figures = measure_size(args, args.height or 480, args.width or 640)
+        figures = measure_size(args, args.height or 480, args.width or 640, _TASK)
     else:
         torch.set_num_threads(args.threads)
         figures = measure_model(args, args.height or 96, args.width or 96)
-    if args.json:
-        figures["versions"] = {name: metadata.version(name) for name in ("torch", "transformers", "peft", "numpy")}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=1))
+    write_json(args.json, figures)
     return 0
 
 

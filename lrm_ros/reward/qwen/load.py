@@ -26,6 +26,7 @@ from lrm_ros.reward.qwen.folder import (
     load_processor,
     qwen_config,
 )
+from lrm_ros.reward.qwen.lora import cast
 from lrm_ros.reward.qwen.quantized import QUANTISED, dtype_of, quantised_options
 from lrm_ros.reward.qwen.weights import again, load_checked, read_json
 
@@ -45,7 +46,7 @@ def load_qwen(folder: Path, device: str, load: str = "") -> tuple[Any, Any, dict
     Args:
         folder: one of the layouts above.
         device: torch device. On a CPU weights are float32 (bfloat16 is slower there), elsewhere bfloat16.
-        load: ``bf16``, ``8bit`` or ``4bit`` instead (``lrm_ros.reward.qwen.quantized``).
+        load: ``bf16``, ``bf16-lora``, ``8bit`` or ``4bit`` instead (``lrm_ros.reward.qwen.quantized``).
 
     Returns:
         The model (a PeftModel if there are adapters), its processor, and the adapter name of each head (empty for a
@@ -74,7 +75,10 @@ def load_qwen(folder: Path, device: str, load: str = "") -> tuple[Any, Any, dict
     config = qwen_config(base_folder)
     processor = _shared_processor(base_folder, list(folders.values()), config)
     base = load_checked(base_folder, config, dtype, **quantise)
-    return _moved(attach(base, adapters), device, load).eval(), processor, names
+    model = attach(base, adapters)
+    if load == "bf16-lora":
+        cast(model, dtype)
+    return _moved(model, device, load).eval(), processor, names
 
 
 def _moved(model: Any, device: str, load: str) -> Any:

@@ -244,14 +244,15 @@ class QwenRewardModel:
             grids[place], features[place] = known.grids[at], known.features[at]
             for level, values in enumerate(known.deep):
                 deep[level][place] = values[at]
-        images = patches_of(self.processor.image_processor, [distinct[place].image for place in new])
+        shown = [distinct[place].image for place in new]
+        images = patches_of(self.processor.image_processor, shown, self.device, visual.dtype)
         for place, (grid, _) in zip(new, images, strict=True):
             grids[place] = grid
         for grid in dict.fromkeys(grid for grid, _ in images):
             same = [(place, patches) for place, (other, patches) in zip(new, images, strict=True) if other == grid]
             if (tower, grid) not in self._positions:
                 self._positions[tower, grid] = positions_of(visual, grid, self.device)
-            batch = torch.stack([patches for _, patches in same]).to(self.device, visual.dtype)
+            batch = torch.stack([patches for _, patches in same])
             tokens, levels, _ = encode(visual, batch, self._positions[tower, grid])
             for row, (place, _) in enumerate(same):
                 features[place] = tokens[row]
@@ -293,7 +294,9 @@ class QwenRewardModel:
                 which.append(kinds[key])
             made = table(list(kinds.values()), self.device)
             index = torch.tensor([kind.number for kind in which], device=self.device)
-            ids, visual, begins, places = (each[index] for each in (made.ids, made.visual, made.begins, made.places))
+            ids, places = made.ids[index], made.places[index]
+            visual = made.visual[index].flatten().nonzero().squeeze(1)
+            begins = None if made.begins is None else made.begins[index]
             shown = [(frames, place) for n, _, frames, own in chunk for place in own[prompts[n].anchors :]]
             embeds, deep = self._embedded(ids, visual, shown)
             with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
@@ -312,13 +315,14 @@ class QwenRewardModel:
         return np.split(totals, ends[1:-1])
 
     def _embedded(self, ids: Any, visual: Any, shown: list[tuple[_Frames, int]]) -> tuple[Any, list[Any]]:
-        """Return tokens (B, L) as (B, L, D) with the features of the frames shown, and the frames' DeepStack levels."""
+        """Return tokens (B, L) as (B, L, D), those at ``visual`` (V,) of the frames shown, and the DeepStack levels."""
         import torch
 
         embeds = self.qwen.get_input_embeddings()(ids)
         if not shown:
             return embeds, []
-        embeds[visual] = torch.cat([frames.features[place] for frames, place in shown]).to(embeds.dtype)
+        features = torch.cat([frames.features[place] for frames, place in shown])
+        embeds.view(-1, embeds.shape[-1])[visual] = features.to(embeds.dtype)
         levels = range(len(shown[0][0].deep))
         return embeds, [torch.cat([frames.deep[level][place] for frames, place in shown]) for level in levels]
 
@@ -331,8 +335,7 @@ class QwenRewardModel:
         if key not in self._pasts:
             size = len(prompt.constant)
             ids = torch.tensor([prompt.constant], device=self.device)
-            visual = torch.zeros(1, size, dtype=torch.bool, device=self.device)
-            visual[0, prompt.visual[prompt.visual < size]] = True
+            visual = torch.as_tensor(prompt.visual[prompt.visual < size], device=self.device)
             embeds, deep = self._embedded(ids, visual, [(frames, place) for place in places[: prompt.anchors]])
             rotary = prompt.rotary[0][:, None, :size]
             with adapter_rows(self.model, [self.adapters.get(head, "")]):

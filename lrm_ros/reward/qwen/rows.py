@@ -49,7 +49,7 @@ class Table:
         rotary: (2, N, L, head size).
         visual: (N, L) where the visual tokens are.
         past: (layers, 2, N, key heads, P, head size), padded on the left.
-        begins: (N,) where in P each row's constant part begins.
+        begins: (N,) where in P each row's constant part begins; None: at 0 in every row.
         places: (N, S) whose logits are wanted; the last one again where a row has fewer.
     """
 
@@ -83,14 +83,15 @@ def table(rows: Sequence[Row], device: Any) -> Table:
     import torch
 
     count, length = len(rows), max(len(row.ids) for row in rows)
-    before, most = max(row.past.shape[3] for row in rows), max(len(row.places) for row in rows)
+    most, sizes = max(len(row.places) for row in rows), [row.past.shape[3] for row in rows]
+    before = max(sizes)
     first, past = rows[0].rotary, rows[0].past
     made = Table(
         torch.zeros(count, length, dtype=torch.long, device=device),
         first.new_zeros(2, count, length, first.shape[-1]),
         torch.zeros(count, length, dtype=torch.bool, device=device),
         past.new_zeros(*past.shape[:2], count, past.shape[2], before, past.shape[4]),
-        torch.tensor([before - row.past.shape[3] for row in rows], device=device),
+        None if min(sizes) == before else torch.tensor([before - size for size in sizes], device=device),
         torch.tensor([row.places + row.places[-1:] * (most - len(row.places)) for row in rows], device=device),
     )
     for i, row in enumerate(rows):

@@ -84,7 +84,9 @@ def test_what_cannot_be_loaded_so_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert split_load("http://a:1?jpeg=90") == ("http://a:1?jpeg=90", "")
     (tmp_path / "is it?").mkdir()
     assert find_model(str(tmp_path / "is it?")) == tmp_path / "is it?"
-    with pytest.raises(ValueError, match=r"'\?load=3bit' is unknown; give \?load= with one of bf16, 8bit, 4bit"):
+    with pytest.raises(
+        ValueError, match=r"'\?load=3bit' is unknown; give \?load= with one of bf16, bf16-lora, 8bit, 4bit"
+    ):
         load_model("tiny?load=3bit", "cpu")
     with pytest.raises(ValueError, match=r"'\?jpeg=90' is unknown"):
         load_model("tiny?jpeg=90", "cpu")

@@ -62,6 +62,30 @@ def test_the_bench_writes_every_figure_of_a_size(tmp_path, capsys):
     assert "tokens of a query (text + visual): contrastive " in capsys.readouterr().out
 
 
+def test_adapters_in_several_types_are_measured_in_one_run_of_batches_alone(tmp_path, monkeypatch):
+    def broken(*_args):
+        raise RuntimeError("no profiler here")
+
+    monkeypatch.setattr("lrm_ros.training.bench.size_course.kernels", broken)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    out = tmp_path / "bench.json"
+    options = ["--size", "test", "--device", "cpu", "--batch", "1", "2", "--seconds", "0", "--quick", "--experiments"]
+    options += ["--height", "256", "--width", "256", "--parity", "6", "--adapters", "float32", "bfloat16"]
+    assert main([*options, "--json", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert [(row["adapters"], row["head"], row["batch"]) for row in figures["rows"]] == [
+        *((adapters, head, n) for adapters in ("float32", "bfloat16") for n in (1, 2) for head in HEADS),
+        ("bfloat16, compiled", "progress", 2),
+    ]
+    assert {(row["way"], row["readout"]) for row in figures["rows"]} == {("batched", "forward")}
+    assert (
+        figures["kernels_failed"] == "RuntimeError: no profiler here" and figures["stages_ms_per_image"]["patches"] > 0
+    )
+    assert all(found["max_difference"] < 0.02 for found in figures["one_head_against_serial"].values())
+    gaps = {adapters: found["progress"]["max_difference"] for adapters, found in figures["agreement"].items()}
+    assert gaps["float32"] == 0 < gaps["bfloat16"] < 0.1
+
+
 def _rate(figures: dict, way: str, head: str, readout: str, batch: int = 1) -> float:
     asked = (way, head, readout, batch)
     (row,) = (r for r in figures["rows"] if (r["way"], r["head"], r["readout"], r["batch"]) == asked)
