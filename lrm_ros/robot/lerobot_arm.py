@@ -33,7 +33,7 @@ from lrm_ros.robot.lerobot_types import ROBOTS, config_class, options_of
 
 # A joint whose calibrated range ends further than this from its limit was not moved through its range [rad].
 REACH = 0.12
-AGAIN_S = (0.2, 1.0)  # to connect [s]
+AGAIN_S = (0.2, 1.0, 3.0)  # to connect [s]
 
 
 class PortLost(OSError):
