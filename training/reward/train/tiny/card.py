@@ -24,6 +24,7 @@ _FIGURES = (
     ("completion", "ece", "completion, expected calibration error"),
 )
 _LIMITS = {"zero_shot": " of these few tasks: it says nothing about other tasks"}  # of an interval
+_NOT_YET = "Not measured yet: `lrm reward eval` writes metrics.json, and then this card again."
 _SETS = {"in_domain": "trained tasks, new episodes", "zero_shot": "tasks never trained on"}
 
 
@@ -50,24 +51,24 @@ processor, trained from scratch. It answers the three reward heads' prompts (con
 96 x 96 frames. It takes the same path as the 8B models: chat template, processor, forward pass or generate, LoRA.
 
 **Use**: reward and judge of the demo on a CPU, and tests. **Not for** tasks that `training.json` does not list (the
-second table says how much it knows of them), real cameras or other viewpoints: it has seen drawn scenes only, each task
-from one camera but for the tabletop's, and its language is the instructions of these tasks.
+table of tasks never trained on says how little it knows of them), real cameras or other viewpoints: it has seen drawn
+scenes only, each task from one camera but for the tabletop's, and its language is the instructions of these tasks.
 
 **Data**: {about["training_frames"]} frames of {about["training_episodes"]} simulated episodes from {len(sources)}
-sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks and five families of drawn tabletop tasks
-(`sim/tabletop/scenes.py`), played by scripted experts that succeed or fail in every way they can (halted, still held,
+sources (`training.json` lists them): the twin, ManiSkill and Meta-World tasks and families of drawn tabletop tasks
+(`sim/tabletop/`), played by scripted experts that succeed or fail in every way they can (halted, still held,
 dropped, put beside, missed, pushed, random, reversed). Labels are functions of the simulator's state, not of time.
 Frames in which the task has only just been done are not used for completion: that cannot be seen in one image.
 {_texts(about)}
 **Training**: commands in `training/reward/train/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
-{about["commit"]}, {minutes:.0f} minutes on one core that other work shared). {_steps(about)}, then the language model
+{about["commit"]}, {minutes:.0f} minutes on {_device(about)}). {_steps(about)}, then the language model
 learns to answer from the frozen tower's tokens, at last together with the tower. {_before(about)}Stored in bfloat16.
 
 **Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
 {quality}. These are hard cases, not a policy's episodes: half of
 them go on with a random motion after the behaviour.
 
-{_tables(metrics) if metrics else "Not measured yet: `lrm reward eval` writes metrics.json, and then this card again."}
+{_tables(metrics, about.get("size", "tiny")) if metrics else _NOT_YET}
 """
 
 
@@ -87,6 +88,13 @@ never shows a cube put on a cube or a cube drawn towards the robot.
 """
 
 
+def _device(about: dict[str, Any]) -> str:
+    """Return what the training ran on, and how much was in a batch."""
+    if about.get("device", "cpu") == "cpu":
+        return "one core that other work shared"
+    return f"one {about['device']} that other trainings shared, {about['batch']} times the recipe's batch"
+
+
 def _steps(about: dict[str, Any]) -> str:
     """Return how the vision tower was trained."""
     if "held_out" not in about:
@@ -102,14 +110,43 @@ def _before(about: dict[str, Any]) -> str:
     return f"It went on from a model of commit {about['before']['commit']}, trained for {minutes:.0f} minutes before. "
 
 
-def _tables(metrics: dict[str, Any]) -> str:
-    parts = []
+def _reading(contrast: dict[str, Any]) -> str:
+    """Return how many pairs of texts of one picture are ordered by p(done) as labelled, by kind."""
+    models, own = list(contrast), contrast["model"]
+    rows = [
+        f"| {kind} | {own['kinds'][kind]['n']} | "
+        + " | ".join(_percent(contrast[name]["kinds"][kind]["pairs"]) for name in models)
+        + " |"
+        for kind in own["kinds"]
+        if own["kinds"][kind]["n"]
+    ]
+    every = " | ".join(
+        f"{_percent(contrast[name]['pairs'])} ({' to '.join(_percent(end) for end in contrast[name]['pairs_ci95'])})"
+        for name in models
+    )
+    names = " | ".join("this model" if name == "model" else name for name in models)
+    return (
+        f"**Does it read?** Two texts about one picture, ordered by p(done) as the state says (equal: a half;\n"
+        f"`docs/reward_models.md`), {own['pictures']} pictures; 95 % interval over episodes:\n\n"
+        f"| kind | pairs | {names} |\n| --- | --- |{' --- |' * len(models)}\n"
+        f"| all | {own['n']} | {every} |\n" + "\n".join(rows) + "\n\n"
+        f"Another wording changes p(done) by {own['paraphrase']:.3f} on average. Done states found at 5 % false\n"
+        f"alarms: {_percent(own['found'])} of the own text's, {_percent(own['found_any'])} of any text's."
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _tables(metrics: dict[str, Any], size: str) -> str:
+    parts = [_reading(metrics["contrast"])] if "contrast" in metrics else []
     for name in filter(metrics.__contains__, _SETS):
         n = metrics["n"][name]
         parts.append(
             f"**{_SETS[name].capitalize()}** ({n['episodes']} episodes, {n['frames']} keyframes, {n['pairs']} pairs; "
             f"in brackets the 95 % interval, bootstrapped over episodes{_LIMITS.get(name, '')})\n\n"
-            "| | tiny | same model untrained | constant | time index |\n| --- | --- | --- | --- | --- |\n"
+            f"| | {size} | same model untrained | constant | time index |\n| --- | --- | --- | --- | --- |\n"
             + "\n".join(
                 f"| {text} | {_value(metrics[name], head, key)} | "
                 + " | ".join(
