@@ -161,18 +161,35 @@ class Graph:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._interrupted and (deadline is None or time.monotonic() < deadline):
-            for node in self.nodes:
-                code = self._processes[node.name].poll()
-                if code is None:
-                    continue
-                if self._interrupted:
-                    return None  # type: ignore[unreachable]  # a signal handler sets it
-                if code == 0 and node.ends_graph:
-                    return 0
-                self.failed = node.name
-                return code if code > 0 else 1 if code == 0 else 128 - code
+            code = self._ended()
+            if code is not None:
+                return None if self._interrupted else code
             time.sleep(0.1)
         return None
+
+    def _ended(self) -> int | None:
+        """Return what :meth:`wait` returns of a graph that has ended, None while all its nodes run."""
+        for node in self.nodes:
+            code = self._processes[node.name].poll()
+            if code is None:
+                continue
+            if code == 0 and node.ends_graph:
+                return 0
+            if not self._interrupted:
+                self.failed = node.name
+            return code if code > 0 else 1 if code == 0 else 128 - code
+        return None
+
+    def check(self) -> None:
+        """Look whether all nodes still run, without waiting.
+
+        Raises:
+            RuntimeError: one has died; says which, and where its output is.
+        """
+        code = self._ended()
+        if self.failed:
+            where = f"in '{self._log_path}'" if self._log_path else "above"
+            raise RuntimeError(f"node '{self.failed}' died with code {code}; its output is {where}")
 
     def stop(self) -> None:
         """Stop every process within 10 s: SIGINT, then SIGTERM, then SIGKILL to the groups started here."""

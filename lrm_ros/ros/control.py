@@ -85,19 +85,27 @@ class Control:
         """Return whether a service is there."""
         return self._clients[service].service_is_ready()
 
-    def wait_ready(self, services: Sequence[str], timeout_s: float = 120.0) -> None:
+    def wait_ready(
+        self, services: Sequence[str], timeout_s: float = 120.0, check: Callable[[], object] = lambda: None
+    ) -> None:
         """Wait until services are there: nodes load their models first.
+
+        Args:
+            services: their names.
+            timeout_s: for each [s].
+            check: called while it waits; raises where waiting is in vain, as when a node has died.
 
         Raises:
             EpisodeError: one is missing after ``timeout_s``.
             Stopped: see :meth:`stop`.
         """
         for name in services:
-            self._find(name, timeout_s)
+            self._find(name, timeout_s, check)
 
-    def _find(self, service: str, timeout_s: float) -> Client:
+    def _find(self, service: str, timeout_s: float, check: Callable[[], object] = lambda: None) -> Client:
         client, deadline = self._clients[service], time.monotonic() + timeout_s
         while not client.service_is_ready():
+            check()
             with self._changed:
                 if self._stopping:
                     raise Stopped

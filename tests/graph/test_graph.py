@@ -227,6 +227,8 @@ def test_a_node_that_dies_ends_the_graph_with_its_name_and_code(tmp_path):
     with Graph([CAMERA, bad], log=tmp_path / "log", show=()) as running:
         assert running.wait(timeout=20.0) == 2
         assert running.failed == "camera_b"
+        with pytest.raises(RuntimeError, match="node 'camera_b' died with code "):
+            running.check()
     assert "did you mean 'rate_hz'?" in (tmp_path / "log").read_text()
 
 
@@ -247,6 +249,8 @@ def test_a_clean_exit_ends_the_graph_well_only_if_it_is_meant_to(tmp_path, modul
     env = {"PYTHONPATH": str(tmp_path)}
     with Graph([done], env=env) as running:
         assert running.wait(timeout=20.0) == 1 and running.failed == "done"
+        with pytest.raises(RuntimeError, match=r"node 'done' died with code 1; its output is"):
+            running.check()
     with Graph([dataclasses.replace(done, ends_graph=True)], env=env) as running:
         assert running.wait(timeout=20.0) == 0 and not running.failed
 

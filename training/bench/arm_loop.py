@@ -218,7 +218,7 @@ def compare(out: Path, contract: Path, policies: dict[str, Path], scenes: Sequen
     nodes = [one for one in nodes_of("trial", given | _sources(desk)) if one.kind in ("arm", "camera", "policy")]
     with Emulator(desk, leader=True) as emulator, spinning("person") as node, Graph(nodes, log=log, show=()) as graph:
         person = Person(node, emulator)
-        person.control.wait_ready(["arm/reset", "arm/torque_off", "policy/reload"])
+        person.control.wait_ready(["arm/reset", "arm/torque_off", "policy/reload"], check=graph.check)
         person.control.wait_state("policy", State.PRIMARY_STATE_ACTIVE)
         for first in range(0, len(scenes), _BLOCK):
             for name, checkpoint in policies.items():
@@ -229,8 +229,7 @@ def compare(out: Path, contract: Path, policies: dict[str, Path], scenes: Sequen
                     person.begin(seed)
                     won = succeeds(emulator, seconds)
                     append_line(out / TRIALS, {"policy": name, "seed": seed, "success": won})
-                    if graph.failed:
-                        raise RuntimeError(f"node '{graph.failed}' died; its output is in '{log}'")
+                    graph.check()
                 rows = [row["success"] for row in read_lines(out / TRIALS) if row["policy"] == name]
                 print(f"{name}: {sum(rows)} of {len(rows)}", flush=True)
 

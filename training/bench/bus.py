@@ -214,13 +214,12 @@ def through_the_bus(
         ]  # fmt: skip
         with Graph(nodes, log=log, show=()) as graph, spinning("bench_bus") as node:
             someone = Person(node, emulator)
-            someone.control.wait_ready(["arm/reset", "arm/torque_off"])
+            someone.control.wait_ready(["arm/reset", "arm/torque_off"], check=graph.check)
             someone.control.wait_state("policy", State.PRIMARY_STATE_ACTIVE)
             for seed in seeds:
                 someone.begin(seed)
                 won[seed] = succeeds(emulator, max_steps * RobotContract().dt_s)
-                if graph.failed:
-                    raise RuntimeError(f"node '{graph.failed}' died; its output is in '{log}'")
+                graph.check()
                 print(f"seed {seed}: {'success' if won[seed] else 'failure'}", flush=True)
     return won
 
