@@ -92,6 +92,10 @@ def test_wrong_data_for_the_training_is_a_message_without_a_traceback(tmp_path, 
         main(["--data", str(tmp_path), "--out", str(tmp_path / "model")])
     assert stopped.value.code == 2
     assert f"'{tmp_path}' holds keyframes, which train adapters" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit) as stopped:
+            main(["--data", str(tmp_path), "--out", str(tmp_path / "model"), "--device", "cuda"])
+        assert stopped.value.code == 1 and "no CUDA device here" in capsys.readouterr().err
 
 
 def test_episodes_of_two_folders_keep_their_numbers_tasks_and_sources_apart(shards, tmp_path):

@@ -247,6 +247,13 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings, compute: Comp
     return finish(model, processor, training, held_out, out, settings, compute, commit, seconds)
 
 
+def _cuda_is_there() -> bool:
+    """Return whether there is a GPU; torch is imported late."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _steps(full: int, scale: float) -> int:
     return max(1, round(full * scale))
 
@@ -272,7 +279,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--batch", type=whole(1), default=1, help="factor on the pictures and queries of a step, for a GPU (default 1)"
     )
-    parser.add_argument("--device", default="cpu", help="torch device (default cpu; the recipe's), e.g. cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it runs (default cpu)")
     parser.add_argument(
         "--workers", type=whole(0), default=0, help="processes that draw batches ahead, for a GPU (default 0)"
     )
@@ -292,6 +299,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     settings = TinySettings(args.size, args.scale, args.seed, args.blind, tuple(args.leave_out), args.batch)
     compute = Compute(args.device, args.workers)
+    if args.device == "cuda" and not _cuda_is_there():
+        parser.exit(1, "lrm reward train: no CUDA device here; run on a machine with a GPU, or leave out --device\n")
     try:
         if args.start:
             figures = continue_training(args.start, args.data, args.out, settings, compute)
