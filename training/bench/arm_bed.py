@@ -18,6 +18,7 @@ import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
@@ -237,7 +238,7 @@ def bed(log: Path | None, limits: bool) -> Iterator[Bed]:
              "approach_speed": 10.0},
         )  # fmt: skip
         set_transport()
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         found = Bed(Commander(contract), contract, load_arm(file, contract))
         try:
             with Graph([spec], log=log, show=("arm",) if log is None else ()) as graph:

@@ -20,6 +20,7 @@ import numpy as np
 import rclpy
 import yaml
 from numpy.typing import NDArray
+from rclpy.signals import SignalHandlerOptions
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
@@ -85,7 +86,7 @@ class Desk:
         self._policy: subprocess.Popen[bytes] | None = None
         self.bus = EmulatedBus(folder)
         set_transport()
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.commander = Commander(self.contract)
         node = self.commander.node
         image = np.zeros((96, 96, 3), np.uint8)

@@ -27,6 +27,7 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from lrm_ros import messages, topics
 from lrm_ros.config import EvaluatorConfig, RobotContract
@@ -163,7 +164,7 @@ class Person:
 def spinning(name: str) -> Iterator[Node]:
     """Yield a node that a thread of its own spins, so that this one can call services."""
     set_transport()
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(name)
     executor = make_executor(node.get_logger())
     executor.add_node(node)

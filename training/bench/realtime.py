@@ -18,6 +18,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.signals import SignalHandlerOptions
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
@@ -123,7 +124,7 @@ def realtime(sleep_s: float, checkpoint: str, seeds: range, max_steps: int, log:
         RuntimeError: a node has died.
     """
     set_transport()
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     pauses = Pauses(RobotContract().dt_s)
     node = SlowPolicyNode(sleep_s, checkpoint=checkpoint, realtime=True, timeout_s=2.0)
     watch = rclpy.create_node("bench_realtime")

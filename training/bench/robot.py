@@ -17,6 +17,7 @@ from lifecycle_msgs.srv import ChangeState
 from numpy.typing import NDArray
 from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
+from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -46,7 +47,7 @@ class Robot:
     def __init__(self) -> None:
         """Publish from now on."""
         set_transport()
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("bench_robot")
         self.contract = RobotContract()
         self.position: NDArray[np.float32] = np.zeros(len(self.contract.joints), np.float32)

@@ -22,6 +22,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages, topics
@@ -63,7 +64,7 @@ class _Client:
 
     def __init__(self) -> None:
         set_transport()
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("bench_topics")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
@@ -38,7 +39,7 @@ class _Client:
 
     def __init__(self) -> None:
         set_transport()
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._contract = RobotContract()
         self._node = rclpy.create_node("bench_twin")
         self._executor = SingleThreadedExecutor()

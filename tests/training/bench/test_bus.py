@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,21 @@ def test_the_contract_is_the_twins_with_the_emulators_port(tmp_path):
     arm = load_arm(path, contract)
     assert (arm.port, arm.calibration_dir) == (str(tmp_path / "twin"), str(tmp_path / "calibration"))
     assert arm.joints == load_arm(SOURCE, contract).joints
+
+
+def test_ctrl_c_ends_a_bench_that_waits_with_a_node_of_its_own():
+    body = """
+import time
+from lrm_ros.training.bench.bus import spinning
+with spinning("waits"):
+    print("up", flush=True)
+    while True:
+        time.sleep(0.1)
+"""
+    with subprocess.Popen([sys.executable, "-c", body], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) != 0
+        finally:
+            process.kill()
