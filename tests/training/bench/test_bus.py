@@ -38,7 +38,7 @@ def test_the_contract_is_the_twins_with_the_emulators_port(tmp_path):
     assert arm.joints == load_arm(SOURCE, contract).joints
 
 
-def test_ctrl_c_ends_a_bench_that_waits_with_a_node_of_its_own():
+def test_ctrl_c_ends_a_bench_with_a_node_of_its_own_and_no_thread_falls():
     body = """
 import time
 from lrm_ros.training.bench.bus import spinning
@@ -47,10 +47,12 @@ with spinning("waits"):
     while True:
         time.sleep(0.1)
 """
-    with subprocess.Popen([sys.executable, "-c", body], stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", body], stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(30) != 0
+            said = process.communicate(timeout=30)[1]
         finally:
             process.kill()
+    assert "KeyboardInterrupt" in said and "ExternalShutdownException" not in said
