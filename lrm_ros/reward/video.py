@@ -137,7 +137,7 @@ def load_video_model(folder: Path, device: str) -> tuple[Any, Any]:
         )
     model, processor, _ = load_qwen(folder, torch_device(device))
     videos = processor.video_processor
-    if videos.temporal_patch_size != videos.merge_size:
+    if videos.temporal_patch_size < 2 or videos.temporal_patch_size != videos.merge_size:
         raise ValueError(
             f"'{folder}': a token of a video spans {videos.temporal_patch_size} frames, but Qwen3-VL's processor "
             f"writes a time for every {videos.merge_size}; the shipped 'tiny' sees single images only"
