@@ -85,15 +85,10 @@ class Control:
         """Return whether a service is there."""
         return self._clients[service].service_is_ready()
 
-    def wait_ready(
-        self, services: Sequence[str], timeout_s: float = 120.0, check: Callable[[], object] = lambda: None
-    ) -> None:
-        """Wait until services are there: nodes load their models first.
+    def wait_ready(self, services: Sequence[str], timeout_s: float = 120.0, check: Callable[[], object] = bool) -> None:
+        """Wait until services are there, each for ``timeout_s``: nodes load their models first.
 
-        Args:
-            services: their names.
-            timeout_s: for each [s].
-            check: called while it waits; raises where waiting is in vain, as when a node has died.
+        ``check`` is called meanwhile; it raises where waiting is in vain, as when a node has died.
 
         Raises:
             EpisodeError: one is missing after ``timeout_s``.
@@ -102,7 +97,7 @@ class Control:
         for name in services:
             self._find(name, timeout_s, check)
 
-    def _find(self, service: str, timeout_s: float, check: Callable[[], object] = lambda: None) -> Client:
+    def _find(self, service: str, timeout_s: float, check: Callable[[], object] = bool) -> Client:
         client, deadline = self._clients[service], time.monotonic() + timeout_s
         while not client.service_is_ready():
             check()
