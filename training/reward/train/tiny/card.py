@@ -61,7 +61,8 @@ dropped, put beside, missed, pushed, random, reversed). Labels are functions of 
 Frames in which the task has only just been done are not used for completion: that cannot be seen in one image.
 {_texts(about)}
 **Training**: commands in `training/reward/train/tiny/train.py` (seed {about["seed"]}, scale {about["scale"]:g}, commit
-{about["commit"]}, {minutes:.0f} minutes on {_device(about)}). {_steps(about)}, then the language model
+{about["commit"]}, {minutes:.0f} minutes on {_device(about)}). The
+vision tower learns what is where (`sim/seen.py`), then also the labels of the texts, then the language model
 learns to answer from the frozen tower's tokens, at last together with the tower. {_before(about)}Stored in bfloat16.
 
 **Judge of an episode** (mean of the last 4 frames, threshold 0.5), on {judge["n"]} episodes left out of the training:
@@ -74,12 +75,6 @@ them go on with a random motion after the behaviour.
 
 def _texts(about: dict[str, Any]) -> str:
     """Return what was said of each picture besides its own instruction, and which tasks were held out."""
-    if "held_out" not in about:  # a training before pictures had several texts
-        return (
-            "Instructions of other tasks were not shown as negatives. Held out, in no episode of the training: "
-            "StackCube, PullCube,\nbutton-press-topdown, faucet-close; nor does the tabletop show a cube put on a cube "
-            "or a cube drawn towards the robot.\n"
-        )
     without = f"Left out, too: {', '.join(about['without'])}. " if about["without"] else ""
     blind = f"A control: trained without {about['blind']}. " if about["blind"] else ""
     return f"""{blind}Each picture was shown with several texts, labelled by the state (`sim/instructions.py`).
@@ -93,13 +88,6 @@ def _device(about: dict[str, Any]) -> str:
     if about.get("device", "cpu") == "cpu":
         return "one core that other work shared"
     return f"one {about['device']} that other trainings shared, {about['batch']} times the recipe's batch"
-
-
-def _steps(about: dict[str, Any]) -> str:
-    """Return how the vision tower was trained."""
-    if "held_out" not in about:
-        return "A small\nconvolutional network learns the labels, the vision tower imitates its features and answers"
-    return "The\nvision tower learns what is where (`sim/seen.py`), then also the labels of the texts"
 
 
 def _before(about: dict[str, Any]) -> str:

@@ -128,7 +128,6 @@ def _mean(outputs: torch.Tensor, targets: torch.Tensor, here: torch.Tensor) -> t
 
 def places_right(outputs: torch.Tensor, targets: torch.Tensor, sizes: tuple[int, ...]) -> list[float]:
     """Return the share of right answers to each question at the places where a thing is."""
-    wanted = targets
-    thing = wanted[..., 0] > 0
-    parts = zip(outputs.split(sizes, dim=-1), wanted[thing].unbind(-1), strict=True)
+    thing = targets[..., 0] > 0
+    parts = zip(outputs.split(sizes, dim=-1), targets[thing].unbind(-1), strict=True)
     return [float((part[thing].argmax(-1) == labels).float().mean()) for part, labels in parts]

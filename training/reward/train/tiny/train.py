@@ -35,8 +35,7 @@ On one core: some three hours for ``tiny``, nine for ``--size small``; a GPU tak
 has room for ``--batch 4``. The same command goes on from the last
 checkpoint, which is five minutes old at most. ``--leave-out twin`` (a world), ``--leave-out metaworld/`` (a simulator)
 and the like train without some sources. What each range of seeds is for stands in ``lrm_ros.seeds``. The model in
-``lrm_ros/models/tiny`` was made before pictures had several texts, by the commands that stood here at the commits that
-its card names.
+``lrm_ros/models/tiny`` was made by these commands at 0.6 times the episodes; its card has scale, batch and commit.
 
 Steps: the vision tower learns what is where in each picture, then also the labels of several texts (``vision``); the
 language model learns to answer the three heads' prompts from the frozen tower's tokens, then both together
