@@ -258,9 +258,31 @@ class Desk:
                 time.sleep(0.1)
 
     def end_episode(self) -> None:
-        """End it; one in which something was not good is none of the finished."""
-        with contextlib.suppress(EpisodeError):
-            self.finished.append(Path(self.control.trigger("recorder/stop_episode")))
+        """End it.
+
+        Raises:
+            EpisodeError: something in it was not good; it is none of the finished.
+        """
+        self.finished.append(Path(self.control.trigger("recorder/stop_episode")))
+
+    def record_going(self, pan: Callable[[], float]) -> None:
+        """Record the arm going somewhere, again if a busy computer was late: a finished episode, that must stay.
+
+        Args:
+            pan: returns where it goes each time, as of :meth:`go`.
+
+        Raises:
+            EpisodeError: something was not good each time.
+        """
+        for left in reversed(range(TRIES)):
+            self.begin_episode()
+            self.go(pan())
+            try:
+                self.end_episode()
+                return
+            except EpisodeError:
+                if not left:
+                    raise
 
     def close(self) -> None:
         """End everything."""

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lrm_ros.commit import source_commit
 from lrm_ros.options import number, whole
 from lrm_ros.private_domain import use_private_domain
@@ -48,6 +46,7 @@ class _Recorded:
     begin_ns: int
     end_ns: int
     heard: counting.Stamps
+    shown: dict[str, counting.Stamps]
     fault: str
 
 
@@ -75,18 +74,21 @@ def record(session: Session, seconds: float, episode_s: float, keep: bool) -> tu
         with pool, progress_bar(round(seconds), "recording", "s") as bar:
             while (left_s := end_s - time.monotonic()) > 0.5:
                 path = session.begin()
-                begin_ns, first = time.time_ns(), len(session.heard)
+                begin_ns = time.time_ns()
                 until_s = time.monotonic() + min(episode_s, left_s)
                 while (wait_s := until_s - time.monotonic()) > 0:
                     time.sleep(min(1.0, wait_s))
                     session.alive()
                     bar.update(max(0, round(seconds - max(0.0, end_s - time.monotonic())) - bar.n))
-                end_ns, heard = time.time_ns(), np.array(session.heard[first:], np.int64)
+                end_ns = time.time_ns()
                 path, fault = session.end(path)
-                done.append(_Recorded(pool.submit(count_and_delete, path, keep), begin_ns, end_ns, heard, fault))
-                del session.heard[:]
+                heard, shown = session.take_heard()
+                held = pool.submit(count_and_delete, path, keep)
+                done.append(_Recorded(held, begin_ns, end_ns, heard, shown, fault))
             watched = watch.stop()
-            episodes = [Episode(one.held.result(), one.begin_ns, one.end_ns, one.heard, one.fault) for one in done]
+            episodes = [
+                Episode(one.held.result(), one.begin_ns, one.end_ns, one.heard, one.shown, one.fault) for one in done
+            ]
     finally:
         watch.stop()
     return episodes, watched

@@ -15,6 +15,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import rclpy
 import yaml
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CameraInfo, JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.config import RobotContract
@@ -41,6 +42,7 @@ CAMERAS = ("front", "wrist")
 ARM, LEADER = "follower", "leader"
 READY_S = 120.0  # nodes start within, on a busy machine [s]
 SWAY = {0: (0.8, 6.0), 4: (0.6, 4.0), 5: (0.4, 3.0)}  # joint: amplitude [rad], period [s]
+HELD = 200  # messages about frames that wait for this process
 _NEAR = 0.15  # an arm so near is where it was sent [rad]
 
 
@@ -109,6 +111,7 @@ class Session:
         episodes: folder of the journals.
         graphs: the nodes that run, each in a graph of its own so that it can be killed alone.
         heard: stamps of the joint states that came here [ns].
+        shown: stamps of each camera's frames, as its camera_info told them here [ns].
     """
 
     def __init__(self, folder: Path, sources: dict[str, Path], image_format: str = "jpeg") -> None:
@@ -124,6 +127,7 @@ class Session:
         """
         self._log, self.episodes = folder / "nodes.log", folder / "episodes"
         self.heard = array("q")
+        self.shown = {camera: array("q") for camera in CAMERAS}
         self._newest: np.ndarray | None = None
         self._stopping = threading.Event()
         self.graphs: dict[str, Graph] = {}
@@ -136,6 +140,8 @@ class Session:
         self._node = rclpy.create_node("bench_record")
         self._commands = topics.JOINT_COMMAND.publisher(self._node)
         topics.JOINT_STATES.subscribe(self._node, self._on_state)
+        for camera in CAMERAS:
+            topics.CAMERA_INFO.of(camera).subscribe(self._node, partial(self._on_info, camera), HELD)
         # A killed recorder is still seen for a while and does not answer; one that ends an episode may be slow.
         self._starting = Control(self._node, ["recorder/start_episode"], timeout_s=ANSWER_S, find_s=READY_S)
         self._ending = Control(self._node, ["recorder/stop_episode"])
@@ -216,6 +222,9 @@ class Session:
         self.heard.append(messages.to_ns(message.header.stamp))
         self._newest = np.array(message.position, np.float32)
 
+    def _on_info(self, camera: str, message: CameraInfo) -> None:
+        self.shown[camera].append(messages.to_ns(message.header.stamp))
+
     def _target(self) -> np.ndarray:
         """Return where the arm is to be now, (D,) [rad]."""
         target = POSE.copy()
@@ -272,6 +281,12 @@ class Session:
             if not faulty.exists():
                 raise
             return faulty, str(error)
+
+    def take_heard(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return ``heard`` and ``shown`` since the last call, as (N,) int64 [ns]."""
+        heard, self.heard = self.heard, array("q")
+        shown, self.shown = self.shown, {camera: array("q") for camera in CAMERAS}
+        return np.array(heard, np.int64), {camera: np.array(stamps, np.int64) for camera, stamps in shown.items()}
 
     def close(self) -> None:
         """End everything."""

@@ -26,14 +26,20 @@ CONTRACT = RobotContract(cameras=tuple(CameraSpec(name, 640, 480) for name in CA
 LOOP = 100
 
 
-def episode(begin: int, numbers: list[int | None], times: list[int], end: int | None = None) -> Episode:
-    """An episode of camera ``front``; moments are in periods of a frame. It has joint states and steps at each."""
+def episode(
+    begin: int, numbers: list[int | None], times: list[int], end: int | None = None, shown: list[int] | None = None
+) -> Episode:
+    """An episode of camera ``front``; moments are in periods of a frame. It has joint states and steps at each.
+
+    The camera has shown frames at ``shown``, or at ``times``.
+    """
     stamps = np.array(times, np.int64) * PERIOD_NS
     last = times[-1] if end is None else end
     ticks = np.arange(begin, last + 1, dtype=np.int64) * PERIOD_NS
     held = {"front": stamps, "wrist": stamps + PERIOD_NS // 4, JOINTS: ticks, SENT: ticks}
     wrapped = [None if number is None else number % LOOP for number in numbers]
-    return Episode(Held(held, held, {"front": wrapped}, 0), begin * PERIOD_NS, last * PERIOD_NS, ticks)
+    sent = stamps if shown is None else np.array(shown, np.int64) * PERIOD_NS
+    return Episode(Held(held, held, {"front": wrapped}, 0), begin * PERIOD_NS, last * PERIOD_NS, ticks, {"front": sent})
 
 
 def count(*episodes: Episode) -> dict[str, int]:
@@ -89,17 +95,21 @@ def test_frames_dropped_doubled_and_swapped_on_purpose_are_counted():
 
 
 def test_frames_that_lack_at_the_ends_of_an_episode_are_lost_and_those_of_the_pause_are_not():
-    first = episode(0, list(range(40)), list(range(40)), end=50)  # 40 to 49 lack
-    second = episode(80, list(range(90, 120)), list(range(90, 120)))
+    shown = list(range(130))
+    first = episode(0, list(range(40)), list(range(40)), end=50, shown=shown)  # 40 to 49 lack
+    second = episode(80, list(range(90, 120)), list(range(90, 120)), shown=shown)  # 80 to 89 lack
     figures = count(first, second)
-    assert figures["lost"] == figures["at_the_ends"] == 10 + 9
+    assert figures["lost"] == figures["at_the_ends"] == 20
+    nothing = episode(80, [], [], end=91, shown=shown)
+    assert wrong(count(first, nothing)) == {"lost": 21, "at_the_ends": 21}
 
 
-def test_what_lacks_between_the_newest_frame_before_an_episode_and_its_begin_is_not_lost():
-    figures = count(episode(8, [7, *range(9, 40)], [7, *range(9, 40)]))  # 8 came as it began
-    assert not wrong(figures) and (figures["sent"], figures["found"]) == (31, 31)
-    later = episode(8, [7, 12, *range(13, 40)], [7, 12, *range(13, 40)])
-    assert wrong(count(later)) == {"lost": 3, "at_the_ends": 3}
+def test_the_newest_frame_from_before_an_episode_is_not_due():
+    figures = count(episode(8, [7, *range(8, 40)], [7, *range(8, 40)]))
+    assert not wrong(figures) and (figures["sent"], figures["found"]) == (32, 32)
+    shown = list(range(7, 40))
+    later = episode(8, [7, 12, *range(13, 40)], [7, 12, *range(13, 40)], shown=shown)
+    assert wrong(count(later)) == {"lost": 4, "at_the_ends": 4}
 
 
 def test_a_camera_that_is_late_has_lost_nothing():
@@ -109,12 +119,13 @@ def test_a_camera_that_is_late_has_lost_nothing():
     assert wrong(count(episode(0, [*range(20), *range(22, 52)], stood))) == {"lost": 2, "late": 68}
     stalled = episode(0, list(range(40)), list(range(40)), end=50)
     assert not wrong(count(stalled, episode(60, list(range(40, 80)), list(range(60, 100)))))
+    assert not wrong(count(stalled)), "nor at the end of a session"
 
 
 def test_joint_states_that_another_has_heard_are_expected():
     whole = episode(0, list(range(30)), list(range(30)))
     lacking = dict(whole.held.stamps) | {JOINTS: np.delete(whole.held.stamps[JOINTS], [5, 6, 7])}
-    one = Episode(Held(lacking, lacking, whole.held.numbers, 0), 0, whole.end_ns, whole.heard)
+    one = Episode(Held(lacking, lacking, whole.held.numbers, 0), 0, whole.end_ns, whole.heard, whole.shown)
     figures = record_count.count_states([one])
     assert (figures["expected"], figures["found"], figures["lost"]) == (30, 27, 3)
     assert figures["longest_gap_ms"] == pytest.approx(4000 / 30, abs=0.01)
@@ -150,7 +161,7 @@ def test_a_journal_is_read_as_it_lies(tmp_path):
     held = record.count_and_delete(tmp_path / "a.mcap", keep=False)
     assert not (tmp_path / "a.mcap").exists() and held.bytes > 100_000
     ends = 10**15, 10**15 + 6 * PERIOD_NS
-    one = Episode(held, *ends, held.stamps[JOINTS])
+    one = Episode(held, *ends, held.stamps[JOINTS], held.stamps)
     for camera in CAMERAS:
         figures = record_count.count_frames([one], camera)
         assert wrong(figures) == {"lost": 1, "doubled": 1} and figures["sent"] == 7
