@@ -266,6 +266,18 @@ def test_a_part_of_the_pairs_shows_that_nothing_happens_and_is_even(shards):
         assert first == second[::-1] and text == same and target.tolist() == other.tolist()[::-1]
 
 
+def test_done_and_not_done_weigh_alike_however_many_texts_are_not_done(shards):
+    frames = load_frames([shards])
+    processor = build_processor()
+    batches = QueryBatches(build_model(processor, 0), processor, frames, 0, 96)
+    asked = batches.of("completion", 96)
+    done = asked.target[:, 1] > 0.5
+    assert 0 < done.sum() < len(done)
+    assert float(asked.weights[done].sum()) == pytest.approx(float(asked.weights[~done].sum()))
+    assert float(asked.weights.mean()) == pytest.approx(1.0)
+    assert (batches.of("progress", 8).weights == 1).all()
+
+
 def test_the_card_shows_the_figures_of_the_evaluation(tmp_path, capsys):
     about = json.loads((TINY_FOLDER / "training.json").read_text())
     metrics = json.loads((TINY_FOLDER / "metrics.json").read_text())
