@@ -13,7 +13,7 @@ def test_it_says_of_each_gpu_what_fits() -> None:
     finding = doctor.check_memory([24 * 1024, 16 * 1024], 64 * GIB_IN_KIB)
     assert finding.status == OK and finding.cure == ""
     first, second = finding.detail.split("; ")
-    assert "GPU 0, 24.0 GiB: 8B in bf16 22, 8bit 15, 4bit 12 GiB, 4B in bf16" in first
+    assert "GPU 0, 24.0 GiB: 8B in bf16 22, bf16-lora 21, 8bit 15, 4bit 12 GiB, 4B in bf16" in first
     assert "GPU 1, 16.0 GiB: 8B in 4bit 12 GiB, 4B in bf16" in second
     finding = doctor.check_memory([8 * 1024], 64 * GIB_IN_KIB)
     assert finding.status == WARN and "8B not, 4B not, 2B in bf16" in finding.detail

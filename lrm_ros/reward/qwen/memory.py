@@ -4,7 +4,8 @@
 Weights: every layer's, held as ``lrm_ros.reward.qwen.quantized`` says, and three LoRA adapters of rank 64, progress
 with a vision tower of its own, as they are published. Work: what a batch of queries holds at its fullest moment, in the
 language model's widest layer, and the constant parts of prompts that are kept. It was compared with what one H200 took
-(8B in bfloat16: 19.8 GiB for one query, 25.0 for 32; docs/benchmarks.md); quantised models and other sizes were not.
+(8B in bfloat16: 19.8 GiB for one query, 25.0 for 32; with LoRA matrices in bfloat16, too, 18.9 and 23.4;
+docs/benchmarks.md); quantised models and other sizes were not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ CONTEXT = 0.5 * GIB  # of CUDA or of Python with its libraries [bytes]
 _KEPT = 2**30  # of prompts' constant parts (model.py, _MAX_PAST) [bytes]
 _BLOCK = 64  # weights that share a scale in NF4
 _SCALE = 4  # bytes of a scale
+LOADS = ("bf16", "bf16-lora", "8bit", "4bit")
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,20 @@ def held_bytes(size: str, load: str, plain: int = 2, adapters: bool = True) -> f
 
     Args:
         size: a published one.
-        load: ``bf16``, ``8bit`` or ``4bit``.
-        plain: bytes of a weight that is not quantised: 2 on a GPU, 4 on a CPU unless ``load`` is ``bf16``.
-        adapters: with those of three heads, in float32, and the vision tower of progress.
+        load: of ``LOADS``.
+        plain: bytes of a weight that is not quantised: 2 on a GPU, 4 on a CPU unless ``load`` says bfloat16.
+        adapters: with those of three heads, in float32 but for ``bf16-lora``, and the vision tower of progress.
     """
     found = weights_of(size)
     linear = {
         "bf16": 2.0 * found.linear,
+        "bf16-lora": 2.0 * found.linear,
         "8bit": found.linear + _SCALE * found.rows,
         "4bit": found.linear * (0.5 + _SCALE / _BLOCK),
     }[load]
     held = linear + plain * (found.rest + found.vision)
-    return held + (HEADS * 4 * found.adapter + plain * found.vision if adapters else 0)
+    lora = 2 if load == "bf16-lora" else 4
+    return held + (HEADS * lora * found.adapter + plain * found.vision if adapters else 0)
 
 
 def work_bytes(size: str, queries: int, plain: int = 2) -> float:
@@ -136,14 +140,11 @@ def what_fits(memory_gib: float, gpu: bool, queries: int = QUERIES) -> dict[str,
 
     Args:
         memory_gib: that is free.
-        gpu: of a GPU; else of the machine, where what is not quantised is float32 but for ``bf16``.
+        gpu: of a GPU; else of the machine, where what is not quantised is float32 unless ``load`` says bfloat16.
         queries: of a batch.
     """
     found: dict[str, dict[str, float]] = {}
     for size in SIZES:
-        needs = {
-            load: needed_gib(size, load, queries, 2 if gpu or load == "bf16" else 4)
-            for load in ("bf16", "8bit", "4bit")
-        }
+        needs = {load: needed_gib(size, load, queries, 2 if gpu or load.startswith("bf16") else 4) for load in LOADS}
         found[size] = {load: need for load, need in needs.items() if need <= memory_gib}
     return found

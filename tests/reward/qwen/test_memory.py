@@ -27,17 +27,18 @@ def test_the_weights_are_counted_as_the_model_has_them(size: str) -> None:
 
 
 def test_what_8b_took_on_a_gpu_is_what_is_computed() -> None:
-    for queries, measured in ((1, 19.8), (32, 25.0)):  # GiB, docs/benchmarks.md; torch's own count, without the context
-        computed = memory.needed_gib("8b", "bf16", queries) - memory.CONTEXT / memory.GIB
+    took = ((1, "bf16", 19.8), (32, "bf16", 25.0), (1, "bf16-lora", 18.9), (32, "bf16-lora", 23.4))
+    for queries, load, measured in took:  # GiB, docs/benchmarks.md; torch's own count, without the context
+        computed = memory.needed_gib("8b", load, queries) - memory.CONTEXT / memory.GIB
         assert computed == pytest.approx(measured, rel=0.05)
 
 
 def test_fewer_bits_need_less_and_what_fits_follows_the_memory() -> None:
     for size in SIZES:
-        needs = [memory.needed_gib(size, load, 8) for load in ("bf16", "8bit", "4bit")]
+        needs = [memory.needed_gib(size, load, 8) for load in memory.LOADS]
         assert needs == sorted(needs, reverse=True)
     assert memory.held_bytes("8b", "8bit", adapters=False) == 6945767424 + 4 * 1400832 + 2 * (1244967936 + 576388336)
-    assert list(memory.what_fits(24, True)["8b"]) == ["bf16", "8bit", "4bit"]
+    assert list(memory.what_fits(24, True)["8b"]) == list(memory.LOADS)
     assert list(memory.what_fits(20, True)["8b"]) == ["8bit", "4bit"]
     assert list(memory.what_fits(14, True)["8b"]) == ["4bit"]
     assert memory.what_fits(11, True)["8b"] == {} and list(memory.what_fits(11, True)["4b"]) == ["8bit", "4bit"]
