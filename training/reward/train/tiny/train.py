@@ -105,7 +105,9 @@ def continue_training(
     tower = Tower(model.model.visual, len(processor.tokenizer), Places(training).sizes)
     tower.to(compute.device)
     model.to(compute.device)
-    seconds = {"together": _together(model, processor, tower, training, held_out, settings, compute, 1500, checkpoints)}
+    steps, rate = _steps(1500, settings.scale), 1e-4  # gently: it is trained already
+    together = _together(model, processor, tower, training, held_out, settings, compute, steps, rate, checkpoints)
+    seconds = {"together": together}
     return finish(model, processor, training, held_out, out, settings, compute, commit, seconds, before)
 
 
@@ -118,6 +120,7 @@ def _together(
     settings: TinySettings,
     compute: Compute,
     steps: int,
+    learning_rate: float,
     checkpoints: Path,
 ) -> float:
     """Train tower and language model together; return the seconds."""
@@ -136,8 +139,8 @@ def _together(
         model,
         QueryBatches(model, processor, training, seed + 6, 48 * settings.batch, TOKEN_NOISE, seed + 5),
         lambda batch: query_loss(model, batch, look(tower, batch.pictures))[0],
-        _steps(steps, settings.scale),
-        3e-4,
+        steps,
+        learning_rate,
         seed + 6,
         "together",
         lambda: query_metrics(model, shown, lambda rows: encode_all(tower, held_out.select(rows.cpu().numpy()))),
@@ -242,7 +245,10 @@ def train(data: Sequence[Path], out: Path, settings: TinySettings, compute: Comp
         checkpoints / "language.pt",
         *where,
     )
-    seconds["together"] = _together(model, processor, tower, training, held_out, settings, compute, 6000, checkpoints)
+    steps, rate = _steps(6000, scale), 3e-4
+    seconds["together"] = _together(
+        model, processor, tower, training, held_out, settings, compute, steps, rate, checkpoints
+    )
     return finish(model, processor, training, held_out, out, settings, compute, commit, seconds)
 
 
