@@ -35,7 +35,11 @@ On one core: some three hours for ``tiny``, nine for ``--size small``; a GPU tak
 has room for ``--batch 4``. The same command goes on from the last
 checkpoint, which is five minutes old at most. ``--leave-out twin`` (a world), ``--leave-out metaworld/`` (a simulator)
 and the like train without some sources. What each range of seeds is for stands in ``lrm_ros.seeds``. The model in
-``lrm_ros/models/tiny`` was made by these commands at 0.6 times the episodes; its card has scale, batch and commit.
+``lrm_ros/models/tiny`` was made by these commands at 0.6 times the episodes, scale 0.5 and batch 4, when "done" did not
+yet weigh as much as "not done", and went on with 480 more episodes of the twin (its card has the commits)::
+
+    python -m lrm_ros.sim.twin.generate --out runs/tiny/twin_more --episodes 480 --seed 5000720
+    lrm reward train --data runs/tiny/twin --data runs/tiny/twin_more ... --start FIRST --scale 1.2 --seed 1 --out ...
 
 Steps: the vision tower learns what is where in each picture, then also the labels of several texts (``vision``); the
 language model learns to answer the three heads' prompts from the frozen tower's tokens, then both together
