@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from terminals import Terminal  # type: ignore[import-not-found]
@@ -32,6 +34,30 @@ def program(name: str, *arguments: str, home: Path, plugins: Sequence[Path] = ()
     env = {"HF_HOME": str(home), "HF_LEROBOT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     env["PYTHONPATH"] = os.pathsep.join([*map(str, plugins), *filter(None, [os.environ.get("PYTHONPATH")])])
     return Terminal([sys.executable, "-m", f"lerobot.scripts.lerobot_{name}", *arguments], env)
+
+
+@contextlib.contextmanager
+def connected(
+    name: str, first: str, *arguments: str, home: Path, plugins: Sequence[Path] = (), makes: Path | None = None
+) -> Iterator[Terminal]:
+    """One of LeRobot's programs that has found its motors and then says ``first``.
+
+    It asks each motor once, and a busy computer's emulated one answers late at times; a person starts it again then.
+
+    ``makes`` is a folder that it makes before and does not go on with.
+    """
+    for left in (2, 1, 0):
+        with program(name, *arguments, home=home, plugins=plugins) as terminal:
+            try:
+                terminal.expect(first)
+            except AssertionError:
+                if not left or "motor check failed" not in terminal.said:
+                    raise
+            else:
+                yield terminal
+                return
+        if makes is not None:
+            shutil.rmtree(makes, ignore_errors=True)
 
 
 def arm_options(server: Server, kind: str, name: str, folder: Path) -> list[str]:

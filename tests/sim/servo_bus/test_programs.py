@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from lerobot_programs import arm_options, program, weightless  # type: ignore[import-not-found]
+from lerobot_programs import arm_options, connected, program, weightless  # type: ignore[import-not-found]
 from servo_buses import JOINTS, needs_driver, wait_until  # type: ignore[import-not-found]
 
 from lrm_ros.sim.servo_bus import protocol
@@ -42,8 +42,8 @@ def calibrate(server: Server, home: Path, angles: Iterable[float]) -> tuple[dict
         for joint, angle in zip(JOINTS, angles, strict=True):
             server.buses["arm"].arm.joints.place(joint, angle)
     options = [f"--robot.port={server.ports['arm'].path}", "--robot.id=mine", f"--robot.calibration_dir={home}"]
-    with program("calibrate", "--robot.type=so101_follower", *options, home=home) as terminal:
-        terminal.expect("to the middle of its range of motion and press ENTER")
+    middle = "to the middle of its range of motion and press ENTER"
+    with connected("calibrate", middle, "--robot.type=so101_follower", *options, home=home) as terminal:
         terminal.type("\n")
         terminal.expect("Recording positions. Press ENTER to stop")
         found = {}
@@ -111,8 +111,7 @@ def test_teleoperate(tmp_path):
             *arm_options(server, "follower", "follower", tmp_path),
             *arm_options(server, "leader", "leader", tmp_path),
         ]
-        with program("teleoperate", *options, home=tmp_path) as terminal:
-            terminal.expect("Teleop loop time")
+        with connected("teleoperate", "Teleop loop time", *options, home=tmp_path) as terminal:
             followers = server.buses["follower"].arm.servos
             for at in (0.6, -0.4):
                 goals = [by_hand(server, "leader", joint, at) for joint in JOINTS[:5]]

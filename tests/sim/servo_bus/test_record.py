@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lerobot_programs import arm_options, program, weightless  # type: ignore[import-not-found]
+from lerobot_programs import arm_options, connected, weightless  # type: ignore[import-not-found]
 from servo_buses import JOINTS, needs_driver, wait_until  # type: ignore[import-not-found]
 from so101 import CONTRACT, FILE  # type: ignore[import-not-found]
 
@@ -128,8 +128,8 @@ def test_record_and_replay(tmp_path, camera, plugin):
         dataset |= {"episode_time_s": 4, "reset_time_s": 0, "video": "false", "push_to_hub": "false"}
         options = [*arms, f"--robot.cameras={json.dumps({'front': pipe})}", "--play_sounds=false"]
         options += [f"--dataset.{key}={value}" for key, value in dataset.items()]
-        with program("record", *options, home=tmp_path, plugins=[TESTS, plugin]) as terminal:
-            terminal.expect("Recording episode 0")
+        recording = {"home": tmp_path, "plugins": [TESTS, plugin], "makes": folder}
+        with connected("record", "Recording episode 0", *options, **recording) as terminal:
             wait_written(server, "follower", 10)
             place(server, "leader", THEN)
             terminal.expect("Stop recording")
@@ -148,8 +148,7 @@ def test_record_and_replay(tmp_path, camera, plugin):
         place(server, "follower", FIRST)
         options = [*arm_options(server, "follower", "follower", tmp_path), "--dataset.repo_id=me/set"]
         options += [f"--dataset.root={folder}", "--dataset.episode=0", "--play_sounds=false"]
-        with program("replay", *options, home=tmp_path) as terminal:
-            terminal.expect("Replaying episode")
+        with connected("replay", "Replaying episode", *options, home=tmp_path) as terminal:
             assert terminal.ended() == 0, terminal.said[-2000:]
         with server.lock:
             goals = [servo.memory["Goal_Position"] for servo in server.buses["follower"].arm.servos]
