@@ -149,10 +149,10 @@ class RemoteModel:
         head = (HEADS | VIDEO_HEADS)[query.head]
         if isinstance(answer, dict) and (answer.get("head"), answer.get("stamp_ns")) == (query.head, query.stamp_ns):
             value, reason = answer.get("value"), answer.get("unscored")
+            mass: Any = answer.get("mass")
             if value is None and isinstance(reason, str):
                 return Unscored(query.stamp_ns, query.head, as_line(f"{self.name}: {reason}"))
             if isinstance(value, int | float) and not isinstance(value, bool) and head.low <= value <= head.high:
-                mass = answer.get("mass")
                 known = isinstance(mass, int | float) and not isinstance(mass, bool) and 0 <= mass <= 1.001
                 return Reward(
                     query.stamp_ns, query.head, float(value), self.name, seconds, float(mass) if known else None
