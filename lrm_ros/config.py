@@ -9,6 +9,7 @@ to change it before it is cleaned up. Unknown keys are errors that name the key 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -80,17 +81,26 @@ class RobotContract:
         for what, names in (("joint", self.joints), ("camera", [camera.name for camera in self.cameras])):
             if twice := sorted({name for name in names if list(names).count(name) > 1}):
                 raise ValueError(f"contract '{self.name}': {what} name {twice[0]!r} is there twice; give each its own")
-        if unnamed := [index for index, joint in enumerate(self.joints) if not joint.strip()]:
+        if unnamed := [k for k, joint in enumerate(self.joints) if not (joint.strip() and joint.isprintable())]:
             name = self.joints[unnamed[0]]
             raise ValueError(f"contract '{self.name}': joint {unnamed[0]} has the name {name!r}; see joint_states")
         for name in ("lower", "upper", "max_step"):
             if self.lower + self.upper + self.max_step and (count := len(getattr(self, name))) != len(self.joints):
                 raise ValueError(f"contract '{self.name}': {name} has {count} values for {len(self.joints)} joints")
         for joint, low, high in zip(self.joints, self.lower, self.upper, strict=self.has_limits):
-            if not low < high:
-                raise ValueError(f"contract '{self.name}': joint '{joint}' has lower {low} >= upper {high}")
-        if not self.control_hz > 0:
-            raise ValueError(f"contract '{self.name}': control_hz must be positive, got {self.control_hz}")
+            if not -math.inf < low < high < math.inf:
+                wrong = (
+                    f"lower {low} >= upper {high}" if low >= high else f"limits {low} to {high}; give finite numbers"
+                )
+                raise ValueError(f"contract '{self.name}': joint '{joint}' has {wrong}")
+        for joint, step in zip(self.joints, self.max_step, strict=self.has_limits):
+            if not 0 < step < math.inf:
+                cure = "give a finite number above 0, the largest change of its target in a control step"
+                raise ValueError(f"contract '{self.name}': joint '{joint}' has max_step {step}; {cure}")
+        if not 0.001 <= self.control_hz <= 10_000:
+            raise ValueError(
+                f"contract '{self.name}': control_hz must be positive, from 0.001 to 10000, got {self.control_hz}"
+            )
 
     @property
     def dt_s(self) -> float:

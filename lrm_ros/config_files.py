@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -55,8 +56,8 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
         where: name of the origin for error messages.
 
     Raises:
-        ValueError: an unknown key, a value of the wrong type or out of its range, or one that the dataclass refuses;
-            names key, value and cure.
+        ValueError: an unknown key, a value of the wrong type, not finite or out of its range, or one that the dataclass
+            refuses; names key, value and cure.
     """
     if not isinstance(values, typing.Mapping):
         raise ValueError(f"{where or cls.__name__}: expected a mapping, got {values!r}")
@@ -65,7 +66,7 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
     arguments = {}
     for key, value in values.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
+            near = difflib.get_close_matches(str(key), fields, 1)  # YAML also has numbers as keys
             cure = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(fields)}"
             raise ValueError(f"{where or cls.__name__}: unknown key '{key}'; {cure}")
         arguments[key] = convert(hints[key], value, f"{where or cls.__name__}.{key}")
@@ -78,7 +79,7 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """Convert plain data to a field's type; integers pass as floats, lists as tuples."""
+    """Convert plain data to a field's type; integers pass as floats, lists as tuples. A number is finite."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else convert(_plain_type(hint), value, where)
@@ -98,9 +99,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         except OverflowError as error:
             raise ValueError(f"{where}: expected a number, got one of {len(str(value))} digits") from error
     if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
-        return float(value)  # YAML 1.1 takes 1e-5, without a point, for text
+        value = float(value)  # YAML 1.1 takes 1e-5, without a point, for text
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, got {value!r}")
     return value
 
 
@@ -122,20 +125,44 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it holds no mapping.
+        ValueError: it is no YAML in UTF-8, holds no mapping or nothing, or has a key twice; names the file.
     """
     import yaml
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"configuration file '{path}' does not exist")
+        raise FileNotFoundError(f"configuration file '{path}' {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
-        data = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        text = path.read_text(encoding="utf-8")
+        if twice := _key_twice(yaml.compose(text, yaml.SafeLoader)):
+            raise ValueError(f"key {twice} again; leave one")
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected 'key: value' lines, got {type(data).__name__}")
+        found = "nothing" if data is None else type(data).__name__
+        raise ValueError(f"{path}: expected 'key: value' lines, got {found}")
     return data
+
+
+def _key_twice(root: Any) -> str:
+    """Return a key that a mapping below a node of YAML has twice, and where; the last one alone would count."""
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+            continue
+        seen.add(id(node))
+        keys: set[str] = set()
+        for item in node.value:
+            key, *values = item if isinstance(item, tuple) else (None, item)
+            nodes += values
+            if key is None or isinstance(key.value, list):
+                continue
+            if key.value in keys:
+                return f"'{key.value}' is in line {key.start_mark.line + 1}"
+            keys.add(key.value)
+    return ""
 
 
 def load_yaml(path: str | Path, cls: type[T], sections: typing.Collection[str] = ()) -> T:

@@ -11,4 +11,12 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if not text or not isinstance(error, ValueError | OSError):
         text = f"{type(error).__name__}: {text}"
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+    return as_line(text)
+
+
+def as_line(text: str) -> str:
+    """Return what another program says as one line that every message and terminal can carry, shortened if long."""
+    text = " ".join(text.split())
+    text = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+    text = text.encode("utf-8", "backslashreplace").decode()  # JSON may hold half of a surrogate pair
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

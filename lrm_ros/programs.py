@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
+import select
 import signal
 import sys
 import time
@@ -21,6 +23,7 @@ INTERRUPTED = 130
 _GIVEN = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 _ours = False  # whether this process is a program of this package
+_leaving = False  # whether its end and exit code are decided
 
 
 def begin() -> None:
@@ -34,16 +37,18 @@ def begin() -> None:
     if not name:
         return
     _ours = True
+    _print_anything()
     node = name.startswith(("lrm_ros.nodes.", "lrm-")) or name.endswith(".node")
     if node or name == "lrm_ros.graph.runner" or (name in ("lrm", "lrm_ros.cli") and sys.argv[1:2] == ["up"]):
         for number in stopping_signals():
             signal.signal(number, _leave_at_once)
         # Blocked by the graph that started this process, until now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_STOP)
-    else:
+    elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    if not node:
         sys.excepthook = _on_exception
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _interrupt)
+        atexit.register(_flush_last)
     if node:
         from lrm_ros.environment import import_fault
 
@@ -95,6 +100,8 @@ def leave(code: int) -> NoReturn:
 
     Without the interpreter's own end: there destructors of DDS, torch and renderers run beside threads that go on.
     """
+    global _leaving
+    _leaving = True
     for number in ASK_TO_STOP:
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -131,8 +138,52 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Leave after an interrupt with one line instead of a traceback."""
+    """Leave with one line instead of a traceback after an interrupt, and where a file or the output failed.
+
+    Nothing is said where nobody reads the output any more, as in ``lrm ... | head -1``.
+    """
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = main.name if main is not None else os.path.basename(sys.argv[0])
     if issubclass(kind, KeyboardInterrupt):
-        main = getattr(sys.modules.get("__main__"), "__spec__", None)
-        interrupted(main.name if main is not None else os.path.basename(sys.argv[0]))
+        interrupted(name)
+    if isinstance(error, OSError):
+        if not (isinstance(error, BrokenPipeError) and _output_gone()):
+            _say(f"{name}: {' '.join(str(error).split())}")
+        leave(exit_code(error))
     sys.__excepthook__(kind, error, trace)
+
+
+def _output_gone() -> bool:
+    """Return whether the reader of the output has gone; what could not be written is no longer waiting to be."""
+    asked = select.poll()
+    try:
+        asked.register(sys.stdout.fileno(), 0)
+        return bool(asked.poll(0))  # an error or a hang-up: nothing else was asked for
+    except (OSError, ValueError, AttributeError):  # closed, or never there
+        return False
+
+
+def _flush_last() -> None:
+    """Write what is left of the output; where that fails it is code 1, and not a note of the interpreter's (120)."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        if _leaving:
+            return
+        if not isinstance(error, BrokenPipeError):
+            _say(f"{os.path.basename(sys.argv[0])}: the output cannot be written: {error}")
+        os._exit(1)
+
+
+def _say(line: str) -> None:
+    """Print an error, if anybody hears it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"error: {line}", file=sys.stderr, flush=True)
+
+
+def _print_anything() -> None:
+    """Let no character end a program that prints it: names of files and other programs' words may be no text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")

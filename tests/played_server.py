@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ Replies = Callable[..., tuple[int, Any, dict[str, str]]]
 def playing(replies: Replies, with_headers: bool = False) -> Iterator[str]:
     """Serve what ``replies(path, body)`` says, status, body and headers; gives the address.
 
+    A body that is an iterator of bytes is sent piece by piece, as they come, until the client has gone.
     With ``with_headers`` it is called with the request's headers, too.
     """
 
@@ -29,6 +31,13 @@ def playing(replies: Replies, with_headers: bool = False) -> Iterator[str]:
 
         def _say(self, asked: dict[str, Any]) -> None:
             status, body, headers = replies(self.path, asked, *([self.headers] if with_headers else []))
+            if isinstance(body, Iterator):
+                self.send_response(status)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    for piece in body:
+                        self.wfile.write(piece)
+                return
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():

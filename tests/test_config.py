@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from lrm_ros.config import CameraConfig, FinetuneConfig, PpoConfig
+from lrm_ros.config import CameraConfig, FinetuneConfig, PpoConfig, RobotContract
 from lrm_ros.config_files import add_options, from_dict, from_options, load_yaml, option_words, to_dict
 from lrm_ros.config_refine import RefineConfig
 from lrm_ros.graph.graphs import KINDS
@@ -48,6 +48,45 @@ def test_yamls_numbers_without_a_point_are_numbers(tmp_path):
     path.write_text("lr: [1\nother: {")
     with pytest.raises(ValueError, match=rf"'{path}' is no YAML: while parsing"):
         load_yaml(path, PpoConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"camera: caf\xe9\n", "is no YAML: 'utf-8' codec"),
+        (b"camera: 2024-13-45\n", "is no YAML: month"),
+        (b"width: " + b"9" * 5000 + b"\n", "is no YAML: Exceeds the limit"),
+        (b"camera: " + b"[" * 3000 + b"]" * 3000 + b"\n", "is no YAML: maximum recursion"),
+        (b"width: 640\nheight: 480\nwidth: 320\n", "is no YAML: key 'width' is in line 3 again"),
+        (b"1: front\n", "unknown key '1'; valid keys"),
+        (b"~: front\n", "unknown key 'None'; valid keys"),
+        (b"", "expected 'key: value' lines, got nothing"),
+        (b"# all of it is a comment\n", "expected 'key: value' lines, got nothing"),
+        (b"[]\n", "expected 'key: value' lines, got list"),
+        (b"false\n", "expected 'key: value' lines, got bool"),
+        (b"rate_hz: .nan\n", "rate_hz: expected a finite number, got nan"),
+        (b"rate_hz: 1e400\n", "rate_hz: expected a finite number, got inf"),
+    ],
+)
+def test_a_file_that_says_nothing_or_not_what_it_seems_to_is_refused_with_its_name(tmp_path, content, says):
+    path = tmp_path / "camera.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(says)) as refused:
+        load_yaml(path, CameraConfig)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_key_twice_is_found_in_every_mapping_but_what_is_only_used_twice_is_none(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text("cameras: [{name: front, width: 96, name: wrist}]\n")
+    with pytest.raises(ValueError, match="key 'name' is in line 1 again"):
+        load_yaml(path, RobotContract)
+    path.write_text(
+        "lower: &pose [-1, -1]\nupper: [1, 1]\nmax_step: [1, 1]\njoints: [a, b]\narm: {rest: *pose, box: *pose}\n"
+    )
+    assert load_yaml(path, RobotContract, ["arm"]).lower == (-1.0, -1.0)
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        load_yaml(tmp_path, RobotContract)
 
 
 # -- parameters of nodes ---------------------------------------------------------------------------------------------

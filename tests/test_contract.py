@@ -18,6 +18,7 @@ from lrm_ros.contract import (
 )
 
 CONTRACT = RobotContract()
+NAN, INF = float("nan"), float("inf")
 
 
 def test_a_contract_survives_the_way_to_disk_and_back(tmp_path):
@@ -173,8 +174,31 @@ def test_limits_are_all_there_or_none_and_tell_rad_from_unknown_units():
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"max_step": (NAN,)}, "joint 'a' has max_step nan; give a finite number above 0"),
+        ({"max_step": (INF,)}, "max_step inf"),
+        ({"max_step": (0.0,)}, r"max_step 0\.0"),
+        ({"max_step": (-0.3,)}, r"max_step -0\.3"),
+        ({"lower": (-INF,)}, "joint 'a' has limits -inf to 1.0; give finite numbers"),
+        ({"upper": (INF,)}, "limits -1.0 to inf"),
+        ({"upper": (NAN,)}, "limits -1.0 to nan"),
+        ({"control_hz": INF}, "control_hz must be positive, from 0.001 to 10000, got inf"),
+        ({"control_hz": 1e-300}, "control_hz must be positive"),
+        ({"joints": ("a\n",)}, "joint 0 has the name"),
+        ({"joints": ("\ud800",)}, "joint 0 has the name"),
+    ],
+)
+def test_limits_that_limit_nothing_and_names_that_no_message_can_carry_are_refused(change, says):
+    contract = RobotContract(joints=("a",), lower=(-1.0,), upper=(1.0,), max_step=(0.3,))
+    with pytest.raises(ValueError, match=says):
+        dataclasses.replace(contract, **change)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"max_step": [NAN] * 6}, r"contract\.json\.max_step\[0\]: expected a finite number, got nan"),
         ({"cameras": [None]}, r"contract\.json\.cameras\[0\]: expected a mapping, got None"),
         ({"control_hz": 10**400}, r"contract\.json\.control_hz: expected a number, got one of 401 digits"),
     ],

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from lrm_ros.environment import fault, import_fault
 from lrm_ros.graph.graphs import GRAPHS, KINDS, NodeSpec, nodes_of, parse_arguments, threads_of
-from lrm_ros.programs import ASK_TO_STOP, stopping_signals
+from lrm_ros.programs import ASK_TO_STOP, exit_code, stopping_signals
 
 
 class Graph:
@@ -92,7 +92,7 @@ class Graph:
         env["LRM_LIFELINE"] = str(self._lifeline[0])
         if self._log_path is not None:
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
-            self._log = self._log_path.open("a")
+            self._log = self._log_path.open("a", encoding="utf-8", errors="backslashreplace")
         for index, node in enumerate(self.nodes):
             if self._interrupted:
                 return
@@ -136,11 +136,27 @@ class Graph:
         with process.stdout as lines:
             for line in lines:
                 with self._print_lock:
-                    if self._log is not None:
-                        self._log.write(f"[{name}] {line}")
-                        self._log.flush()
+                    self._write(f"[{name}] {line}")
                     if self._show is None or name in self._show:
                         self._print(prefix + line)
+
+    def _write(self, text: str) -> None:
+        """Log; where the disk is full, nothing more is logged, and the nodes go on."""
+        if self._log is None:
+            return
+        try:
+            self._log.write(text)
+            self._log.flush()
+        except OSError as error:
+            self._close_log()
+            self._print(f"'{self._log_path}' cannot be written: {error.strerror}; nothing more is logged there\n")
+
+    def _close_log(self) -> None:
+        """Close the log, also one that cannot be written."""
+        log, self._log = self._log, None
+        if log is not None:
+            with contextlib.suppress(OSError):
+                log.close()
 
     def _print(self, text: str) -> None:
         """Print; where the terminal is gone, nothing more is printed, and the nodes go on."""
@@ -210,9 +226,7 @@ class Graph:
             os.close(self._lifeline[0])
             os.close(self._lifeline[1])
             self._lifeline = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._close_log()
 
     def _alive(self, node: NodeSpec) -> bool:
         """Return whether a node or a process it started (training, say) still runs."""
@@ -291,9 +305,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)  # options before, between and after key:=value
     try:
         nodes = nodes_of(options.graph, parse_arguments(options.arguments))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_code(error)
     if options.print:
         for node in nodes:
             print(shlex.join(node.command()))

@@ -194,7 +194,7 @@ def _first_json(text: str) -> dict[str, Any]:
         return {}
     try:
         return json.loads(match.group(0))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number of thousands of digits
         return {}
 
 
@@ -202,7 +202,7 @@ def _unit(text: Any) -> float | None:
     """Return a number clamped to [0, 1], ``None`` if it is not a finite number."""
     try:
         number = float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return min(1.0, max(0.0, number)) if math.isfinite(number) else None
 

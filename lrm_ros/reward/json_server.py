@@ -3,22 +3,42 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from lrm_ros.errors import one_line
+from lrm_ros.errors import as_line, one_line
 
 FAILURES = 3  # calls in a row that failed, after which the server is left alone
 LEFT_ALONE_S = 5.0  # for so long [s]
 _PASSING = (429, 503)  # statuses that may be gone at the next try
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_LONGEST_GET_S = 10.0
+_LARGEST = 16_000_000  # bytes of a reply; the largest of a sane server has some hundred thousand
 
 
 class NoAnswer(Exception):
-    """A request that got no answer; the message says why."""
+    """A request that got no answer; the message says why, in one line, whatever the server said."""
+
+    def __init__(self, reason: str) -> None:
+        """Say why."""
+        super().__init__(as_line(reason))
+
+
+def bearer(variable: str) -> dict[str, str]:
+    """Return the header with the token of an environment variable, none if it is empty.
+
+    Raises:
+        ValueError: it has characters that no header can carry.
+    """
+    token = os.environ.get(variable, "").strip()
+    if not token.isascii() or not token.isprintable():
+        raise ValueError(f"{variable} has characters that no token has; set it anew, to ASCII letters and digits")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 class JsonServer:
@@ -46,9 +66,12 @@ class JsonServer:
             self._local.session.headers.update(self._headers)
         return self._local.session
 
-    def get(self, route: str) -> Any:
-        """Return the response to a plain GET; raises what requests does."""
-        return self.session().get(f"{self._url}{route}", timeout=min(10.0, self._timeout_s))
+    def get(self, route: str) -> tuple[int, Any]:
+        """Return status and JSON of a plain GET, None if it is none; raises what requests does."""
+        end = time.monotonic() + _LONGEST_GET_S
+        limit = min(_LONGEST_GET_S, self._timeout_s)
+        with self.session().get(f"{self._url}{route}", timeout=limit, stream=True) as reply:
+            return reply.status_code, _json(_content(reply, end))
 
     def post(self, route: str, body: Mapping[str, Any], end: float) -> dict[str, Any]:
         """Return the reply to a request, tried again with growing, random pauses while there is time and hope.
@@ -72,22 +95,22 @@ class JsonServer:
             try:
                 if left <= 0:
                     raise requests.Timeout
-                reply = self.session().post(f"{self._url}{route}", json=body, timeout=(min(5.0, left), left))
+                limits = min(5.0, left), left
+                with self.session().post(f"{self._url}{route}", json=body, timeout=limits, stream=True) as reply:
+                    content = _content(reply, end)
+                found = _json(content)
                 if reply.status_code == 200:
-                    found = reply.json()
                     if isinstance(found, dict):
                         self._failed = 0
                         return found
-                    raise NoAnswer("its reply is no object")
-                why = f"{reply.status_code}: {_reason(reply)}"
+                    raise NoAnswer("its reply is no JSON" if found is None else "its reply is no object")
+                why = f"{reply.status_code}: {_reason(found, reply.reason)}"
                 if reply.status_code not in _PASSING:
                     raise NoAnswer(why)
                 told = reply.headers.get("Retry-After", "")
-                pause = max(pause, float(told) if told.isdigit() else 0.0)
+                pause = max(pause, float(told) if told.isascii() and told.isdigit() else 0.0)
             except requests.Timeout:
                 raise self._break(f"no answer within {self._timeout_s:g} s") from None
-            except requests.exceptions.JSONDecodeError:
-                raise NoAnswer("its reply is no JSON") from None
             except requests.RequestException as error:
                 why = one_line(error)
             wait = random.uniform(0.5, 1.0) * pause
@@ -105,11 +128,50 @@ class JsonServer:
         return NoAnswer(reason)
 
 
-def _reason(reply: Any) -> str:
-    """Return what a server says of an error: ours and upstream's a text, OpenAI's an object with a message."""
+def _content(reply: Any, end: float) -> bytes:
+    """Return the body of a reply.
+
+    Raises:
+        NoAnswer: it is too large.
+        requests.RequestException: it has not come by ``end``, also one that comes byte by byte, or it is cut off.
+    """
+    import requests
+    import urllib3
+
+    # What has come, at once; an old urllib3 waits for all of it.
+    read = getattr(reply.raw, "read1", reply.raw.read)
+    pieces: list[bytes] = []
+    size = 0
     try:
-        said = reply.json()
-        said = said.get("error", said.get("message", said))
-        return str(said.get("message", said) if isinstance(said, dict) else said)[:600]
-    except (ValueError, AttributeError):
-        return str(reply.reason)
+        while True:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise requests.Timeout
+            if (socket := getattr(reply.raw.connection, "sock", None)) is not None:
+                socket.settimeout(left)
+            if not (piece := read(65_536, decode_content=True)):
+                return b"".join(pieces)
+            pieces.append(piece)
+            size += len(piece)
+            if size > _LARGEST:
+                raise NoAnswer(f"its reply has more than {_LARGEST} bytes")
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.Timeout from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
+
+
+def _json(content: bytes) -> Any:
+    """Return what JSON says, None if it is none, nested too deep, or has numbers of thousands of digits."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reason(said: Any, status: str) -> str:
+    """Return what a server says of an error: ours and upstream's a text, OpenAI's an object with a message."""
+    if not isinstance(said, dict):
+        return str(status)
+    said = said.get("error", said.get("message", said))
+    return str(said.get("message", said) if isinstance(said, dict) else said)

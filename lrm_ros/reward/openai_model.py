@@ -17,7 +17,6 @@ probability, and the query is Unscored. Tested against a server that a test play
 from __future__ import annotations
 
 import math
-import os
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -26,9 +25,10 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from lrm_ros.errors import as_line
 from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS, Head
-from lrm_ros.reward.json_server import JsonServer, NoAnswer
+from lrm_ros.reward.json_server import JsonServer, NoAnswer, bearer
 from lrm_ros.reward.models import READOUTS, other_head
 from lrm_ros.types import Reward, RewardQuery, Unscored
 
@@ -37,6 +37,7 @@ PREFIX = "openai:"
 TIMEOUT_S = 60.0  # of a call of ``score`` in all [s]
 AT_ONCE = 16  # requests
 LEAST_MASS = 0.05  # of the candidates together; below it the model did not answer what it was asked
+_LONGEST = 32  # characters a token, on average; a longer answer is not what was asked for
 _TOP = 20  # tokens whose probability is told, vLLM's most
 
 
@@ -57,8 +58,7 @@ class OpenAiModel:
         if not self._model or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise ValueError(f"model '{address}' is no address; give {PREFIX}NAME@http://HOST:PORT/v1")
         self.name = address
-        key = os.environ.get(KEY, "").strip()
-        self._server = JsonServer(url.rstrip("/"), TIMEOUT_S, {"Authorization": f"Bearer {key}"} if key else {})
+        self._server = JsonServer(url.rstrip("/"), TIMEOUT_S, bearer(KEY))
         self._pool = ThreadPoolExecutor(AT_ONCE, "openai")  # kept, and each thread's connection with it
 
     def score(self, queries: Sequence[RewardQuery], readout: str = "forward") -> list[Reward | Unscored]:
@@ -81,7 +81,7 @@ class OpenAiModel:
             body = self._body(query, head)
             value, mass = self._ask(head, body, readout, end)
         except (NoAnswer, ValueError) as error:
-            return Unscored(query.stamp_ns, query.head, f"{self.name}: {error}")
+            return Unscored(query.stamp_ns, query.head, as_line(f"{self.name}: {error}"))
         return Reward(query.stamp_ns, query.head, value, self.name, time.perf_counter() - started, mass)
 
     def _body(self, query: RewardQuery, head: Head) -> dict[str, Any]:
@@ -116,6 +116,10 @@ class OpenAiModel:
             text = None
         if not isinstance(text, str):
             raise NoAnswer(f"the answer cannot be read: {str(text)[:200]!r}")
+        if len(text) > _LONGEST * head.max_new_tokens:
+            raise NoAnswer(
+                f"the answer has {len(text)} characters, at most {head.max_new_tokens} tokens were asked for"
+            )
         return text
 
     def _read(self, head: Head, body: dict[str, Any], begun: str, end: float) -> tuple[float, float]:
@@ -153,7 +157,7 @@ class OpenAiModel:
             found = [(str(entry["token"]), math.exp(float(entry["logprob"]))) for entry in top]
         except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise NoAnswer("its reply has no probabilities (logprobs); use readout:=generate") from None
-        if not all(0 <= p <= 1.001 for _, p in found):
+        if not all(0 <= p <= 1.001 for _, p in found) or sum(p for _, p in found) > 1.01:
             raise NoAnswer("its probabilities are none")
         return found
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from lrm_ros.errors import as_line
 from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.json_server import JsonServer, NoAnswer
+from lrm_ros.reward.json_server import JsonServer, NoAnswer, bearer
 from lrm_ros.reward.models import public_name
 from lrm_ros.reward.video_heads import VIDEO_HEADS
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -54,13 +54,12 @@ class RemoteModel:
         self._timeout_s = timeout_s = _option(address, options, "timeout", TIMEOUT_S, 0.01, 3600)
         url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
         self.name = public_name(address)
-        token = os.environ.get(TOKEN, "").strip()
-        self._server = JsonServer(url, timeout_s, {"Authorization": f"Bearer {token}"} if token else {})
+        self._server = JsonServer(url, timeout_s, bearer(TOKEN))
         try:
-            about = self._server.get("/health").json()
+            about = self._server.get("/health")[1]
             known = isinstance(about, dict) and "model_loaded" in about
-            self._upstream = self._server.get("/ready").status_code == 404
-        except requests.exceptions.JSONDecodeError:
+            self._upstream = self._server.get("/ready")[0] == 404
+        except NoAnswer:
             known = False
         except requests.RequestException as error:
             raise ConnectionError(
@@ -150,13 +149,15 @@ class RemoteModel:
         head = (HEADS | VIDEO_HEADS)[query.head]
         if isinstance(answer, dict) and (answer.get("head"), answer.get("stamp_ns")) == (query.head, query.stamp_ns):
             value, reason = answer.get("value"), answer.get("unscored")
+            mass: Any = answer.get("mass")
             if value is None and isinstance(reason, str):
-                return Unscored(query.stamp_ns, query.head, f"{self.name}: {reason}")
+                return Unscored(query.stamp_ns, query.head, as_line(f"{self.name}: {reason}"))
             if isinstance(value, int | float) and not isinstance(value, bool) and head.low <= value <= head.high:
-                mass = answer.get("mass")
-                known = isinstance(mass, float) and 0 <= mass <= 1.001
-                return Reward(query.stamp_ns, query.head, float(value), self.name, seconds, mass if known else None)
-        return Unscored(query.stamp_ns, query.head, f"{self.name}: its answer is none: {str(answer)[:200]}")
+                known = isinstance(mass, int | float) and not isinstance(mass, bool) and 0 <= mass <= 1.001
+                return Reward(
+                    query.stamp_ns, query.head, float(value), self.name, seconds, float(mass) if known else None
+                )
+        return Unscored(query.stamp_ns, query.head, as_line(f"{self.name}: its answer is none: {str(answer)[:200]}"))
 
     def _image(self, frame: Frame) -> dict[str, Any]:
         if not self._jpeg:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -66,7 +65,7 @@ def load(url: str, camera: str, width: int, height: int) -> tuple[CameraInfo, st
         data = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ValueError(f"{where} cannot be read ({error.strerror}); correct camera_info_url") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not YAML ({' '.join(str(error).split())}); {cure}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{where} is no calibration; {cure}")
@@ -74,7 +73,7 @@ def load(url: str, camera: str, width: int, height: int) -> tuple[CameraInfo, st
     def numbers(name: str, count: int | None) -> list[float]:
         matrix = data.get(name)
         values = matrix.get("data") if isinstance(matrix, dict) else None
-        good = isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+        good = isinstance(values, list) and all(isinstance(v, int | float) and abs(v) < 1e300 for v in values)
         if not isinstance(values, list) or not good or count not in (None, len(values)):
             wanted = "finite numbers" if count is None else f"{count} finite numbers"
             raise ValueError(f"{where}: {name} must have {wanted} in 'data', got {values!r}; {cure}")

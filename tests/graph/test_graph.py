@@ -275,6 +275,16 @@ def test_a_process_that_ignores_signals_is_killed_with_its_children(tmp_path, mo
     _until(lambda: _gone(processes), 3.0)
 
 
+def test_a_log_on_a_full_disk_is_named_once_and_the_nodes_go_on(tmp_path, module, capsys):
+    body = "print('spoken\\n' * 20_000, flush=True)\nopen('said', 'w').close()\n"  # more than a pipe holds
+    spec = dataclasses.replace(module("speaker", f"import os; os.chdir({str(tmp_path)!r})\n{body}"), ends_graph=True)
+    with Graph([spec], env={"PYTHONPATH": str(tmp_path)}, log=Path("/dev/full")) as running:
+        assert running.wait(timeout=20.0) == 0 and (tmp_path / "said").exists()
+    shown = capsys.readouterr().out
+    assert shown.count("'/dev/full' cannot be written: No space left on device; nothing more is logged there") == 1
+    assert shown.count("spoken") == 20_000
+
+
 def test_what_a_dead_node_had_started_is_stopped_too(tmp_path, module):
     body = (
         "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); sys.exit(3)"

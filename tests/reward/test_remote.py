@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,7 +134,14 @@ ASKED = RewardQuery("t", "progress", (LIGHT,))
         ((200, {}, {}), "it gave no answers"),
         ((200, [], {}), "its reply is no object"),
         ((200, b"<html>", {}), "its reply is no JSON"),
+        ((200, b"[" * 200_000, {}), "its reply is no JSON"),
+        ((200, b'{"answers": ' + b"1" * 5000 + b"}", {}), "its reply is no JSON"),
+        ((200, b'{"answers": "\xff"}', {}), "its reply is no JSON"),
+        (scored(10**400), "its answer is none"),
+        (scored(None, unscored="dark\n\ud800\x1b[2J"), ": dark \\ud800\\x1b[2J"),
+        (scored("\ud800" * 1000), "its answer is none"),
         ((500, {"success": False, "error": "broken"}, {}), "500: broken"),
+        ((500, {"success": False, "error": "\ud800\n" * 1000}, {}), "500: \\ud800"),
         ((404, b"", {}), "404: Not Found"),
     ],
 )
@@ -143,9 +150,55 @@ def test_whatever_a_server_says_is_a_reward_or_unscored(reply: tuple[int, Any, d
         answer = RemoteModel(url).score([ASKED])[0]
     assert isinstance(answer, Unscored) and reason in answer.reason, answer
     assert (answer.stamp_ns, answer.head) == (LIGHT.stamp_ns, "progress")
+    assert answer.reason.isprintable() and len(answer.reason.encode()) < 20_000  # a message and a terminal carry it
 
 
-@pytest.mark.parametrize(("told", "mass"), [(0.25, 0.25), (None, None), ("0.5", None), (7.0, None)])
+@pytest.mark.parametrize("told", ["\xb2", "9" * 400, "-1", "soon"])
+def test_a_time_to_wait_that_is_none_is_not_waited(told: str) -> None:
+    with playing(ours(lambda path, body: (503, {"error": "loading"}, {"Retry-After": told}))) as url:
+        answer = RemoteModel(f"{url}?timeout=1").score([ASKED])[0]
+    assert isinstance(answer, Unscored)
+
+
+def test_a_reply_that_comes_byte_by_byte_is_given_up_at_the_deadline() -> None:
+    def drip() -> Iterator[bytes]:
+        for _ in range(200):
+            time.sleep(0.05)
+            yield b" "
+
+    with playing(ours(lambda path, body: (200, drip(), {}))) as url:
+        model = RemoteModel(f"{url}?timeout=1")
+        started = time.monotonic()
+        assert "no answer within 1 s" in said(model.score([ASKED]))[0][2]
+        assert time.monotonic() - started < 5.0  # all of it takes ten
+
+
+def test_a_reply_without_an_end_is_given_up() -> None:
+    with playing(ours(lambda path, body: (200, iter(lambda: b" " * 1_000_000, b""), {}))) as url:
+        assert "its reply has more than 16000000 bytes" in said(RemoteModel(url).score([ASKED]))[0][2]
+
+
+@pytest.mark.parametrize("about", [b"[" * 200_000, b"1" * 5000, b"\xff", b"<html>", b"null"])
+def test_what_answers_and_is_no_reward_server_is_named(about: bytes) -> None:
+    with playing(lambda path, body: (200, about, {})) as url, pytest.raises(ConnectionError, match="no reward server"):
+        RemoteModel(url)
+
+
+@pytest.mark.parametrize("token", ["\u20ac", "a\nb", "\x7f"])
+def test_a_token_that_no_header_can_carry_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("LRM_SERVE_TOKEN", token)
+    monkeypatch.setenv("OPENAI_API_KEY", token)
+    for address, variable in (
+        ("http://127.0.0.1:9", "LRM_SERVE_TOKEN"),
+        ("openai:m@http://127.0.0.1:9", "OPENAI_API_KEY"),
+    ):
+        with pytest.raises(ValueError, match=f"{variable} has characters that no token has; set it anew"):
+            load_model(address)
+
+
+@pytest.mark.parametrize(
+    ("told", "mass"), [(0.25, 0.25), (0, 0.0), (1, 1.0), (True, None), (None, None), ("0.5", None), (7.0, None)]
+)
 def test_the_mass_of_an_answer_comes_along_if_it_is_one(told: Any, mass: float | None) -> None:
     with playing(ours(lambda path, body: scored(0.5, mass=told))) as url:
         answer = RemoteModel(url).score([ASKED])[0]
