@@ -159,7 +159,7 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     Args:
         message: header.stamp is the stamp of the observation it answers (or of execution).
         joints: joint names of the contract.
-        dt_s: control period of the contract [s]; the points' mean spacing must agree with it within 1 %, each within half.
+        dt_s: control period of the contract [s]; the points' mean spacing must be it within 1 %, each within half.
 
     Raises:
         ValueError: no points, a joint that is missing or there twice, a value that is not finite, or another spacing.
