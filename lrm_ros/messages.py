@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -124,6 +125,8 @@ def _columns(names: Sequence[str], joints: Sequence[str], what: str) -> list[int
             f"{what} lacks joint {', '.join(missing)}; it has {', '.join(names) or 'no names'}: "
             "make the robot contract's joint names match"
         )
+    if twice := [joint for joint in joints if list(names).count(joint) > 1]:
+        raise ValueError(f"{what} has joint {', '.join(twice)} more than once; name each joint once")
     return [list(names).index(joint) for joint in joints]
 
 
@@ -131,7 +134,7 @@ def to_state(message: JointState, joints: Sequence[str]) -> NDArray[np.float32]:
     """Return the positions of ``joints`` in their order, (D,) float32 [rad].
 
     Raises:
-        ValueError: a joint is missing or its position is not finite, naming it.
+        ValueError: a joint is missing or there twice, or its position is not finite, naming it.
     """
     columns = _columns(message.name, joints, "joint_states")
     if len(message.position) != len(message.name):
@@ -156,10 +159,10 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     Args:
         message: header.stamp is the stamp of the observation it answers (or of execution).
         joints: joint names of the contract.
-        dt_s: control period of the contract [s]; point spacing must agree with it within 1 %.
+        dt_s: control period of the contract [s]; the points' mean spacing must be it within 1 %, each within half.
 
     Raises:
-        ValueError: no points, a missing joint, a value that is not finite, or another spacing.
+        ValueError: no points, a joint that is missing or there twice, a value that is not finite, or another spacing.
     """
     columns = _columns(message.joint_names, joints, "joint_command")
     if not message.points:
@@ -171,7 +174,8 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     wanted = np.array([point.positions for point in message.points], np.float32)[:, columns]
     actions = np.ascontiguousarray(wanted)  # (K, D)
     times = [to_ns(point.time_from_start) / 1e9 for point in message.points]
-    if len(times) > 1 and abs((times[-1] - times[0]) / (len(times) - 1) - dt_s) > 0.01 * dt_s:
+    apart = [after - before for before, after in itertools.pairwise(times)]
+    if apart and (abs(sum(apart) / len(apart) - dt_s) > 0.01 * dt_s or max(abs(s - dt_s) for s in apart) > dt_s / 2):
         raise ValueError(f"joint_command has points at {times} s; the robot contract's control period is {dt_s:.4g} s")
     if not np.isfinite(actions).all():
         raise ValueError(f"joint_command has a target that is not finite: {actions.tolist()}")

@@ -102,8 +102,8 @@ class Topic:
     def subscribe(self, node: Node, callback: Callable[..., Any], qos: QoSProfile | int | None = None) -> Subscription:
         """Return a new subscription of ``node``.
 
-        A latched topic gets a second one, for publishers that do not latch (``ros2 topic pub``): the node owns it, and
-        the callback is called twice with what others publish.
+        A latched topic gets two more, for publishers that do not latch (``ros2 topic pub``) or are best effort: the
+        node owns them, and the callback is called twice with what others publish.
 
         Args:
             node: whose executor calls.
@@ -113,9 +113,20 @@ class Topic:
         events = None
         if qos is None and self.qos is LATCHED:
             node.create_subscription(self.message_type, self.name, callback, _qos(LATCHED.depth))
-            events = _quiet()  # what this one cannot hear the other one does
+            events = _quiet()  # what this one cannot hear the other ones do
+            self._hear_best_effort(node, callback)
         wanted = self.qos if qos is None else qos
         return node.create_subscription(self.message_type, self.name, callback, wanted, event_callbacks=events)
+
+    def _hear_best_effort(self, node: Node, callback: Callable[..., Any]) -> None:
+        """Subscribe for publishers that are best effort, while there are some: of the others all hear every message."""
+
+        def take(message: Any) -> None:
+            offers = [about.qos_profile.reliability for about in node.get_publishers_info_by_topic(self.name)]
+            if not offers or ReliabilityPolicy.BEST_EFFORT in offers:  # one that published once may have gone
+                callback(message)
+
+        self.subscribe_as_offered(node, take, reliable=False, depth=LATCHED.depth)
 
     def subscribe_as_offered(
         self, node: Node, callback: Callable[..., Any], reliable: bool, depth: int

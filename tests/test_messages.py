@@ -101,9 +101,21 @@ def test_an_action_chunk_survives_the_round_trip_in_any_joint_order():
     assert back.stamp_ns == 9 and np.array_equal(back.actions, chunk.actions[:, ::-1])
 
 
+def test_a_command_that_names_a_joint_twice_is_refused():
+    message = messages.from_chunk(ActionChunk(9, np.zeros((1, 4), np.float32), 0.1), (*JOINTS, JOINTS[0]))
+    with pytest.raises(ValueError, match=f"joint_command has joint {JOINTS[0]} more than once; name each"):
+        messages.to_chunk(message, JOINTS, 0.1)
+    message.joint_names[-1] = "wheel"
+    assert messages.to_chunk(message, JOINTS, 0.1).actions.shape == (1, 3), "of others it may say anything"
+
+
 def test_commands_for_another_control_rate_or_without_points_are_refused():
     message = messages.from_chunk(ActionChunk(9, np.zeros((4, 3), np.float32), 0.05), JOINTS)
     with pytest.raises(ValueError, match="control period is"):
+        messages.to_chunk(message, JOINTS, 0.1)
+    message = messages.from_chunk(ActionChunk(9, np.zeros((4, 3), np.float32), 0.1), JOINTS)
+    message.points[1], message.points[2] = message.points[2], message.points[1]  # as many in as long a time, disordered
+    with pytest.raises(ValueError, match=r"points at \[0.1, 0.3, 0.2, 0.4\] s; .*control period is"):
         messages.to_chunk(message, JOINTS, 0.1)
     message.points = []
     with pytest.raises(ValueError, match="no points"):

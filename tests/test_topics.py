@@ -56,11 +56,12 @@ def test_both_ends_are_as_the_table_says(spin, probe) -> None:
     spin.until(lambda: heard, what="the latched task")
     assert heard[0].data == "before anybody listens"
     ends = [*probe.get_publishers_info_by_topic("task"), *probe.get_subscriptions_info_by_topic("task")]
-    assert [end.topic_type for end in ends] == ["std_msgs/msg/String"] * 3
+    assert [end.topic_type for end in ends] == ["std_msgs/msg/String"] * 4
     profiles = sorted((end.qos_profile.reliability, end.qos_profile.durability) for end in ends)
     reliable, latched = QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL
-    # A publisher, a subscription, and one for publishers that do not latch.
-    assert profiles == sorted([(reliable, latched), (reliable, latched), (reliable, QoSDurabilityPolicy.VOLATILE)])
+    # A publisher, a subscription, one for publishers that do not latch, and one for those that are best effort.
+    volatile, best_effort = QoSDurabilityPolicy.VOLATILE, QoSReliabilityPolicy.BEST_EFFORT
+    assert profiles == sorted([(reliable, latched), (reliable, latched), (reliable, volatile), (best_effort, volatile)])
     topics.TASK.subscribe(probe, heard.append, topics.NEWEST)
     other = {end.qos_profile.reliability for end in probe.get_subscriptions_info_by_topic("task")}
     assert other == {QoSReliabilityPolicy.RELIABLE, QoSReliabilityPolicy.BEST_EFFORT}

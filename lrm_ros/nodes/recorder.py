@@ -227,8 +227,8 @@ class RecorderNode(LrmNode[RecorderConfig]):
         self._failure, self._spoilt, self._dropped, self._started_s = "", {}, 0, time.monotonic()
         limit_s = oldest_s(self.contract) if self.config.realtime else 1.5 * self.contract.dt_s
         # In lock-step every control step has its state, but a frame only if one was asked for.
-        self._last_reward, self._ending = LastReward(), False
         self._steps = Steps([c.name for c in self.contract.cameras], limit_s, limit_s if self.config.realtime else None)
+        self._last_reward, self._ending = LastReward(self._steps.has_frame), False
         self.streams.begin()
         self._writer = writer
         for kind, values in self._newest.values():

@@ -38,6 +38,10 @@ class Steps:
         elif kind in ("frame", "file"):
             self._frames[values[0].camera].append(values[0].stamp_ns)
 
+    def has_frame(self, camera: str, stamp_ns: int) -> bool:
+        """Return whether a camera has a frame of a stamp [ns]."""
+        return stamp_ns in self._frames.get(camera, ())
+
     def last_frames(self) -> dict[str, int]:
         """Return the stamp of each camera's last frame [ns]; a camera without one is left out."""
         return {camera: max(stamps) for camera, stamps in self._frames.items() if stamps}

@@ -9,12 +9,14 @@ unfinished episode (``lrm_ros.record.recover`` salvages the rest). Foxglove and 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,32 @@ def free_mb(folder: str | Path) -> int:
     return shutil.disk_usage(there).free // 1_000_000
 
 
+def _open_alone(path: Path) -> BinaryIO:
+    """Open a file, emptied, that nobody else writes.
+
+    Raises:
+        FileExistsError: somebody does, or has just finished it.
+    """
+    stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")  # "wb" of open() would empty another's
+    try:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"journal '{path}' is being written by another program; stop that one, or choose another episode_id "
+                "or folder"
+            ) from None
+        except OSError:
+            pass  # a disk without locks
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+            raise FileExistsError(f"journal '{path}' was just finished by another program; choose another episode_id")
+        stream.truncate(0)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
 class JournalWriter:
     """Write one episode. Not thread-safe: one thread writes.
 
@@ -96,7 +124,7 @@ class JournalWriter:
 
         Raises:
             ValueError: wrong name or image format.
-            FileExistsError: the finished file is there already.
+            FileExistsError: the finished file is there already, or another program writes the unfinished one.
         """
         from mcap.writer import CompressionType, Writer
 
@@ -113,7 +141,7 @@ class JournalWriter:
         self.counts: dict[str, int] = {}
         self._image_format, self._jpeg_quality = image_format, jpeg_quality
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.part.open("wb")
+        self._stream = _open_alone(self.part)
         # JPEG and PNG do not compress further; the rest is small.
         compression = CompressionType.ZSTD if image_format == "raw" else CompressionType.NONE
         self._writer = Writer(self._stream, compression=compression)
@@ -239,9 +267,9 @@ class JournalWriter:
         self._writer.finish()
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        self._stream.close()
         path = self._faulty() if faulty else self.path
         self.part.rename(path)
+        self._stream.close()  # only now another one may take the name
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the new name, too, survives a power cut
@@ -266,5 +294,5 @@ class JournalWriter:
 
     def discard(self) -> None:
         """Close and delete the unfinished file."""
-        self._stream.close()
         self.part.unlink()
+        self._stream.close()

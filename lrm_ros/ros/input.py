@@ -68,9 +68,15 @@ class Input:
     def adapt(self) -> None:
         """Look at the publishers, and subscribe anew if they offer something else."""
         name, stream = self.topic.name, self.stream
-        found = self._node.get_publishers_info_by_topic(self.topic.name)
+        every = self._node.get_publishers_info_by_topic(self.topic.name)
+        kind = self.topic.message_type
+        wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+        found = [info for info in every if info.topic_type == wanted]  # of others the middleware delivers nothing
+        stream.mistyped = ", ".join(sorted({f"{i.node_name} as {i.topic_type}" for i in every if i not in found}))
+        stream.wanted = wanted
         # The name of a node is known a moment after its topics.
         stream.publishers = sorted({i.node_name if not i.node_name.startswith("_NODE_") else "a node" for i in found})
+        stream.offered = len(found)
         best_effort = [i.node_name for i in found if i.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT]
         if self._realtime:
             if found and self._reliable == bool(best_effort):

@@ -38,17 +38,21 @@ def publishes_and_hears(node: Node, published: Topic, heard: Topic) -> bool:
 class LastReward:
     """The answers that have come in one episode, and what is missing at its end."""
 
-    def __init__(self) -> None:
-        """Begin an episode: no answer has come."""
+    def __init__(self, has_frame: Callable[[str, int], bool] = lambda camera, stamp_ns: True) -> None:
+        """Begin an episode: no answer has come; ``has_frame``: whether a camera has a frame of a stamp [ns] in it."""
+        self._has_frame = has_frame
         self._judged: dict[str, set[int]] = {}  # camera -> stamps of the frames judged
         self._heads: dict[str, dict[str, None]] = {}  # camera -> heads of all reward nodes, in their order
         self._came_s, self._end_ns = 0.0, 0  # of the last frames that are waited for [ns]; 0: none is
 
     def came(self, camera: str, rewards: Sequence[Reward | Unscored]) -> None:
         """Note the answers about one frame of a camera; held ones are none."""
-        self._judged.setdefault(camera, set()).add(rewards[0].stamp_ns)
+        stamp_ns, judged = rewards[0].stamp_ns, self._judged.setdefault(camera, set())
+        new = stamp_ns not in judged
+        judged.add(stamp_ns)
         self._heads.setdefault(camera, {}).update(dict.fromkeys(reward.head for reward in rewards))
-        if not self._end_ns or rewards[0].stamp_ns <= self._end_ns:
+        # Each frame once: one who says the same for ever, or judges others, does not prolong the wait.
+        if not self._end_ns or (new and stamp_ns <= self._end_ns and self._has_frame(camera, stamp_ns)):
             self._came_s = time.monotonic()
 
     def missing(self, last: Mapping[str, int]) -> list[str]:

@@ -7,6 +7,7 @@ And the numbers that their publisher gives them, by which two publishers of the 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 # Differences between a stamp and this host's clock that are the time on the way, not another clock [ns].
 CLOCK_NS = 250_000_000
@@ -18,6 +19,8 @@ OVERTAKEN_NS = 100_000_000
 STILL = 4
 # Numbers go back once when a node is started again, so often in so long [s] when another one publishes the same.
 BACK, BACK_S = 4, 2.0
+# A second publisher may be slow: so often in so long [s], where the graph knows two.
+SLOW_BACK, SLOW_S = 3, 10.0
 _WINDOW_NS = 1_000_000_000  # the smallest lag is that of the last one to two seconds
 _YEAR_NS = 365 * 86_400 * 1_000_000_000
 
@@ -38,27 +41,16 @@ class StampCheck:
         self._same = 1
         self._window = 0
         self._lags: tuple[int | None, int | None] = (None, None)  # of the window before and of this one
-        self._number = 0
-        self._back_s: deque[float] = deque(maxlen=BACK)  # when numbers went back
+
+    @property
+    def window(self) -> int:
+        """In which second of this host's clock the newest message came."""
+        return self._window
 
     @property
     def lag_ns(self) -> int | None:
         """See the class."""
         return min((lag for lag in self._lags if lag is not None), default=None)
-
-    def several(self, number: int | None, now_s: float) -> bool:
-        """Return whether more than one publisher sends this.
-
-        Args:
-            number: of the next message among those of its publisher; ``None``: the middleware does not number.
-            now_s: steady time [s].
-        """
-        if number is None:
-            return False
-        if number <= self._number:
-            self._back_s.append(now_s)
-        self._number = number
-        return len(self._back_s) == BACK and now_s - self._back_s[0] < BACK_S
 
     def check(self, stamp_ns: int, now_ns: int, ahead_ns: int | None, may_go_back: bool = False) -> str:
         """Return what is wrong with the next stamp, empty if nothing is.
@@ -99,6 +91,39 @@ class StampCheck:
                 f"started again; {SYNCHRONISE} before an episode"
             )
         return clock_words(lag) if ahead_ns is not None and lag > OTHER_CLOCK_NS else ""
+
+
+class Numbers:
+    """The numbers that publishers give their messages: by them two publishers of the same are found."""
+
+    def __init__(self) -> None:
+        """Know no number yet."""
+        self._last: dict[str, int] = {}
+        self._back_s: dict[str, deque[float]] = {}  # when the numbers of a part went back
+
+    def several(self, number: int | None, parts: Iterable[str], now_s: float, publishers: int = 1) -> str | None:
+        """Return the first part of the next message that more than one publisher sends; ``None``: there is none.
+
+        Args:
+            number: of the message among those of its publisher; ``None``: the middleware does not number.
+            parts: what it holds, each once: joints, of which several publishers may send others.
+            now_s: steady time [s].
+            publishers: so many the graph knows.
+        """
+        if number is None:
+            return None
+        found = None
+        for part in parts:
+            back_s = self._back_s.setdefault(part, deque(maxlen=BACK))
+            if number <= self._last.get(part, 0):
+                back_s.append(now_s)
+            self._last[part] = number
+            often = len(back_s) == BACK and now_s - back_s[0] < BACK_S
+            if publishers > 1 and len(back_s) >= SLOW_BACK and now_s - back_s[-1] < BACK_S:
+                often |= now_s - back_s[-SLOW_BACK] < SLOW_S
+            if often and found is None:
+                found = part
+        return found
 
 
 def clock_words(lag_ns: int, of: str = "this host's clock") -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from lrm_ros.ros.stamps import StampCheck, clock_words
+from lrm_ros.ros.stamps import Numbers, StampCheck, clock_words
 
 # A stream has stopped after this long without a usable message, or three control periods if that is longer [s].
 STOPPED_S = 0.5
@@ -20,6 +20,8 @@ LOW = 0.45
 START_S = 3.0
 # A wrong stamp is forgiven when there was none for so long [s].
 FORGIVEN_S = 2.0
+# Of several publishers one that has not been heard for so long is gone [s].
+GONE_S = 3
 # An answer may be looked at so long before its cause: of several topics, what waits is taken topic by topic [s].
 TOGETHER_S = 0.1
 
@@ -33,7 +35,12 @@ class Stream:
         name: of its topic.
         hz: lowest rate at which it must come [Hz], 0: it comes when it comes.
         publishers: names of the nodes that publish it.
+        offered: how many publishers there are.
+        wanted: type of its messages.
+        mistyped: who publishes it as another type, and as which; empty: nobody.
+        joints: of a state: those that each come from one publisher.
         parts: checks of its stamps, one for each publisher that can be told apart.
+        numbers: that its publishers give their messages.
         good: usable messages so far; of a state in parts, whole ones.
         good_s: when the last message that was usable came [s].
         stamp_ns: of the newest message [ns].
@@ -60,6 +67,10 @@ class Stream:
         self._timeout_s = timeout_s
         self.name, self.hz, self._dt_s, self._tell = name, hz, dt_s, tell
         self.publishers: list[str] = []
+        self.offered = 0
+        self.wanted = self.mistyped = ""
+        self.joints: Sequence[str] = ()
+        self.numbers = Numbers()
         self.parts: dict[str, StampCheck] = {}
         self.good = 0
         self.good_s: float | None = None
@@ -86,7 +97,9 @@ class Stream:
     @property
     def lag_ns(self) -> int | None:
         """How late its messages are at least [ns], of several publishers the latest; ``None``: nothing is known."""
-        return max((lag for part in self.parts.values() if (lag := part.lag_ns) is not None), default=None)
+        newest = max((part.window for part in self.parts.values()), default=0)
+        heard = (part for part in self.parts.values() if part.window >= newest - GONE_S)  # others publish no more
+        return max((lag for part in heard if (lag := part.lag_ns) is not None), default=None)
 
     @property
     def line(self) -> str:
@@ -196,6 +209,9 @@ class Stream:
         who = ", ".join(self.publishers)
         if other := next((self._problems[kind] for kind in _KINDS if kind in self._problems and kind != "stopped"), ""):
             return other
+        if self.mistyped and not who:
+            cure = "let that node publish it on another topic, and start the one that should be here"
+            return f"'{self.name}' is published by {self.mistyped}, it must be {self.wanted}: {cure}"
         if self.good_s is not None:
             what = f"'{self.name}' stopped {self.silent_s(now_s):.1f} s ago"
             return f"{what}: look at {who}, its cable and its host" if who else f"{what}: its node is gone, start it"

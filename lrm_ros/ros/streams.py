@@ -120,7 +120,8 @@ class Streams:
             joints: that driver's names of the contract's joints, in its order; empty: the same.
         """
         contract = self._node.contract
-        states = JointStates(dataclasses.replace(contract, joints=tuple(joints) or contract.joints))
+        named = tuple(joints) or contract.joints
+        states = JointStates(dataclasses.replace(contract, joints=named))
 
         def take(message: JointState) -> bool:
             stamp_ns = messages.to_ns(message.header.stamp)
@@ -133,6 +134,7 @@ class Streams:
 
         stream = Stream(topic.name, hz, contract.dt_s, self._tell, self._timeout_s)
         stream.lacking, stream.slowest, stream.whole = states.lacking, lambda: states.slowest, lambda: states.anew
+        stream.joints = named
         self._add(topic, take, stream, depth)
 
     @property
@@ -262,13 +264,14 @@ class Streams:
     def _stamp_fault(self, entry: Input, message: Any, number: int | None) -> str:
         """Return what is wrong with the stamp of a message and its publisher's number, empty if nothing is."""
         stream, stamp_ns, now_ns = entry.stream, messages.to_ns(message.header.stamp), self._now_ns()
-        part = message.name[0] if entry.topic.message_type is JointState and message.name else ""
+        names = dict.fromkeys(message.name) if entry.topic.message_type is JointState else {}
+        part = next(iter(names), "")
         if (check := stream.parts.get(part)) is None:
             check = stream.parts[part] = StampCheck()
-        if check.several(number, time.monotonic()):
-            return (
-                f"{part or 'it'} comes from more than one publisher ({', '.join(stream.publishers)}); stop the others"
-            )
+        alone = [name for name in names if name in stream.joints] or [part]
+        if (one := stream.numbers.several(number, alone, time.monotonic(), stream.offered)) is not None:
+            who = ", ".join(stream.publishers)
+            return f"{one or 'it'} comes from more than one publisher ({who}); stop the others"
         compared = self._realtime and now_ns > 0
         if compared and stamp_ns > 0:
             stream.foreign = abs(now_ns - stamp_ns) > OTHER_CLOCK_NS and self._other_clock()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from lrm_ros.nodes.reward import RewardNode
 from lrm_ros.record.convert import journals_to_dataset
 from lrm_ros.record.dataset import write_dataset
 from lrm_ros.record.journal import read_info, read_journal
+from lrm_ros.record.steps import Steps
 from lrm_ros.ros import last_reward
 from lrm_ros.ros.executor import make_executor
 from lrm_ros.ros.last_reward import LastReward
@@ -259,6 +261,25 @@ def test_answers_about_later_frames_do_not_prolong_the_wait(monkeypatch):
 
     assert rewards.wait(last, 5.0, attend) == "no reward came for the last frame of camera front"
     assert now[0] == 7, "one answer about the episode, at 1 s, then five seconds of others"
+
+
+@pytest.mark.parametrize("stamps", [[0], [7], range(-100_000, 0)], ids=["zero", "the same", "of no frame"])
+def test_an_end_is_not_put_off_by_answers_that_bring_it_no_nearer(monkeypatch, stamps):
+    now = [0.0]
+    monkeypatch.setattr(last_reward.time, "monotonic", lambda: now[0])
+    frames, last = Steps(["front"], 1.0, 1.0), {"front": 9}
+    for ns in (5, 7, 9):
+        frames.add("frame", Frame(ns, "front", np.zeros((8, 8, 3), np.uint8)))
+    rewards, endless = LastReward(frames.has_frame), itertools.cycle(stamps)
+    rewards.came("front", [Reward(5, "progress", 0.5)])
+
+    def attend(done) -> None:
+        while not done():
+            now[0] += 1.0
+            assert now[0] < 100, "it waits for ever"
+            rewards.came("front", [Reward(next(endless), "progress", 0.5)])
+
+    assert rewards.wait(last, 5.0, attend) == "no reward came for the last frame of camera front"
 
 
 def test_the_heads_of_two_reward_nodes_that_judge_one_camera_are_all_unscored():

@@ -186,3 +186,15 @@ def test_a_finished_journal_is_never_overwritten(tmp_path):
     _write(tmp_path / "e.mcap").finish()
     with pytest.raises(FileExistsError, match="exists already"):
         JournalWriter(tmp_path / "e.mcap", "task", CONTRACT, "policy")
+
+
+def test_two_recorders_never_write_one_file(tmp_path):
+    first = _write(tmp_path / "e.mcap")
+    with pytest.raises(FileExistsError, match="is being written by another program; stop that one, or choose another"):
+        JournalWriter(tmp_path / "e.mcap", "task", CONTRACT, "policy")
+    whole = read_journal(first.finish())
+    assert len(whole.steps) == len(read_journal(_write(tmp_path / "alone.mcap").finish()).steps) > 0
+    _write(tmp_path / "f.mcap").abandon()
+    _write(tmp_path / "f.mcap").discard()
+    assert not (tmp_path / "f.mcap.part").exists()
+    assert read_journal(_write(tmp_path / "f.mcap").finish()).steps

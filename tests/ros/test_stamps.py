@@ -3,7 +3,7 @@
 
 import pytest
 
-from lrm_ros.ros.stamps import CLOCK_NS, StampCheck, clock_words
+from lrm_ros.ros.stamps import CLOCK_NS, Numbers, StampCheck, clock_words
 
 S = 1_000_000_000
 NOW = 1_795_000_000 * S
@@ -92,10 +92,35 @@ def test_the_words_name_side_and_cure(lag_ns, says):
     ],
 )
 def test_two_publishers_of_the_same_are_found_by_their_numbers(numbers, says):
-    check = StampCheck()
-    assert [check.several(number, k / 10) for k, number in enumerate(numbers)][-1] == says
+    check = Numbers()
+    found = [check.several(number, ["elbow"], k / 10) for k, number in enumerate(numbers)][-1]
+    assert found == ("elbow" if says else None)
 
 
 def test_a_publisher_that_is_started_again_now_and_then_is_one():
-    check = StampCheck()
-    assert not any(check.several(1, k * 0.9) for k in range(10))
+    check = Numbers()
+    assert not any(check.several(1, ["elbow"], k * 0.9) for k in range(10))
+    three = [(number, [part]) for number in (100, 1) for part in "abc"]
+    assert not any(check.several(number, part, 20.0 + k / 10, 3) for k, (number, part) in enumerate(three))
+
+
+@pytest.mark.parametrize("publishers", [1, 2])
+def test_a_second_publisher_that_is_slow_is_found_where_the_graph_knows_two(publishers):
+    check, found = Numbers(), []
+    for k in range(80):  # 20 Hz, and once a second another's
+        found.append(check.several(100 + k, ["elbow"], k / 20, publishers))
+        if k % 20 == 10:
+            found.append(check.several(1 + k // 20, ["elbow"], k / 20 + 0.01, publishers))
+    assert (found[-1] == "elbow") == (publishers == 2)
+    assert not check.several(200, ["elbow"], 80 / 20 + 2.0, publishers), "it has stopped"
+
+
+def test_two_publishers_may_have_other_parts_but_none_in_common():
+    check = Numbers()
+    for k in range(1, 20):
+        assert check.several(100 + k, ["a", "b"], k / 10, 2) is None
+        assert check.several(k, ["c"], k / 10, 2) is None
+    found = [
+        check.several(k, ["d", "b"], k / 10, 2) or check.several(100 + k, ["a", "b"], k / 10, 2) for k in range(20, 30)
+    ]
+    assert found[-1] == "b"
