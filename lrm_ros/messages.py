@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,8 @@ def _columns(names: Sequence[str], joints: Sequence[str], what: str) -> list[int
             f"{what} lacks joint {', '.join(missing)}; it has {', '.join(names) or 'no names'}: "
             "make the robot contract's joint names match"
         )
+    if twice := [joint for joint in joints if list(names).count(joint) > 1]:
+        raise ValueError(f"{what} has joint {', '.join(twice)} more than once; name each joint once")
     return [list(names).index(joint) for joint in joints]
 
 
@@ -131,7 +134,7 @@ def to_state(message: JointState, joints: Sequence[str]) -> NDArray[np.float32]:
     """Return the positions of ``joints`` in their order, (D,) float32 [rad].
 
     Raises:
-        ValueError: a joint is missing or its position is not finite, naming it.
+        ValueError: a joint is missing or there twice, or its position is not finite, naming it.
     """
     columns = _columns(message.name, joints, "joint_states")
     if len(message.position) != len(message.name):
@@ -159,7 +162,7 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
         dt_s: control period of the contract [s]; point spacing must agree with it within 1 %.
 
     Raises:
-        ValueError: no points, a missing joint, a value that is not finite, or another spacing.
+        ValueError: no points, a joint that is missing or there twice, a value that is not finite, or another spacing.
     """
     columns = _columns(message.joint_names, joints, "joint_command")
     if not message.points:
@@ -171,7 +174,7 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     wanted = np.array([point.positions for point in message.points], np.float32)[:, columns]
     actions = np.ascontiguousarray(wanted)  # (K, D)
     times = [to_ns(point.time_from_start) / 1e9 for point in message.points]
-    if len(times) > 1 and abs((times[-1] - times[0]) / (len(times) - 1) - dt_s) > 0.01 * dt_s:
+    if any(abs(after - before - dt_s) > 0.01 * dt_s for before, after in pairwise(times)):
         raise ValueError(f"joint_command has points at {times} s; the robot contract's control period is {dt_s:.4g} s")
     if not np.isfinite(actions).all():
         raise ValueError(f"joint_command has a target that is not finite: {actions.tolist()}")
