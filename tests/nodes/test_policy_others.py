@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy node in real time beside others: whose arm it is not, it does not hold; whatever is raised, its own it does."""
+"""The policy node in real time beside others: it does not hold whose arm is not its own, its own whatever is raised."""
 
 from __future__ import annotations
 
