@@ -131,7 +131,7 @@ DAMAGES = {
     "a weight more": (weights(lambda found: found.update(stray=found[first(found)].clone())), "load.*[Uu]nexpected"),
     "weights that are no numbers": (weights(lambda found: found[first(found)].fill_(float("nan"))), "non-finite"),
     "no statistics": (statistics_gone, "does not load"),
-    "statistics of another arm": (other_statistics, "cannot act on an observation"),
+    "statistics of another arm": (other_statistics, "have .9. values, there are 6"),
     "an unknown step": (unknown_step, "nobody_knows"),
     "nothing that scales its actions": (no_unnormalizer, "no statistics that scale 'action'"),
     "no statistics of the actions": (statistics("action", lambda _: None), "no statistics that scale 'action'"),
