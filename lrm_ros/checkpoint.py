@@ -148,7 +148,7 @@ def _data_set(folder: Path) -> Path | None:
     """Return the folder of the data set that a policy was trained on, as ``train_config.json`` says."""
     data_set = _read(folder / "train_config.json").get("dataset")
     root = data_set.get("root") if isinstance(data_set, dict) else None
-    return Path(root) if root else None
+    return Path(root) if isinstance(root, str) and root else None
 
 
 def _named(root: Path | None) -> str:
@@ -159,6 +159,6 @@ def _read(path: Path) -> dict[str, Any]:
     """Return a JSON object of LeRobot's; empty if there is none. A damaged one is told of when the policy is loaded."""
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -8,7 +8,10 @@ _LONGEST = 600  # characters; libraries put whole tensors into their messages
 
 def one_line(error: BaseException) -> str:
     """Return what an exception says, in one line; with its type, unless that is one which is written for people."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # of a library's exception that cannot even be shown
+        text = ""
     if not text or not isinstance(error, ValueError | OSError):
         text = f"{type(error).__name__}: {text}"
     return as_line(text)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import array
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ def to_chunk(message: JointTrajectory, joints: Sequence[str], dt_s: float) -> Ac
     wanted = np.array([point.positions for point in message.points], np.float32)[:, columns]
     actions = np.ascontiguousarray(wanted)  # (K, D)
     times = [to_ns(point.time_from_start) / 1e9 for point in message.points]
-    apart = [after - before for before, after in itertools.pairwise(times)]
+    apart = [after - before for before, after in pairwise(times)]
     if apart and (abs(sum(apart) / len(apart) - dt_s) > 0.01 * dt_s or max(abs(s - dt_s) for s in apart) > dt_s / 2):
         raise ValueError(f"joint_command has points at {times} s; the robot contract's control period is {dt_s:.4g} s")
     if not np.isfinite(actions).all():

@@ -122,6 +122,22 @@ def test_commands_for_another_control_rate_or_without_points_are_refused():
         messages.to_chunk(message, JOINTS, 0.1)
 
 
+def test_points_that_keep_the_rate_in_the_mean_only_are_refused():
+    message = messages.from_chunk(ActionChunk(9, np.zeros((4, 3), np.float32), 0.1), JOINTS)
+    message.points[1].time_from_start = messages.to_duration(0.11)  # 0.1, 0.11, 0.3, 0.4
+    with pytest.raises(ValueError, match="control period is"):
+        messages.to_chunk(message, JOINTS, 0.1)
+
+
+def test_a_joint_that_is_named_twice_is_refused_and_one_of_another_arm_is_not_looked_at():
+    message = messages.from_chunk(ActionChunk(9, np.zeros((2, 4), np.float32), 0.1), ("a", "b", "c", "b"))
+    message.points[1].positions[3] = 1.0
+    with pytest.raises(ValueError, match="joint_command has joint b more than once"):
+        messages.to_chunk(message, JOINTS, 0.1)
+    message.joint_names = ["a", "b", "c", "d"]
+    assert not messages.to_chunk(message, JOINTS, 0.1).actions.any()
+
+
 def test_rewards_survive_and_a_failure_never_becomes_a_number():
     rewards: list[Reward | Unscored] = [
         Reward(5, "progress", 1 / 3, "tiny", 0.25),

@@ -96,6 +96,23 @@ def unknown_step(folder: Path) -> None:
     changed(folder, "policy_preprocessor.json", lambda found: found["steps"].append({"registry_name": "nobody_knows"}))
 
 
+def statistics(word: str, change):
+    """Change the statistics of what has this word in its name, in both processors."""
+
+    def damage(folder: Path) -> None:
+        from safetensors.torch import load_file, save_file
+
+        for path in folder.glob("policy_*processor_step_*.safetensors"):
+            found = {name: change(tensor) if word in name else tensor for name, tensor in load_file(path).items()}
+            save_file({name: tensor for name, tensor in found.items() if tensor is not None}, path)
+
+    return damage
+
+
+def no_unnormalizer(folder: Path) -> None:
+    changed(folder, "policy_postprocessor.json", lambda found: found["steps"].pop(0))
+
+
 FRONT = "observation.images.front"
 DAMAGES = {
     "another camera": (features(renamed), "'observation.images.top'"),
@@ -114,8 +131,13 @@ DAMAGES = {
     "a weight more": (weights(lambda found: found.update(stray=found[first(found)].clone())), "load.*[Uu]nexpected"),
     "weights that are no numbers": (weights(lambda found: found[first(found)].fill_(float("nan"))), "non-finite"),
     "no statistics": (statistics_gone, "does not load"),
-    "statistics of another arm": (other_statistics, "cannot act on an observation"),
+    "statistics of another arm": (other_statistics, "have .9. values, there are 6"),
     "an unknown step": (unknown_step, "nobody_knows"),
+    "nothing that scales its actions": (no_unnormalizer, "no statistics that scale 'action'"),
+    "no statistics of the actions": (statistics("action", lambda _: None), "no statistics that scale 'action'"),
+    "no statistics of the state": (statistics("state", lambda _: None), "no statistics that scale 'observation.state'"),
+    "no statistics of a camera": (statistics("front", lambda _: None), "no statistics that scale .*front"),
+    "statistics of one joint": (statistics("action", lambda found: found[:1].clone()), "'action' have .1. values"),
 }
 
 
@@ -128,6 +150,15 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line_with_its_name(wha
     with pytest.raises(ValueError, match=reason) as refused:
         PolicyRunner(folder, CONTRACT)
     assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_library_that_ends_the_program_ends_the_loading_only(small_policy, monkeypatch):
+    def ends(*_, **__):
+        raise SystemExit(2)
+
+    monkeypatch.setattr("lerobot.policies.factory.make_pre_post_processors", ends)
+    with pytest.raises(ValueError, match="does not load: SystemExit: 2"):
+        PolicyRunner(small_policy, CONTRACT)
 
 
 def test_trying_a_policy_leaves_its_memory_and_the_random_numbers_as_they_were(smolvla):

@@ -121,8 +121,8 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def deactivate(self) -> None:
         """Hold; in real time the arm has been told when this returns."""
-        self._running = False
         self._hold(deliver_s=DELIVER_S)
+        self._running = False
         if not self._stop.stopped:
             self._released()
 
@@ -165,13 +165,13 @@ class PolicyNode(LrmNode[PolicyConfig]):
             self._consider()
         else:
             self.diagnostics.count("rejected")
-            self._hold()
+            self._hold_own()
 
     def _on_policy_failed(self, reason: str) -> None:
         """Hold: the policy has raised something; in the thread that predicts."""
         self.diagnostics.count("rejected")
         if self.diagnostics.fault("policy", f"the policy holds: {reason}"):
-            self._hold()
+            self._hold_own()
 
     def _on_stopped(self, stopped: bool) -> None:
         """Ask for nothing more: the arm holds by itself. A release alone moves nothing."""
@@ -263,6 +263,11 @@ class PolicyNode(LrmNode[PolicyConfig]):
         sent = None if self._arm is None else self._arm.sent
         return sent is not None and sent[0] > ns
 
+    def _hold_own(self) -> None:
+        """Make the arm hold if this node moves it: inactive, or since a stop, it is held, and may be another's."""
+        if self._running and not self._halted:
+            self._hold()
+
     def _hold(self, deliver_s: float = 0.0) -> None:
         """Make the arm hold; in lock-step it stands and is only asked for nothing that is being predicted."""
         if self._arm is None:
@@ -303,7 +308,7 @@ class PolicyNode(LrmNode[PolicyConfig]):
 
     def _on_reload(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         assert self._predictor is not None
-        self._hold()
+        self._hold_own()
         try:
             if not self._predictor.wait(_PREDICTION_S):
                 raise ValueError(f"it has been predicting for more than {_PREDICTION_S:g} s; call again")

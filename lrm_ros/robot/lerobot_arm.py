@@ -208,20 +208,33 @@ class LeRobotArm:
         """Return (time of the measurement [ns], (D,) joint positions [rad]), never those of an earlier read.
 
         Raises:
-            ConnectionError: the servos do not answer.
+            ConnectionError: the servos do not answer, or the driver fails or says what is no position.
             PortLost: the port is gone.
         """
         with self._port():
             try:
                 began = time.time_ns()
-                found = self._observe()
+                values = self._values()
                 ended = time.time_ns()
             except ConnectionError:
                 self.unsure = True
                 raise
-        values = np.array([found[key] for key in self._keys], np.float64)
         stamp_ns = (began + ended) // 2 if ended - began < 20_000_000 else ended
         return stamp_ns, (self._scale * values + self._offset).astype(np.float32)
+
+    def _values(self) -> NDArray[np.float64]:
+        """Return the driver's numbers of all joints (D,); whatever is none of them is a read that failed."""
+        try:
+            found = self._observe()
+            values = np.array([found[key] for key in self._keys], np.float64)
+        except (OSError, termios.error):
+            raise
+        except Exception as error:  # of a library below the driver
+            raise ConnectionError(f"LeRobot's driver of '{self._config.type}' fails: {one_line(error)}") from error
+        bad = [f"{key} = {value}" for key, value in zip(self._keys, values, strict=True) if not np.isfinite(value)]
+        if bad:
+            raise ConnectionError(f"LeRobot's driver of '{self._config.type}' reads {', '.join(bad)}")
+        return values
 
     def _observe(self) -> Any:
         """Return the driver's observation."""

@@ -104,7 +104,9 @@ class Predictor:
             return
         try:
             self._lock_step(job)
-        except Exception as error:
+        except KeyboardInterrupt:  # a signal's
+            raise
+        except BaseException as error:
             self._failed(error)
 
     def _begin(self, job: _Job) -> None:

@@ -40,3 +40,21 @@ def test_one_that_is_not_calibrated_is_refused(tmp_path):
     with pytest.raises(ValueError, match="with id 'mine' is not calibrated; run 'lerobot-calibrate"):
         arm.connect()
     assert not arm.connected
+
+
+@pytest.mark.parametrize("error", [None, IndexError("list index out of range"), RuntimeError("bad packet")])
+def test_what_its_driver_reads_wrongly_is_a_read_that_failed_and_no_position(tmp_path, monkeypatch, error):
+    arm = LeRobotArm(config(tmp_path), CONTRACT)
+    arm.connect()
+
+    def read():
+        if error is not None:
+            raise error
+        return {"a.pos": float("nan"), "b.pos": 50.0}
+
+    monkeypatch.setattr(arm._robot, "get_observation", read)
+    with pytest.raises(ConnectionError, match=str(error or "reads a.pos = nan")):
+        arm.read()
+    assert arm.unsure and arm.connected
+    monkeypatch.undo()
+    assert arm.read()[1] == pytest.approx([np.pi / 2 + 0.1, 0.05])
