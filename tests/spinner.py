@@ -14,7 +14,7 @@ from typing import ClassVar
 class Spinner:
     """An executor for real nodes in process: ``spin.add(node)``, then ``spin.until(predicate)``."""
 
-    _before: ClassVar[weakref.WeakSet] = weakref.WeakSet()  # nodes of tests that are over
+    _before: ClassVar[weakref.WeakKeyDictionary] = weakref.WeakKeyDictionary()  # nodes of tests that are over: names
 
     def __init__(self) -> None:
         import rclpy
@@ -24,7 +24,7 @@ class Spinner:
 
         set_transport()
         gc.collect()  # what still holds the nodes of the test before, which would be seen beside those of this one
-        held = [node.get_name() for node in self._before]
+        held = sorted(self._before.values())
         assert not held or getattr(sys, "last_value", None), (  # the traceback of a test that failed holds its nodes
             f"something holds nodes {held} of a test before, e.g. the traceback of an exception that is kept: others "
             "see them"
@@ -32,11 +32,13 @@ class Spinner:
         rclpy.init()
         self.executor = make_executor(rclpy.logging.get_logger("tests"))
         self.nodes: list = []
+        self._names: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # a destroyed node does not say its own
 
     def add(self, node):
         """Add a node; it is destroyed at the end of the test. Returns it."""
         self.executor.add_node(node)
         self.nodes.append(node)
+        self._names[node] = node.get_name()
         return node
 
     def start(self, node):
@@ -81,6 +83,6 @@ class Spinner:
         for node in self.nodes:
             self.executor.remove_node(node)
             getattr(node, "close", node.destroy_node)()
-            self._before.add(node)
+            self._before[node] = self._names[node]
         self.executor.shutdown()
         rclpy.try_shutdown()

@@ -12,7 +12,7 @@ from lrm_ros import topics
 
 
 def say(spin, node, arm, stopped: bool) -> None:
-    spin.until(lambda: arm.get_subscription_count() == 2)
+    spin.until(lambda: arm.get_subscription_count() == 3)
     arm.publish(Bool(data=stopped))
     spin.until(lambda: node._stop.stopped == stopped)
 

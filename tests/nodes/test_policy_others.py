@@ -30,7 +30,7 @@ def test_a_policy_that_does_not_move_the_arm_holds_it_for_nobody(spin, probe, wh
         node.trigger_deactivate()
     else:
         arm = topics.STOPPED.publisher(probe)
-        spin.until(lambda: arm.get_subscription_count() == 2)
+        spin.until(lambda: arm.get_subscription_count() == 3)
         for stopped in (True, False):
             arm.publish(Bool(data=stopped))
             spin.until(lambda stopped=stopped: node._stop.stopped == stopped)

@@ -79,7 +79,7 @@ def test_an_episode_in_which_the_arm_was_stopped_is_not_good_and_none_starts_bef
     desk.driver()
     for name in ("frames_front", "states", "actions"):
         desk.more(name, 3)
-    desk.spin.until(lambda: arm.get_subscription_count() == 2)
+    desk.spin.until(lambda: arm.get_subscription_count() == 3)
     desk.begin()
     desk.more("actions", 3)
     arm.publish(Bool(data=True))

@@ -201,7 +201,7 @@ def test_an_arm_that_was_jogged_is_told_to_hold_where_it_was_sent(desk, probe, e
 
 def test_the_space_bar_stops_the_arm_and_no_key_moves_it_before_its_release(desk, probe):
     asked, stopped = desk.spin.collect(probe, Bool, ESTOP.name, LATCHED), STOPPED.publisher(probe)
-    desk.spin.until(lambda: probe.count_publishers(ESTOP.name) and stopped.get_subscription_count() == 2)
+    desk.spin.until(lambda: probe.count_publishers(ESTOP.name) and stopped.get_subscription_count() == 3)
     desk.arm_at(REST)
     desk.press("1 ")
     desk.hears("E-STOP sent, no arm has said that it is stopped")

@@ -169,7 +169,7 @@ def test_a_wait_for_an_arm_that_is_stopped_ends_with_the_reason_and_waits_again_
     control = Control(asker, timeout_s=600)
     SentSteps(asker, control)
     arm = topics.STOPPED.publisher(probe)
-    spin.until(lambda: arm.get_subscription_count() == 2)
+    spin.until(lambda: arm.get_subscription_count() == 3)
     arm.publish(Bool(data=True))
     with pytest.raises(EpisodeError, match=r"the arm is stopped; .*lrm estop --release; nothing is waited for: a step"):
         ask(spin, lambda: control.wait_until(lambda: False, "a step"))

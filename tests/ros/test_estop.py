@@ -43,10 +43,10 @@ def arm(spin) -> Arm:
     return spin.add(Arm())
 
 
-def stopped_by(spin, probe, qos: QoSProfile = topics.LATCHED, hearing: int = 3):
+def stopped_by(spin, probe, qos: QoSProfile = topics.LATCHED, hearing: int = 4):
     """Publish ``true`` once all subscriptions that can hear it are found; returns the publisher."""
     publisher = probe.create_publisher(Bool, "estop", qos)
-    spin.until(lambda: probe.count_subscribers("estop") == 3 and publisher.get_subscription_count() == hearing)
+    spin.until(lambda: probe.count_subscribers("estop") == 4 and publisher.get_subscription_count() == hearing)
     publisher.publish(Bool(data=True))
     return publisher
 
@@ -58,7 +58,7 @@ def calls(spin, probe, what: str) -> tuple[bool, str]:
 
 @pytest.mark.parametrize(
     ("qos", "hearing"),
-    [(topics.LATCHED, 3), (VOLATILE, 2), (BEST_EFFORT, 1)],
+    [(topics.LATCHED, 4), (VOLATILE, 3), (BEST_EFFORT, 2)],
     ids=["latched", "volatile", "best effort"],
 )
 def test_true_from_anyone_stops_and_only_the_service_releases(spin, probe, arm, qos, hearing) -> None:
@@ -126,7 +126,7 @@ def test_an_arms_node_that_starts_anew_has_not_released_anything(spin, probe):
     changes: list[bool] = []
     watch = StopWatch(node, changes.append, RELEASED_S)
     arm = topics.STOPPED.publisher(probe)
-    spin.until(lambda: arm.get_subscription_count() == 2)
+    spin.until(lambda: arm.get_subscription_count() == 3)
     for stopped in (True, False, True, False, True):
         arm.publish(Bool(data=stopped))
     beats = spin.collect(probe, DiagnosticArray, "/diagnostics")

@@ -34,7 +34,7 @@ class Bench:
         self.stopped = spin.collect(self.probe, Bool, "stopped", topics.LATCHED)
         self.command = topics.JOINT_COMMAND.publisher(self.probe)
         self.estop = topics.ESTOP.publisher(self.probe)
-        spin.until(lambda: self.command.get_subscription_count() and self.estop.get_subscription_count() == 3)
+        spin.until(lambda: self.command.get_subscription_count() and self.estop.get_subscription_count() == 4)
         spin.until(lambda: self.probe.count_publishers("joint_command_sent") and self.stopped)
 
     def call(self, what: str) -> tuple[bool, str]:
