@@ -69,6 +69,8 @@ def to_parameter(cls: type[Any], extra: typing.Mapping[str, Any], node: str, nam
     try:
         converted = convert(hint, value, name)
     except ValueError as error:
+        if isinstance(value, float) and hint is float:  # one that is not finite
+            wanted = f"{wanted} {out_of_range(field, value) or 'that is finite'}"
         raise ValueError(_wrong(node, name, value, wanted, field.default)) from error
     if allowed := out_of_range(field, converted):
         raise ValueError(_wrong(node, name, value, f"{wanted} {allowed}", field.default))

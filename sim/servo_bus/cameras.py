@@ -7,12 +7,14 @@ the snapshot that the twin's joints keep in shared memory. Only what someone rea
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from types import TracebackType
@@ -73,10 +75,10 @@ class Cameras:
         joints.show()
         self._counts = [RawArray("q", 3) for _ in self._cameras]
         spawn = multiprocessing.get_context("spawn")
-        self._stop, self._ready = spawn.Event(), spawn.Event()
-        events = self._stop, self._ready
+        # A pipe and no events: one on which a process waited that was killed is never set again, its setter hangs.
+        self._ours, self._theirs = spawn.Pipe()
         self._process = spawn.Process(
-            target=render, args=(shared, self._cameras, self.paths, self._counts, events), daemon=True
+            target=render, args=(shared, self._cameras, self.paths, self._counts, self._theirs), daemon=True
         )
 
     def __enter__(self) -> Cameras:
@@ -86,7 +88,13 @@ class Cameras:
             RuntimeError: it cannot; what it says is on the standard error.
         """
         self._process.start()
-        while not self._ready.wait(0.1):
+        self._theirs.close()
+        while not self._ours.poll(0.1):
+            self.counts()
+        try:
+            self._ours.recv()
+        except EOFError:  # it has ended instead of saying that it is ready
+            self._process.join()
             self.counts()
         return self
 
@@ -94,7 +102,7 @@ class Cameras:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop it and take the pipes away."""
-        self._stop.set()
+        self._ours.close()
         self._process.join(10)
         if self._process.is_alive():
             self._process.kill()
@@ -150,30 +158,29 @@ class Mirror:
 
 
 def render(
-    shared: Any, cameras: Sequence[Camera], paths: dict[str, Path], counts: Sequence[Any], events: tuple[Any, Any]
+    shared: Any, cameras: Sequence[Camera], paths: dict[str, Path], counts: Sequence[Any], pipe: Connection
 ) -> None:
-    """Render until it is told to stop or its parent has gone; runs in the process."""
+    """Render until the other end of the pipe is closed, by word or because its parent has gone; runs in the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when
     import torch
 
     torch.set_num_threads(1)
-    stop, ready = events
-    parent = multiprocessing.parent_process()
-    assert parent is not None
     snapshot = np.frombuffer(shared)
     mirror = Mirror(cameras)
     mirror.show(snapshot.copy())
     for camera in cameras:
         mirror.picture(camera)  # the first one takes longer
     os.nice(5)  # the servos first
-    ready.set()
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        pipe.send(None)
     newest: dict[str, tuple[int, fifo.Image]] = {}
     writers = [
         fifo.FifoWriter(paths[camera.name], lambda name=camera.name: newest.get(name), count)  # type: ignore[misc]
         for camera, count in zip(cameras, counts, strict=True)
     ]
     number = 0
-    while not stop.is_set() and parent.is_alive():
+    wait_s = 0.0
+    while not pipe.poll(wait_s):
         begin = time.monotonic()
         mirror.show(snapshot.copy())
         number += 1
@@ -183,7 +190,7 @@ def render(
                 newest[camera.name] = (number, mirror.picture(camera))
             else:
                 newest.pop(camera.name, None)  # the next reader gets none that is old
-        stop.wait(max(0.001, begin + 1 / fifo.RATE_HZ - time.monotonic()))
+        wait_s = max(0.001, begin + 1 / fifo.RATE_HZ - time.monotonic())
     for writer in writers:
         writer.close()
     mirror.close()
