@@ -18,6 +18,8 @@ import time
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from lrm_ros.errors import one_line
+
 ASK_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
 _GIVEN = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -148,7 +150,7 @@ def _on_exception(kind: type[BaseException], error: BaseException, trace: Traceb
         interrupted(name)
     if isinstance(error, OSError):
         if not (isinstance(error, BrokenPipeError) and _output_gone()):
-            _say(f"{name}: {' '.join(str(error).split())}")
+            _say(f"{name}: {one_line(error)}")
         leave(exit_code(error))
     sys.__excepthook__(kind, error, trace)
 

@@ -107,7 +107,7 @@ class Topic:
 
         Args:
             node: whose executor calls.
-            callback: called with each message, and with its info if it takes two arguments.
+            callback: called with each message, and with its info if it takes two arguments (not of a latched topic).
             qos: another than the topic's, or the depth of one.
         """
         events = None

@@ -49,7 +49,7 @@ class EStop:
         self._trouble = ""  # why the arm may not hold
         self._stopped = topics.STOPPED.publisher(node)
         topics.ESTOP.subscribe(node, self._on_estop)
-        topics.ESTOP.subscribe_as_offered(node, self._on_estop, reliable=False, depth=1)  # best effort, too
+        topics.ESTOP.subscribe_as_offered(node, self._on_estop, reliable=False, depth=1)  # also of one not in the graph
         self._service = node.create_service(Trigger, "~/estop", self._on_stop)
         node.create_service(Trigger, "~/release", self._on_release)
         self._stopped.publish(Bool(data=False))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lrm_ros.reward.qwen.quantized import LOADS
 from lrm_ros.reward.qwen.sizes import SIZES
 
 GIB = 2**30
@@ -24,7 +25,6 @@ CONTEXT = 0.5 * GIB  # of CUDA or of Python with its libraries [bytes]
 _KEPT = 2**30  # of prompts' constant parts (model.py, _MAX_PAST) [bytes]
 _BLOCK = 64  # weights that share a scale in NF4
 _SCALE = 4  # bytes of a scale
-LOADS = ("bf16", "bf16-lora", "8bit", "4bit")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def held_bytes(size: str, load: str, plain: int = 2, adapters: bool = True) -> f
 
     Args:
         size: a published one.
-        load: of ``LOADS``.
+        load: of ``LOADS``, but the empty one.
         plain: bytes of a weight that is not quantised: 2 on a GPU, 4 on a CPU unless ``load`` says bfloat16.
         adapters: with those of three heads, in float32 but for ``bf16-lora``, and the vision tower of progress.
     """
@@ -145,6 +145,7 @@ def what_fits(memory_gib: float, gpu: bool, queries: int = QUERIES) -> dict[str,
     """
     found: dict[str, dict[str, float]] = {}
     for size in SIZES:
-        needs = {load: needed_gib(size, load, queries, 2 if gpu or load.startswith("bf16") else 4) for load in LOADS}
+        loads = filter(None, LOADS)
+        needs = {load: needed_gib(size, load, queries, 2 if gpu or load.startswith("bf16") else 4) for load in loads}
         found[size] = {load: need for load, need in needs.items() if need <= memory_gib}
     return found
