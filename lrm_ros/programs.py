@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import io
 import os
 import select
@@ -39,6 +40,8 @@ def begin() -> None:
     if not name:
         return
     _ours = True
+    if sys.stderr is not None:
+        faulthandler.enable()  # what crashes in a library says in which call
     _print_anything()
     node = name.startswith(("lrm_ros.nodes.", "lrm-")) or name.endswith(".node")
     if node or name == "lrm_ros.graph.runner" or (name in ("lrm", "lrm_ros.cli") and sys.argv[1:2] == ["up"]):

@@ -32,9 +32,20 @@ def _start(run: Path) -> subprocess.Popen:
 def _wait_for(path: Path, process: subprocess.Popen, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None, (path.name, (path.parents[1] / "output.txt"))
-        assert time.monotonic() < deadline, f"{path} is not there after {seconds} s"
+        assert process.poll() is None, f"ended with {process.returncode} before {path}: {_output(path.parents[1])}"
+        assert time.monotonic() < deadline, f"{path} is not there after {seconds} s: {_output(path.parents[1])}"
         time.sleep(0.05)
+
+
+def _output(run: Path) -> str:
+    """Return the end of what the graph has said."""
+    return (run.parent / "output.txt").read_text()[-6000:]
+
+
+def _kill(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait_end(process: subprocess.Popen, run: Path, seconds: float) -> int:
@@ -49,7 +60,7 @@ def _wait_end(process: subprocess.Popen, run: Path, seconds: float) -> int:
         if (now := state()) != last:
             last, changed_s = now, time.monotonic()
         idle_s = time.monotonic() - changed_s
-        assert idle_s < seconds, f"nothing for {idle_s:.0f} s: {(run.parent / 'output.txt').read_text()[-4000:]}"
+        assert idle_s < seconds, f"nothing for {idle_s:.0f} s: {_output(run)}"
         time.sleep(0.1)
     return process.returncode
 
@@ -67,17 +78,15 @@ def test_the_loop_goes_on_after_a_stop_and_after_a_kill_and_ends_with_all_its_re
                 assert not (run / "demonstrations" / "dataset").exists(), "it has stopped in the middle"
         _wait_for(run / "iter_001" / "verdicts.jsonl", process, 240)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
     journals = {path: path.read_bytes() for path in run.glob("demonstrations/episodes/*.mcap")}
     assert len(journals) == 2
 
     process = _start(run)
     try:
-        assert _wait_end(process, run, 240) == 0, (tmp_path / "output.txt").read_text()[-4000:]
+        assert _wait_end(process, run, 240) == 0, _output(run)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
     assert {path: path.read_bytes() for path in run.glob("demonstrations/episodes/*.mcap")} == journals
     stages = [json.loads(line)["stage"] for line in (run / "stages.jsonl").read_text().splitlines()]
     assert stages == ["demonstrations", "sft", "rollout", "dataset", "finetune", *["evaluate"] * 3]
