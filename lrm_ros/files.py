@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,6 +49,56 @@ def put_in_place(part: Path, path: Path) -> None:
         os.fsync(file.fileno())
     os.replace(part, path)
     _keep_names(path.parent)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file, never onto another, also not onto one that appears at this moment.
+
+    Where system or disk has no such rename the name is first taken by an empty file: who is killed in between leaves
+    that beside the whole ``source``.
+
+    Raises:
+        FileExistsError: the name is taken; ``source`` stays as it is.
+    """
+    if _rename_exclusive(source, target):
+        return
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    os.replace(source, target)
+
+
+def rename_free(source: Path, names: Iterable[Path]) -> Path:
+    """Rename a file to the first of the names that is not taken, and return that.
+
+    Raises:
+        FileExistsError: all are.
+    """
+    for name in names:
+        try:
+            rename_new(source, name)
+        except FileExistsError:
+            continue
+        return name
+    raise FileExistsError(f"all names for '{source}' are taken; move older files away")
+
+
+def numbered(path: Path, suffix: str) -> Iterator[Path]:
+    """Return ``NAME + suffix``, then with ``_2``, ``_3`` and so on behind the name, which ``suffix`` ends."""
+    name = path.name.removesuffix(suffix)
+    return (path.with_name(f"{name}{number}{suffix}") for number in ("", *(f"_{k}" for k in range(2, 10**4))))
+
+
+def _rename_exclusive(source: Path, target: Path) -> bool:
+    """Rename by Linux's renameat2(2); returns False, with nothing done, where system or disk cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+    if rename(here, os.fsencode(source), here, os.fsencode(target), ctypes.c_uint(no_replace)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(source), None, str(target))
 
 
 def _keep_names(folder: Path) -> None:

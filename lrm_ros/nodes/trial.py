@@ -17,10 +17,10 @@ from lrm_ros import topics
 from lrm_ros.config import ImproverConfig
 from lrm_ros.config_files import to_dict
 from lrm_ros.config_person import TrialConfig
-from lrm_ros.files import SETTINGS, read_json, write_bytes, write_json
+from lrm_ros.files import SETTINGS, numbered, read_json, rename_free, write_bytes, write_json
 from lrm_ros.image_files import decode, encode
 from lrm_ros.record.journal import read_journal
-from lrm_ros.record.trials import Trial, Trials
+from lrm_ros.record.trials import NOT_COUNTED, Trial, Trials
 from lrm_ros.reward.engine import scene_frames
 from lrm_ros.reward.views import judge_cameras
 from lrm_ros.ros.base import LrmNode
@@ -185,8 +185,8 @@ class TrialNode(LrmNode[TrialConfig]):
         self._place(trial, episodes, head, in_twin, failed)
         control.trigger("reward/reset")
         journal = self._trials.journal(trial)
-        for left in journal.parent.glob(f"{trial.name}.mcap*"):  # of a trial that did not count, or was killed
-            left.unlink()
+        if journal.exists():  # of a try that did not count, or was killed
+            rename_free(journal, numbered(journal.with_name(journal.name + NOT_COUNTED), ".mcap" + NOT_COUNTED))
         start_recording(control, episodes, folder=str(journal.parent), episode_id=trial.name, source="policy")
 
         def keep(success: bool) -> None:

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrm_ros.files import rename_new
 from lrm_ros.record.info import RECOVERED
 
 
@@ -33,8 +34,9 @@ def recover(path: str | Path) -> Path:
         raise FileNotFoundError(f"journal '{path}' does not exist")
     name = path.name.removesuffix(".part").removesuffix(".mcap")
     target = path.with_name(name + (".mcap" if path.suffix == ".part" else "_recovered.mcap"))
+    taken = f"'{target}' exists already; move it away to recover '{path}' again"
     if target.exists():
-        raise FileExistsError(f"'{target}' exists already; move it away to recover '{path}' again")
+        raise FileExistsError(taken)
     unfinished = target.with_name(target.name + ".recovering")
     schemas: dict[int, int] = {}
     channels: dict[int, int] = {}
@@ -69,7 +71,11 @@ def recover(path: str | Path) -> Path:
     if not count or not about:
         unfinished.unlink()
         raise ValueError(f"'{path}' holds nothing readable ({count} messages); delete it")
-    unfinished.rename(target)
+    try:
+        rename_new(unfinished, target)
+    except FileExistsError:  # finished meanwhile by who still wrote it
+        unfinished.unlink()
+        raise FileExistsError(taken) from None
     return target
 
 

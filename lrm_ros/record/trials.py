@@ -17,6 +17,7 @@ from typing import Any
 
 from lrm_ros.files import append_line, claim_folder, read_json, read_lines, write_json
 
+NOT_COUNTED = ".not_counted"  # follows the name of a journal whose trial did not count and is due again
 ANSWERS, VERDICTS, PLAN = "trials.jsonl", "verdicts.jsonl", "plan.json"
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import to_dict
+from lrm_ros.files import numbered, rename_free
 from lrm_ros.image_files import encode
 from lrm_ros.record import cdr
 from lrm_ros.record.info import FAULTY, FORMAT, sealed
@@ -30,6 +31,7 @@ from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
 
 IMAGE_FORMATS = ("jpeg", "png", "raw")
 SYNC_S = 1.0  # a kill loses no more than this
+UNFINISHED = "_unfinished"  # follows the name of a journal that a kill cut off, when its name is used again
 
 
 def make_folder(folder: str | Path, min_free_mb: int) -> Path:
@@ -68,12 +70,27 @@ def free_mb(folder: str | Path) -> int:
     return shutil.disk_usage(there).free // 1_000_000
 
 
-def _open_alone(path: Path) -> BinaryIO:
-    """Open a file, emptied, that nobody else writes.
+def _open_alone(path: Path) -> tuple[BinaryIO, Path | None]:
+    """Open a new file that nobody else writes; one that a kill left there keeps what it holds under another name.
+
+    Returns:
+        The stream, and where that older file is now, if there was one.
 
     Raises:
-        FileExistsError: somebody does, or has just finished it.
+        FileExistsError: somebody writes it, or has just finished it.
     """
+    stream = _lock(path)
+    if not os.fstat(stream.fileno()).st_size:
+        return stream, None
+    with stream:
+        end = ".mcap.part"
+        name = path.with_name(path.name.removesuffix(end) + UNFINISHED + end)
+        kept = rename_free(path, numbered(name, end))
+    return _lock(path), kept
+
+
+def _lock(path: Path) -> BinaryIO:
+    """Open a file, there or not, that nobody else writes; raises FileExistsError if somebody does."""
     stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb")  # "wb" of open() would empty another's
     try:
         try:
@@ -87,7 +104,6 @@ def _open_alone(path: Path) -> BinaryIO:
             pass  # a disk without locks
         if not path.exists() or not os.path.samestat(path.stat(), os.fstat(stream.fileno())):
             raise FileExistsError(f"journal '{path}' was just finished by another program; choose another episode_id")
-        stream.truncate(0)
     except OSError:
         stream.close()
         raise
@@ -111,7 +127,7 @@ class JournalWriter:
         jpeg_quality: int = 95,
         topics: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
-        """Open ``path`` + ``.part``; an older ``.part`` of the same name is replaced.
+        """Open ``path`` + ``.part``; an older ``.part`` becomes ``NAME_unfinished.mcap.part``, which is ``kept``.
 
         Args:
             path: the finished file, ``FOLDER/NAME.mcap``; NAME is the episode's id.
@@ -141,7 +157,7 @@ class JournalWriter:
         self.counts: dict[str, int] = {}
         self._image_format, self._jpeg_quality = image_format, jpeg_quality
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = _open_alone(self.part)
+        self._stream, self.kept = _open_alone(self.part)
         # JPEG and PNG do not compress further; the rest is small.
         compression = CompressionType.ZSTD if image_format == "raw" else CompressionType.NONE
         self._writer = Writer(self._stream, compression=compression)
@@ -254,7 +270,7 @@ class JournalWriter:
         self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data, received_ns)
 
     def finish(self, outcome: bool | None = None, notes: Mapping[str, str] | None = None, faulty: bool = False) -> Path:
-        """Finalise, fsync and rename to the finished name, which it returns.
+        """Finalise, fsync and rename to the finished name, which it returns; with a number if another took it meanwhile.
 
         Args:
             outcome: success as a person judged it.
@@ -267,8 +283,8 @@ class JournalWriter:
         self._writer.finish()
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        path = self._faulty() if faulty else self.path
-        self.part.rename(path)
+        end = ".mcap" + (FAULTY if faulty else "")
+        path = rename_free(self.part, numbered(self.path.with_name(self.episode_id + end), end))
         self._stream.close()  # only now another one may take the name
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
@@ -276,11 +292,6 @@ class JournalWriter:
         finally:
             os.close(folder)
         return path
-
-    def _faulty(self) -> Path:
-        """Return a name for a faulty episode that is not taken."""
-        names = (f"{self.episode_id}{number}.mcap{FAULTY}" for number in ("", *(f"_{k}" for k in range(2, 10**6))))
-        return next(path for name in names if not (path := self.path.with_name(name)).exists())
 
     def abandon(self) -> Path:
         """Close without finishing, e.g. on a full disk; returns the ``.part`` file with what it holds."""

@@ -138,7 +138,6 @@ class Collector:
             return {**verdicts[episode_id], "new": False}
         journal = folder / "episodes" / f"{episode_id}.mcap"
         if not journal.exists():
-            journal.with_name(journal.name + ".part").unlink(missing_ok=True)
             self._begin(folder, episode_id, seed)
             try:
                 journal = self._demonstrate(episode_id) if demonstrate else self._act(episode_id, seed, attempt)

@@ -10,11 +10,12 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
 from lrm_ros import messages, topics
-from lrm_ros.config import RobotContract
+from lrm_ros.config import RecorderConfig, RobotContract
 from lrm_ros.record.writer import JournalWriter, free_mb
 from lrm_ros.ros.diagnostics import Diagnostics
 
@@ -110,6 +111,46 @@ def episode_message(
     about = {"path": path, "source": writer.source, "task": writer.task}
     counts = {topic.strip("/").replace("/", "_"): count for topic, count in dict(writer.counts).items()}
     return messages.status(level, writer.episode_id, event, {**about, **counts, **values})
+
+
+def open_journal(
+    logger: RcutilsLogger,
+    path: Path,
+    task: str,
+    contract: RobotContract,
+    source: str,
+    config: RecorderConfig,
+    live: Mapping[str, tuple[str, str]],
+) -> JournalWriter:
+    """Return a new journal's writer, see there; an unfinished one of that name is kept, which the log says."""
+    writer = JournalWriter(path, task, contract, source, config.image_format, config.jpeg_quality, live)
+    if writer.kept is not None:
+        logger.warning(
+            f"an unfinished journal of episode '{writer.episode_id}' was there, of a recorder that was killed; it is "
+            f"'{writer.kept}' now: python -m lrm_ros.record.recover '{writer.kept}'"
+        )
+    return writer
+
+
+def finish_journal(
+    logger: RcutilsLogger, writer: JournalWriter, outcome: bool | None, notes: Mapping[str, str], faulty: bool
+) -> Path:
+    """Return the finished journal's path; a file that another program gave its name is kept, which the log says.
+
+    Args:
+        logger: the node's.
+        writer: of the journal.
+        outcome: success as a person judged it.
+        notes: further text values; of the empty ones only ``gaps`` is written.
+        faulty: see :meth:`JournalWriter.finish`.
+    """
+    path = writer.finish(outcome, {key: text for key, text in notes.items() if text or key == "gaps"}, faulty)
+    if not faulty and path != writer.path:
+        logger.warning(
+            f"another program made '{writer.path}' while episode '{writer.episode_id}' was recorded; both are kept, "
+            f"this one as '{path}': give each program an episode_id or folder of its own"
+        )
+    return path
 
 
 def show_free(diagnostics: Diagnostics, folder: str) -> None:

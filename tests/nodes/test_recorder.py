@@ -224,6 +224,23 @@ def test_a_recorder_stopped_in_an_episode_leaves_it_recoverable(spin, probe, arm
     assert recorder.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
 
+def test_what_a_kill_left_is_kept_when_its_episode_is_recorded_again(spin, probe, arm, recorder, tmp_path):
+    _name(recorder, "e1")
+    for k in (1, 2):
+        assert spin.call(probe, Trigger, "recorder/start_episode").success
+        arm.step(k)
+        spin.until(lambda k=k: recorder.diagnostics.total("actions") == k)
+        if k == 1:
+            recorder._queue.join()
+            recorder._writer.abandon()  # as a kill leaves it
+            recorder._writer = None
+    (tmp_path / "e1.mcap").write_bytes(b"another's")
+    reply = spin.call(probe, Trigger, "recorder/stop_episode")
+    assert reply.success and (tmp_path / "e1.mcap").read_bytes() == b"another's"
+    assert reply.message == str(tmp_path / "e1_2.mcap") and len(read_journal(reply.message).steps) == 1
+    assert len(read_journal(recover(tmp_path / "e1_unfinished.mcap.part")).steps) == 1
+
+
 def test_a_discarded_episode_leaves_nothing(spin, probe, arm, recorder, tmp_path):
     _name(recorder, "e1")
     spin.call(probe, Trigger, "recorder/start_episode")

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mcap.writer
 import numpy as np
 import pytest
 
+from lrm_ros import files
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.record.journal import JournalError, JournalWriter, last_frames, read_info, read_journal, recover
 from lrm_ros.types import ActionChunk, Frame, Reward, Unscored
@@ -194,7 +196,44 @@ def test_two_recorders_never_write_one_file(tmp_path):
         JournalWriter(tmp_path / "e.mcap", "task", CONTRACT, "policy")
     whole = read_journal(first.finish())
     assert len(whole.steps) == len(read_journal(_write(tmp_path / "alone.mcap").finish()).steps) > 0
-    _write(tmp_path / "f.mcap").abandon()
+
+
+def test_an_unfinished_journal_is_kept_when_its_name_is_used_again(tmp_path):
+    for steps in (5, 7):
+        _write(tmp_path / "e.mcap", steps=steps).abandon()
+    writer = _write(tmp_path / "e.mcap", steps=9)
+    assert writer.kept == tmp_path / "e_unfinished_2.mcap.part"
+    assert len(read_journal(writer.finish()).steps) == 9
+    kept = [recover(tmp_path / f"e_unfinished{number}.mcap.part") for number in ("", "_2")]
+    assert [len(read_journal(path).steps) for path in kept] == [5, 7]
     _write(tmp_path / "f.mcap").discard()
-    assert not (tmp_path / "f.mcap.part").exists()
-    assert read_journal(_write(tmp_path / "f.mcap").finish()).steps
+    assert _write(tmp_path / "f.mcap").kept is None
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_a_finished_journal_of_another_program_is_not_replaced(tmp_path, monkeypatch, renames):
+    if not renames:
+        monkeypatch.setattr(files, "_rename_exclusive", lambda source, target: False)
+    path = tmp_path / "e.mcap"
+    writer = _write(path)
+    path.write_bytes(b"another's")
+    finished = writer.finish()
+    assert path.read_bytes() == b"another's" and finished == tmp_path / "e_2.mcap"
+    assert len(read_journal(finished).steps) == 12 and not writer.part.exists()
+    faulty = [_write(tmp_path / "g.mcap").finish(faulty=True).name for _ in range(2)]
+    assert faulty == ["g.mcap.faulty", "g_2.mcap.faulty"]
+
+
+def test_recovery_does_not_replace_a_journal_that_is_finished_meanwhile(tmp_path, monkeypatch):
+    _write(tmp_path / "e.mcap").abandon()
+    end = mcap.writer.Writer.finish
+
+    def finish(writer):
+        end(writer)
+        (tmp_path / "e.mcap").write_bytes(b"another's")
+
+    monkeypatch.setattr(mcap.writer.Writer, "finish", finish)
+    with pytest.raises(FileExistsError, match="move it away to recover"):
+        recover(tmp_path / "e.mcap.part")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.mcap", "e.mcap.part"]
+    assert (tmp_path / "e.mcap").read_bytes() == b"another's"
