@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription, SubscriptionEventCallbacks
-from rosgraph_msgs.msg import Clock
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float32, Float64MultiArray, Int64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
@@ -45,6 +46,8 @@ STATUS = _qos(10)  # once a second, from every node
 TARGET = _qos(10)  # of a controller
 # For consumers that only want the newest frame in real time.
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+OFFERS_S = 1.0  # between two looks at what the publishers of a topic offer [s]
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,30 @@ class Topic:
             qos.reliability = ReliabilityPolicy.BEST_EFFORT
         return node.create_subscription(self.message_type, self.name, callback, qos, event_callbacks=_quiet())
 
+    def hear(self, node: Node, callback: Callable[..., Any]) -> None:
+        """Subscribe in real time, so that every publisher is heard: reliably while all of them are, else best effort.
+
+        Who comes later is heard within ``OFFERS_S``. In lock-step, where nothing may be lost, use :meth:`subscribe`.
+
+        Args:
+            node: whose executor calls.
+            callback: called with each message, and with its info if it takes two arguments.
+        """
+        reliable = True
+        heard = self.subscribe_as_offered(node, callback, reliable, self.qos.depth)
+
+        def adapt() -> None:
+            nonlocal reliable, heard
+            offers = [about.qos_profile.reliability for about in node.get_publishers_info_by_topic(self.name)]
+            if offers and reliable == (ReliabilityPolicy.BEST_EFFORT in offers):
+                reliable = not reliable
+                node.destroy_subscription(heard)
+                heard = self.subscribe_as_offered(node, callback, reliable, self.qos.depth)
+
+        adapt()
+        # Wall time: a simulated one may stand still.
+        node.create_timer(OFFERS_S, adapt, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
 
 IMAGE_RAW = Topic("<camera>/image_raw", Image, IMAGE, "stamped, optical frame")
 IMAGE_COMPRESSED = Topic(
@@ -221,7 +248,7 @@ RECORDED_REWARD = Topic(
 )
 DDS_CHECK = Topic("dds_check", Image, IMAGE, "`lrm doctor` only: whether images pass between two processes")
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, STATUS, "rates, drops, latency and faults of each node")
-CLOCK = Topic("/clock", Clock, STREAM, "the twin only: simulated time; with `ns:=arm1` it is `/arm1/clock`")
+CLOCK = Topic("/clock", ClockMessage, STREAM, "the twin only: simulated time; with `ns:=arm1` it is `/arm1/clock`")
 
 
 def frames() -> tuple[Topic, Topic]:

@@ -31,13 +31,13 @@ from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
 from lrm_ros.record.writer import JournalWriter, make_folder, name_of_now
 from lrm_ros.robot.limits import Plausibility
+from lrm_ros.ros import recorded
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.camera_images import CameraImages, for_journal
 from lrm_ros.ros.estop import RELEASE, StopWatch
 from lrm_ros.ros.last_reward import ENDING, LastReward, last_frame_values, publishes_and_hears
 from lrm_ros.ros.program import run
-from lrm_ros.ros.recorded import CAMERA_INFO, LEADER, JointValues, episode_message, finish_journal, live_topics
-from lrm_ros.ros.recorded import open_journal, show_free, write_queued
+from lrm_ros.ros.recorded import CAMERA_INFO, LEADER, JointValues, episode_message, live_topics, show_free, write_queued
 from lrm_ros.ros.streams import Streams
 from lrm_ros.types import ActionChunk
 
@@ -264,7 +264,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         name, source = (str(self.get_parameter(key).value) for key in ("episode_id", "source"))
         path = folder / f"{name or name_of_now()}.mcap"
         live = live_topics(self, self.contract)
-        return open_journal(self.get_logger(), path, task, self.contract, source, config, live)
+        return recorded.open_journal(self.get_logger(), path, task, self.contract, source, config, live)
 
     def _on_end(self, outcome: bool | None, response: Any) -> Any:
         """Finish the journal; the reply's message is its path, without success what was wrong and where it is."""
@@ -283,7 +283,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         gaps = ", ".join(f"{topic}: {count}" for topic, count in self._steps.gaps(self.contract.dt_s).items())
         notes = {"dropped": str(self._dropped), "gaps": gaps, "faults": faults, "unjudged": unjudged}
         try:
-            path = finish_journal(self.get_logger(), writer, outcome, notes, faulty=bool(faults))
+            path = recorded.finish_journal(self.get_logger(), writer, outcome, notes, faulty=bool(faults))
         except OSError as error:
             self._writer = writer
             self._fail(f"{error}; free disk space at '{self.config.folder}'")

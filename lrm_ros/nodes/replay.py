@@ -61,7 +61,7 @@ class ReplayNode(LrmNode[ReplayConfig]):
         self._path: NDArray[np.float32] | None = None  # (N, D) to the first pose
         self._begin_ns, self._step, self._playing = 0, -1, False
         self._arm = ArmClient(self)
-        topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
+        topics.JOINT_COMMAND_SENT.hear(self, self._on_sent)
         self._streams = Streams(self, True, self.config.timeout_s, "the arm holds: ", self._on_stream)
         self._streams.listen_states(self._on_state)
 

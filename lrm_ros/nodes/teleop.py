@@ -79,7 +79,7 @@ class TeleopNode(LrmNode[TeleopConfig]):
         keys = zip(JOINT_KEYS, range(len(self.contract.joints) - 1), strict=False)
         self._joint_keys = {key: (index, sign) for pair, index in keys for key, sign in zip(pair, (1, -1), strict=True)}
         self._arm = ArmClient(self)
-        topics.JOINT_COMMAND_SENT.subscribe(self, self._on_sent)
+        topics.JOINT_COMMAND_SENT.hear(self, self._on_sent)
         self._stop, self._estop = StopWatch(self, self._on_stopped, RELEASED_S), topics.ESTOP.publisher(self)
         self._joint_states = JointStates(self.contract)
         # Only as it is offered: commands are stamped as the joint state is, whatever its clock.

@@ -270,7 +270,7 @@ class JournalWriter:
         self._write("/reward", "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, data, received_ns)
 
     def finish(self, outcome: bool | None = None, notes: Mapping[str, str] | None = None, faulty: bool = False) -> Path:
-        """Finalise, fsync and rename to the finished name, which it returns; with a number if another took it meanwhile.
+        """Finalise, fsync and rename to the finished name, which it returns; with a number if that is taken meanwhile.
 
         Args:
             outcome: success as a person judged it.

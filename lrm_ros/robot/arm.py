@@ -24,6 +24,10 @@ AHEAD_S = 1.0
 LATE_S = 1.0
 
 
+class NotSent(ConnectionError):
+    """The arm was not sent a target: it has the one before."""
+
+
 class Arm(Protocol):
     """What moves: joints in the order of the robot contract, SI units."""
 
@@ -32,7 +36,7 @@ class Arm(Protocol):
         ...
 
     def send(self, target: NDArray[np.float32]) -> None:
-        """Go to (D,) absolute joint positions [rad], which are inside the limits already."""
+        """Go to (D,) absolute joint positions [rad], inside the limits already; raises NotSent if it is not sent."""
         ...
 
 
@@ -108,10 +112,11 @@ class ArmServer:
 
         Raises:
             ValueError: a wrong number of joints or a value that is not finite; nothing was sent.
+            NotSent: the arm has what it was sent before, and so has :attr:`sent`.
         """
-        self.sent = limited(target, self.sent, self._contract)
-        self._held = self.sent
-        self._arm.send(self.sent)
+        target = limited(target, self.sent, self._contract)
+        self._arm.send(target)
+        self.sent = self._held = target
         return self.sent
 
     def step(self, now_ns: int) -> tuple[NDArray[np.float32], bool]:

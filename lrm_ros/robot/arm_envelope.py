@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
-from lrm_ros.robot.arm import Arm, ArmServer
+from lrm_ros.robot.arm import Arm, ArmServer, NotSent
 from lrm_ros.robot.envelope import Envelope
 from lrm_ros.robot.profile import stop_point
 
@@ -83,6 +83,9 @@ class EnvelopeServer(ArmServer):
 
         Returns:
             Whether the motion stands at the wish, or will once it has braked.
+
+        Raises:
+            NotSent: the arm has what it was sent before; the motion begins there anew, at rest.
         """
         envelope = self.envelope
         dt = max(0.0 if self._moved_s is None else now_s - self._moved_s, _SHORTEST_S)
@@ -94,9 +97,13 @@ class EnvelopeServer(ArmServer):
             target = envelope.hold(dt)
         else:
             target = envelope.step(wish, dt, speed)
-        self._moved_s = now_s
-        self.sent = self._held = target.astype(np.float32)
-        self._arm.send(self.sent)
+        self._moved_s, target = now_s, target.astype(np.float32)
+        try:
+            self._arm.send(target)
+        except NotSent:
+            envelope.start(self.sent)  # the arm stands there, or comes there: the motion begins anew
+            raise
+        self.sent = self._held = target
         if wish is None:
             return envelope.standing
         stop = stop_point(envelope.position, envelope.velocity, envelope.acceleration)[0]

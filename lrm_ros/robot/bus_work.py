@@ -16,6 +16,7 @@ from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig, ArmNodeConfig
 from lrm_ros.errors import one_line
 from lrm_ros.robot.approach import Approach
+from lrm_ros.robot.arm import NotSent
 from lrm_ros.robot.arm_envelope import EnvelopeServer
 from lrm_ros.robot.bus_listener import Listener
 from lrm_ros.robot.envelope import Envelope
@@ -78,7 +79,7 @@ class BusWork:
         self._rested = threading.Event()
         self._position = self.server.sent
         self._state_s = time.monotonic()
-        self._silent = False
+        self._silent = self._unheard = False  # reads fail; the last target was not sent
         self._errors: dict[str, int] = {}
         self._control_step = -1
         self._sag = np.array([np.inf if joint in arm.grippers else SAG_RAD for joint in contract.joints])
@@ -94,6 +95,8 @@ class BusWork:
         """Work, and name what goes wrong."""
         try:
             work()
+        except NotSent as error:
+            self._miss_send(error)
         except ConnectionError as error:
             self._miss(error)
         except PortLost as error:
@@ -146,8 +149,7 @@ class BusWork:
         self._state_s, self._position = time.monotonic(), position
         if self._silent:
             self._silent = False
-            self._resume()
-            self._listener.on_good("joint_states", "the arm's servos answer again")
+            self._resume("joint_states", "the arm's servos answer again")
         sent = self._send()
         self._listener.on_state(stamp_ns, position)
         control_step = cycle // self._cycles_a_step
@@ -170,13 +172,18 @@ class BusWork:
             return 0
         if self.age_s > self._config().state_timeout_s:  # a command that came before the next read
             return 0
-        if self.stopped:
+        if self.stopped or self._unheard:
             self._forget()
         config, now_s, now_ns = self._config(), time.monotonic(), time.time_ns()
-        speed = config.rest_speed
-        if self._rest is None:
-            speed = self._approach.speed(config.approach_speed, now_s)
-        reached = self.server.track(now_ns, now_s, speed)
+        speed = config.rest_speed if self._rest is not None else self._approach.speed(config.approach_speed, now_s)
+        try:
+            reached = self.server.track(now_ns, now_s, speed)
+        except NotSent as error:
+            self._miss_send(error)
+            return 0
+        if self._unheard:
+            self._resume("joint_command_sent", "the arm is sent its targets again")
+            self._unheard = False
         self.held_back += bool(self.server.envelope.blocked[0])
         if reached:
             self._approach.reached()
@@ -219,19 +226,18 @@ class BusWork:
 
     def _begin(self, anew: bool = True) -> None:
         """Take the arm where it is, or let it brake where it is known to move; a next command is approached slowly."""
-        self._rest = None
-        self._given.clear()
+        self._forget()
         if self._arm.connected:
             (self.server.start if anew else self.server.start_anew)()
             self._position = self.server.sent
         self._approach.begin()
 
-    def _resume(self) -> None:
-        """Stay where the arm was sent before a break; a next command is approached slowly."""
-        self._rest = None
-        self._given.clear()
+    def _resume(self, key: str, message: str) -> None:
+        """After a break stay where the arm was sent before it, and say that it is over; a command then begins slowly."""
+        self._forget()
         self.server.resume(self._sag)
         self._approach.begin()
+        self._listener.on_good(key, message)
 
     def _refuse_stopped(self) -> None:
         if self.stopped:
@@ -274,8 +280,7 @@ class BusWork:
             self._go_to_rest(config)
 
     def _release(self) -> None:
-        self._rest = None
-        self._given.clear()
+        self._forget()
         self._arm.torque_off()
         self.torque = False
         self._rested.set()
@@ -306,6 +311,13 @@ class BusWork:
         """A read has failed; what the driver has sent meanwhile counts no more."""
         if self.age_s > self._config().state_timeout_s and not self._silent:
             self._silence(f"{one_line(error)}; check its power and cables")
+
+    def _miss_send(self, error: NotSent) -> None:
+        """The arm is told to stay at the target that it has; once it hears that, commands from before mean nothing."""
+        self._unheard = True
+        self._forget()
+        why = f"{one_line(error)}; it stays where it was sent before: check its power and cables"
+        self._listener.on_fault("joint_command_sent", f"the arm was not sent its target: {why}")
 
     def _silence(self, why: str) -> None:
         """Send nothing; when states come again the arm stands where it was sent, and older commands mean nothing."""

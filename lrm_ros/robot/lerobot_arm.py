@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig
 from lrm_ros.errors import one_line
+from lrm_ros.robot.arm import NotSent
 from lrm_ros.robot.feetech import Servos, connect
 from lrm_ros.robot.feetech_check import (
     NoAnswer,
@@ -229,8 +230,8 @@ class LeRobotArm:
             values = np.array([found[key] for key in self._keys], np.float64)
         except (OSError, termios.error):
             raise
-        except Exception as error:  # of a library below the driver
-            raise ConnectionError(f"LeRobot's driver of '{self._config.type}' fails: {one_line(error)}") from error
+        except Exception as error:
+            raise self._failed(error) from error
         bad = [f"{key} = {value}" for key, value in zip(self._keys, values, strict=True) if not np.isfinite(value)]
         if bad:
             raise ConnectionError(f"LeRobot's driver of '{self._config.type}' reads {', '.join(bad)}")
@@ -250,11 +251,15 @@ class LeRobotArm:
         """Go to (D,) absolute joint positions [rad], which are inside the limits already.
 
         Raises:
+            NotSent: the driver fails.
             PortLost: the port is gone.
         """
         values = (np.asarray(target, np.float64) - self._offset) / self._scale
-        with self._port():
-            self._robot.send_action(dict(zip(self._keys, values.tolist(), strict=True)))
+        try:
+            with self._port():
+                self._robot.send_action(dict(zip(self._keys, values.tolist(), strict=True)))
+        except ConnectionError as error:
+            raise NotSent(str(error)) from error
 
     def checked(self) -> str:
         """Say which servos have lost power since they were connected, empty if none; then :attr:`unsure` is over.
@@ -307,6 +312,11 @@ class LeRobotArm:
             if self.servos is not None:
                 self.servos.close()
             raise PortLost(self._lost) from error
+        except Exception as error:  # of a library below the driver
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> ConnectionError:
+        return ConnectionError(f"LeRobot's driver of '{self._config.type}' fails: {one_line(error)}")
 
 
 def make_robot(config: ArmConfig) -> Any:

@@ -18,6 +18,7 @@ from rclpy.duration import Duration
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages, topics
+from lrm_ros.robot.arm import AHEAD_S, LATE_S
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.types import ActionChunk
 
@@ -38,7 +39,7 @@ class ArmClient:
         self._command = topics.JOINT_COMMAND.publisher(node)
         self._lock = threading.Lock()
         self._holds = 0
-        self._asked_s = 0.0  # steady time of the last command [s]
+        self._begun_s = 0.0  # steady time when the arm is at the first point of the last command [s]
         self._measured: NDArray[np.float32] | None = None
         self.asked: ActionChunk | None = None
         self.sent: tuple[int, NDArray[np.float32]] | None = None
@@ -81,9 +82,19 @@ class ArmClient:
                 return False
             if announce is not None:
                 announce()
-            self.asked, self._asked_s = chunk, time.monotonic()
+            self.asked, self._begun_s = chunk, time.monotonic() - self._late_s(chunk)
             self._command.publish(messages.from_chunk(chunk, self._node.contract.joints))
         return True
+
+    def _late_s(self, chunk: ActionChunk) -> float:
+        """Return how long ago the first point of a command was due [s]: the arm goes by its stamp.
+
+        Zero means now. A stamp of another clock says nothing: with one the arm begins now, if it obeys at all.
+        """
+        if not chunk.stamp_ns:
+            return 0.0
+        late_s = (self._node.get_clock().now().nanoseconds - chunk.stamp_ns) / 1e9
+        return late_s if -AHEAD_S < late_s < len(chunk.actions) * chunk.dt_s + LATE_S else 0.0
 
     def drop(self) -> None:
         """Let nothing that is being thought of be asked for; the arm goes on as it was asked to."""
@@ -94,9 +105,9 @@ class ArmClient:
     def hold(self, deliver_s: float = 0.0) -> bool:
         """Make the arm stay at the target it was sent last, whatever was asked of it or is being thought of.
 
-        An arm that does not say what it was sent stays at the point of the last command that is due, and one that this
-        node has asked for nothing stays where it is. The stamp is zero, which means now: a hold needs no clock and no
-        fresh state.
+        An arm that does not say what it was sent stays at the point of the last command that is due by its stamp, and
+        one that this node has asked for nothing stays where it is. The stamp is zero, which means now: a hold needs no
+        clock and no fresh state.
 
         Args:
             deliver_s: wait up to so long until the arm has it [s], as a node must that ends.
@@ -123,6 +134,6 @@ class ArmClient:
         if self.sent is not None:
             return self.sent[1]
         if self.asked is not None:
-            due = int((time.monotonic() - self._asked_s) / self.asked.dt_s)
-            return self.asked.actions[min(due, len(self.asked.actions) - 1)]
+            due = int((time.monotonic() - self._begun_s) / self.asked.dt_s)
+            return self.asked.actions[min(max(due, 0), len(self.asked.actions) - 1)]
         return self._measured

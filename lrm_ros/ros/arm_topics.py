@@ -57,9 +57,9 @@ class ArmTopics:
         # Of the newest command: it had a stamp; it was a hold, of who had commanded before it.
         self._stamped = self._held = False
 
-    def listen(self) -> None:
-        """Subscribe to ``joint_command``."""
-        topics.JOINT_COMMAND.subscribe(self._node, self._on_command)
+    def listen(self, realtime: bool = True) -> None:
+        """Subscribe to ``joint_command`` of any publisher; in lock-step nothing may be lost: of reliable ones."""
+        (topics.JOINT_COMMAND.hear if realtime else topics.JOINT_COMMAND.subscribe)(self._node, self._on_command)
 
     def _on_command(self, message: JointTrajectory, info: Mapping[str, Any]) -> None:
         node = self._node

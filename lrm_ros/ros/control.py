@@ -333,7 +333,7 @@ class SentSteps:
     def __init__(self, node: Node, control: Control) -> None:
         """Listen to ``joint_command_sent``."""
         self.count, self._control, self._lock = 0, control, threading.Lock()
-        topics.JOINT_COMMAND_SENT.subscribe(node, self._on_sent)
+        topics.JOINT_COMMAND_SENT.hear(node, self._on_sent)
         topics.STOPPED.subscribe(node, self._on_stopped)
 
     def restart(self) -> None:

@@ -138,7 +138,7 @@ class ArmMover:
         self._node, self._control, self._arm = node, control, ArmClient(node)
         self._states = JointStates(node.contract)
         self._state: NDArray[np.float32] | None = None
-        topics.JOINT_STATES.subscribe(node, self._on_state)
+        topics.JOINT_STATES.hear(node, self._on_state)
 
     def pose(self, timeout_s: float = 10.0) -> NDArray[np.float32]:
         """Return where the arm is, (D,) [rad].

@@ -30,7 +30,6 @@ QUIET_S = 0.03  # at the end of an episode nothing has come for so long [s]
 LATE_NS, LATE_LOCKSTEP_NS = 100_000_000, 1_000_000_000
 FIND_S = 3.0  # in lock-step a publisher that was made just now is found within this [s]
 _LOOK_S, _WATCH_S = 0.25, 0.04  # between two looks at what does not come, and where something is moved
-_OFFERS_S = 1.0  # between two looks at what the publishers offer
 
 
 class Streams:
@@ -286,7 +285,7 @@ class Streams:
         steady_s, now_s, before_s = time.monotonic(), self._seconds(), self._looked_s
         self._looked_s = steady_s
         self._start_s = self._start_s or now_s  # a simulated time was not known at the start
-        offers = steady_s - self._offered_s >= _OFFERS_S
+        offers = steady_s - self._offered_s >= topics.OFFERS_S
         self._offered_s = steady_s if offers else self._offered_s
         for entry in self._inputs.values():
             if offers:

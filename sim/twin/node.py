@@ -86,7 +86,7 @@ class TwinNode(LrmNode[TwinConfig]):
         self._task = topics.TASK.publisher(self)
         self._truth = topics.TRUTH.publisher(self)
         self._reset()
-        self._arm_topics.listen()
+        self._arm_topics.listen(self.config.realtime)
         self._command = topics.JOINT_COMMAND.publisher(self)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/demonstrate", self._on_demonstrate)

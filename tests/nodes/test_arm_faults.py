@@ -50,6 +50,28 @@ def test_silence_in_motion_sends_nothing_and_the_command_from_before_means_nothi
     bench.go(FAR)
 
 
+@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError])
+def test_goals_that_are_not_sent_in_motion_are_a_fault_and_afterwards_it_stays(bench, monkeypatch, kind):
+    bench.start()
+    bench.move()
+
+    def fail(action):
+        raise kind("goals are not written")
+
+    monkeypatch.setattr(bench.arm._arm._robot, "send_action", fail)
+    bench.fault("goals are not written")
+    assert "check its power and cables" in bench.arm.diagnostics.faults["joint_command_sent"]
+    held, states = bench.goals, len(bench.states)
+    bench.command(FAR)
+    bench.spin.until(lambda: len(bench.states) > states + 30, what="states go on")
+    assert bench.goals == held
+    monkeypatch.undo()
+    bench.spin.until(lambda: "joint_command_sent" not in bench.arm.diagnostics.faults, what="over")
+    bench.wait_states(30)
+    assert np.abs(np.array(bench.goals) - held).max() <= 1, "it stays where it was sent before"
+    bench.go(FAR)
+
+
 def test_a_servo_that_is_unplugged_in_motion_is_silence_and_names_what_to_look_at(bench):
     bench.start()
     bench.move()

@@ -9,7 +9,7 @@ import pytest
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import EnvelopeSettings
-from lrm_ros.robot.arm import ArmServer
+from lrm_ros.robot.arm import ArmServer, NotSent
 from lrm_ros.robot.arm_envelope import EnvelopeServer
 from lrm_ros.robot.envelope import Envelope
 from lrm_ros.types import ActionChunk
@@ -104,6 +104,23 @@ def test_a_hold_brakes_within_the_acceleration_and_stays(motors):
     assert np.abs(np.diff(speeds)).max() / 0.01 <= 10.0 + 2.5, "the targets here are rounded to 0.1 mrad"
     assert speeds[3] > 0.9 and speeds[-1] == 0 and arm.envelope.standing
     assert a[-1] == pytest.approx(a[5] + 0.05, abs=0.01), "v^2 / 2a from where it was"
+
+
+def test_after_targets_that_were_not_sent_the_motion_begins_at_the_last_one_that_was(motors, monkeypatch):
+    arm = moving(motors)
+    heard = motors.targets[-1]
+
+    def fail(target) -> None:
+        raise NotSent("not sent")
+
+    monkeypatch.setattr(motors, "send", fail)
+    for k in range(31, 60):
+        with pytest.raises(NotSent):
+            track(arm, k * DT / 10)
+        assert arm.sent == pytest.approx(heard, abs=1e-4)
+    monkeypatch.undo()
+    track(arm, 6 * DT)
+    assert np.abs(np.array(motors.targets[-1]) - heard).max() <= 10.0 * 0.01**2
 
 
 def test_a_hold_where_the_arm_is_is_sent_at_once(motors):

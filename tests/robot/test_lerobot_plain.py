@@ -9,6 +9,7 @@ import pytest
 
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig, JointUnits
+from lrm_ros.robot.arm import NotSent
 from lrm_ros.robot.lerobot_arm import LeRobotArm
 
 CONTRACT = RobotContract("plain", ("a", "b"), (-1.0, 0.0), (1.0, 0.1), (0.1, 0.1))
@@ -58,3 +59,17 @@ def test_what_its_driver_reads_wrongly_is_a_read_that_failed_and_no_position(tmp
     assert arm.unsure and arm.connected
     monkeypatch.undo()
     assert arm.read()[1] == pytest.approx([np.pi / 2 + 0.1, 0.05])
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no status packet"), RuntimeError("bad packet")])
+def test_a_target_that_its_driver_does_not_send_is_named(tmp_path, monkeypatch, error):
+    arm = LeRobotArm(config(tmp_path), CONTRACT)
+    arm.connect()
+
+    def send(action):
+        raise error
+
+    monkeypatch.setattr(arm._robot, "send_action", send)
+    with pytest.raises(NotSent, match=str(error)):
+        arm.send(np.array([0.1, 0.1], np.float32))
+    assert arm.connected and arm.read()[1] == pytest.approx([np.pi / 2 + 0.1, 0.05])

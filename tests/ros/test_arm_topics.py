@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
@@ -33,7 +34,7 @@ class Still:
 class Desk:
     """A node with an arm on its topics, and nodes that command it."""
 
-    def __init__(self, spin) -> None:
+    def __init__(self, spin, realtime: bool = True) -> None:
         self.spin = spin
         self.node = spin.add(LrmNode("arm", RecorderConfig, {}))
         self.node.trigger_configure()
@@ -41,7 +42,7 @@ class Desk:
         self.taken: list[ActionChunk] = []
         self.nodes: list[Node] = []  # that command
         server = ArmServer(Still(), self.node.contract)
-        ArmTopics(self.node, server, lambda: NOW_NS, self.taken.append).listen()
+        ArmTopics(self.node, server, lambda: NOW_NS, self.taken.append).listen(realtime)
 
     def commander(self, name: str):
         node = self.spin.add(rclpy.create_node(name))
@@ -73,6 +74,30 @@ def test_two_nodes_that_command_the_arm_in_turn_are_named_and_neither_is_obeyed(
         "several nodes command the arm at the same time (policy, teleop)"
         in desk.node.diagnostics.faults["joint_command"]
     )
+
+
+def test_a_best_effort_commander_is_obeyed_and_a_reliable_one_again_after_it(desk):
+    be = desk.spin.add(rclpy.create_node("be"))
+    best_effort = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = be.create_publisher(JointTrajectory, "joint_command", best_effort)
+    desk.spin.until(publisher.get_subscription_count)
+    assert desk.command(publisher)
+    be.destroy_publisher(publisher)
+    assert desk.command(desk.commander("policy"))
+
+
+def test_in_lock_step_a_best_effort_commander_is_not_heard(spin):
+    desk = Desk(spin, realtime=False)
+    best_effort = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    ears = desk.node.get_subscriptions_info_by_topic("joint_command")
+    assert [ear.qos_profile.reliability for ear in ears] == [ReliabilityPolicy.RELIABLE]
+    be = desk.spin.add(rclpy.create_node("be"))
+    publisher = be.create_publisher(JointTrajectory, "joint_command", best_effort)
+    spin.until(lambda: desk.node.count_publishers("joint_command"))
+    reliable = desk.commander("policy")
+    publisher.publish(messages.from_chunk(ActionChunk(NOW_NS, np.zeros((1, len(JOINTS)), np.float32), 0.1), JOINTS))
+    assert desk.command(reliable) and len(desk.taken) == 1
+    assert not publisher.get_subscription_count()
 
 
 def test_one_node_takes_over_from_another(desk):

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -17,7 +18,7 @@ from lrm_ros.config import RecorderConfig
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.control import Control, EpisodeError, SentSteps, Stopped
 from lrm_ros.ros.policy_runs import ArmMover, PolicyRuns
-from lrm_ros.topics import JOINT_COMMAND, JOINT_STATES, LATCHED
+from lrm_ros.topics import JOINT_COMMAND, JOINT_STATES, LATCHED, NEWEST
 
 HERE = [0.1, -0.5, 0.5, 0.3, 0.0, 0.3]
 
@@ -60,6 +61,20 @@ def going(spin, probe):
         return thread
 
     return node, begin, commands, errors
+
+
+def test_best_effort_joint_states_say_where_the_arm_is(spin, probe):
+    node = spin.start(Mover())
+    states = probe.create_publisher(JointState, JOINT_STATES.name, NEWEST)
+    joints = node.contract.joints
+    probe.create_timer(
+        0.02, lambda: states.publish(messages.from_state(probe.get_clock().now().nanoseconds, joints, HERE))
+    )
+    found: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: found.append(node.mover.pose()))
+    thread.start()
+    spin.until(lambda: not thread.is_alive(), 15, "the pose")
+    assert found and found[0] == pytest.approx(HERE)
 
 
 def held(commands: list[JointTrajectory]) -> bool:
