@@ -233,7 +233,7 @@ class BusWork:
         self._approach.begin()
 
     def _resume(self, key: str, message: str) -> None:
-        """After a break stay where the arm was sent before it, and say that it is over; a command then begins slowly."""
+        """After a break stay where the arm was sent before it, and say that it is over; a command begins slowly."""
         self._forget()
         self.server.resume(self._sag)
         self._approach.begin()
