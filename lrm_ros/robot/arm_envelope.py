@@ -94,10 +94,10 @@ class EnvelopeServer(ArmServer):
             dt = self._longest_s
         wish = self._wish(now_ns)
         if wish is None or np.abs(envelope.velocity).max() > speed:
-            target = envelope.hold(dt)
+            moved = envelope.hold(dt)
         else:
-            target = envelope.step(wish, dt, speed)
-        self._moved_s, target = now_s, target.astype(np.float32)
+            moved = envelope.step(wish, dt, speed)
+        self._moved_s, target = now_s, moved.astype(np.float32)
         try:
             self._arm.send(target)
         except NotSent:
