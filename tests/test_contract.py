@@ -90,7 +90,7 @@ def test_names_that_tell_nothing_apart_are_refused(change, says):
         dataclasses.replace(CONTRACT, **change)
 
 
-@pytest.mark.parametrize(("width", "height"), [(0, 96), (96, -1), (64_000, 48_000), (96, 8193), (10**400, 96)])
+@pytest.mark.parametrize(("width", "height"), [(0, 96), (96, -1), (64_000, 48_000), (96, 8193)])
 def test_a_camera_without_pixels_or_with_more_than_any_has_is_refused(tmp_path, width, height):
     says = f"camera 'front' has {width}x{height} pixels; give what it delivers, from 1 to 8192 a side"
     with pytest.raises(ValueError, match=says):
