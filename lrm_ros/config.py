@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lrm_ros import seeds
+from lrm_ros.config_camera import PIXELS, transport_option
 from lrm_ros.config_camera import CameraConfig as CameraConfig
 from lrm_ros.config_camera import camera_names as camera_names
-from lrm_ros.config_camera import transport_option
 from lrm_ros.config_files import option as _opt
 from lrm_ros.config_ppo import PpoConfig as PpoConfig
 from lrm_ros.config_teleop import TeleopConfig as TeleopConfig
@@ -26,6 +26,8 @@ SEED = (0, seeds.LIMIT - 1)
 COUNT = (1, 1_000_000)
 COUNT_OR_NONE = (0, 1_000_000)
 SECONDS = (0.01, 3600.0)
+CONTROL_HZ = (0.001, 1000.0)
+MOST_JOINTS, MOST_CAMERAS = 256, 64
 READOUTS = ("forward", "reason", "generate")  # ways to read an answer from a reward model
 READOUT = "'forward' (one pass: probabilities of the answers), 'reason' (write first, then read them) or 'generate'"
 MIN_MASS = 0.05  # docs/reward_models.md says what was measured
@@ -37,13 +39,18 @@ def _fix(*default_help_range: Any) -> Any:
     return _opt(*default_help_range, fixed=True)
 
 
+def _stated(default: Any, help: str, low: float | None = None, high: float | None = None) -> Any:
+    """Return a field of the robot contract: its files say it, for a default there would be another robot's."""
+    return _opt(default, help, low, high, stated="config/so101.yaml")
+
+
 @dataclass(frozen=True)
 class CameraSpec:
     """What a camera must deliver; part of the robot contract."""
 
-    name: str = _opt("front", "camera name; its topics are NAME/image_raw and NAME/camera_info")
-    width: int = _opt(96, "image width [pixels]")
-    height: int = _opt(96, "image height [pixels]")
+    name: str = _stated("front", "camera name; its topics are NAME/image_raw and NAME/camera_info")
+    width: int = _stated(96, "image width [pixels]")
+    height: int = _stated(96, "image height [pixels]")
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", self.name, re.ASCII):
@@ -52,9 +59,11 @@ class CameraSpec:
                 f"camera name {self.name!r} cannot be a topic of ROS and a feature of LeRobot: it must have letters, "
                 f"digits and '_' alone and begin with no digit, e.g. {'_' * cure[0].isdigit() + cure!r}"
             )
-        if min(self.width, self.height) < 1:
+        least, most = PIXELS
+        if min(self.width, self.height) < least or max(self.width, self.height) > most:
             raise ValueError(
-                f"camera '{self.name}' has {self.width}x{self.height} pixels; give what it delivers, at least 1x1"
+                f"camera '{self.name}' has {self.width}x{self.height} pixels; give what it delivers, from {least} to "
+                f"{most} a side"
             )
 
 
@@ -64,20 +73,27 @@ class RobotContract:
 
     The default is the SO-100 arm and its twin (ManiSkill's so100.urdf: joint order and limits [rad]). With ``lower``,
     ``upper`` and ``max_step`` all empty limits and units are unknown, as in what LeRobot records: no arm moves by it.
+    A file says every key; what it lacks is not taken from the default.
     """
 
-    name: str = _opt("so100", "robot type")
-    joints: tuple[str, ...] = _opt(
+    name: str = _stated("so100", "robot type")
+    joints: tuple[str, ...] = _stated(
         ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"),
         "joint names in the order of states and actions",
     )
-    lower: tuple[float, ...] = _opt((-2.0, -1.5708, -1.5708, -1.8, -3.1416, -1.1), "lower joint limits [rad]")
-    upper: tuple[float, ...] = _opt((2.0, 1.5708, 1.5708, 1.8, 3.1416, 1.1), "upper joint limits [rad]")
-    max_step: tuple[float, ...] = _opt((0.3, 0.3, 0.3, 0.3, 0.4, 1.0), "largest change of a target in a step [rad]")
-    cameras: tuple[CameraSpec, ...] = _opt((CameraSpec(),), "cameras, in the order of the policy's inputs")
-    control_hz: float = _opt(10.0, "control rate [Hz]")
+    lower: tuple[float, ...] = _stated((-2.0, -1.5708, -1.5708, -1.8, -3.1416, -1.1), "lower joint limits [rad]")
+    upper: tuple[float, ...] = _stated((2.0, 1.5708, 1.5708, 1.8, 3.1416, 1.1), "upper joint limits [rad]")
+    max_step: tuple[float, ...] = _stated((0.3, 0.3, 0.3, 0.3, 0.4, 1.0), "largest change of a target in a step [rad]")
+    cameras: tuple[CameraSpec, ...] = _stated((CameraSpec(),), "cameras, in the order of the policy's inputs")
+    control_hz: float = _stated(10.0, "control rate [Hz]")
 
     def __post_init__(self) -> None:
+        for what, count, least, most in (
+            ("joints", len(self.joints), 1, MOST_JOINTS),
+            ("cameras", len(self.cameras), 0, MOST_CAMERAS),
+        ):
+            if not least <= count <= most:
+                raise ValueError(f"contract '{self.name}': it has {count} {what}; give {least} to {most}")
         for what, names in (("joint", self.joints), ("camera", [camera.name for camera in self.cameras])):
             if twice := sorted({name for name in names if list(names).count(name) > 1}):
                 raise ValueError(f"contract '{self.name}': {what} name {twice[0]!r} is there twice; give each its own")
@@ -97,9 +113,10 @@ class RobotContract:
             if not 0 < step < math.inf:
                 cure = "give a finite number above 0, the largest change of its target in a control step"
                 raise ValueError(f"contract '{self.name}': joint '{joint}' has max_step {step}; {cure}")
-        if not 0.001 <= self.control_hz <= 10_000:
+        low, high = CONTROL_HZ
+        if not low <= self.control_hz <= high:
             raise ValueError(
-                f"contract '{self.name}': control_hz must be positive, from 0.001 to 10000, got {self.control_hz}"
+                f"contract '{self.name}': control_hz must be positive, from {low:g} to {high:g}, got {self.control_hz}"
             )
 
     @property

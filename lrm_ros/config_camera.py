@@ -8,6 +8,8 @@ from typing import Any
 
 from lrm_ros.config_files import option as _opt
 
+PIXELS = (1, 8192)  # of a side of an image; a frame of the most is 201 MB
+
 
 def _fix(*default_help_range: Any) -> Any:
     """Return a field that takes effect when the node is configured; it is refused at run time."""
@@ -31,8 +33,8 @@ class CameraConfig:
 
     camera: str = _fix("front", "camera name")
     source: str = _fix("0", "OpenCV device index or path, a video file, a folder of images, or 'synthetic'")
-    width: int = _fix(640, "image width [pixels]", 1, 16_384)
-    height: int = _fix(480, "image height [pixels]", 1, 16_384)
+    width: int = _fix(640, "image width [pixels]", *PIXELS)
+    height: int = _fix(480, "image height [pixels]", *PIXELS)
     rate_hz: float = _fix(30.0, "frames per second", 0.1, 1000.0)
     compressed: str = _opt(
         "jpeg",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import difflib
 import json
 import math
@@ -28,7 +29,8 @@ def option(default: Any, help: str, low: float | None = None, high: float | None
         help: the parameter's description in ROS and the option's help on the command line.
         low: smallest value of a number; with ``high``, or none.
         high: largest value.
-        more: other metadata.
+        more: other metadata; ``stated``: plain values must have this key, for the default is one robot's and would be
+            wrong for another; names a file that has it.
     """
     if isinstance(default, list | dict):
         raise TypeError("use a tuple as default")
@@ -56,8 +58,8 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
         where: name of the origin for error messages.
 
     Raises:
-        ValueError: an unknown key, a value of the wrong type, not finite or out of its range, or one that the dataclass
-            refuses; names key, value and cure.
+        ValueError: an unknown key, one that is missing though it must be stated, a value of the wrong type, not finite
+            or out of its range, or one that the dataclass refuses; names key, value and cure.
     """
     if not isinstance(values, typing.Mapping):
         raise ValueError(f"{where or cls.__name__}: expected a mapping, got {values!r}")
@@ -72,6 +74,9 @@ def from_dict(cls: type[T], values: typing.Mapping[str, Any], where: str = "") -
         arguments[key] = convert(hints[key], value, f"{where or cls.__name__}.{key}")
         if allowed := out_of_range(fields[key], arguments[key]):
             raise ValueError(f"{where or cls.__name__}.{key}: must be {allowed}, got {value!r}")
+    if missing := [key for key, field in fields.items() if "stated" in field.metadata and key not in arguments]:
+        example = fields[missing[0]].metadata["stated"]
+        raise ValueError(f"{where or cls.__name__} lacks {', '.join(missing)}; give every one, as {example} does")
     try:
         return cls(**arguments)
     except ValueError as error:
@@ -101,7 +106,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
         value = float(value)  # YAML 1.1 takes 1e-5, without a point, for text
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+        # Also no, yes, on, off and dates are no text to YAML.
+        cure = "; quote it" if hint is str and isinstance(value, bool | int | float | datetime.date) else ""
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}{cure}")
     if hint is float and not math.isfinite(value):
         raise ValueError(f"{where}: expected a finite number, got {value!r}")
     return value
@@ -125,24 +132,74 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is no YAML in UTF-8, holds no mapping or nothing, or has a key twice; names the file.
+        ValueError: it is no YAML in UTF-8, holds no mapping or nothing, or has a key twice or a number that is not what
+            it seems; names the file.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"configuration file '{path}' {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
-        text = path.read_text(encoding="utf-8")
-        if twice := _key_twice(yaml.compose(text, yaml.SafeLoader)):
-            raise ValueError(f"key {twice} again; leave one")
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"'{path}' is no YAML: {' '.join(str(error).split())}") from error
+        data = yaml_value(path.read_text(encoding="utf-8"))
+    except OddNumber as error:
+        raise ValueError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"'{path}' is no YAML: {error}") from error
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
         raise ValueError(f"{path}: expected 'key: value' lines, got {found}")
     return data
+
+
+class OddNumber(ValueError):
+    """A number that YAML 1.1 reads otherwise than people do; the message names key, text and cure."""
+
+
+def yaml_value(text: str) -> Any:
+    """Return the value of a text in YAML.
+
+    Raises:
+        OddNumber: it has a number in base 60, as 10:30, or one in base 8, as 012.
+        ValueError: it is no YAML, or has a key twice; in one line.
+    """
+    import yaml
+
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        if twice := _key_twice(root):
+            raise ValueError(f"key {twice} again; leave one")
+        if odd := _odd_number(root):
+            raise OddNumber(odd)
+        return yaml.safe_load(text)
+    except OddNumber:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _odd_number(root: Any) -> str:
+    """Return what is wrong with a number below a node of YAML that is in base 60 or 8 without saying so, if any is."""
+    import yaml
+
+    nodes, seen = [("", root)], set()
+    while nodes:
+        key, node = nodes.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            inside = [(f"{key}.{name.value}".lstrip("."), value) for name, value in node.value]
+            nodes += inside[::-1]  # the first one is looked at first
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += [(f"{key}[{place}]", value) for place, value in enumerate(node.value)][::-1]
+        elif isinstance(node, yaml.ScalarNode) and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+            where, text = f"{key}: " if key else "", str(node.value)
+            if ":" in text:
+                value = yaml.safe_load(text)
+                return f"{where}{text} is the number {value} to YAML (base 60); write {value}, or quote it"
+            if re.fullmatch(r"[+-]?0[0-7_]+", text):
+                value, plain = yaml.safe_load(text), int(text.replace("_", ""))
+                return f"{where}{text} is the number {value} to YAML (base 8); write {value} or {plain}, or quote it"
+    return ""
 
 
 def _key_twice(root: Any) -> str:

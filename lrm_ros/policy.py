@@ -13,6 +13,7 @@ import numpy as np
 from lrm_ros.checkpoint import check_robot, require_checkpoint
 from lrm_ros.config import RobotContract
 from lrm_ros.errors import one_line
+from lrm_ros.scales import check_scales
 from lrm_ros.types import ActionChunk, Frame, Observation
 from lrm_ros.versions import load_policy_config
 
@@ -139,7 +140,7 @@ class PolicyRunner:
             self.preprocess, self.postprocess = make_pre_post_processors(
                 config, pretrained_path=str(folder), preprocessor_overrides=override
             )
-            _check_scales(config, self.preprocess, self.postprocess)
+            check_scales(config, self.preprocess, self.postprocess)
 
     def _try(self) -> None:
         """Act once on a made-up observation: what does not fit is found before an arm moves, and the first is slow."""
@@ -250,26 +251,6 @@ def _input_differences(features: Mapping[str, Any], contract: RobotContract) -> 
         elif shape != has[name]:
             differences.append(f"'{name}' of shape {shape} instead of {has[name]}")
     return differences
-
-
-def _check_scales(config: Any, preprocess: Any, postprocess: Any) -> None:
-    """Raise ValueError where the processors would leave as it is, without a word, what the policy knows scaled."""
-    from lerobot.configs.types import NormalizationMode
-    from lerobot.processor import NormalizerProcessorStep, UnnormalizerProcessorStep
-
-    used = [(preprocess, NormalizerProcessorStep, *item) for item in (config.input_features or {}).items()]
-    used.append((postprocess, UnnormalizerProcessorStep, "action", config.action_feature))
-    for processor, kind, name, feature in used:
-        mode = config.normalization_mapping.get(feature.type.value, NormalizationMode.IDENTITY)
-        if mode == NormalizationMode.IDENTITY or "empty_camera" in name:
-            continue
-        steps = [step for step in processor.steps if isinstance(step, kind) and step.norm_map.get(feature.type) == mode]
-        found: Mapping[str, Any] = next((step.stats[name] for step in steps if name in (step.stats or {})), {})
-        if not found:
-            raise ValueError(f"its processors have no statistics that scale '{name}' ({mode.value})")
-        sizes = {np.size(value) for statistic, value in found.items() if statistic != "count"}
-        if feature.type.value != "VISUAL" and sizes != {feature.shape[0]}:
-            raise ValueError(f"its statistics of '{name}' have {sorted(sizes)} values, there are {feature.shape[0]}")
 
 
 def _queue_observation(policy: Any, batch: dict[str, Any]) -> dict[str, Any]:

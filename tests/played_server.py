@@ -18,7 +18,8 @@ Replies = Callable[..., tuple[int, Any, dict[str, str]]]
 def playing(replies: Replies, with_headers: bool = False) -> Iterator[str]:
     """Serve what ``replies(path, body)`` says, status, body and headers; gives the address.
 
-    A body that is an iterator of bytes is sent piece by piece, as they come, until the client has gone.
+    A body that is an iterator of bytes is sent piece by piece, as they come, until the client has gone; with status 0
+    the pieces are all that is sent, status line and headers, too.
     With ``with_headers`` it is called with the request's headers, too.
     """
 
@@ -32,8 +33,9 @@ def playing(replies: Replies, with_headers: bool = False) -> Iterator[str]:
         def _say(self, asked: dict[str, Any]) -> None:
             status, body, headers = replies(self.path, asked, *([self.headers] if with_headers else []))
             if isinstance(body, Iterator):
-                self.send_response(status)
-                self.end_headers()
+                if status:
+                    self.send_response(status)
+                    self.end_headers()
                 with contextlib.suppress(OSError):
                     for piece in body:
                         self.wfile.write(piece)

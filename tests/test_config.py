@@ -76,13 +76,46 @@ def test_a_file_that_says_nothing_or_not_what_it_seems_to_is_refused_with_its_na
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("width: 10:30\n", "width: 10:30 is the number 630 to YAML (base 60); write 630, or quote it"),
+        ("rate_hz: 1:30.5\n", "rate_hz: 1:30.5 is the number 90.5 to YAML (base 60); write 90.5, or quote it"),
+        ("width: 0640\n", "width: 0640 is the number 416 to YAML (base 8); write 416 or 640, or quote it"),
+        ("height: -012\n", "height: -012 is the number -10 to YAML (base 8); write -10 or -12, or quote it"),
+        ("a: {b: [1, 2:30]}\n", "a.b[1]: 2:30 is the number 150 to YAML"),
+    ],
+)
+def test_a_number_that_is_not_what_it_seems_is_refused_with_file_key_value_and_cure(tmp_path, content, says):
+    path = tmp_path / "camera.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {says}")) as refused:
+        load_yaml(path, CameraConfig)
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_that_are_what_they_seem_and_texts_in_quotes_are_read(tmp_path):
+    path = tmp_path / "camera.yaml"
+    path.write_text('camera: "10:30"\nwidth: 1_000\nheight: 0x10\nrate_hz: 0.5\nstall_s: 012.5\nsource: "012"\n')
+    assert load_yaml(path, CameraConfig) == CameraConfig("10:30", "012", 1000, 16, 0.5, stall_s=12.5)
+
+
+@pytest.mark.parametrize(("word", "value"), [("no", "False"), ("on", "True"), ("12", "12"), ("1.5", "1.5")])
+def test_a_word_that_yaml_takes_for_something_else_is_to_be_quoted(tmp_path, word, value):
+    path = tmp_path / "camera.yaml"
+    path.write_text(f"camera: {word}\n")
+    with pytest.raises(ValueError, match=re.escape(f"camera: expected str, got {value}; quote it")):
+        load_yaml(path, CameraConfig)
+
+
 def test_a_key_twice_is_found_in_every_mapping_but_what_is_only_used_twice_is_none(tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_text("cameras: [{name: front, width: 96, name: wrist}]\n")
     with pytest.raises(ValueError, match="key 'name' is in line 1 again"):
         load_yaml(path, RobotContract)
     path.write_text(
-        "lower: &pose [-1, -1]\nupper: [1, 1]\nmax_step: [1, 1]\njoints: [a, b]\narm: {rest: *pose, box: *pose}\n"
+        "name: two\nlower: &pose [-1, -1]\nupper: [1, 1]\nmax_step: [1, 1]\njoints: [a, b]\ncameras: []\n"
+        "control_hz: 10\narm: {rest: *pose, box: *pose}\n"
     )
     assert load_yaml(path, RobotContract, ["arm"]).lower == (-1.0, -1.0)
     with pytest.raises(FileNotFoundError, match="is a folder"):

@@ -8,6 +8,7 @@ import pytest
 from episodes import square_episode  # type: ignore[import-not-found]
 
 from lrm_ros.config import CameraSpec, RobotContract
+from lrm_ros.config_files import load_yaml, to_dict
 from lrm_ros.contract import (
     check_episode,
     contract_differences,
@@ -16,6 +17,7 @@ from lrm_ros.contract import (
     oldest_s,
     save_contract,
 )
+from lrm_ros.record.convention import load_convention
 
 CONTRACT = RobotContract()
 NAN, INF = float("nan"), float("inf")
@@ -88,10 +90,34 @@ def test_names_that_tell_nothing_apart_are_refused(change, says):
         dataclasses.replace(CONTRACT, **change)
 
 
-@pytest.mark.parametrize(("width", "height"), [(0, 96), (96, -1)])
-def test_a_camera_without_pixels_is_refused(width, height):
-    with pytest.raises(ValueError, match=f"camera 'front' has {width}x{height} pixels"):
+@pytest.mark.parametrize(("width", "height"), [(0, 96), (96, -1), (64_000, 48_000), (96, 8193)])
+def test_a_camera_without_pixels_or_with_more_than_any_has_is_refused(tmp_path, width, height):
+    says = f"camera 'front' has {width}x{height} pixels; give what it delivers, from 1 to 8192 a side"
+    with pytest.raises(ValueError, match=says):
         CameraSpec("front", width, height)
+    save_contract(CONTRACT, tmp_path)
+    path = tmp_path / "contract.json"
+    path.write_text(json.dumps(to_dict(CONTRACT) | {"cameras": [{"name": "front", "width": width, "height": height}]}))
+    with pytest.raises(ValueError, match=rf"contract\.json\.cameras\[0\]: {says}"):
+        load_contract(tmp_path)
+    CameraSpec("front", 8192, 8192)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"control_hz": 1e6}, "control_hz must be positive, from 0.001 to 1000, got 1000000.0"),
+        ({"joints": [f"j{k}" for k in range(257)]}, "it has 257 joints; give 1 to 256"),
+        ({"joints": []}, "it has 0 joints; give 1 to 256"),
+        ({"cameras": [{"name": f"c{k}", "width": 9, "height": 9} for k in range(65)]}, "it has 65 cameras; give 0 to"),
+    ],
+)
+def test_a_rate_or_a_number_of_things_that_no_robot_has_names_file_value_and_bound(tmp_path, change, says):
+    unknown = {"lower": [], "upper": [], "max_step": []}
+    path = tmp_path / "contract.json"
+    path.write_text(json.dumps(to_dict(CONTRACT) | unknown | change))
+    with pytest.raises(ValueError, match=re.escape(f"{path}: contract 'so100': {says}")):
+        load_contract(tmp_path)
 
 
 def test_equal_contracts_with_other_limits_do_not_differ():
@@ -183,7 +209,7 @@ def test_limits_are_all_there_or_none_and_tell_rad_from_unknown_units():
         ({"lower": (-INF,)}, "joint 'a' has limits -inf to 1.0; give finite numbers"),
         ({"upper": (INF,)}, "limits -1.0 to inf"),
         ({"upper": (NAN,)}, "limits -1.0 to nan"),
-        ({"control_hz": INF}, "control_hz must be positive, from 0.001 to 10000, got inf"),
+        ({"control_hz": INF}, "control_hz must be positive, from 0.001 to 1000, got inf"),
         ({"control_hz": 1e-300}, "control_hz must be positive"),
         ({"joints": ("a\n",)}, "joint 0 has the name"),
         ({"joints": ("\ud800",)}, "joint 0 has the name"),
@@ -208,6 +234,37 @@ def test_a_contract_with_a_value_that_is_none_names_file_and_key(tmp_path, chang
     path = tmp_path / "contract.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=message):
+        load_contract(tmp_path)
+
+
+LACKING = [
+    ((), "lacks name, joints, lower, upper, max_step, cameras, control_hz; give every one, as config/so101.yaml does"),
+    (("name",), "lacks joints, lower, upper, max_step, cameras, control_hz; give"),
+    (("name", "joints", "cameras", "control_hz"), "lacks lower, upper, max_step; give"),
+    (("name", "joints", "lower", "upper", "max_step", "cameras"), "lacks control_hz; give"),
+]
+
+
+@pytest.mark.parametrize(("keys", "says"), LACKING)
+def test_a_file_that_lacks_keys_of_a_contract_is_not_taken_for_the_so100(tmp_path, keys, says):
+    values = {key: to_dict(CONTRACT)[key] for key in keys}
+    path, plain = tmp_path / "contract.json", tmp_path / "robot.yaml"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=re.escape(f"{path} {says}")):
+        load_contract(tmp_path)
+    plain.write_text(json.dumps(values | {"arm": {}}))  # JSON is YAML
+    with pytest.raises(ValueError, match=re.escape(f"{plain} {says}")):
+        load_yaml(plain, RobotContract, ("arm",))
+    (tmp_path / "lerobot_convention.json").write_text(json.dumps({"contract": values, "units": [[1.0, 0.0]] * 6}))
+    with pytest.raises(ValueError, match=re.escape(f"lerobot_convention.json {says}")):
+        load_convention(tmp_path)
+
+
+def test_a_camera_of_a_contract_that_lacks_its_size_is_not_taken_for_one_of_96_pixels(tmp_path):
+    save_contract(CONTRACT, tmp_path)
+    path = tmp_path / "contract.json"
+    path.write_text(json.dumps(to_dict(CONTRACT) | {"cameras": [{"name": "top"}]}))
+    with pytest.raises(ValueError, match=r"contract\.json\.cameras\[0\] lacks width, height; give"):
         load_contract(tmp_path)
 
 

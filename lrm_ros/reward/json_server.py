@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to a server that may be busy or away: tried again until a deadline; one that keeps failing is left alone."""
+"""Requests to a server that may be busy or away: tried again until a deadline; one that keeps failing is left alone.
+
+A redirection is not followed: a request would arrive without its body, or with it at a server that nobody named.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,11 +14,14 @@ import threading
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 from lrm_ros.errors import as_line, one_line
+from lrm_ros.reward.models import public_name
 
 FAILURES = 3  # calls in a row that failed, after which the server is left alone
 LEFT_ALONE_S = 5.0  # for so long [s]
+_MOVED = (301, 302, 303, 307, 308)  # statuses that name another address
 _PASSING = (429, 503)  # statuses that may be gone at the next try
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _LONGEST_GET_S = 10.0
@@ -27,6 +34,10 @@ class NoAnswer(Exception):
     def __init__(self, reason: str) -> None:
         """Say why."""
         super().__init__(as_line(reason))
+
+
+class Moved(NoAnswer):
+    """A request that was redirected; the message names the address to give."""
 
 
 def bearer(variable: str) -> dict[str, str]:
@@ -59,19 +70,44 @@ class JsonServer:
 
     def session(self) -> Any:
         """Return this thread's connection."""
-        import requests
-
         if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            self._local.session.headers.update(self._headers)
+            from lrm_ros.reward.deadline import DeadlineAdapter, StayingSession
+
+            session, self._local.adapter = StayingSession(), DeadlineAdapter()
+            session.headers.update(self._headers)
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, self._local.adapter)
+            self._local.session = session
         return self._local.session
 
+    def _ask(self, method: str, route: str, end: float, limits: Any, body: Any = None) -> tuple[Any, bytes]:
+        """Return a reply and its body.
+
+        Args:
+            method: GET or POST.
+            route: below the base address.
+            end: when to give up, on the monotonic clock [s].
+            limits: of connecting and of waiting for a byte [s].
+            body: JSON, of a POST.
+
+        Raises:
+            Moved: it names another address.
+            NoAnswer: it is too large.
+            requests.RequestException: there is none by ``end``.
+        """
+        session, address = self.session(), f"{self._url}{route}"
+        self._local.adapter.end = end
+        asked = {"json": body, "timeout": limits, "stream": True}
+        with session.request(method, address, **asked) as reply:
+            if reply.status_code in _MOVED:
+                raise Moved(_moved(reply.status_code, address, route, reply.headers.get("Location", "")))
+            return reply, _content(reply, end)
+
     def get(self, route: str) -> tuple[int, Any]:
-        """Return status and JSON of a plain GET, None if it is none; raises what requests does."""
-        end = time.monotonic() + _LONGEST_GET_S
+        """Return status and JSON of a plain GET, None if it is none; raises what requests does, and NoAnswer."""
         limit = min(_LONGEST_GET_S, self._timeout_s)
-        with self.session().get(f"{self._url}{route}", timeout=limit, stream=True) as reply:
-            return reply.status_code, _json(_content(reply, end))
+        reply, content = self._ask("GET", route, time.monotonic() + limit, limit)
+        return reply.status_code, _json(content)
 
     def post(self, route: str, body: Mapping[str, Any], end: float) -> dict[str, Any]:
         """Return the reply to a request, tried again with growing, random pauses while there is time and hope.
@@ -82,7 +118,7 @@ class JsonServer:
             end: when to give up, on the monotonic clock [s].
 
         Raises:
-            NoAnswer: there is none, or the server is being left alone.
+            NoAnswer: there is none, or the server is being left alone, or it is at another address.
         """
         left_alone = self._closed_until - time.monotonic()
         if left_alone > 0:
@@ -95,9 +131,7 @@ class JsonServer:
             try:
                 if left <= 0:
                     raise requests.Timeout
-                limits = min(5.0, left), left
-                with self.session().post(f"{self._url}{route}", json=body, timeout=limits, stream=True) as reply:
-                    content = _content(reply, end)
+                reply, content = self._ask("POST", route, end, (min(5.0, left), left), body)
                 found = _json(content)
                 if reply.status_code == 200:
                     if isinstance(found, dict):
@@ -133,7 +167,8 @@ def _content(reply: Any, end: float) -> bytes:
 
     Raises:
         NoAnswer: it is too large.
-        requests.RequestException: it has not come by ``end``, also one that comes byte by byte, or it is cut off.
+        requests.RequestException: it has not come by ``end``, also one that comes byte by byte (the adapter's reads end
+            then), or it is cut off.
     """
     import requests
     import urllib3
@@ -144,11 +179,8 @@ def _content(reply: Any, end: float) -> bytes:
     size = 0
     try:
         while True:
-            left = end - time.monotonic()
-            if left <= 0:
+            if time.monotonic() >= end:
                 raise requests.Timeout
-            if (socket := getattr(reply.raw.connection, "sock", None)) is not None:
-                socket.settimeout(left)
             if not (piece := read(65_536, decode_content=True)):
                 return b"".join(pieces)
             pieces.append(piece)
@@ -159,6 +191,15 @@ def _content(reply: Any, end: float) -> bytes:
         raise requests.Timeout from error
     except urllib3.exceptions.HTTPError as error:
         raise requests.ConnectionError(error) from error
+
+
+def _moved(status: int, address: str, route: str, told: str) -> str:
+    """Return what to do about a redirection to what the header Location told."""
+    if not told:
+        return f"it redirects ({status}) and does not say where; give the address of the server itself"
+    with contextlib.suppress(ValueError):  # it is no address
+        told = public_name(urljoin(address, told).removesuffix(route))
+    return f"it redirects ({status}), which is not followed; give the address that it names: {told}"
 
 
 def _json(content: bytes) -> Any:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 from lrm_ros.errors import as_line
 from lrm_ros.image_files import encode
 from lrm_ros.reward.heads import HEADS
-from lrm_ros.reward.json_server import JsonServer, NoAnswer, bearer
+from lrm_ros.reward.json_server import JsonServer, Moved, NoAnswer, bearer
 from lrm_ros.reward.models import public_name
 from lrm_ros.reward.video_heads import VIDEO_HEADS
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -42,7 +42,7 @@ class RemoteModel:
 
         Raises:
             ValueError: no such address.
-            ConnectionError: nothing answers there.
+            ConnectionError: nothing answers there, or it is at another address.
         """
         import requests
 
@@ -59,6 +59,8 @@ class RemoteModel:
             about = self._server.get("/health")[1]
             known = isinstance(about, dict) and "model_loaded" in about
             self._upstream = self._server.get("/ready")[0] == 404
+        except Moved as moved:
+            raise ConnectionError(f"{self.name}: {moved}") from moved
         except NoAnswer:
             known = False
         except requests.RequestException as error:

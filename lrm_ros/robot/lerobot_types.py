@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any
 
+from lrm_ros.config_files import yaml_value
+
 ROBOTS, TELEOPERATORS = "robots", "teleoperators"  # LeRobot's packages
 _BASES = {ROBOTS: "RobotConfig", TELEOPERATORS: "TeleoperatorConfig"}
 
@@ -61,8 +63,6 @@ def options_of(words: str, kind: str, known: Mapping[str, Any], ours: Collection
     Raises:
         ValueError: a word of another form, or no option of this type.
     """
-    import yaml
-
     options: dict[str, Any] = {}
     for word in words.split():
         name, equals, text = word.partition("=")
@@ -71,6 +71,9 @@ def options_of(words: str, kind: str, known: Mapping[str, Any], ours: Collection
             raise ValueError(f"{where}: '{word}' is no option of '{kind}'; NAME=VALUE of {free}")
         if name == "cameras":
             raise ValueError(f"{where}: the arm's driver gets no cameras; a camera node publishes each")
-        value, default = yaml.safe_load(text), known[name].default
+        try:
+            value, default = yaml_value(text), known[name].default
+        except ValueError as error:
+            raise ValueError(f"{where}: option '{word}': {error}") from error
         options[name] = type(default)(value) if isinstance(default, Enum) else value
     return options

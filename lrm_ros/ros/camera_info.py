@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import yaml
 from sensor_msgs.msg import CameraInfo
+
+from lrm_ros.config_files import OddNumber, yaml_value
 
 # Coefficients of each distortion model; of others any number is taken.
 _COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
@@ -62,11 +63,13 @@ def load(url: str, camera: str, width: int, height: int) -> tuple[CameraInfo, st
     where = f"camera '{camera}': calibration '{path}'"
     cure = "write it with 'ros2 run camera_calibration cameracalibrator', or leave camera_info_url empty"
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml_value(path.read_text())
     except OSError as error:
         raise ValueError(f"{where} cannot be read ({error.strerror}); correct camera_info_url") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not YAML ({' '.join(str(error).split())}); {cure}") from error
+    except OddNumber as error:
+        raise ValueError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where} is not YAML ({error}); {cure}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{where} is no calibration; {cure}")
 

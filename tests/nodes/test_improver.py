@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+import yaml
 from rclpy.lifecycle import TransitionCallbackReturn
 
-from lrm_ros.config import FinetuneConfig
+from lrm_ros.config import FinetuneConfig, RobotContract
+from lrm_ros.config_files import to_dict
 from lrm_ros.nodes import improver
 from lrm_ros.nodes.improver import ImproverNode
 from lrm_ros.ros.control import EpisodeError
@@ -63,7 +65,7 @@ def test_a_stage_after_a_cut_line_is_not_joined_with_it(spin, tmp_path):
 
 def test_exploration_with_an_arm_it_does_not_know_is_refused_before_anything_runs(spin, tmp_path):
     file = tmp_path / "koch.yaml"
-    file.write_text("name: koch\n")
+    file.write_text(yaml.safe_dump(to_dict(RobotContract(name="koch"))))
     node = spin.add(ImproverNode(run=str(tmp_path / "run"), contract=str(file), model="fake"))
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "explore_std to 0" in node.diagnostics.faults["configure"] and not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -17,6 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from lrm_ros import messages
 from lrm_ros.config import RobotContract
+from lrm_ros.config_files import to_dict
 from lrm_ros.nodes.policy import PolicyNode
 from lrm_ros.policy import FakePolicy
 from lrm_ros.robot.so100.kinematics import forward
@@ -178,7 +180,7 @@ def test_exploration_moves_the_gripper_sideways_but_not_the_wish_and_repeats_wit
 
 def test_an_arm_that_exploration_does_not_know_begins_no_episode_with_it(spin, probe, tmp_path):
     file = tmp_path / "koch.yaml"
-    file.write_text("name: koch\n")
+    file.write_text(yaml.safe_dump(to_dict(RobotContract(name="koch"))))
     twin = Twin(probe)
     node, _, commands = start(spin, probe, realtime=False, contract=str(file))
     assert spin.call(probe, Trigger, "policy/reset").success

@@ -58,7 +58,7 @@ ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
 CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
-CORE |= {"config_person", "config_teleop"}
+CORE |= {"config_person", "config_teleop", "scales"}
 CORE |= {"images", "image_files"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
@@ -88,7 +88,8 @@ UPSTREAM: dict[str, set[str]] = {
     "record": {"types", "config", "contract", "files", "image_files"},
     "robot": {"types", "config", "config_arm", "config_teleop", "contract"},
     "checkpoint": {"config", "contract"},
-    "policy": {"types", "config", "contract", "checkpoint"},
+    "scales": set(),
+    "policy": {"types", "config", "contract", "checkpoint", "scales"},
     "chunk_timing": set(),
     "messages": {"types", "config", "images", "image_files"},
     "topics": set(),

@@ -125,6 +125,7 @@ def test_what_another_version_has_added_to_the_contract_is_left_out_and_said(tmp
     ("about", "says"),
     [
         ({"contract": "{"}, "its robot contract cannot be used (Expecting property name"),
+        ({"contract": "{}"}, "(contract lacks name, joints, lower, upper, max_step, cameras, control_hz; give"),
         ({"contract": "[]"}, "its robot contract cannot be used (expected an object"),
         ({"contract": json.dumps(to_dict(CONTRACT) | {"joints": 3})}, "contract.joints: expected a list"),
         ({"contract": None}, "does not say its contract; record again"),

@@ -140,6 +140,7 @@ def test_reason_reads_the_probabilities_after_what_the_model_wrote() -> None:
         ((404, {"error": {"message": "The model `m` does not exist."}}, {}), "forward", "404: The model `m` does not"),
         ((400, {"object": "error", "message": "too long"}, {}), "forward", "400: too long"),
         ((401, b"", {}), "generate", "401: Unauthorized"),
+        ((301, b"", {"Location": "https://h/v1/chat/completions"}), "generate", "address that it names: https://h/v1"),
     ],
 )
 def test_whatever_it_says_is_a_reward_or_unscored(reply: Any, readout: str, reason: str) -> None:

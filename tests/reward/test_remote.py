@@ -173,6 +173,70 @@ def test_a_reply_that_comes_byte_by_byte_is_given_up_at_the_deadline() -> None:
         assert time.monotonic() - started < 5.0  # all of it takes ten
 
 
+@pytest.mark.parametrize(
+    ("begun", "piece"),
+    [
+        (b"HTTP/1.1 200", b"O"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    ],
+)
+def test_a_status_line_or_a_header_that_comes_byte_by_byte_is_given_up_at_the_deadline(
+    begun: bytes, piece: bytes
+) -> None:
+    def drip() -> Iterator[bytes]:
+        yield begun
+        for _ in range(200):
+            time.sleep(0.05)
+            yield piece
+
+    with playing(ours(lambda path, body: (0, drip(), {}))) as url:
+        model = RemoteModel(f"{url}?timeout=1")
+        started = time.monotonic()
+        assert "no answer within 1 s" in said(model.score([ASKED]))[0][2]
+        assert time.monotonic() - started < 5.0  # all of it takes ten
+
+
+def test_a_server_whose_first_header_comes_byte_by_byte_is_none() -> None:
+    def drip() -> Iterator[bytes]:
+        for _ in range(200):
+            time.sleep(0.05)
+            yield b"H"
+
+    started = time.monotonic()
+    with playing(lambda path, body: (0, drip(), {})) as url, pytest.raises(ConnectionError, match="no reward server"):
+        RemoteModel(f"{url}?timeout=1")
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_is_not_followed_and_says_which_address_to_give(status: int) -> None:
+    asked: list[str] = []
+
+    def moved(path: str, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        asked.append(path)
+        return (status, b"gone" * status, {"Location": "http://me:secret@127.0.0.1:9/there/v1/score"})
+
+    with playing(ours(moved)) as url:
+        reason = said(RemoteModel(url).score([ASKED]))[0][2]
+    assert reason == (
+        f"{url}: it redirects ({status}), which is not followed; give the address that it names: "
+        "http://127.0.0.1:9/there"
+    )
+    assert asked == ["/v1/score"]  # once
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [("", "does not say where"), ("/there/health", "names: http://127.*/there"), ("http://[", "names: http://\\[")],
+)
+def test_an_address_that_redirects_is_refused_with_the_address_to_give(told: str, says: str) -> None:
+    moved = pytest.raises(ConnectionError, match=rf"redirects \(308\).*{says}")
+    with playing(lambda path, body: (308, b"", {"Location": told} if told else {})) as url, moved:
+        RemoteModel(url)
+
+
 def test_a_reply_without_an_end_is_given_up() -> None:
     with playing(ours(lambda path, body: (200, iter(lambda: b" " * 1_000_000, b""), {}))) as url:
         assert "its reply has more than 16000000 bytes" in said(RemoteModel(url).score([ASKED]))[0][2]

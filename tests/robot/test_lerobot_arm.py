@@ -65,6 +65,8 @@ def test_another_type_and_unknown_options_say_what_there_is():
         make_robot(ArmConfig(type="so102", port="x"))
     with pytest.raises(ValueError, match=r"'gain=3' is no option of 'so101_follower'; .*position_p_coefficient"):
         make_robot(ArmConfig(port="x", options="gain=3"))
+    with pytest.raises(ValueError, match=r"'position_p_coefficient=012': 012 is the number 10 to YAML .*10 or 12"):
+        make_robot(ArmConfig(port="x", options="position_p_coefficient=012"))
 
 
 @needs_driver

@@ -159,7 +159,7 @@ def test_the_contract_comes_from_its_file(spin, tmp_path):
     missing = spin.add(Example(contract="nowhere.yaml"))
     assert missing.trigger_configure() == FAILURE
     assert "'nowhere.yaml' does not exist" in missing.diagnostics.faults["configure"]
-    (tmp_path / "bare.yaml").write_text("lower: []\nupper: []\nmax_step: []\n")
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(to_dict(RobotContract(lower=(), upper=(), max_step=()))))
     bare = spin.add(Example(contract=str(tmp_path / "bare.yaml")))
     assert bare.trigger_configure() == FAILURE and "so no arm moves by it" in bare.diagnostics.faults["configure"]
 

@@ -86,6 +86,7 @@ def test_another_url_is_refused(url):
             "rectification_matrix must have 9 finite numbers in 'data', got None",
         ),
         ("[50.5, ", f"[{10**400}, ", "camera_matrix must have 9 finite numbers in 'data', got "),
+        ("[48., ", "[0100, ", r"projection_matrix.data\[0\]: 0100 is the number 64 to YAML .base 8.; write 64 or 100"),
         ("narrow_stereo", "2024-13-45", "is not YAML .month"),
         ("narrow_stereo", "[" * 3000 + "]" * 3000, "is not YAML .maximum recursion"),
         ("camera_matrix:", "camera_matrix: [", "is not YAML .*; write it with 'ros2 run camera_calibration"),

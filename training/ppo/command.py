@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tqdm import tqdm
 
 from lrm_ros.config import PolicyConfig
-from lrm_ros.config_files import from_dict, load_yaml, to_dict
+from lrm_ros.config_files import OddNumber, from_dict, load_yaml, to_dict, yaml_value
 from lrm_ros.config_refine import RefineConfig
 from lrm_ros.files import read_lines
 from lrm_ros.options import whole
@@ -47,8 +46,10 @@ def read_settings(path: str | Path | None, items: Sequence[str], given: Mapping[
             raise ValueError(f"setting '{item}': give NAME=VALUE")
         section = values["ppo"] if name.startswith("ppo.") else values
         try:
-            section[name.removeprefix("ppo.")] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            section[name.removeprefix("ppo.")] = yaml_value(text)
+        except OddNumber as error:
+            raise ValueError(f"setting '{item}': {error}") from error
+        except ValueError as error:
             raise ValueError(f"setting '{item}': '{text}' is no YAML value") from error
     config = from_dict(RefineConfig, values | {k: v for k, v in given.items() if v}, str(path or "settings"))
     if not config.checkpoint:

@@ -253,6 +253,7 @@ def test_the_command_refines_and_explains_what_it_refuses(small_policy, tmp_path
     for words, message in (
         ([*common, "--set", "wrlds=3"], "unknown key 'wrlds'; did you mean 'worlds'?"),
         ([*common, "--set", "worlds"], "give NAME=VALUE"),
+        ([*common, "--set", "worlds=010"], "setting 'worlds=010': 010 is the number 8 to YAML (base 8); write 8 or 10"),
         (["--run", str(tmp_path / "x")], "no policy to refine"),
     ):
         with pytest.raises(SystemExit):

@@ -27,7 +27,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from lrm_ros.config_files import from_dict, load_yaml, to_dict
+from lrm_ros.config_files import from_dict, load_yaml, to_dict, yaml_value
 from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.reward.heads import HEADS
@@ -42,14 +42,15 @@ def config_of(args: argparse.Namespace) -> LrmTrainConfig:
     Raises:
         ValueError: an unknown name or a value of the wrong type.
     """
-    import yaml
-
     values = to_dict(load_yaml(args.config, LrmTrainConfig) if args.config else LrmTrainConfig())
     for pair in args.set:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"--set takes NAME=VALUE, got '{pair}'")
-        values[name] = yaml.safe_load(value)
+        try:
+            values[name] = yaml_value(value)
+        except ValueError as error:
+            raise ValueError(f"--set {pair}: {error}") from error
     if args.reasoning:
         values["reasoning"] = args.reasoning
     config = from_dict(LrmTrainConfig, values, "--set")

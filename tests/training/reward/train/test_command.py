@@ -104,6 +104,8 @@ def test_a_teacher_writes_the_reasoning_first_and_is_not_asked_again_for_the_tra
     ("more", "message"),
     [
         (("--set", "lora_rank=4"), "unknown key 'lora_rank'; did you mean 'lora_r'"),
+        (("--set", "max_steps=012"), "max_steps=012: 012 is the number 10 to YAML (base 8); write 10 or 12"),
+        (("--set", "max_steps=[1"), "max_steps=[1: while parsing"),
         (("--set", "epochs"), "--set takes NAME=VALUE, got 'epochs'"),
         (("--reasoning", "teacher"), "'teacher' needs --teacher-url and --teacher-model"),
         (("--data", "./none"), "'none' holds no keyframes"),

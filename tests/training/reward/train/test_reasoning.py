@@ -161,6 +161,30 @@ def test_an_answer_that_cannot_be_used_is_an_error_with_address_and_cure(server,
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 
+def test_a_redirection_is_not_followed_and_the_key_stays(server, tmp_path, monkeypatch):
+    class Moved(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(302)
+            self.send_header("Location", f"{server.url}/chat/completions")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *args) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Moved) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        asked = Teacher(f"http://127.0.0.1:{http.server_address[1]}/v1", "m", tmp_path, backoff_s=0.0, attempts=2)
+        with pytest.raises(TeacherError, match=f"HTTP 302: it redirects to {server.url}/chat/completions: give that"):
+            asked(PAIR, 1.0)
+        http.shutdown()
+        thread.join()
+    assert server.requests == []
+
+
 def test_a_server_that_is_not_there_is_named(server, tmp_path):
     absent = Teacher("http://127.0.0.1:9/v1", "large-vlm", tmp_path, backoff_s=0.0, attempts=2)
     with pytest.raises(TeacherError, match=r"127\.0\.0\.1:9/v1/chat/completions gave no answer in 2 att.*--teacher"):

@@ -176,16 +176,18 @@ class Teacher:
                 )
             headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-        reason = ""
+        reason, opener = "", urllib.request.build_opener(_Stay)
         for attempt in range(self.attempts):
             if attempt:
                 time.sleep(self.backoff_s * 2 ** (attempt - 1))
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
+                with opener.open(request, timeout=self.timeout_s) as response:
                     answer = response.read()
                 break
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {error.read()[:300].decode(errors='replace')}"
+                if error.code < 400:
+                    reason = f"HTTP {error.code}: it redirects to {error.headers.get('Location')}: give that address"
                 if error.code not in (408, 429) and error.code < 500:
                     raise TeacherError(
                         f"{address} refused the request for model '{self.model}' ({reason}); check --teacher-url, "
@@ -208,6 +210,13 @@ class Teacher:
                 "--teacher-url must be the base address, usually ending in /v1"
             )
         return text
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: it would lose the request's body, and take the key to a server that nobody named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _only_reasoning(text: str) -> str:
