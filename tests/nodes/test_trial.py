@@ -99,9 +99,13 @@ def test_a_trial_that_the_e_stop_ends_does_not_count_and_is_repeated(spin, probe
         cell.start()
         estop = topics.ESTOP.publisher(probe)
         codes: list[int] = []
+        left = tmp_path / "trial/episodes/trial_001.mcap"
 
         def answer(what: str, text: str) -> None:
             if what == "scene" and "does not count" not in text and "did not count" not in text:
+                if not cell.replies[1:]:  # as a kill after the end of the recording leaves it
+                    left.parent.mkdir(exist_ok=True)
+                    left.write_bytes(b"of a trial without an answer")
                 cell.ready()
             elif what == "scene":
                 estop.publish(Bool(data=False))
@@ -121,6 +125,7 @@ def test_a_trial_that_the_e_stop_ends_does_not_count_and_is_repeated(spin, probe
         trials = Trials(tmp_path / "trial")
         assert codes == [0] and [row["trial"] for row in trials.voids] == [1]
         assert "the arm is stopped" in trials.voids[0]["void"]
+        assert left.with_name("trial_001.mcap.not_counted").read_bytes() == b"of a trial without an answer"
         assert all(row["success"] for row in trials.answers.values()) and len(trials.answers) == 2
 
 
