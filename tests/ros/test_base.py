@@ -90,7 +90,7 @@ def test_lists_of_integers_are_lists_of_floats(spin):
             r"'rate_hz' must be float from 0.1 to 1000.0, got 0.0; set it like the default: rate_hz:=30",
         ),
         ({"rate_hz": float("nan")}, "'rate_hz' must be float from 0.1 to 1000.0, got nan"),
-        ({"width": -1}, "'width' must be int from 1 to 16384, got -1"),
+        ({"width": -1}, "'width' must be int from 1 to 8192, got -1"),
     ],
 )
 def test_a_wrong_parameter_names_node_value_and_cure(spin, overrides, says):
@@ -119,7 +119,7 @@ def test_tools_are_told_the_ranges_of_numbers(spin):
     node = spin.add(Example())
     (width,) = node.describe_parameter("width").integer_range
     (rate,) = node.describe_parameter("rate_hz").floating_point_range
-    assert (width.from_value, width.to_value, width.step) == (1, 16384, 1)
+    assert (width.from_value, width.to_value, width.step) == (1, 8192, 1)
     assert (rate.from_value, rate.to_value) == (0.1, 1000.0)
     source = node.describe_parameter("source")
     assert not source.integer_range and not source.floating_point_range
