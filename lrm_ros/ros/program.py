@@ -23,7 +23,7 @@ from lrm_ros.environment import fault
 from lrm_ros.programs import ASK_TO_STOP, leave, stopping_signals
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.executor import make_executor, spin_until
-from lrm_ros.ros.transport import set_transport
+from lrm_ros.ros.transport import free_left_over, set_transport
 
 
 def _watch_lifeline() -> None:
@@ -146,6 +146,7 @@ def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _S
     if wrong := fault():
         print(f"error: {wrong}", flush=True)
         return 2
+    free_left_over()
     set_transport()
     _watch_lifeline()
     node: LrmNode[Any] | None = None

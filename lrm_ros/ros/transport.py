@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from lrm_ros.versions import fast_dds_profiles_variable
 
 # What one node allocates of /dev/shm with config/fastdds.xml.
 SEGMENT_BYTES = 68 * 2**20
+
+SHARED_MEMORY = Path("/dev/shm")
+# Fast DDS's lock beside each of its segments, which whoever made the segment holds for as long as it lives.
+_LOCK = re.compile(r"fast(?:dds|rtps)_[0-9a-f]{16}_el")
+_MADE_S = 10.0  # who makes a segment makes the lock file first and takes the lock within this [s]
 
 
 def share_file(relative: str) -> Path:
@@ -39,10 +48,32 @@ def set_transport() -> None:
     chosen = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
     if not any(os.environ.get(name) for name in chosen):
         os.environ[fast_dds_profiles_variable()] = str(share_file("config/fastdds.xml"))
-        shared_memory = Path("/dev/shm")
-        if shared_memory.is_dir() and (free := shutil.disk_usage(shared_memory).free) < SEGMENT_BYTES:
+        if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < SEGMENT_BYTES:
             print(
                 f"warning: /dev/shm has {free // 2**20} MiB free, a node takes {SEGMENT_BYTES // 2**20}: images go "
                 "over UDP, slower; give it more, e.g. docker run --shm-size=1g",
                 file=sys.stderr,
             )
+
+
+def free_left_over() -> int:
+    """Free the shared memory of DDS that killed nodes have left, 68 MiB each, and return of how many segments.
+
+    Nobody else does before the computer is started again. What another user left is not ours to free.
+    """
+    freed = 0
+    for lock in SHARED_MEMORY.glob("fast*_el"):
+        if not _LOCK.fullmatch(lock.name):
+            continue
+        with contextlib.suppress(OSError):  # gone, another user's, or held: its node lives
+            if time.time() - lock.stat().st_mtime < _MADE_S:
+                continue
+            held = os.open(lock, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
+                lock.unlink()
+                freed += 1
+            finally:
+                os.close(held)
+    return freed
