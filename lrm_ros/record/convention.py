@@ -67,7 +67,7 @@ def load_convention(folder: Path) -> tuple[RobotContract, list[tuple[float, floa
     path = folder / CONVENTION_FILE
     found = read_json(path, "delete it and give the robot's contract: --contract FILE")
     try:
-        contract = from_dict(RobotContract, found["contract"], str(path))
+        contract = from_dict(RobotContract, found["contract"], "contract")
         units = [(float(scale), float(offset)) for scale, offset in found["units"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

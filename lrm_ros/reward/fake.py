@@ -29,7 +29,7 @@ class FakeModel:
         start = time.perf_counter()
         head = (HEADS | VIDEO_HEADS)[query.head]
         try:
-            head.messages(query)
+            head.check(query)
         except ValueError as error:
             return Unscored(query.stamp_ns, query.head, str(error))
         light = [float(frame.image.mean()) / 255 for frame in head.images(query)]

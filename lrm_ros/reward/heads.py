@@ -75,12 +75,11 @@ class Head:
     parse: Callable[[str], float | None] = no_text
     video: bool = False
 
-    def messages(self, query: RewardQuery) -> list[dict[str, Any]]:
-        """Return the chat messages of a query: one user turn of text and image parts.
+    def check(self, query: RewardQuery) -> None:
+        """Raise ValueError where a query cannot be asked of this head.
 
-        Raises:
-            ValueError: a wrong number of frames, a goal image that the head does not take, or a task that is no text
-                (half of a surrogate pair, as JSON can have it).
+        That is a wrong number of frames, a goal image that the head does not take, or a task that is no text (half of a
+        surrogate pair, as JSON can have it).
         """
         try:
             query.task.encode()
@@ -93,6 +92,14 @@ class Head:
             raise ValueError(f"head '{self.name}' needs {counts} frame(s), got {len(query.frames)}")
         if query.goal is not None and self.name != "progress":
             raise ValueError(f"head '{self.name}' takes no goal image; only 'progress' does")
+
+    def messages(self, query: RewardQuery) -> list[dict[str, Any]]:
+        """Return the chat messages of a query: one user turn of text and image parts.
+
+        Raises:
+            ValueError: see :meth:`check`.
+        """
+        self.check(query)
         return [{"role": "user", "content": self.content(query)}]
 
     def images(self, query: RewardQuery) -> list[Frame]:

@@ -94,7 +94,7 @@ def _refuse(name: str, head: Head, query: RewardQuery) -> str:
     if query.head != head.name:
         return other_head(name, (head.name,), query.head)
     try:
-        head.messages(query)
+        head.check(query)
     except ValueError as error:
         return str(error)
     return ""

@@ -14,7 +14,7 @@ from lerobot_made import FPS, JOINTS, NAMES, write_v3  # type: ignore[import-not
 
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.config_arm import SECTIONS, load_arm
-from lrm_ros.config_files import load_yaml
+from lrm_ros.config_files import load_yaml, to_dict
 from lrm_ros.record.dataset import load_into_ram, write_dataset
 from lrm_ros.record.lerobot_set import open_set
 from lrm_ros.training.policy.dataset import main, read_convention
@@ -151,8 +151,12 @@ def test_journals_of_another_robot_than_the_contracts_are_refused(tmp_path):
 
 def test_a_damaged_file_of_the_convention_is_named(tmp_path):
     root = write_dataset([episode(1)], tmp_path / "set", SMALL, "image", convention=read_convention(FILE, False))
-    (root / "lerobot_convention.json").write_text('{"contract": {}, "units": [[1, 0]]}')
+    contract = json.dumps(to_dict(SMALL))
+    (root / "lerobot_convention.json").write_text(f'{{"contract": {contract}, "units": [[1, 0]]}}')
     with pytest.raises(ValueError, match="does not tell the units of 6 joints; delete it"):
+        open_set(root)
+    (root / "lerobot_convention.json").write_text('{"contract": {}, "units": [[1, 0]]}')
+    with pytest.raises(ValueError, match=r"cannot be used \(contract lacks name, joints, .*; delete it"):
         open_set(root)
     (root / "lerobot_convention.json").write_text('{"units": 3}')
     with pytest.raises(ValueError, match="cannot be used"):

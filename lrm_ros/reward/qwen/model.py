@@ -22,18 +22,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.allocator import keep_freed_memory
 from lrm_ros.reward.heads import HEADS, expectations
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
 from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, remember, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
-from lrm_ros.reward.qwen.rows import Row, row_of, table
+from lrm_ros.reward.qwen.rows import Row, row_of, table, wanted
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -94,6 +96,8 @@ class QwenRewardModel:
             raise not_an_lrm(name, "the weights of a RoboReward", "roboreward")
         self.name = name or folder.name
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if self.device == "cpu":
+            keep_freed_memory()
         self.model, self.processor, self.adapters = built or load_qwen(folder, self.device, load)
         self.qwen = self.model.get_base_model() if self.adapters else self.model
         self.processor.tokenizer.padding_side = "left"
@@ -149,7 +153,7 @@ class QwenRewardModel:
         if self.adapters and query.head not in self.adapters:
             return f"model '{self.name}' has no adapter for head '{query.head}', only for {', '.join(self.adapters)}"
         try:
-            HEADS[query.head].messages(query)
+            HEADS[query.head].check(query)
         except ValueError as error:
             return str(error)
         return ""
@@ -302,17 +306,14 @@ class QwenRewardModel:
             with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
                 rotary, past = made.rotary.index_select(1, index), made.past.index_select(2, index)
                 hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep, past, begins, places)
-            most = places.shape[1]
-            at = np.concatenate([i * most + kind.spots for i, kind in enumerate(which)])  # place of each wanted logit
-            tokens = np.concatenate([kind.tokens for kind in which])
-            of = np.concatenate([ends[n] + kind.candidates for (n, *_), kind in zip(chunk, which, strict=True)])
+            at, tokens, of = wanted(which, ends[[number for number, *_ in chunk]], places.shape[1])
             states = hidden.flatten(0, 1)
             for start in range(0, len(states), _MAX_LOGITS):
                 scores = self.qwen.lm_head(states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
                 here = (at >= start) & (at < start + _MAX_LOGITS)
                 chosen = (torch.from_numpy(each).to(self.device) for each in (at[here] - start, tokens[here]))
                 np.add.at(totals, of[here], scores[tuple(chosen)].cpu().numpy())
-        return np.split(totals, ends[1:-1])
+        return [totals[begin:end] for begin, end in pairwise(ends)]
 
     def _embedded(self, ids: Any, visual: Any, shown: list[tuple[_Frames, int]]) -> tuple[Any, list[Any]]:
         """Return tokens (B, L) as (B, L, D), those at ``visual`` (V,) of the frames shown, and the DeepStack levels."""

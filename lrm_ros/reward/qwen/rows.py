@@ -100,3 +100,23 @@ def table(rows: Sequence[Row], device: Any) -> Table:
         made.visual[i, row.visual] = True
         made.past[:, :, i, :, before - row.past.shape[3] :] = row.past
     return made
+
+
+def wanted(rows: Sequence[Row], firsts: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], ...]:
+    """Return which logits of a batch are wanted, and what each belongs to; those of equal rows are worked out at once.
+
+    Args:
+        rows: of the batch, in its order.
+        firsts: (B,) of each, the number of its query's first candidate.
+        most: S, places of a row.
+
+    Returns:
+        Of each wanted logit (T,): its place among the batch's B * S, its token, and the number of its candidate.
+    """
+    numbers = np.array([row.number for row in rows])
+    found = []
+    for row in {row.number: row for row in rows}.values():
+        same = np.flatnonzero(numbers == row.number)
+        at = (same[:, None] * most + row.spots).ravel()
+        found.append((at, np.tile(row.tokens, len(same)), (firsts[same][:, None] + row.candidates).ravel()))
+    return tuple(np.concatenate(each) for each in zip(*found, strict=True))

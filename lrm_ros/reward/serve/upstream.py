@@ -144,7 +144,7 @@ class Decoder:
             raise Refused(422, f"the task has {len(task)} characters, {self._max_text} is the most (--max-text)")
         try:
             query = RewardQuery(task, head, tuple(frames), goal)
-            (HEADS | VIDEO_HEADS)[head].messages(query)
+            (HEADS | VIDEO_HEADS)[head].check(query)
         except ValueError as error:
             raise Refused(422, str(error)) from error
         return query
