@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lrm_ros.reward.qwen.product import linear as plain
+
 
 def linear(module: Any, values: Any) -> Any:
     """Return what a layer makes of values (..., inputs): (..., outputs).
@@ -24,7 +26,7 @@ def linear(module: Any, values: Any) -> Any:
 
     name = _only(module)
     if name is None:
-        return module(values)
+        return plain(module, values)
     result = module.base_layer(values)
     first, second = module.lora_A[name].weight, module.lora_B[name].weight
     if first.dtype == result.dtype:

@@ -22,7 +22,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ from lrm_ros.reward.heads import HEADS, expectations
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
 from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, remember, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
+from lrm_ros.reward.qwen.product import linear
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
-from lrm_ros.reward.qwen.rows import Row, row_of, table, wanted
+from lrm_ros.reward.qwen.rows import Layouts
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -104,6 +105,7 @@ class QwenRewardModel:
         self._prompts: OrderedDict[tuple, Prompt | str] = OrderedDict()
         self._pasts: OrderedDict[tuple, tuple[Any, list[Frame]]] = OrderedDict()
         self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
+        self._layouts = Layouts(self.device)
         self._seen: dict[str, _Frames] = {}  # frames of the newest batch by vision tower
         # An adapter that changes the vision tower has encodings of its own; all others share one ("").
         names = [name for name, _ in self.model.named_parameters()]
@@ -284,36 +286,27 @@ class QwenRewardModel:
         """Return the log-probabilities of the answer's start and, after it, of every candidate, of each query."""
         import torch
 
-        ends = np.cumsum([0, *(1 + len(prompt.terms) for prompt in prompts)])  # of each query's candidates
-        totals = np.zeros(ends[-1])
+        firsts = list(accumulate((1 + len(prompt.terms) for prompt in prompts), initial=0))  # candidate of each query
+        totals = np.zeros(firsts[-1])
         rests = [len(prompts[number].rows[row]) - len(prompts[number].constant) for number, row, _, _ in rows]
         for chunk in chunks(rows, rests):
-            kinds: dict[tuple[int, int, int], Row] = {}  # rows that differ in their pictures alone are made once
-            which = []
-            for number, row, frames, places in chunk:
-                past = self._past(queries[number].head, prompts[number], frames, places)
-                key = (id(prompts[number]), row, id(past))
-                if key not in kinds:
-                    kinds[key] = row_of(len(kinds), prompts[number], row, past)
-                which.append(kinds[key])
-            made = table(list(kinds.values()), self.device)
-            index = torch.tensor([kind.number for kind in which], device=self.device)
-            ids, places = made.ids[index], made.places[index]
-            visual = made.visual[index].flatten().nonzero().squeeze(1)
-            begins = None if made.begins is None else made.begins[index]
+            pasts = [self._past(queries[n].head, prompts[n], frames, places) for n, _, frames, places in chunk]
+            made = self._layouts.of(
+                [(firsts[n], prompts[n], row, past) for (n, row, *_), past in zip(chunk, pasts, strict=True)]
+            )
             shown = [(frames, place) for n, _, frames, own in chunk for place in own[prompts[n].anchors :]]
-            embeds, deep = self._embedded(ids, visual, shown)
+            embeds, deep = self._embedded(made.ids, made.visual, shown)
             with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
-                rotary, past = made.rotary.index_select(1, index), made.past.index_select(2, index)
-                hidden = read(self.qwen.model.language_model, embeds, rotary, visual, deep, past, begins, places)
-            at, tokens, of = wanted(which, ends[[number for number, *_ in chunk]], places.shape[1])
+                language = self.qwen.model.language_model
+                hidden = read(language, embeds, made.rotary, made.visual, deep, made.past, made.begins, made.places)
+            at, tokens, of = made.at, made.tokens, made.candidates
             states = hidden.flatten(0, 1)
             for start in range(0, len(states), _MAX_LOGITS):
-                scores = self.qwen.lm_head(states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
+                scores = linear(self.qwen.lm_head, states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
                 here = (at >= start) & (at < start + _MAX_LOGITS)
                 chosen = (torch.from_numpy(each).to(self.device) for each in (at[here] - start, tokens[here]))
                 np.add.at(totals, of[here], scores[tuple(chosen)].cpu().numpy())
-        return [totals[begin:end] for begin, end in pairwise(ends)]
+        return [totals[begin:end] for begin, end in pairwise(firsts)]
 
     def _embedded(self, ids: Any, visual: Any, shown: list[tuple[_Frames, int]]) -> tuple[Any, list[Any]]:
         """Return tokens (B, L) as (B, L, D), those at ``visual`` (V,) of the frames shown, and the DeepStack levels."""

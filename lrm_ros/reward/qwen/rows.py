@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a batch for the language model: those that differ in their pictures alone are made once."""
+"""The rows of a batch for the language model: all but the pictures, made once for batches that differ in them alone."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,11 @@ from lrm_ros.reward.qwen.language import Prompt
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """One forward pass of a prompt after its constant part.
 
     Attributes:
-        number: of the row in :class:`Table`.
+        number: of the row among those that differ in more than their pictures.
         ids: (L,) token ids.
         rotary: (2, L, head size) cosine and sine of its positions.
         visual: places of its visual tokens.
@@ -41,16 +42,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows side by side, each with a first axis of as many as there are unless it says another.
+class Layout:
+    """Rows side by side, (B, ...) each, and which logits are wanted.
 
     Attributes:
-        ids: (N, L), padded on the right.
-        rotary: (2, N, L, head size).
-        visual: (N, L) where the visual tokens are.
-        past: (layers, 2, N, key heads, P, head size), padded on the left.
-        begins: (N,) where in P each row's constant part begins; None: at 0 in every row.
-        places: (N, S) whose logits are wanted; the last one again where a row has fewer.
+        ids: (B, L), padded on the right.
+        rotary: (2, B, L, head size).
+        visual: (V,) places of the visual tokens, of row b at place p: b * L + p.
+        past: (layers, 2, B, key heads, P, head size), padded on the left.
+        begins: (B,) where in P each row's constant part begins; None: at 0 in every row.
+        places: (B, S) whose logits are wanted; the last one again where a row has fewer.
+        at: (T,) of each wanted logit, its place among the B * S.
+        tokens: (T,) whose logit.
+        candidates: (T,) to which candidate it is added.
+        made_of: what the rows were made of; kept, so that nothing else takes the id of it.
     """
 
     ids: Any
@@ -59,9 +64,88 @@ class Table:
     past: Any
     begins: Any
     places: Any
+    at: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    candidates: NDArray[np.int64]
+    made_of: Sequence[tuple[int, Prompt, int, Any]]
 
 
-def row_of(number: int, prompt: Prompt, row: int, past: Any) -> Row:
+class Layouts:
+    """Makes the layout of a batch, or finds it: from frame to frame a camera's queries differ in their pictures alone.
+
+    Those of a small model are kept; a large one's take more memory than time.
+    """
+
+    _KEPT, _KEPT_BYTES = 8, 1 << 26
+
+    def __init__(self, device: Any) -> None:
+        """Keep none yet; they are made on ``device``."""
+        self._device = device
+        self._kept: OrderedDict[tuple[tuple[int, int, int, int], ...], Layout] = OrderedDict()
+
+    def of(self, rows: Sequence[tuple[int, Prompt, int, Any]]) -> Layout:
+        """Return the layout of rows.
+
+        Args:
+            rows: of each, the number of its query's first candidate, its prompt, which of the prompt's rows it is, and
+                keys and values (layers, 2, key heads, P, head size) of the constant part.
+        """
+        key = tuple((first, id(prompt), row, id(past)) for first, prompt, row, past in rows)
+        layout = self._kept.get(key)
+        if layout is None:
+            layout = _made(rows, self._device)
+            if layout.past.nbytes + layout.rotary.nbytes > self._KEPT_BYTES:
+                return layout
+            self._kept[key] = layout
+            if len(self._kept) > self._KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return layout
+
+
+def _made(rows: Sequence[tuple[int, Prompt, int, Any]], device: Any) -> Layout:
+    """Return the layout of rows, see :meth:`Layouts.of`; what equal ones share is worked out once."""
+    import torch
+
+    kinds: dict[tuple[int, int, int], _Row] = {}
+    which = []
+    for _, prompt, row, past in rows:
+        key = (id(prompt), row, id(past))
+        if key not in kinds:
+            kinds[key] = _row(len(kinds), prompt, row, past)
+        which.append(kinds[key])
+    distinct = list(kinds.values())
+    count, length = len(distinct), max(len(kind.ids) for kind in distinct)
+    most, sizes = max(len(kind.places) for kind in distinct), [kind.past.shape[3] for kind in distinct]
+    before = max(sizes)
+    first, kept = distinct[0].rotary, distinct[0].past
+    ids = torch.zeros(count, length, dtype=torch.long, device=device)
+    rotary = first.new_zeros(2, count, length, first.shape[-1])
+    visual = torch.zeros(count, length, dtype=torch.bool, device=device)
+    past = kept.new_zeros(*kept.shape[:2], count, kept.shape[2], before, kept.shape[4])
+    for i, kind in enumerate(distinct):
+        ids[i, : len(kind.ids)] = kind.ids
+        rotary[:, i, : len(kind.ids)] = kind.rotary
+        visual[i, kind.visual] = True
+        past[:, :, i, :, before - kind.past.shape[3] :] = kind.past
+    places = torch.tensor([kind.places + kind.places[-1:] * (most - len(kind.places)) for kind in distinct])
+    begins = None if min(sizes) == before else torch.tensor([before - size for size in sizes], device=device)
+    index = torch.tensor([kind.number for kind in which], device=device)
+    return Layout(
+        ids[index],
+        rotary.index_select(1, index),
+        visual[index].flatten().nonzero().squeeze(1),
+        past.index_select(2, index),
+        None if begins is None else begins[index],
+        places.to(device)[index],
+        np.concatenate([i * most + kind.spots for i, kind in enumerate(which)]),
+        np.concatenate([kind.tokens for kind in which]),
+        np.concatenate([begin + kind.candidates for (begin, *_), kind in zip(rows, which, strict=True)]),
+        list(rows),
+    )
+
+
+def _row(number: int, prompt: Prompt, row: int, past: Any) -> _Row:
     """Return a row of a prompt, behind the keys and values of its constant part."""
     begin = len(prompt.constant)
     found = [
@@ -73,50 +157,6 @@ def row_of(number: int, prompt: Prompt, row: int, past: Any) -> Row:
     places = list(dict.fromkeys(place for place, *_ in found))
     spots, tokens, candidates = np.array([(places.index(place), *rest) for place, *rest in found], np.int64).T
     visual = prompt.visual[prompt.visual >= begin] - begin
-    return Row(
+    return _Row(
         number, prompt.rows[row][begin:], prompt.rotary[row][:, begin:], visual, past, places, spots, tokens, candidates
     )
-
-
-def table(rows: Sequence[Row], device: Any) -> Table:
-    """Return rows of one model side by side."""
-    import torch
-
-    count, length = len(rows), max(len(row.ids) for row in rows)
-    most, sizes = max(len(row.places) for row in rows), [row.past.shape[3] for row in rows]
-    before = max(sizes)
-    first, past = rows[0].rotary, rows[0].past
-    made = Table(
-        torch.zeros(count, length, dtype=torch.long, device=device),
-        first.new_zeros(2, count, length, first.shape[-1]),
-        torch.zeros(count, length, dtype=torch.bool, device=device),
-        past.new_zeros(*past.shape[:2], count, past.shape[2], before, past.shape[4]),
-        None if min(sizes) == before else torch.tensor([before - size for size in sizes], device=device),
-        torch.tensor([row.places + row.places[-1:] * (most - len(row.places)) for row in rows], device=device),
-    )
-    for i, row in enumerate(rows):
-        made.ids[i, : len(row.ids)] = row.ids
-        made.rotary[:, i, : len(row.ids)] = row.rotary
-        made.visual[i, row.visual] = True
-        made.past[:, :, i, :, before - row.past.shape[3] :] = row.past
-    return made
-
-
-def wanted(rows: Sequence[Row], firsts: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], ...]:
-    """Return which logits of a batch are wanted, and what each belongs to; those of equal rows are worked out at once.
-
-    Args:
-        rows: of the batch, in its order.
-        firsts: (B,) of each, the number of its query's first candidate.
-        most: S, places of a row.
-
-    Returns:
-        Of each wanted logit (T,): its place among the batch's B * S, its token, and the number of its candidate.
-    """
-    numbers = np.array([row.number for row in rows])
-    found = []
-    for row in {row.number: row for row in rows}.values():
-        same = np.flatnonzero(numbers == row.number)
-        at = (same[:, None] * most + row.spots).ravel()
-        found.append((at, np.tile(row.tokens, len(same)), (firsts[same][:, None] + row.candidates).ravel()))
-    return tuple(np.concatenate(each) for each in zip(*found, strict=True))

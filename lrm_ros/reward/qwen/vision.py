@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrm_ros.reward.qwen.product import linear, product
 from lrm_ros.versions import tower_positions
 
 
@@ -106,32 +107,52 @@ def encode(visual: Any, patches: Any, positions: Positions) -> tuple[Any, list[A
         Visual tokens (N, T, D), one (N, T, D) for each DeepStack level, and the last patch states (N, P, H).
     """
     from torch.nn import Conv3d
-    from torch.nn.functional import linear, scaled_dot_product_attention
+    from torch.nn.functional import scaled_dot_product_attention
 
     n, count, _ = patches.shape
     tokens = count // visual.spatial_merge_size**2
     stem = visual.patch_embed.proj
     if type(stem) is Conv3d:
         # A convolution whose kernel is the whole patch is a matrix product, and on a CPU seven times as fast as one.
-        states = linear(patches, stem.weight.flatten(1), stem.bias)
+        states = product(patches, stem.weight.flatten(1), stem.bias)
     else:  # an adapter is in it
         states = visual.patch_embed(patches.flatten(0, 1)).view(n, count, -1)
     states = states + positions.embedding
     levels = []
     for number, block in enumerate(visual.blocks):
         attention = block.attn
-        made = attention.qkv(block.norm1(states)).view(n, count, 3, attention.num_heads, -1)
+        made = linear(attention.qkv, block.norm1(states)).view(n, count, 3, attention.num_heads, -1)
         query, key = turned(made[:, :, :2], positions.cos, positions.sin)
         value = made[:, :, 2]
         seen = scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale=attention.scaling
         )
-        states = states + attention.proj(seen.transpose(1, 2).reshape(n, count, -1))
-        states = states + block.mlp(block.norm2(states))
+        states = states + linear(attention.proj, seen.transpose(1, 2).reshape(n, count, -1))
+        states = states + _mlp(block.mlp, block.norm2(states), visual.config.hidden_act)
         if number in visual.deepstack_visual_indexes:
             merger = visual.deepstack_merger_list[visual.deepstack_visual_indexes.index(number)]
-            levels.append(merger(states.flatten(0, 1)).view(n, tokens, -1))
-    return visual.merger(states.flatten(0, 1)).view(n, tokens, -1), levels, states
+            levels.append(_merged(merger, states.flatten(0, 1)).view(n, tokens, -1))
+    return _merged(visual.merger, states.flatten(0, 1)).view(n, tokens, -1), levels, states
+
+
+def _mlp(mlp: Any, values: Any, function: str) -> Any:
+    """Return what a block's two layers, with a function between them, make of values (N, P, H)."""
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionMLP
+
+    if type(mlp) is not Qwen3VLVisionMLP or function != "gelu_pytorch_tanh":  # an adapter's copy is in it
+        return mlp(values)
+    return linear(mlp.linear_fc2, linear(mlp.linear_fc1, values, function))
+
+
+def _merged(merger: Any, states: Any) -> Any:
+    """Return the visual tokens (T, D) that a merger makes of patch states (P, H), P in the tower's order."""
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchMerger
+
+    if type(merger) is not Qwen3VLVisionPatchMerger:  # an adapter's copy is in it
+        return merger(states)
+    whole = (-1, merger.hidden_size)  # the patches of a token side by side
+    states = merger.norm(states.view(whole) if merger.use_postshuffle_norm else states).view(whole)
+    return linear(merger.linear_fc2, merger.act_fn(linear(merger.linear_fc1, states)))
 
 
 def turned(pair: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
