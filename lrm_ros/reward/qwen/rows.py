@@ -76,7 +76,7 @@ class Layouts:
     Those of a small model are kept; a large one's take more memory than time.
     """
 
-    _KEPT, _KEPT_BYTES = 8, 1 << 26
+    _KEPT, _KEPT_BYTES = 8, 1 << 24
 
     def __init__(self, device: Any) -> None:
         """Keep none yet; they are made on ``device``."""

@@ -17,6 +17,7 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import TINY_FOLDER
 from lrm_ros.reward.qwen import model as qwen
+from lrm_ros.reward.qwen import rows
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.vision import patches_of
 from lrm_ros.training.reward.train.tiny.model import VISION
@@ -29,6 +30,30 @@ def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     alone = [values_of(tiny.score([query]))[0] for query in queries[:5]]
     np.testing.assert_allclose(fast, [plain(tiny, query) for query in queries], atol=2e-5)
     np.testing.assert_allclose(fast[:5], alone, atol=2e-5)
+
+
+def test_a_batch_that_differs_in_its_pictures_alone_is_laid_out_once_and_others_anew(tiny, monkeypatch):
+    made = rows._made
+    laid_out: list[int] = []
+    monkeypatch.setattr(rows, "_made", lambda batch, device: laid_out.append(len(batch)) or made(batch, device))
+    tiny._layouts._kept.clear()
+
+    def batch(seed: int, tasks: list[str]) -> list[RewardQuery]:
+        frames = [noise(seed + i) for i in range(3)]
+        one = [RewardQuery(task, head, (frames[0],)) for task in tasks for head in ("progress", "completion")]
+        return [*one, RewardQuery(tasks[0], "contrastive", (frames[1], frames[2]))]
+
+    batches = [batch(0, TASKS[:2]), batch(10, TASKS[:2]), batch(20, TASKS[1::-1]), batch(30, TASKS[:2])]
+    answers, count = [], []
+    for queries in batches:
+        answers.append(values_of(tiny.score(queries)))
+        count.append(len(laid_out))
+    assert count[0] == count[1] < count[2] == count[3]
+    for queries, found in zip(batches, answers, strict=True):
+        np.testing.assert_allclose(found, [plain(tiny, query) for query in queries], atol=2e-5)
+    for number in range(20):
+        tiny.score([RewardQuery(f"task {number}", "completion", (noise(number),))])
+    assert len(tiny._layouts._kept) == rows.Layouts._KEPT
 
 
 @pytest.mark.parametrize("deepstack", [[], [0, 2]])
