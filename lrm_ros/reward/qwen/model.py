@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.allocator import keep_freed_memory
 from lrm_ros.reward.heads import HEADS, expectations
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
+from lrm_ros.reward.qwen.allocator import keep_freed_memory
 from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, remember, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.product import linear

@@ -12,7 +12,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import numpy as np
-from lrm_ros.allocator import keep_freed_memory
+from lrm_ros.reward.qwen.allocator import keep_freed_memory
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
