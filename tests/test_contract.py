@@ -256,7 +256,7 @@ def test_a_file_that_lacks_keys_of_a_contract_is_not_taken_for_the_so100(tmp_pat
     with pytest.raises(ValueError, match=re.escape(f"{plain} {says}")):
         load_yaml(plain, RobotContract, ("arm",))
     (tmp_path / "lerobot_convention.json").write_text(json.dumps({"contract": values, "units": [[1.0, 0.0]] * 6}))
-    with pytest.raises(ValueError, match=re.escape(f"lerobot_convention.json {says}")):
+    with pytest.raises(ValueError, match=re.escape(f"lerobot_convention.json' cannot be used (contract {says}")):
         load_convention(tmp_path)
 
 
