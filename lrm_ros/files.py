@@ -82,9 +82,11 @@ def rename_free(source: Path, names: Iterable[Path]) -> Path:
 
 
 def numbered(path: Path, suffix: str) -> Iterator[Path]:
-    """Return ``NAME + suffix``, then with ``_2``, ``_3`` and so on behind the name, which ``suffix`` ends."""
+    """Yield ``NAME + suffix``, then with ``_2``, ``_3`` and so on behind the name, which ``suffix`` ends."""
     name = path.name.removesuffix(suffix)
-    return (path.with_name(f"{name}{number}{suffix}") for number in ("", *(f"_{k}" for k in range(2, 10**4))))
+    yield path.with_name(name + suffix)
+    for number in range(2, 10**4):
+        yield path.with_name(f"{name}_{number}{suffix}")
 
 
 def _rename_exclusive(source: Path, target: Path) -> bool:

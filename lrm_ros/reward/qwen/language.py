@@ -262,7 +262,7 @@ def _norm(module: Any, values: Any) -> Any:
 
 
 def _scaled(values: Any, weight: Any, least: float) -> Any:
-    """Return values with mean square 1 over the last axis, worked out in float32 by torch's kernel, times a weight."""
+    """Return values with mean square 1 over the last axis, worked out in float32, times a weight."""
     import torch
     from torch.nn.functional import rms_norm
 
