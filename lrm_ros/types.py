@@ -6,6 +6,7 @@ Units are SI everywhere: radians, metres, seconds; stamps are integer nanosecond
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 HEADS = ("contrastive", "progress", "completion")
 # Heads of other reward models, which watch the episode so far; each needs weights of its own.
 VIDEO_HEADS = ("roboreward", "robometer", "topreward")
+_ALL_HEADS = (*HEADS, *VIDEO_HEADS)
 
 
 def _read_only(array: NDArray, dtype: type) -> NDArray:
@@ -116,8 +118,8 @@ class RewardQuery:
     goal: Frame | None = None
 
     def __post_init__(self) -> None:
-        if self.head not in (*HEADS, *VIDEO_HEADS):
-            raise ValueError(f"unknown reward head '{self.head}'; choose one of {', '.join((*HEADS, *VIDEO_HEADS))}")
+        if self.head not in _ALL_HEADS:
+            raise ValueError(f"unknown reward head '{self.head}'; choose one of {', '.join(_ALL_HEADS)}")
         if not self.frames:
             raise ValueError(f"head '{self.head}' needs at least one frame")
         if not self.task.strip():
@@ -150,7 +152,7 @@ class Reward:
     mass: float | None = None
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.value):
+        if not math.isfinite(self.value):
             raise ValueError(f"reward of head '{self.head}' is {self.value}; a failed query must be Unscored")
 
 

@@ -325,9 +325,10 @@ def expectations(head: str, scores: NDArray[np.float64]) -> list[tuple[float | s
     highest = scores[:, 1:].max(1)
     with np.errstate(invalid="ignore"):  # not finite: told below
         weights = np.exp(scores[:, 1:] - highest[:, None])
-        values = weights @ np.array(HEADS[head].values) / weights.sum(1)
-        masses = np.exp(scores[:, 0] + highest) * weights.sum(1)
+        whole = weights.sum(1)
+        values = weights @ np.array(HEADS[head].values) / whole
+        masses = np.exp(scores[:, 0] + highest) * whole
     return [
-        (value, mass) if np.isfinite(value) else ("the model's probabilities are not finite", None)
+        (value, mass) if math.isfinite(value) else ("the model's probabilities are not finite", None)
         for value, mass in zip(values.tolist(), masses.tolist(), strict=True)
     ]

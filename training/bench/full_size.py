@@ -30,7 +30,7 @@ from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.qwen.language import greedy
 from lrm_ros.reward.qwen.lora import cast
 from lrm_ros.reward.qwen.model import QwenRewardModel
-from lrm_ros.reward.qwen.vision import encode, patches_of, positions_of
+from lrm_ros.reward.qwen.vision import encode, patches_by_grid, patches_of, positions_of
 from lrm_ros.training.bench.flops import query_flops
 from lrm_ros.training.bench.parity import blocks, reference_call
 from lrm_ros.training.reward.train.config import LrmTrainConfig, lora_config
@@ -156,7 +156,7 @@ def generate_call(model: QwenRewardModel, query: RewardQuery, tokens: int) -> No
 def stages(model: QwenRewardModel, images: Sequence[NDArray[np.uint8]], budget_s: float) -> dict[str, float]:
     """Return the time of what precedes the language model, by stage [ms an image].
 
-    Patches are made where the device likes it, a GPU after copying; ``stack`` puts those of one size together.
+    Patches are made where the device likes it, a GPU after copying.
     """
     import torch
 
@@ -167,26 +167,19 @@ def stages(model: QwenRewardModel, images: Sequence[NDArray[np.uint8]], budget_s
             torch.cuda.synchronize()
 
     def make() -> list[Any]:
-        found = patches_of(model.processor.image_processor, images, model.device, visual.dtype)
+        found = patches_by_grid(model.processor.image_processor, images, model.device, visual.dtype)
         settle()
         return found
-
-    def stack(patches: list[Any]) -> Any:
-        batch = torch.stack(patches)
-        settle()
-        return batch
 
     def tower(batch: Any, positions: Any) -> None:
         encode(visual, batch, positions)
         settle()
 
     with torch.inference_mode():
-        found = make()
-        patches, positions = [p for _, p in found], positions_of(visual, found[0][0], model.device)
+        ((grid, _, patches),) = make()
         works: dict[str, Callable[[], object]] = {
             "patches": make,
-            "stack": partial(stack, patches),
-            "vision_tower": partial(tower, stack(patches), positions),
+            "vision_tower": partial(tower, patches, positions_of(visual, grid, model.device)),
         }
         return {name: 1e3 * float(np.median(timed(work, budget_s, 3))) / len(images) for name, work in works.items()}
 

@@ -22,7 +22,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,17 @@ from numpy.typing import NDArray
 from lrm_ros.reward.heads import HEADS, expectations
 from lrm_ros.reward.models import READOUTS, not_an_lrm, other_head
 from lrm_ros.reward.qwen.allocator import keep_freed_memory
-from lrm_ros.reward.qwen.language import Prompt, adapter_rows, chunks, read, remember, use_adapter
+from lrm_ros.reward.qwen.language import Prompt, adapter_rows, read, remember, use_adapter
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.product import linear
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
-from lrm_ros.reward.qwen.rows import Layouts
-from lrm_ros.reward.qwen.vision import Positions, encode, patches_of, positions_of
+from lrm_ros.reward.qwen.rows import Plans
+from lrm_ros.reward.qwen.vision import Positions, encode, patches_by_grid, positions_of
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
 
 _MAX_PROMPTS = 512
 _MAX_PAST = 1 << 30  # bytes of constant parts that are kept
-_MAX_LOGITS = 512  # places whose logits over the vocabulary are held at once
 _Answer = tuple[float | str, float | None]  # a value, or why there is none; and the mass, if it was read
 
 
@@ -105,7 +103,7 @@ class QwenRewardModel:
         self._prompts: OrderedDict[tuple, Prompt | str] = OrderedDict()
         self._pasts: OrderedDict[tuple, tuple[Any, list[Frame]]] = OrderedDict()
         self._positions: dict[tuple[str, tuple[int, int, int]], Positions] = {}
-        self._layouts = Layouts(self.device)
+        self._plans = Plans(self.device)
         self._seen: dict[str, _Frames] = {}  # frames of the newest batch by vision tower
         # An adapter that changes the vision tower has encodings of its own; all others share one ("").
         names = [name for name, _ in self.model.named_parameters()]
@@ -205,25 +203,26 @@ class QwenRewardModel:
         self._seen = seen
         answers: list[_Answer] = [("", None)] * len(queries)
         prompts: list[Prompt] = []
-        rows: list[tuple[int, int, _Frames, list[int]]] = []
+        looks: list[tuple[_Frames, list[int]]] = []
         asked: list[int] = []
-        for number, query in enumerate(queries):
+        for number, (query, frames) in enumerate(zip(queries, images, strict=True)):
             known = seen[self._tower(query)]
-            places = [known.index[id(frame)] for frame in images[number]]
-            grids = tuple(known.grids[place] for place in places)
+            places = [known.index[id(frame)] for frame in frames]
+            grids = tuple([known.grids[place] for place in places])
             prompt = self._prompt(query, grids) if written is None else self._tokenise(query, grids, written[number])
             if isinstance(prompt, str):
                 answers[number] = (prompt, None)
                 continue
-            rows += [(len(asked), row, known, places) for row in range(len(prompt.rows))]
             prompts.append(prompt)
+            looks.append((known, places))
             asked.append(number)
         of: dict[str, list[int]] = {}  # places in ``asked``
         for place, number in enumerate(asked):
             of.setdefault(queries[number].head, []).append(place)
-        found = self._language([queries[i] for i in asked], prompts, rows)
+        found, firsts = self._language([queries[number].head for number in asked], prompts, looks)
         for head, same in of.items():
-            for place, answer in zip(same, expectations(head, np.stack([found[i] for i in same])), strict=True):
+            own = firsts[same][:, None] + np.arange(1 + len(prompts[same[0]].terms))
+            for place, answer in zip(same, expectations(head, found[own]), strict=True):
                 answers[asked[place]] = answer
         return answers
 
@@ -232,8 +231,6 @@ class QwenRewardModel:
 
     def _encode(self, frames: list[Frame], tower: str) -> _Frames:
         """Run every distinct frame that the last batch did not show through the vision tower, one size together."""
-        import torch
-
         visual = self.qwen.model.visual
         known = self._seen.get(tower)
         distinct = list({id(frame): frame for frame in frames}.values())
@@ -251,19 +248,14 @@ class QwenRewardModel:
             for level, values in enumerate(known.deep):
                 deep[level][place] = values[at]
         shown = [distinct[place].image for place in new]
-        images = patches_of(self.processor.image_processor, shown, self.device, visual.dtype)
-        for place, (grid, _) in zip(new, images, strict=True):
-            grids[place] = grid
-        for grid in dict.fromkeys(grid for grid, _ in images):
-            same = [(place, patches) for place, (other, patches) in zip(new, images, strict=True) if other == grid]
+        for grid, rows, patches in patches_by_grid(self.processor.image_processor, shown, self.device, visual.dtype):
             if (tower, grid) not in self._positions:
                 self._positions[tower, grid] = positions_of(visual, grid, self.device)
-            batch = torch.stack([patches for _, patches in same])
-            tokens, levels, _ = encode(visual, batch, self._positions[tower, grid])
-            for row, (place, _) in enumerate(same):
-                features[place] = tokens[row]
-                for level, values in enumerate(levels):
-                    deep[level][place] = values[row]
+            tokens, levels, _ = encode(visual, patches, self._positions[tower, grid])
+            for row, own, *deeper in zip(rows, tokens.unbind(), *(level.unbind() for level in levels), strict=True):
+                grids[new[row]], features[new[row]] = grid, own
+                for level, values in enumerate(deeper):
+                    deep[level][new[row]] = values
         return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep)
 
     def _prompt(self, query: RewardQuery, grids: tuple[Grid, ...]) -> Prompt | str:
@@ -281,44 +273,54 @@ class QwenRewardModel:
         return tokenise(self.qwen, self.processor, query, grids, written)
 
     def _language(
-        self, queries: Sequence[RewardQuery], prompts: list[Prompt], rows: list[tuple[int, int, _Frames, list[int]]]
-    ) -> list[NDArray[np.float64]]:
-        """Return the log-probabilities of the answer's start and, after it, of every candidate, of each query."""
-        import torch
+        self, heads: list[str], prompts: list[Prompt], looks: list[tuple[_Frames, list[int]]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the log-probabilities of the answer's start and every candidate, query by query, and their begins."""
+        anchors, changing = [], []
+        for prompt, (frames, places) in zip(prompts, looks, strict=True):
+            anchors.append([frames.frames[place] for place in places[: prompt.anchors]])
+            changing.append([(frames, place) for place in places[prompt.anchors :]])
 
-        firsts = list(accumulate((1 + len(prompt.terms) for prompt in prompts), initial=0))  # candidate of each query
-        totals = np.zeros(firsts[-1])
-        rests = [len(prompts[number].rows[row]) - len(prompts[number].constant) for number, row, _, _ in rows]
-        for chunk in chunks(rows, rests):
-            pasts = [self._past(queries[n].head, prompts[n], frames, places) for n, _, frames, places in chunk]
-            made = self._layouts.of(
-                [(firsts[n], prompts[n], row, past) for (n, row, *_), past in zip(chunk, pasts, strict=True)]
-            )
-            shown = [(frames, place) for n, _, frames, own in chunk for place in own[prompts[n].anchors :]]
-            embeds, deep = self._embedded(made.ids, made.visual, shown)
-            with adapter_rows(self.model, [self.adapters.get(queries[number].head, "") for number, *_ in chunk]):
+        def past(number: int) -> Any:
+            return self._past(heads[number], prompts[number], *looks[number])
+
+        plan = self._plans.of(prompts, anchors, past)
+        totals = np.zeros(plan.firsts[-1])
+        for part in plan.parts:
+            shown = [look for number in part.queries for look in changing[number]]
+            embeds, deep = self._embedded(part.shape, part.words, part.written, part.visual, shown)
+            with adapter_rows(self.model, [self.adapters.get(heads[number], "") for number in part.queries]):
                 language = self.qwen.model.language_model
-                hidden = read(language, embeds, made.rotary, made.visual, deep, made.past, made.begins, made.places)
-            at, tokens, of = made.at, made.tokens, made.candidates
+                hidden = read(language, embeds, part.rotary, part.visual, deep, part.past, part.begins, part.places)
             states = hidden.flatten(0, 1)
-            for start in range(0, len(states), _MAX_LOGITS):
-                scores = linear(self.qwen.lm_head, states[start : start + _MAX_LOGITS]).float().log_softmax(-1)
-                here = (at >= start) & (at < start + _MAX_LOGITS)
-                chosen = (torch.from_numpy(each).to(self.device) for each in (at[here] - start, tokens[here]))
-                np.add.at(totals, of[here], scores[tuple(chosen)].cpu().numpy())
-        return [totals[begin:end] for begin, end in pairwise(firsts)]
+            for block, spots, tokens, candidates in part.wanted:
+                scores = linear(self.qwen.lm_head, states[block]).float().log_softmax(-1)
+                np.add.at(totals, candidates, scores[spots, tokens].cpu().numpy())
+        return totals, plan.firsts
 
-    def _embedded(self, ids: Any, visual: Any, shown: list[tuple[_Frames, int]]) -> tuple[Any, list[Any]]:
-        """Return tokens (B, L) as (B, L, D), those at ``visual`` (V,) of the frames shown, and the DeepStack levels."""
+    def _embedded(
+        self, shape: tuple[int, int], words: Any, written: Any, visual: Any, shown: list[tuple[_Frames, int]]
+    ) -> tuple[Any, list[Any]]:
+        """Return embedded tokens (B, L, D) and the DeepStack levels of the frames shown.
+
+        Args:
+            shape: (B, L).
+            words: (W,) token ids of the text.
+            written: (W,) their places, of row b at place p: b * L + p.
+            visual: (V,) places of the tokens of the frames shown.
+            shown: these.
+        """
         import torch
 
-        embeds = self.qwen.get_input_embeddings()(ids)
+        text = self.qwen.get_input_embeddings()(words)
+        embeds = text.new_empty(shape[0] * shape[1], text.shape[-1]).index_copy_(0, written, text)
         if not shown:
-            return embeds, []
+            return embeds.view(*shape, -1), []
         features = torch.cat([frames.features[place] for frames, place in shown])
-        embeds.view(-1, embeds.shape[-1])[visual] = features.to(embeds.dtype)
+        embeds.index_copy_(0, visual, features.to(embeds.dtype))
         levels = range(len(shown[0][0].deep))
-        return embeds, [torch.cat([frames.deep[level][place] for frames, place in shown]) for level in levels]
+        deep = [torch.cat([frames.deep[level][place] for frames, place in shown]) for level in levels]
+        return embeds.view(*shape, -1), deep
 
     def _past(self, head: str, prompt: Prompt, frames: _Frames, places: list[int]) -> Any:
         """Return keys and values of a prompt's constant part, kept from an earlier query if it is the same."""
@@ -328,9 +330,11 @@ class QwenRewardModel:
         key = (head, prompt.constant, *map(id, shown))
         if key not in self._pasts:
             size = len(prompt.constant)
-            ids = torch.tensor([prompt.constant], device=self.device)
-            visual = torch.as_tensor(prompt.visual[prompt.visual < size], device=self.device)
-            embeds, deep = self._embedded(ids, visual, [(frames, place) for place in places[: prompt.anchors]])
+            ids = torch.tensor(prompt.constant, device=self.device)
+            here = np.isin(np.arange(size), prompt.visual)
+            visual, written = (torch.from_numpy(np.flatnonzero(each)).to(self.device) for each in (here, ~here))
+            anchors = [(frames, place) for place in places[: prompt.anchors]]
+            embeds, deep = self._embedded((1, size), ids[written], written, visual, anchors)
             rotary = prompt.rotary[0][:, None, :size]
             with adapter_rows(self.model, [self.adapters.get(head, "")]):
                 kept = remember(self.qwen.model.language_model, embeds, rotary, visual, deep)

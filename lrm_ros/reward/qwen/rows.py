@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a batch for the language model: all but the pictures, made once for batches that differ in them alone."""
+"""The rows of a batch for the language model: all but the pictures, made once for batches that differ in them alone.
+
+From frame to frame a camera's queries differ in their pictures alone.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrm_ros.reward.qwen.language import Prompt
+from lrm_ros.reward.qwen.language import Prompt, chunks
+from lrm_ros.types import Frame
+
+_MAX_LOGITS = 512  # places whose logits over the vocabulary are held at once
 
 
 @dataclass(frozen=True)
@@ -46,70 +52,99 @@ class Layout:
     """Rows side by side, (B, ...) each, and which logits are wanted.
 
     Attributes:
-        ids: (B, L), padded on the right.
+        shape: (B, L), padded on the right.
+        words: (W,) token ids of all but the visual tokens.
+        written: (W,) their places, of row b at place p: b * L + p.
         rotary: (2, B, L, head size).
-        visual: (V,) places of the visual tokens, of row b at place p: b * L + p.
+        visual: (V,) places of the visual tokens.
         past: (layers, 2, B, key heads, P, head size), padded on the left.
         begins: (B,) where in P each row's constant part begins; None: at 0 in every row.
         places: (B, S) whose logits are wanted; the last one again where a row has fewer.
-        at: (T,) of each wanted logit, its place among the B * S.
-        tokens: (T,) whose logit.
-        candidates: (T,) to which candidate it is added.
-        made_of: what the rows were made of; kept, so that nothing else takes the id of it.
+        wanted: of each block of places among the B * S: where it begins, and of each wanted logit (T,) its place in the
+            block, whose it is, and to which candidate of the batch it is added.
+        queries: of each row, the number of its query in the batch.
     """
 
-    ids: Any
+    shape: tuple[int, int]
+    words: Any
+    written: Any
     rotary: Any
     visual: Any
     past: Any
     begins: Any
     places: Any
-    at: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    candidates: NDArray[np.int64]
-    made_of: Sequence[tuple[int, Prompt, int, Any]]
+    wanted: Sequence[tuple[slice, Any, Any, NDArray[np.int64]]]
+    queries: list[int]
 
 
-class Layouts:
-    """Makes the layout of a batch, or finds it: from frame to frame a camera's queries differ in their pictures alone.
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a batch in parts of similar length.
 
-    Those of a small model are kept; a large one's take more memory than time.
+    Attributes:
+        parts: the parts.
+        firsts: (N + 1,) number of each query's first candidate, and of all.
+        made_of: prompts and anchors; kept, so that nothing else takes the id of one.
     """
+
+    parts: list[Layout]
+    firsts: NDArray[np.int64]
+    made_of: tuple[Sequence[Prompt], Sequence[Sequence[Frame]]]
+
+
+class Plans:
+    """Makes a batch's plan, or finds it. Those of a small model are kept; a large one's take more memory than time."""
 
     _KEPT, _KEPT_BYTES = 8, 1 << 24
 
     def __init__(self, device: Any) -> None:
         """Keep none yet; they are made on ``device``."""
         self._device = device
-        self._kept: OrderedDict[tuple[tuple[int, int, int, int], ...], Layout] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
 
-    def of(self, rows: Sequence[tuple[int, Prompt, int, Any]]) -> Layout:
-        """Return the layout of rows.
+    def of(self, prompts: Sequence[Prompt], anchors: Sequence[Sequence[Frame]], past: Callable[[int], Any]) -> Plan:
+        """Return the plan of a batch.
 
         Args:
-            rows: of each, the number of its query's first candidate, its prompt, which of the prompt's rows it is, and
-                keys and values (layers, 2, key heads, P, head size) of the constant part.
+            prompts: one a query.
+            anchors: of each query, the pictures in its constant part.
+            past: called with a query's number: keys and values (layers, 2, key heads, P, head size) of that part.
         """
-        key = tuple((first, id(prompt), row, id(past)) for first, prompt, row, past in rows)
-        layout = self._kept.get(key)
-        if layout is None:
-            layout = _made(rows, self._device)
-            if layout.past.nbytes + layout.rotary.nbytes > self._KEPT_BYTES:
-                return layout
-            self._kept[key] = layout
+        key = (*map(id, prompts), *[id(frame) for own in anchors for frame in own])
+        plan = self._kept.get(key)
+        if plan is None:
+            firsts = np.cumsum([0, *[1 + len(prompt.terms) for prompt in prompts]])
+            rows = [(number, row) for number, prompt in enumerate(prompts) for row in range(len(prompt.rows))]
+            rests = [len(prompts[number].rows[row]) - len(prompts[number].constant) for number, row in rows]
+            parts = [
+                _made(
+                    [(number, firsts[number], prompts[number], row, past(number)) for number, row in chunk],
+                    self._device,
+                )
+                for chunk in chunks(rows, rests)
+            ]
+            plan = Plan(parts, firsts, (list(prompts), list(anchors)))
+            if sum(part.past.nbytes + part.rotary.nbytes for part in parts) > self._KEPT_BYTES:
+                return plan
+            self._kept[key] = plan
             if len(self._kept) > self._KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
-        return layout
+        return plan
 
 
-def _made(rows: Sequence[tuple[int, Prompt, int, Any]], device: Any) -> Layout:
-    """Return the layout of rows, see :meth:`Layouts.of`; what equal ones share is worked out once."""
+def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: Any) -> Layout:
+    """Return rows side by side; what equal ones share is worked out once.
+
+    Args:
+        rows: of each its query's number and first candidate, its prompt, which of its rows it is, and its past.
+        device: torch device.
+    """
     import torch
 
     kinds: dict[tuple[int, int, int], _Row] = {}
     which = []
-    for _, prompt, row, past in rows:
+    for _, _, prompt, row, past in rows:
         key = (id(prompt), row, id(past))
         if key not in kinds:
             kinds[key] = _row(len(kinds), prompt, row, past)
@@ -131,18 +166,35 @@ def _made(rows: Sequence[tuple[int, Prompt, int, Any]], device: Any) -> Layout:
     places = torch.tensor([kind.places + kind.places[-1:] * (most - len(kind.places)) for kind in distinct])
     begins = None if min(sizes) == before else torch.tensor([before - size for size in sizes], device=device)
     index = torch.tensor([kind.number for kind in which], device=device)
+    at = np.concatenate([i * most + kind.spots for i, kind in enumerate(which)])
+    tokens = np.concatenate([kind.tokens for kind in which])
+    candidates = np.concatenate([row[1] + kind.candidates for row, kind in zip(rows, which, strict=True)])
+    seen = visual[index].flatten()
+    written = (~seen).nonzero().squeeze(1)
     return Layout(
-        ids[index],
+        (len(which), length),
+        ids[index].flatten()[written],
+        written,
         rotary.index_select(1, index),
-        visual[index].flatten().nonzero().squeeze(1),
+        seen.nonzero().squeeze(1),
         past.index_select(2, index),
         None if begins is None else begins[index],
         places.to(device)[index],
-        np.concatenate([i * most + kind.spots for i, kind in enumerate(which)]),
-        np.concatenate([kind.tokens for kind in which]),
-        np.concatenate([begin + kind.candidates for (begin, *_), kind in zip(rows, which, strict=True)]),
-        list(rows),
+        list(_blocks(at, tokens, candidates, len(which) * most, device)),
+        [number for number, *_ in rows],
     )
+
+
+def _blocks(
+    at: NDArray[np.int64], tokens: NDArray[np.int64], candidates: NDArray[np.int64], places: int, device: Any
+) -> Iterator[tuple[slice, Any, Any, NDArray[np.int64]]]:
+    """Yield wanted logits block by block of places, see :class:`Layout`."""
+    import torch
+
+    for start in range(0, places, _MAX_LOGITS):
+        here = (at >= start) & (at < start + _MAX_LOGITS)
+        spots, own = (torch.from_numpy(each).to(device) for each in (at[here] - start, tokens[here]))
+        yield slice(start, start + _MAX_LOGITS), spots, own, candidates[here]
 
 
 def _row(number: int, prompt: Prompt, row: int, past: Any) -> _Row:

@@ -36,7 +36,7 @@ def test_a_batch_that_differs_in_its_pictures_alone_is_laid_out_once_and_others_
     made = rows._made
     laid_out: list[int] = []
     monkeypatch.setattr(rows, "_made", lambda batch, device: laid_out.append(len(batch)) or made(batch, device))
-    tiny._layouts._kept.clear()
+    tiny._plans._kept.clear()
 
     def batch(seed: int, tasks: list[str]) -> list[RewardQuery]:
         frames = [noise(seed + i) for i in range(3)]
@@ -53,7 +53,7 @@ def test_a_batch_that_differs_in_its_pictures_alone_is_laid_out_once_and_others_
         np.testing.assert_allclose(found, [plain(tiny, query) for query in queries], atol=2e-5)
     for number in range(20):
         tiny.score([RewardQuery(f"task {number}", "completion", (noise(number),))])
-    assert len(tiny._layouts._kept) == rows.Layouts._KEPT
+    assert len(tiny._plans._kept) == rows.Plans._KEPT
 
 
 @pytest.mark.parametrize("deepstack", [[], [0, 2]])
@@ -96,12 +96,18 @@ def test_frames_of_other_sizes_are_resized_by_the_processor(tiny):
     np.testing.assert_allclose(values, [plain(tiny, query) for query in queries], atol=2e-5)
 
 
-@pytest.mark.parametrize("repeat", [1, 2])
-def test_patches_are_those_of_the_image_processor(tiny, monkeypatch, repeat):
+@pytest.mark.parametrize(
+    ("repeat", "size", "mean", "std"),
+    [(1, 16, [0.5] * 3, [0.5] * 3), (2, 16, [0.4, 0.5, 0.6], [0.5] * 3), (1, 12, [0.5] * 3, [0.2, 0.3, 0.4])],
+)
+def test_patches_are_those_of_the_image_processor(tiny, monkeypatch, repeat, size, mean, std):
     processor = tiny.processor.image_processor
-    monkeypatch.setattr(processor, "temporal_patch_size", repeat)
-    monkeypatch.setattr(processor, "size", {"shortest_edge": 64 * 64, "longest_edge": 192 * 192})
-    images = [noise(1).image, noise(2, 64, 160).image, noise(3, 480, 640).image, noise(4, 40, 40).image]
+    settings = {"temporal_patch_size": repeat, "patch_size": size, "image_mean": mean, "image_std": std}
+    pixels = {"size": {"shortest_edge": 64 * 64, "longest_edge": 192 * 192}}
+    for name, value in (settings | pixels).items():
+        monkeypatch.setattr(processor, name, value)
+    sizes = [(96, 96), (64, 160), (480, 640), (40, 40), (96, 96), (100, 100), (96, 144)]  # 100 x 100 becomes 96 x 96
+    images = [noise(seed, *size).image for seed, size in enumerate(sizes)]
     for image, (grid, patches) in zip(images, patches_of(processor, images), strict=True):
         expected = processor(images=[image.copy()], return_tensors="pt")
         assert grid == tuple(expected["image_grid_thw"][0].tolist())

@@ -44,12 +44,11 @@ def test_the_bare_forward_is_all_the_arithmetic_of_a_call_and_no_more(frame, mon
     again = bare_forward(model, ask)
     asked = sorted(run)
     run.clear()
-    monkeypatch.setattr("lrm_ros.reward.qwen.model.patches_of", None)
+    monkeypatch.setattr("lrm_ros.reward.qwen.model.patches_by_grid", None)
     again()
     again()
     assert "lm_head" in asked and any("visual" in name for name in asked)
-    # The logits are asked for without the module's hooks.
-    assert sorted(run) == sorted(name for name in asked * 2 if name != "lm_head")
+    assert sorted(run) == sorted(asked * 2)
 
 
 def test_serial_and_batched_measure_the_same_answers(frame):
