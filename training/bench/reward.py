@@ -68,10 +68,11 @@ def seconds(work: Callable[[], object], budget_s: float) -> float:
     return statistics.median(taken)
 
 
-def in_turns(works: Mapping[str, Callable[[], object]], budget_s: float) -> dict[str, tuple[float, float]]:
-    """Return the median time of a call and its CPU time [s] of works that take turns, so that other load hits all.
+def in_turns(works: Mapping[str, Callable[[], object]], budget_s: float) -> dict[str, NDArray[np.float64]]:
+    """Return the times (rounds, 2) of works that take turns, of each call wall clock and CPU [s].
 
-    In every round they come in another order: a work finds in the CPU's caches what the one before left there.
+    Other load hits all of them so. In every round they come in another order: a work finds in the CPU's caches what the
+    one before left there.
     """
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for work in works.values():
@@ -84,7 +85,7 @@ def in_turns(works: Mapping[str, Callable[[], object]], budget_s: float) -> dict
             start, cpu = time.perf_counter(), time.process_time()
             works[name]()
             taken[name].append((time.perf_counter() - start, time.process_time() - cpu))
-    return {name: tuple(np.median(times, axis=0).tolist()) for name, times in taken.items()}
+    return {name: np.array(times) for name, times in taken.items()}
 
 
 def bare_forward(model: QwenRewardModel, work: Callable[[], object]) -> Callable[[], object]:
@@ -169,7 +170,8 @@ def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_
     all_heads()
     bare = {} if model.adapters else {"bare": bare_forward(model, all_heads)}
     ways = {"batched": all_heads, **bare, "serial": one_by_one} | ({"upstream": written} if generate else {})
-    found = in_turns(ways, 2 * budget_s)
+    times = in_turns(ways, 2 * budget_s)
+    found = {name: np.median(each, axis=0).tolist() for name, each in times.items()}
     taken, cpu = found["batched"]
     rows.append({"head": "all", "readout": "forward", "batch": batch, "ms_per_frame": 1e3 * taken / batch})
     return {
@@ -178,7 +180,7 @@ def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_
         "rows": rows,
         "batched_frames_per_s": batch / taken,
         "times_as_fast_in_cpu_time": found["serial"][1] * batch / cpu,
-        **({"overhead": [found["batched"][i] / found["bare"][i] - 1 for i in range(2)]} if bare else {}),
+        **({"overhead": (np.median(times["batched"] / times["bare"], axis=0) - 1).tolist()} if bare else {}),
         **{f"{name}_frames_per_s": 1 / found[name][0] for name in ways if name not in ("batched", "bare")},
     }
 

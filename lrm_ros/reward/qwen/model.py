@@ -35,7 +35,7 @@ from lrm_ros.reward.qwen.language import Prompt, adapter_rows, read, remember, u
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.product import linear
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
-from lrm_ros.reward.qwen.rows import Plans
+from lrm_ros.reward.qwen.rows import Plans, token_rows
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_by_grid, positions_of
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -55,6 +55,7 @@ class _Frames:
         grids: (t, h, w) patches of each frame.
         features: (tokens, D) of each frame.
         deep: per DeepStack level, (tokens, D) of each frame.
+        first: number of the first frame among those of all vision towers.
     """
 
     frames: list[Frame]
@@ -62,6 +63,7 @@ class _Frames:
     grids: list[tuple[int, int, int]]
     features: list[Any]
     deep: list[list[Any]]
+    first: int
 
 
 class QwenRewardModel:
@@ -199,7 +201,7 @@ class QwenRewardModel:
         for tower, frames in shown.items():
             if self.adapters:
                 use_adapter(self.model, self.adapters[heads[tower]])
-            seen[tower] = self._encode(frames, tower)
+            seen[tower] = self._encode(frames, tower, sum(len(known.frames) for known in seen.values()))
         self._seen = seen
         answers: list[_Answer] = [("", None)] * len(queries)
         prompts: list[Prompt] = []
@@ -219,7 +221,7 @@ class QwenRewardModel:
         of: dict[str, list[int]] = {}  # places in ``asked``
         for place, number in enumerate(asked):
             of.setdefault(queries[number].head, []).append(place)
-        found, firsts = self._language([queries[number].head for number in asked], prompts, looks)
+        found, firsts = self._language([queries[number].head for number in asked], prompts, looks, list(seen.values()))
         for head, same in of.items():
             own = firsts[same][:, None] + np.arange(1 + len(prompts[same[0]].terms))
             for place, answer in zip(same, expectations(head, found[own]), strict=True):
@@ -229,7 +231,7 @@ class QwenRewardModel:
     def _tower(self, query: RewardQuery) -> str:
         return self._tower_of[self.adapters[query.head]] if self.adapters else ""
 
-    def _encode(self, frames: list[Frame], tower: str) -> _Frames:
+    def _encode(self, frames: list[Frame], tower: str, first: int) -> _Frames:
         """Run every distinct frame that the last batch did not show through the vision tower, one size together."""
         visual = self.qwen.model.visual
         known = self._seen.get(tower)
@@ -256,7 +258,7 @@ class QwenRewardModel:
                 grids[new[row]], features[new[row]] = grid, own
                 for level, values in enumerate(deeper):
                     deep[level][new[row]] = values
-        return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep)
+        return _Frames(distinct, {id(frame): i for i, frame in enumerate(distinct)}, grids, features, deep, first)
 
     def _prompt(self, query: RewardQuery, grids: tuple[Grid, ...]) -> Prompt | str:
         """Return the tokenised prompt of a query, from the cache if head, task and image sizes were seen before."""
@@ -273,54 +275,42 @@ class QwenRewardModel:
         return tokenise(self.qwen, self.processor, query, grids, written)
 
     def _language(
-        self, heads: list[str], prompts: list[Prompt], looks: list[tuple[_Frames, list[int]]]
+        self, heads: list[str], prompts: list[Prompt], looks: list[tuple[_Frames, list[int]]], seen: list[_Frames]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the log-probabilities of the answer's start and every candidate, query by query, and their begins."""
+        import torch
+
         anchors, changing = [], []
         for prompt, (frames, places) in zip(prompts, looks, strict=True):
             anchors.append([frames.frames[place] for place in places[: prompt.anchors]])
-            changing.append([(frames, place) for place in places[prompt.anchors :]])
+            changing.append([frames.first + place for place in places[prompt.anchors :]])
 
         def past(number: int) -> Any:
             return self._past(heads[number], prompts[number], *looks[number])
 
         plan = self._plans.of(prompts, anchors, past)
+        pictures = [own for frames in seen for own in frames.features]
+        text = self.qwen.get_input_embeddings()(plan.words)
+        tokens = torch.cat([text, *pictures]).to(text.dtype)
+        levels = [
+            torch.cat([own for frames in seen for own in frames.deep[level]]) for level in range(len(seen[0].deep))
+        ]
+        lengths = np.array([len(own) for own in pictures])
         totals = np.zeros(plan.firsts[-1])
-        for part in plan.parts:
-            shown = [look for number in part.queries for look in changing[number]]
-            embeds, deep = self._embedded(part.shape, part.words, part.written, part.visual, shown)
+        for part, order in zip(plan.parts, plan.orders, strict=True):
+            visual = token_rows(lengths, [picture for number in part.queries for picture in changing[number]])
+            order = order.copy()
+            order[part.seen] = len(text) + visual
+            embeds = tokens.index_select(0, torch.from_numpy(order).to(self.device)).view(*part.shape, -1)
+            deep = [level.index_select(0, torch.from_numpy(visual).to(self.device)) for level in levels]
             with adapter_rows(self.model, [self.adapters.get(heads[number], "") for number in part.queries]):
                 language = self.qwen.model.language_model
                 hidden = read(language, embeds, part.rotary, part.visual, deep, part.past, part.begins, part.places)
             states = hidden.flatten(0, 1)
-            for block, spots, tokens, candidates in part.wanted:
+            for block, spots, wanted, candidates in part.wanted:
                 scores = linear(self.qwen.lm_head, states[block]).float().log_softmax(-1)
-                np.add.at(totals, candidates, scores[spots, tokens].cpu().numpy())
+                np.add.at(totals, candidates, scores[spots, wanted].cpu().numpy())
         return totals, plan.firsts
-
-    def _embedded(
-        self, shape: tuple[int, int], words: Any, written: Any, visual: Any, shown: list[tuple[_Frames, int]]
-    ) -> tuple[Any, list[Any]]:
-        """Return embedded tokens (B, L, D) and the DeepStack levels of the frames shown.
-
-        Args:
-            shape: (B, L).
-            words: (W,) token ids of the text.
-            written: (W,) their places, of row b at place p: b * L + p.
-            visual: (V,) places of the tokens of the frames shown.
-            shown: these.
-        """
-        import torch
-
-        text = self.qwen.get_input_embeddings()(words)
-        embeds = text.new_empty(shape[0] * shape[1], text.shape[-1]).index_copy_(0, written, text)
-        if not shown:
-            return embeds.view(*shape, -1), []
-        features = torch.cat([frames.features[place] for frames, place in shown])
-        embeds.index_copy_(0, visual, features.to(embeds.dtype))
-        levels = range(len(shown[0][0].deep))
-        deep = [torch.cat([frames.deep[level][place] for frames, place in shown]) for level in levels]
-        return embeds.view(*shape, -1), deep
 
     def _past(self, head: str, prompt: Prompt, frames: _Frames, places: list[int]) -> Any:
         """Return keys and values of a prompt's constant part, kept from an earlier query if it is the same."""
@@ -330,11 +320,13 @@ class QwenRewardModel:
         key = (head, prompt.constant, *map(id, shown))
         if key not in self._pasts:
             size = len(prompt.constant)
-            ids = torch.tensor(prompt.constant, device=self.device)
-            here = np.isin(np.arange(size), prompt.visual)
-            visual, written = (torch.from_numpy(np.flatnonzero(each)).to(self.device) for each in (here, ~here))
-            anchors = [(frames, place) for place in places[: prompt.anchors]]
-            embeds, deep = self._embedded((1, size), ids[written], written, visual, anchors)
+            ids = torch.tensor([prompt.constant], device=self.device)
+            visual = torch.as_tensor(prompt.visual[prompt.visual < size], device=self.device)
+            embeds, deep = self.qwen.get_input_embeddings()(ids), []
+            if shown:
+                own = places[: prompt.anchors]
+                embeds[0, visual] = torch.cat([frames.features[place] for place in own]).to(embeds.dtype)
+                deep = [torch.cat([level[place] for place in own]) for level in frames.deep]
             rotary = prompt.rotary[0][:, None, :size]
             with adapter_rows(self.model, [self.adapters.get(head, "")]):
                 kept = remember(self.qwen.model.language_model, embeds, rotary, visual, deep)

@@ -53,10 +53,10 @@ class Layout:
 
     Attributes:
         shape: (B, L), padded on the right.
-        words: (W,) token ids of all but the visual tokens.
-        written: (W,) their places, of row b at place p: b * L + p.
+        ids: (B * L,) token ids.
         rotary: (2, B, L, head size).
-        visual: (V,) places of the visual tokens.
+        seen: (V,) places of the visual tokens, of row b at place p: b * L + p.
+        visual: (V,) the same on the device.
         past: (layers, 2, B, key heads, P, head size), padded on the left.
         begins: (B,) where in P each row's constant part begins; None: at 0 in every row.
         places: (B, S) whose logits are wanted; the last one again where a row has fewer.
@@ -66,9 +66,9 @@ class Layout:
     """
 
     shape: tuple[int, int]
-    words: Any
-    written: Any
+    ids: NDArray[np.int64]
     rotary: Any
+    seen: NDArray[np.int64]
     visual: Any
     past: Any
     begins: Any
@@ -83,11 +83,15 @@ class Plan:
 
     Attributes:
         parts: the parts.
+        words: (W,) token ids that occur, each once.
+        orders: of each part, (B * L,) number of each token in ``words``.
         firsts: (N + 1,) number of each query's first candidate, and of all.
         made_of: prompts and anchors; kept, so that nothing else takes the id of one.
     """
 
     parts: list[Layout]
+    words: Any
+    orders: list[NDArray[np.int64]]
     firsts: NDArray[np.int64]
     made_of: tuple[Sequence[Prompt], Sequence[Sequence[Frame]]]
 
@@ -110,6 +114,8 @@ class Plans:
             anchors: of each query, the pictures in its constant part.
             past: called with a query's number: keys and values (layers, 2, key heads, P, head size) of that part.
         """
+        import torch
+
         key = (*map(id, prompts), *[id(frame) for own in anchors for frame in own])
         plan = self._kept.get(key)
         if plan is None:
@@ -123,7 +129,10 @@ class Plans:
                 )
                 for chunk in chunks(rows, rests)
             ]
-            plan = Plan(parts, firsts, (list(prompts), list(anchors)))
+            words, order = np.unique(np.concatenate([part.ids for part in parts]), return_inverse=True)
+            orders = np.split(order, np.cumsum([len(part.ids) for part in parts])[:-1])
+            found = torch.from_numpy(words).to(self._device)
+            plan = Plan(parts, found, orders, firsts, (list(prompts), list(anchors)))
             if sum(part.past.nbytes + part.rotary.nbytes for part in parts) > self._KEPT_BYTES:
                 return plan
             self._kept[key] = plan
@@ -169,14 +178,13 @@ def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: Any) -> Lay
     at = np.concatenate([i * most + kind.spots for i, kind in enumerate(which)])
     tokens = np.concatenate([kind.tokens for kind in which])
     candidates = np.concatenate([row[1] + kind.candidates for row, kind in zip(rows, which, strict=True)])
-    seen = visual[index].flatten()
-    written = (~seen).nonzero().squeeze(1)
+    seen = visual[index].flatten().nonzero().squeeze(1)
     return Layout(
         (len(which), length),
-        ids[index].flatten()[written],
-        written,
+        ids[index].flatten().cpu().numpy(),
         rotary.index_select(1, index),
-        seen.nonzero().squeeze(1),
+        seen.cpu().numpy(),
+        seen,
         past.index_select(2, index),
         None if begins is None else begins[index],
         places.to(device)[index],
@@ -212,3 +220,17 @@ def _row(number: int, prompt: Prompt, row: int, past: Any) -> _Row:
     return _Row(
         number, prompt.rows[row][begin:], prompt.rotary[row][:, begin:], visual, past, places, spots, tokens, candidates
     )
+
+
+def token_rows(lengths: NDArray[np.int64], shown: Sequence[int]) -> NDArray[np.int64]:
+    """Return which rows of all pictures' tokens, one picture below the other, those shown have.
+
+    Args:
+        lengths: tokens of each picture.
+        shown: numbers of the pictures.
+    """
+    which = np.array(shown, np.int64)
+    own, begins = lengths[which], (np.cumsum(lengths) - lengths)[which]
+    if len(own) and own.min() == own.max():
+        return (begins[:, None] + np.arange(own[0])).ravel()
+    return np.arange(own.sum()) + np.repeat(begins - (np.cumsum(own) - own), own)
