@@ -296,7 +296,7 @@ class QwenRewardModel:
             torch.cat([own for frames in seen for own in frames.deep[level]]) for level in range(len(seen[0].deep))
         ]
         lengths = np.array([len(own) for own in pictures])
-        totals = np.zeros(plan.firsts[-1])
+        hidden = []
         for part, order in zip(plan.parts, plan.orders, strict=True):
             visual = token_rows(lengths, [picture for number in part.queries for picture in changing[number]])
             order = order.copy()
@@ -305,11 +305,13 @@ class QwenRewardModel:
             deep = [level.index_select(0, torch.from_numpy(visual).to(self.device)) for level in levels]
             with adapter_rows(self.model, [self.adapters.get(heads[number], "") for number in part.queries]):
                 language = self.qwen.model.language_model
-                hidden = read(language, embeds, part.rotary, part.visual, deep, part.past, part.begins, part.places)
-            states = hidden.flatten(0, 1)
-            for block, spots, wanted, candidates in part.wanted:
-                scores = linear(self.qwen.lm_head, states[block]).float().log_softmax(-1)
-                np.add.at(totals, candidates, scores[spots, wanted].cpu().numpy())
+                found = read(language, embeds, part.rotary, part.visual, deep, part.past, part.begins, part.places)
+            hidden.append(found.flatten(0, 1))
+        states = torch.cat(hidden)
+        totals = np.zeros(plan.firsts[-1])
+        for block, spots, wanted, candidates in plan.wanted:
+            scores = linear(self.qwen.lm_head, states[block]).float().log_softmax(-1)
+            np.add.at(totals, candidates, scores[spots, wanted].cpu().numpy())
         return totals, plan.firsts
 
     def _past(self, head: str, prompt: Prompt, frames: _Frames, places: list[int]) -> Any:

@@ -60,8 +60,9 @@ class Layout:
         past: (layers, 2, B, key heads, P, head size), padded on the left.
         begins: (B,) where in P each row's constant part begins; None: at 0 in every row.
         places: (B, S) whose logits are wanted; the last one again where a row has fewer.
-        wanted: of each block of places among the B * S: where it begins, and of each wanted logit (T,) its place in the
-            block, whose it is, and to which candidate of the batch it is added.
+        at: (T,) of each wanted logit, its place among the B * S.
+        tokens: (T,) whose logit.
+        candidates: (T,) to which candidate of the batch it is added.
         queries: of each row, the number of its query in the batch.
     """
 
@@ -73,7 +74,9 @@ class Layout:
     past: Any
     begins: Any
     places: Any
-    wanted: Sequence[tuple[slice, Any, Any, NDArray[np.int64]]]
+    at: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    candidates: NDArray[np.int64]
     queries: list[int]
 
 
@@ -85,6 +88,8 @@ class Plan:
         parts: the parts.
         words: (W,) token ids that occur, each once.
         orders: of each part, (B * L,) number of each token in ``words``.
+        wanted: of each block of the places of all parts: where it is, and of each wanted logit (T,) its
+            place in the block, whose it is, and to which candidate of the batch it is added.
         firsts: (N + 1,) number of each query's first candidate, and of all.
         made_of: prompts and anchors; kept, so that nothing else takes the id of one.
     """
@@ -92,6 +97,7 @@ class Plan:
     parts: list[Layout]
     words: Any
     orders: list[NDArray[np.int64]]
+    wanted: list[tuple[slice, Any, Any, NDArray[np.int64]]]
     firsts: NDArray[np.int64]
     made_of: tuple[Sequence[Prompt], Sequence[Sequence[Frame]]]
 
@@ -132,7 +138,9 @@ class Plans:
             words, order = np.unique(np.concatenate([part.ids for part in parts]), return_inverse=True)
             orders = np.split(order, np.cumsum([len(part.ids) for part in parts])[:-1])
             found = torch.from_numpy(words).to(self._device)
-            plan = Plan(parts, found, orders, firsts, (list(prompts), list(anchors)))
+            plan = Plan(
+                parts, found, orders, list(_blocks(parts, self._device)), firsts, (list(prompts), list(anchors))
+            )
             if sum(part.past.nbytes + part.rotary.nbytes for part in parts) > self._KEPT_BYTES:
                 return plan
             self._kept[key] = plan
@@ -188,18 +196,21 @@ def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: Any) -> Lay
         past.index_select(2, index),
         None if begins is None else begins[index],
         places.to(device)[index],
-        list(_blocks(at, tokens, candidates, len(which) * most, device)),
+        at,
+        tokens,
+        candidates,
         [number for number, *_ in rows],
     )
 
 
-def _blocks(
-    at: NDArray[np.int64], tokens: NDArray[np.int64], candidates: NDArray[np.int64], places: int, device: Any
-) -> Iterator[tuple[slice, Any, Any, NDArray[np.int64]]]:
-    """Yield wanted logits block by block of places, see :class:`Layout`."""
+def _blocks(parts: Sequence[Layout], device: Any) -> Iterator[tuple[slice, Any, Any, NDArray[np.int64]]]:
+    """Yield the wanted logits of all parts block by block, see :class:`Plan`."""
     import torch
 
-    for start in range(0, places, _MAX_LOGITS):
+    counts = [part.places.numel() for part in parts]
+    at = np.concatenate([before + part.at for before, part in zip(np.cumsum([0, *counts]), parts, strict=False)])
+    tokens, candidates = (np.concatenate(each) for each in zip(*((p.tokens, p.candidates) for p in parts), strict=True))
+    for start in range(0, sum(counts), _MAX_LOGITS):
         here = (at >= start) & (at < start + _MAX_LOGITS)
         spots, own = (torch.from_numpy(each).to(device) for each in (at[here] - start, tokens[here]))
         yield slice(start, start + _MAX_LOGITS), spots, own, candidates[here]
