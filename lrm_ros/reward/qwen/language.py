@@ -68,7 +68,7 @@ def remember(language: Any, embeds: Any, rotary: Any, visual: Any, deep: list[An
     import torch
 
     length = embeds.shape[1]
-    mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=embeds.device).tril()
+    mask = _unseen(torch.ones(1, 1, length, length, dtype=torch.bool, device=embeds.device).tril(), embeds)
     states, kept = embeds, []
     for number, layer in enumerate(language.layers):
         states, keys = layer_of(layer, states, rotary, None, mask, None)
@@ -102,11 +102,12 @@ def read(
     asked = known <= before + places[:, :, None]  # by the last layer, (B, S, P + L)
     if begins is not None:
         asked &= known >= begins[:, None, None]
-    mask = mask_of(length, before, begins, embeds.device)
+    mask = _unseen(mask_of(length, before, begins, embeds.device), embeds)
+    asked = _unseen(asked[:, None], embeds)
     states = embeds
     for number, layer in enumerate(language.layers):
         last = number == len(language.layers) - 1
-        seen, spots = (asked[:, None], places) if last else (mask, None)
+        seen, spots = (asked, places) if last else (mask, None)
         states, _ = layer_of(layer, states, rotary, past[number], seen, spots)
         if not last:  # no visual token is asked for
             states = _add(states, number, visual, deep)
@@ -136,6 +137,15 @@ def mask_of(length: int, before: int, begins: Any, device: Any) -> Any:
     if begins is None:
         return mask
     return mask & (torch.arange(before + length, device=device) >= begins[:, None])[:, None, None]
+
+
+def _unseen(mask: Any, states: Any) -> Any:
+    """Return a mask as the numbers that are added to scores, where plain products want them, see ``_attend``."""
+    import torch
+
+    if states.device.type != "cpu" or states.dtype != torch.float32:
+        return mask
+    return torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))
 
 
 def layer_of(layer: Any, states: Any, rotary: Any, past: Any, mask: Any, places: Any) -> tuple[Any, Any]:
@@ -171,7 +181,7 @@ def _attend(query: Any, own: Any, mask: Any, scale: float) -> Any:
     Args:
         query: (B, Q, L, head size).
         own: keys and values.
-        mask: of ``mask_of``, (L, S) or (B, 1, L, S).
+        mask: of ``mask_of``, (L, S) or (B, 1, L, S); on a CPU in float32 of ``_unseen``.
         scale: of the scores.
     """
     import torch
@@ -183,9 +193,9 @@ def _attend(query: Any, own: Any, mask: Any, scale: float) -> Any:
     if small and query.dtype == torch.float32:
         # Plain products, of all heads that share a key at once: a fifth less than the kernel takes, which saves memory.
         keys, values = own
-        unseen = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf")).repeat(*[1] * (mask.dim() - 2), groups, 1)
-        scores = torch.matmul(query.reshape(batch, -1, groups * length, size), keys.transpose(2, 3))
-        weights = scores.mul_(scale).add_(unseen).softmax(-1)
+        scores = torch.matmul(query.reshape(batch, -1, groups * length, size), keys.transpose(2, 3)).mul_(scale)
+        scores.view(batch, -1, groups, length, scores.shape[-1]).add_(mask if mask.dim() == 2 else mask[:, :, None])
+        weights = scores.softmax(-1)
         return torch.matmul(weights, values).view(batch, heads, length, size)
     # Beside a mask, a GPU's memory-saving kernel takes no groups of heads: with enable_gqa all scores would be written.
     keys, values = own.repeat_interleave(groups, 2)
