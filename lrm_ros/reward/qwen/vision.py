@@ -214,12 +214,16 @@ def turned(pair: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         (N, P, heads, head size) each.
     """
     import torch
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
+    # Queries and keys at once and half by half: half the stock function's passes over memory, in other types a third.
     if pair.dtype == torch.float32:
-        query, key = pair.unbind(2)
-        return apply_rotary_pos_emb_vision(query, key, cos, sin)
-    # Both at once and half by half: a third of the stock function's passes over memory in float32.
+        result = pair * cos[:, None, None]
+        (early, late), (first, second) = result.chunk(2, dim=-1), pair.chunk(2, dim=-1)
+        sins = sin[:, None, None].chunk(2, dim=-1)
+        early.addcmul_(second, sins[0], value=-1)
+        late.addcmul_(first, sins[1])
+        query, key = result.unbind(2)
+        return query, key
     cos, sin = (each.float()[:, None, None].chunk(2, dim=-1) for each in (cos, sin))
     first, second = pair.chunk(2, dim=-1)
     result = torch.empty(pair.shape, dtype=pair.dtype, device=pair.device)
