@@ -104,10 +104,8 @@ def _cut(images: Sequence[NDArray[np.uint8]], processor: Any, device: str) -> An
 
     size, merge, repeat = processor.patch_size, processor.merge_size, processor.temporal_patch_size
     factor = np.float32(processor.rescale_factor)
-    mean, scale = (
-        np.array(processor.image_mean, np.float32) / factor,
-        factor / np.array(processor.image_std, np.float32),
-    )
+    mean = np.array(processor.image_mean, np.float32) / factor
+    scale = factor / np.array(processor.image_std, np.float32)
     height, width, _ = images[0].shape
     # Moved as bytes, a quarter of the numbers' size, on a CPU eight at once; then scaled in place.
     planes = _planes(images, device)
@@ -119,9 +117,8 @@ def _cut(images: Sequence[NDArray[np.uint8]], processor: Any, device: str) -> An
     moved = moved.expand(-1, -1, -1, -1, -1, -1, repeat, -1, -1).reshape(len(images), -1, 3, repeat * size**2 // word)
     if word > 1:
         moved = moved.view(torch.uint8)
-    if (
-        len({*zip(processor.image_mean, processor.image_std, strict=True)}) == 1
-    ):  # Qwen's own; half the time of one number a channel
+    if len({*zip(processor.image_mean, processor.image_std, strict=True)}) == 1:
+        # Qwen's own: half the time of numbers that differ by channel.
         return moved.float().sub_(float(mean[0])).mul_(float(scale[0])).flatten(2)
     low, steps = (torch.from_numpy(each).to(device)[:, None] for each in (mean, scale))
     return moved.float().sub_(low).mul_(steps).flatten(2)
@@ -132,11 +129,11 @@ def _planes(images: Sequence[NDArray[np.uint8]], device: str) -> Any:
     import cv2
     import torch
 
-    if device == "cpu":
+    if not device.startswith("cuda"):
         height, width, _ = images[0].shape
         planes = np.empty((3, len(images) * height, width), np.uint8)
         cv2.split(np.stack(images).reshape(-1, width, 3), list(planes))
-        return torch.from_numpy(planes).view(3, -1, height, width)
+        return torch.from_numpy(planes).view(3, -1, height, width).to(device)
     pinned = torch.empty(len(images), *images[0].shape, dtype=torch.uint8, pin_memory=True)
     np.stack(images, out=pinned.numpy())
     return pinned.to(device, non_blocking=True).permute(3, 0, 1, 2)
