@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lrm_ros.reward.qwen.lora import linear
 
 _MAX_ROWS = 96
@@ -27,7 +30,7 @@ class Prompt:
 
     Attributes:
         rows: token ids of each forward pass that the candidates need (one unless candidates have several tokens).
-        rotary: (2, L, head size) cosine and sine of each row's positions.
+        rotary: (2, L, head size) cosine and sine of each row's positions, on the model's device.
         visual: (V,) places of the image tokens, the same in every row.
         terms: per candidate, the (row, place of the logits, token id) whose log-probabilities add up to its own.
         begins: those of the answer's start, that every candidate shares; none if the model wrote it.
@@ -35,9 +38,9 @@ class Prompt:
         anchors: pictures among these.
     """
 
-    rows: list[Any]
+    rows: list[NDArray[np.int64]]
     rotary: list[Any]
-    visual: Any
+    visual: NDArray[np.int64]
     terms: list[list[tuple[int, int, int]]]
     begins: list[tuple[int, int, int]]
     constant: tuple[int, ...]

@@ -35,7 +35,7 @@ from lrm_ros.reward.qwen.language import Prompt, adapter_rows, read, remember, u
 from lrm_ros.reward.qwen.load import load_qwen
 from lrm_ros.reward.qwen.product import linear
 from lrm_ros.reward.qwen.prompts import Grid, tokenise
-from lrm_ros.reward.qwen.rows import Plans, token_rows
+from lrm_ros.reward.qwen.rows import Plans, moved, token_rows
 from lrm_ros.reward.qwen.vision import Positions, encode, patches_by_grid, positions_of
 from lrm_ros.reward.qwen.writing import write
 from lrm_ros.types import Frame, Reward, RewardQuery, Unscored
@@ -301,8 +301,8 @@ class QwenRewardModel:
             visual = token_rows(lengths, [picture for number in part.queries for picture in changing[number]])
             order = order.copy()
             order[part.seen] = len(text) + visual
-            embeds = tokens.index_select(0, torch.from_numpy(order).to(self.device)).view(*part.shape, -1)
-            deep = [level.index_select(0, torch.from_numpy(visual).to(self.device)) for level in levels]
+            embeds = tokens.index_select(0, moved(order, self.device)).view(*part.shape, -1)
+            deep = [level.index_select(0, moved(visual, self.device)) for level in levels]
             with adapter_rows(self.model, [self.adapters.get(heads[number], "") for number in part.queries]):
                 language = self.qwen.model.language_model
                 found = read(language, embeds, part.rotary, part.visual, deep, part.past, part.begins, part.places)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.models import too_long
 from lrm_ros.reward.qwen.language import Prompt, rotary_of
@@ -50,22 +52,21 @@ def tokenise(qwen: Any, processor: Any, query: RewardQuery, grids: Sequence[Grid
     common = _shared(answers)
     terms = []
     for ids in answers:
-        row = next(r for r, context in enumerate(rows) if context[: len(ids) - 1] == tuple(ids[:-1]))
-        terms.append([(row, place - 1, ids[place]) for place in range(common, len(ids))])
+        at = next(r for r, context in enumerate(rows) if context[: len(ids) - 1] == tuple(ids[:-1]))
+        terms.append([(at, place - 1, ids[place]) for place in range(common, len(ids))])
     start = _shared([tokenizer(asked, verbose=False)["input_ids"] + [-1], answers[0]])
     begins = [(0, place - 1, answers[0][place]) for place in range(start, common)]
     image_grid = torch.tensor(grids, device=device)
-    tensors = [torch.tensor(row, device=device) for row in rows]
     rotary = []
-    for tensor in tensors:
-        rope = rope_index(qwen.model, tensor[None], image_grid)
+    for row in rows:
+        rope = rope_index(qwen.model, torch.tensor([row], device=device), image_grid)
         rotary.append(rotary_of(qwen.model.language_model, rope[:, 0]))
-    visual = (tensors[0] == qwen.config.image_token_id).nonzero()[:, 0]
+    visual = np.flatnonzero(np.array(rows[0]) == qwen.config.image_token_id)
     # The first picture of an episode and the goal stay; the earlier one of a comparison does not.
     anchors = len(grids) - 1 if query.head == "progress" else 0
     merge = processor.image_processor.merge_size**2
     first = int(visual[sum(grid[0] * grid[1] * grid[2] // merge for grid in grids[:anchors])])
-    return Prompt(tensors, rotary, visual, terms, begins, rows[0][:first], anchors)
+    return Prompt([np.array(row) for row in rows], rotary, visual, terms, begins, rows[0][:first], anchors)
 
 
 def _shared(answers: Sequence[list[int]]) -> int:

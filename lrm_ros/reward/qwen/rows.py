@@ -37,9 +37,9 @@ class _Row:
     """
 
     number: int
-    ids: Any
+    ids: NDArray[np.int64]
     rotary: Any
-    visual: Any
+    visual: NDArray[np.int64]
     past: Any
     places: list[int]
     spots: NDArray[np.int64]
@@ -107,7 +107,7 @@ class Plans:
 
     _KEPT, _KEPT_BYTES = 8, 1 << 24
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: str) -> None:
         """Keep none yet; they are made on ``device``."""
         self._device = device
         self._kept: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
@@ -120,8 +120,6 @@ class Plans:
             anchors: of each query, the pictures in its constant part.
             past: called with a query's number: keys and values (layers, 2, key heads, P, head size) of that part.
         """
-        import torch
-
         key = (*map(id, prompts), *[id(frame) for own in anchors for frame in own])
         plan = self._kept.get(key)
         if plan is None:
@@ -137,9 +135,13 @@ class Plans:
             ]
             words, order = np.unique(np.concatenate([part.ids for part in parts]), return_inverse=True)
             orders = np.split(order, np.cumsum([len(part.ids) for part in parts])[:-1])
-            found = torch.from_numpy(words).to(self._device)
             plan = Plan(
-                parts, found, orders, list(_blocks(parts, self._device)), firsts, (list(prompts), list(anchors))
+                parts,
+                moved(words, self._device),
+                orders,
+                list(_blocks(parts, self._device)),
+                firsts,
+                (list(prompts), list(anchors)),
             )
             if sum(part.past.nbytes + part.rotary.nbytes for part in parts) > self._KEPT_BYTES:
                 return plan
@@ -150,15 +152,13 @@ class Plans:
         return plan
 
 
-def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: Any) -> Layout:
+def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: str) -> Layout:
     """Return rows side by side; what equal ones share is worked out once.
 
     Args:
         rows: of each its query's number and first candidate, its prompt, which of its rows it is, and its past.
         device: torch device.
     """
-    import torch
-
     kinds: dict[tuple[int, int, int], _Row] = {}
     which = []
     for _, _, prompt, row, past in rows:
@@ -171,31 +171,32 @@ def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: Any) -> Lay
     most, sizes = max(len(kind.places) for kind in distinct), [kind.past.shape[3] for kind in distinct]
     before = max(sizes)
     first, kept = distinct[0].rotary, distinct[0].past
-    ids = torch.zeros(count, length, dtype=torch.long, device=device)
+    ids = np.zeros((count, length), np.int64)
     rotary = first.new_zeros(2, count, length, first.shape[-1])
-    visual = torch.zeros(count, length, dtype=torch.bool, device=device)
+    visual = np.zeros((count, length), bool)
     past = kept.new_zeros(*kept.shape[:2], count, kept.shape[2], before, kept.shape[4])
     for i, kind in enumerate(distinct):
         ids[i, : len(kind.ids)] = kind.ids
         rotary[:, i, : len(kind.ids)] = kind.rotary
         visual[i, kind.visual] = True
         past[:, :, i, :, before - kind.past.shape[3] :] = kind.past
-    places = torch.tensor([kind.places + kind.places[-1:] * (most - len(kind.places)) for kind in distinct])
-    begins = None if min(sizes) == before else torch.tensor([before - size for size in sizes], device=device)
-    index = torch.tensor([kind.number for kind in which], device=device)
+    places = np.array([kind.places + kind.places[-1:] * (most - len(kind.places)) for kind in distinct])
+    begins = None if min(sizes) == before else np.array([before - size for size in sizes])
+    own = [kind.number for kind in which]
+    index = moved(np.array(own), device)
     at = np.concatenate([i * most + kind.spots for i, kind in enumerate(which)])
     tokens = np.concatenate([kind.tokens for kind in which])
     candidates = np.concatenate([row[1] + kind.candidates for row, kind in zip(rows, which, strict=True)])
-    seen = visual[index].flatten().nonzero().squeeze(1)
+    seen = np.flatnonzero(visual[own])
     return Layout(
         (len(which), length),
-        ids[index].flatten().cpu().numpy(),
+        ids[own].ravel(),
         rotary.index_select(1, index),
-        seen.cpu().numpy(),
         seen,
+        moved(seen, device),
         past.index_select(2, index),
-        None if begins is None else begins[index],
-        places.to(device)[index],
+        None if begins is None else moved(begins[own], device),
+        moved(places[own], device),
         at,
         tokens,
         candidates,
@@ -203,16 +204,14 @@ def _made(rows: Sequence[tuple[int, int, Prompt, int, Any]], device: Any) -> Lay
     )
 
 
-def _blocks(parts: Sequence[Layout], device: Any) -> Iterator[tuple[slice, Any, Any, NDArray[np.int64]]]:
+def _blocks(parts: Sequence[Layout], device: str) -> Iterator[tuple[slice, Any, Any, NDArray[np.int64]]]:
     """Yield the wanted logits of all parts block by block, see :class:`Plan`."""
-    import torch
-
     counts = [part.places.numel() for part in parts]
     at = np.concatenate([before + part.at for before, part in zip(np.cumsum([0, *counts]), parts, strict=False)])
     tokens, candidates = (np.concatenate(each) for each in zip(*((p.tokens, p.candidates) for p in parts), strict=True))
     for start in range(0, sum(counts), _MAX_LOGITS):
         here = (at >= start) & (at < start + _MAX_LOGITS)
-        spots, own = (torch.from_numpy(each).to(device) for each in (at[here] - start, tokens[here]))
+        spots, own = moved(at[here] - start, device), moved(tokens[here], device)
         yield slice(start, start + _MAX_LOGITS), spots, own, candidates[here]
 
 
@@ -231,6 +230,15 @@ def _row(number: int, prompt: Prompt, row: int, past: Any) -> _Row:
     return _Row(
         number, prompt.rows[row][begin:], prompt.rotary[row][:, begin:], visual, past, places, spots, tokens, candidates
     )
+
+
+def moved(values: NDArray[np.int64], device: str) -> Any:
+    """Return integers on a device; to a GPU without waiting for it."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return torch.from_numpy(values).to(device)
+    return torch.from_numpy(values).pin_memory().to(device, non_blocking=True)
 
 
 def token_rows(lengths: NDArray[np.int64], shown: Sequence[int]) -> NDArray[np.int64]:
