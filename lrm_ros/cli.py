@@ -51,6 +51,7 @@ COMMANDS = {
     "trial": ("lrm_ros.training.trial.command", "compare policies blindly before a person, on the arm or in the twin"),
     "report": ("lrm_ros.training.report.command", "write the report of a run"),
     "bench topics": ("lrm_ros.training.bench.topics", "measure loss and latency from cameras to the recorder"),
+    "bench hop": ("lrm_ros.training.bench.hop", "measure the time from a frame to its reward through the reward node"),
     "bench reward": ("lrm_ros.training.bench.reward", "measure the reward model's speed"),
     "bench keyframes": ("lrm_ros.training.bench.keyframes", "measure the throughput of keyframes from video"),
     "bench twin": ("lrm_ros.training.bench.twin", "measure the twin's speed, in process and through the nodes"),

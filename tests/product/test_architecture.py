@@ -51,6 +51,7 @@ ROS_FILES = {
     "lrm_ros/training/bench/record_session.py",
     "lrm_ros/training/bench/robot.py",
     "lrm_ros/training/bench/topics.py",
+    "lrm_ros/training/bench/hop.py",
     "lrm_ros/training/bench/twin.py",
     "lrm_ros/training/ppo/node.py",
 }
