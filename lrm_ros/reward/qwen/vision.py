@@ -211,7 +211,11 @@ def turned(pair: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
         (N, P, heads, head size) each.
     """
     import torch
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
+    if torch.is_grad_enabled() and pair.requires_grad:
+        query, key = pair.unbind(2)
+        return apply_rotary_pos_emb_vision(query, key, cos, sin)
     # Queries and keys at once and half by half: half the stock function's passes over memory, in other types a third.
     if pair.dtype == torch.float32:
         result = pair * cos[:, None, None]
