@@ -17,6 +17,7 @@ from lrm_ros.types import Episode, Frame, Step
 
 CONTRACT_FILE = "contract.json"
 OLDEST_S = 0.5
+TURNS = 4  # to a side: so far no joint turns that has limits
 NO_LIMITS = (
     "its data had no limits and units, for LeRobot records neither: train it with 'lrm finetune --contract FILE', the "
     "robot's, e.g. config/so101.yaml"
@@ -87,6 +88,24 @@ def require_limits(contract: RobotContract, where: str) -> None:
             f"{where} has no limits and units, so no arm moves by it; give it lower, upper and max_step [rad], as "
             "config/so101.yaml has them; a policy gets them by 'lrm finetune --contract FILE'"
         )
+
+
+def require_radians(contract: RobotContract, where: str) -> None:
+    """Refuse a robot contract whose limits are of another unit: by them degrees would be believed, and commanded.
+
+    Args:
+        contract: of an arm.
+        where: names it in the error.
+
+    Raises:
+        ValueError: a joint may turn more than ``TURNS`` times to a side; names it and its limits.
+    """
+    for joint, low, high in zip(contract.joints, contract.lower, contract.upper, strict=contract.has_limits):
+        if max(-low, high) > TURNS * 2 * math.pi:
+            raise ValueError(
+                f"{where}: joint {joint} has limits {low:g} to {high:g} rad, which is more than {TURNS} turns: are "
+                "they degrees, or percent? give rad (a degree is 0.01745 rad), of a slide metres"
+            )
 
 
 def contract_differences(found: RobotContract, wanted: RobotContract) -> list[str]:

@@ -63,7 +63,7 @@ def decode(data: Any, description: str, max_pixels: int = MAX_PIXELS) -> Rgb:
     flags = cv2.IMREAD_UNCHANGED if stored else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
     if image is None:
-        raise ValueError(f"the compressed image of {len(raw)} bytes is damaged; look at the camera and the network")
+        raise ValueError(_damaged(raw))
     if stored:
         little = sys.byteorder == "little"
         return to_rgb(np.ascontiguousarray(image).view(np.uint8), encoding, (width, height), big_endian=not little)
@@ -104,13 +104,15 @@ def _png_header(raw: bytes) -> tuple[int, int, int, bool]:
     """Return width, height, bits a channel, and whether it is grey without alpha.
 
     Raises:
-        ValueError: it is cut off.
+        ValueError: it is cut off, or does not begin with its header.
     """
     at = len(_PNG)
     while raw[at + 4 : at + 8] != b"IEND":
         length = int.from_bytes(raw[at : at + 4], "big")
         if (at := at + 12 + length) > len(raw) - 12:
             raise ValueError(_cut(raw))
+    if raw[12:16] != b"IHDR":
+        raise ValueError(_damaged(raw))
     return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big"), raw[24], raw[25] == 0
 
 
@@ -134,6 +136,10 @@ def _jpeg_size(raw: bytes) -> tuple[int, int]:
             return size
         at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
     raise ValueError(_cut(raw))
+
+
+def _damaged(raw: bytes) -> str:
+    return f"the compressed image of {len(raw)} bytes is damaged; look at the camera and the network"
 
 
 def _cut(raw: bytes) -> str:

@@ -43,6 +43,7 @@ _ENCODINGS = {
     "bayer_gbrg8": ("bayer_gbrg8", 1, 1, "BayerGR2RGB"),
     "bayer_grbg8": ("bayer_grbg8", 1, 1, "BayerGB2RGB"),
 }
+_PIXEL_BYTES = (1, 2, 3, 4, 6, 8, 12, 16)  # that a pixel has in some encoding
 DEPTH = ("16UC1", "16SC1", "32FC1", "64FC1")
 # What an encoding does not say itself, and is therefore told once.
 NOTES = {
@@ -56,7 +57,7 @@ def to_rgb(data: Any, encoding: str, size: tuple[int, int], step: int = 0, big_e
     """Convert the pixels of an image message; rgb8 without row padding is not copied.
 
     Args:
-        data: its bytes, of at least height x step.
+        data: its bytes, height x step.
         encoding: as ``sensor_msgs`` names it, one of ``_ENCODINGS``. mono16 becomes round(value / 257), so that 65535
             is 255; YUV is BT.601 of limited range.
         size: (width, height) [pixels].
@@ -67,7 +68,8 @@ def to_rgb(data: Any, encoding: str, size: tuple[int, int], step: int = 0, big_e
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: no pixels, a depth image, another encoding, a size it cannot have, or too few bytes; with the cure.
+        ValueError: no pixels, a depth image, another encoding, a size it cannot have, too few bytes or too many, or a
+            step that is of pixels of another encoding; with the cure.
     """
     width, height = size
     if not height or not width:
@@ -90,12 +92,22 @@ def to_rgb(data: Any, encoding: str, size: tuple[int, int], step: int = 0, big_e
             f"{flat.size} bytes with step {step} cannot hold {width}x{height} {encoding}; "
             "the driver fills the message wrongly"
         )
-    rows = flat[: height * step].reshape(height, step)[:, :row]  # (H, bytes)
-    pixels: NDArray[Any] = rows
+    if flat.size > height * step:
+        raise ValueError(
+            f"{flat.size} bytes with step {step} are more than {width}x{height} {encoding} has; the driver names "
+            "another encoding or size than it sends, set it to rgb8"
+        )
+    whole = flat.reshape(height, step)  # (H, bytes)
+    pixels: NDArray[Any] = whole[:, :row]
+    if step in (width * each for each in _PIXEL_BYTES if each != channels * depth) and whole[:, row:].any():
+        raise ValueError(
+            f"step {step} is that of {step // width} bytes a pixel, {encoding} of {width}x{height} has "
+            f"{channels * depth}; the driver names another encoding than it sends, set it to rgb8"
+        )
     if depth == 2:
-        pixels = rows.view(">u2" if big_endian else "<u2")
+        pixels = pixels.view(">u2" if big_endian else "<u2")
     elif channels > 1:
-        pixels = rows.reshape(height, width, channels)
+        pixels = pixels.reshape(height, width, channels)
     return np.ascontiguousarray(pixels) if name == "rgb8" else _convert(pixels, name, code)
 
 

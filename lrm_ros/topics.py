@@ -70,8 +70,13 @@ class Topic:
         """Return the topic of one camera or head: ``IMAGE_RAW.of("front")`` is ``front/image_raw``.
 
         Raises:
-            ValueError: the name has no ``<part>``.
+            ValueError: the name has no ``<part>``, or no topic can have that in its name.
         """
+        if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", part, re.ASCII):
+            raise ValueError(
+                f"{part!r} cannot be in the name of topic '{self.name}': give letters, digits and '_' alone, beginning "
+                "with no digit"
+            )
         name, filled = re.subn(r"<\w+>", lambda _: part, self.name)
         if filled != 1:
             raise ValueError(f"topic '{self.name}' has no part to fill in with '{part}'")

@@ -15,6 +15,7 @@ from lrm_ros.contract import (
     has_images,
     load_contract,
     oldest_s,
+    require_radians,
     save_contract,
 )
 from lrm_ros.record.convention import load_convention
@@ -197,6 +198,17 @@ def test_limits_are_all_there_or_none_and_tell_rad_from_unknown_units():
     (of_policy,) = contract_differences(bare, RobotContract())
     assert "lrm finetune --contract FILE" in of_policy
     assert contract_differences(RobotContract(), bare) == ["limits and rad instead of unknown units"]
+
+
+@pytest.mark.parametrize("limits", [(-110.0, 110.0), (0.0, 100.0), (-100.0, 0.0)])
+def test_limits_in_degrees_or_percent_are_refused_before_anything_moves_by_them(limits):
+    require_radians(RobotContract(), "robot contract")
+    contract = dataclasses.replace(
+        RobotContract(), lower=(-6.3,) * 5 + (limits[0],), upper=(6.3,) * 5 + (limits[1],), max_step=(5.0,) * 6
+    )
+    says = f"my.yaml: joint gripper has limits {limits[0]:g} to {limits[1]:g} rad, which is more than 4 turns: are they"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        require_radians(contract, "my.yaml")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ DEEP = np.zeros((4, 4), np.uint16)
         (header(0, 5), "png", "says that it has 0x5 pixels"),
         (claims(JPEG, 65_000, 65_000), "jpeg", "says that it has 65000x65000 pixels"),
         (claims(JPEG, 48, 0), "jpeg", "says that it has 48x0 pixels"),
+        (PNG[:8] + PNG[-12:], "png", "of 20 bytes is damaged"),  # its end alone
         (b"", "jpeg", "0 bytes of format 'jpeg' are neither JPEG nor PNG"),
         (bytes(500), "h264", "500 bytes of format 'h264' are neither JPEG nor PNG; let the camera"),
         (PNG, "16UC1; compressedDepth", "'16UC1; compressedDepth' is a depth image, not colour; give the colour topic"),

@@ -88,6 +88,27 @@ def test_what_cannot_be_shown_is_refused_with_the_cure(encoding, size, says):
         images.to_rgb(bytes(64), encoding, size)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "step", "size", "says"),
+    [
+        ("rgb8", 4 * 96, 4 * 96 * 96, "step 384 is that of 4 bytes a pixel, rgb8 of 96x96 has 3; the driver names"),
+        ("mono8", 3 * 96, 3 * 96 * 96, "step 288 is that of 3 bytes a pixel, mono8 of 96x96 has 1"),
+        ("bgra8", 8 * 96, 8 * 96 * 96, "step 768 is that of 8 bytes a pixel"),
+        ("mono8", 96, 3 * 96 * 96, "27648 bytes with step 96 are more than 96x96 mono8 has; the driver names another"),
+        ("rgb8", 0, 3 * 96 * 96 + 1, "27649 bytes with step 288 are more than"),
+    ],
+)
+def test_pixels_of_another_encoding_than_the_message_names_are_no_picture(encoding, step, size, says):
+    with pytest.raises(ValueError, match=says):
+        images.to_rgb(bytes([100]) * size, encoding, (96, 96), step)
+
+
+def test_rows_that_are_filled_up_with_zeros_are_a_picture_however_long_they_are():
+    rows = np.zeros((4, 64, 4), np.uint8)  # 64 pixels of 3 bytes, filled up to 256 as GPUs do
+    rows.reshape(4, 256)[:, : 3 * 64] = 7
+    assert (images.to_rgb(rows.tobytes(), "rgb8", (64, 4), step=256) == 7).all()
+
+
 # -- cv_bridge --------------------------------------------------------------------------------------------------------
 
 OWN = {name: code for name, _, _, code in images._ENCODINGS.values() if code}

@@ -94,6 +94,8 @@ class RewardNode(LrmNode[RewardConfig]):
             ValueError: wrong parameters, or the model of before is still busy.
         """
         check_config(self.config)
+        for camera in self.config.cameras:  # before the model, which may take minutes
+            topics.IMAGE_RAW.of(camera)
         if self.config.worlds and len(self.config.cameras) > 1:
             raise ValueError(f"camera:={self.config.camera}: a simulated world has one camera that is judged")
         if self.config.worlds and self.config.image_transport != "raw":

@@ -21,7 +21,7 @@ from rclpy.parameter import Parameter
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import SECTIONS as ARM_SECTIONS
 from lrm_ros.config_files import load_yaml
-from lrm_ros.contract import require_limits
+from lrm_ros.contract import require_limits, require_radians
 from lrm_ros.parameters import (
     AT_CONFIGURE,
     AT_START,
@@ -261,6 +261,7 @@ class LrmNode(LifecycleNode, Generic[C]):
         path = str(self.get_parameter("contract").value)
         self.contract = load_yaml(path, RobotContract, ARM_SECTIONS) if path else RobotContract()
         require_limits(self.contract, f"robot contract '{path}'")
+        require_radians(self.contract, f"robot contract '{path}'")
         self.configure()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -167,7 +167,7 @@ class Stream:
             self._seen.popleft()
         since_s, good, stamp_ns = self._seen[0]
         # By its stamps, if they are looked at: a simulator that is slower than real time keeps its rate.
-        passed_s = (self.stamp_ns - stamp_ns) / 1e9 if self.stamp_ns else now_s - since_s
+        passed_s = (self.stamp_ns - stamp_ns) / 1e9 if self.stamp_ns and stamp_ns else now_s - since_s
         if now_s - since_s < RATE_S or passed_s <= 0 or (self.good == good and not self.stamp_ns):
             return
         hz = (self.good - good) / passed_s

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from lrm_ros import messages, topics
 from lrm_ros.robot.joint_states import JointStates
@@ -29,6 +29,7 @@ QUIET_S = 0.03  # at the end of an episode nothing has come for so long [s]
 # What comes so long after the end was sent after it, whatever the clock of its host says [ns].
 LATE_NS, LATE_LOCKSTEP_NS = 100_000_000, 1_000_000_000
 FIND_S = 3.0  # in lock-step a publisher that was made just now is found within this [s]
+_PICTURES = (Image, CompressedImage)  # who sees two cameras as one judges neither, whatever their stamps
 _LOOK_S, _WATCH_S = 0.25, 0.04  # between two looks at what does not come, and where something is moved
 
 
@@ -251,7 +252,7 @@ class Streams:
         """Check one message and hand it over; ``info``: what the middleware says of it."""
         stream = entry.stream
         try:
-            if entry.stamped and (reason := self._stamp_fault(entry, message, info["publication_sequence_number"])):
+            if reason := self._stream_fault(entry, message, info["publication_sequence_number"]):
                 self._node.diagnostics.count("rejected")
                 stream.bad_stamp(reason, time.monotonic())
             elif entry.take(message):
@@ -260,17 +261,23 @@ class Streams:
             self._node.diagnostics.count("rejected")
             stream.set("content", str(error))
 
-    def _stamp_fault(self, entry: Input, message: Any, number: int | None) -> str:
+    def _stream_fault(self, entry: Input, message: Any, number: int | None) -> str:
         """Return what is wrong with the stamp of a message and its publisher's number, empty if nothing is."""
-        stream, stamp_ns, now_ns = entry.stream, messages.to_ns(message.header.stamp), self._now_ns()
-        names = dict.fromkeys(message.name) if entry.topic.message_type is JointState else {}
-        part = next(iter(names), "")
-        if (check := stream.parts.get(part)) is None:
-            check = stream.parts[part] = StampCheck()
-        alone = [name for name in names if name in stream.joints] or [part]
-        if (one := stream.numbers.several(number, alone, time.monotonic(), stream.offered)) is not None:
+        stream = entry.stream
+        names = list(dict.fromkeys(message.name)) if entry.topic.message_type is JointState else [""]
+        ours = [name for name in names if name in stream.joints] if stream.joints and names else names
+        if not (entry.stamped or entry.topic.message_type in _PICTURES) or (names and not ours):
+            return ""  # of another robot's joints alone it is no matter
+        if (one := stream.numbers.several(number, ours or [""], time.monotonic(), stream.offered)) is not None:
             who = ", ".join(stream.publishers)
             return f"{one or 'it'} comes from more than one publisher ({who}); stop the others"
+        return self._stamp_fault(stream, next(iter(names), ""), message) if entry.stamped else ""
+
+    def _stamp_fault(self, stream: Stream, part: str, message: Any) -> str:
+        """Return what is wrong with the stamp of a message, whose first joint is ``part``, empty if nothing is."""
+        stamp_ns, now_ns = messages.to_ns(message.header.stamp), self._now_ns()
+        if (check := stream.parts.get(part)) is None:
+            check = stream.parts[part] = StampCheck()
         compared = self._realtime and now_ns > 0
         if compared and stamp_ns > 0:
             stream.foreign = abs(now_ns - stamp_ns) > OTHER_CLOCK_NS and self._other_clock()

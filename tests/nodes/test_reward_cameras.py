@@ -92,10 +92,15 @@ def test_in_real_time_a_camera_that_does_not_come_is_named_and_what_waits_is_tol
     [
         ({"camera": "front,front"}, "does not name one or several different ones"),
         ({"camera": "front,"}, "does not name one or several different ones"),
+        ({"camera": "front.left"}, "'front.left' cannot be in the name of topic '<camera>/image_raw': give letters"),
+        ({"camera": "front,wr\u00e4st"}, "'wr\u00e4st' cannot be in the name"),
+        ({"camera": "0"}, "beginning with no digit"),
+        ({"camera": "front/"}, "'front/' cannot be"),
         ({"camera": "front,wrist", "worlds": 2}, "a simulated world has one camera"),
     ],
 )
 def test_cameras_that_cannot_be_are_refused(spin, parameters, reason) -> None:
     node = spin.add(RewardNode(model="fake", **parameters))
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-    assert any(reason in fault for fault in node.diagnostics.faults.values())
+    assert any(reason in fault and "\n" not in fault for fault in node.diagnostics.faults.values())
+    assert node.fault_code == 2  # what was given is wrong: one line, no traceback

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rclpy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -61,3 +62,25 @@ def _raise(error: Exception):
         raise type(error)(*error.args)
 
     return score
+
+
+def test_two_cameras_under_one_name_are_named_and_not_judged_in_turn(spin, probe, images):
+    node = spin.start(RewardNode(model="fake", mode="progress", interval=1))
+    topics.TASK.publisher(probe).publish(String(data="put it there"))
+    other = topics.IMAGE_RAW.of("front").publisher(spin.add(rclpy.create_node("leftover")))
+    says = lambda: node.diagnostics.faults.get("front/image_raw", "")  # noqa: E731
+    step = 0
+
+    def both() -> None:
+        nonlocal step
+        step += 1
+        show(images, step % 20 + 1)
+        if other is not None:
+            show(other, step % 20 + 1)
+
+    timer = probe.create_timer(0.05, both)
+    spin.until(lambda: "comes from more than one publisher (leftover, probe); stop the others" in says())
+    judged = node.diagnostics.total("judged")
+    other = None
+    spin.until(lambda: not says() and node.diagnostics.total("judged") > judged)
+    timer.cancel()

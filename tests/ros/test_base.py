@@ -152,16 +152,16 @@ def test_autostart_is_refused_as_the_program_has_started(spin):
 
 
 def test_the_contract_comes_from_its_file(spin, tmp_path):
-    contract = RobotContract(name="other", control_hz=20.0)
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(to_dict(contract)))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(to_dict(contract := RobotContract(name="other", control_hz=20.0))))
     node = spin.add(Example(contract=str(tmp_path / "c.yaml")))
     assert node.trigger_configure() == SUCCESS and node.contract == contract
     missing = spin.add(Example(contract="nowhere.yaml"))
-    assert missing.trigger_configure() == FAILURE
-    assert "'nowhere.yaml' does not exist" in missing.diagnostics.faults["configure"]
-    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(to_dict(RobotContract(lower=(), upper=(), max_step=()))))
-    bare = spin.add(Example(contract=str(tmp_path / "bare.yaml")))
-    assert bare.trigger_configure() == FAILURE and "so no arm moves by it" in bare.diagnostics.faults["configure"]
+    assert missing.trigger_configure() == FAILURE and "' does not exist" in missing.diagnostics.faults["configure"]
+    bare, degrees = RobotContract(lower=(), upper=(), max_step=()), RobotContract(upper=(110.0,) * 6)
+    for wrong, says in ((bare, "so no arm moves by it"), (degrees, "are they degrees")):
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(to_dict(wrong)))
+        node = spin.add(Example(contract=str(tmp_path / "wrong.yaml")))
+        assert node.trigger_configure() == FAILURE and says in node.diagnostics.faults["configure"]
 
 
 def test_the_shipped_contract_file_is_the_default():

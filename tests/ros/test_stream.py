@@ -105,3 +105,14 @@ def test_a_rate_that_was_too_low_is_good_again_when_it_is_with_and_without_looki
     for now_s in np.arange(22.0, 24.8, 0.1):  # until the next one comes, as slowly as it may
         found.look(float(now_s), 0.0)
         assert not found.line
+
+
+def test_stamps_that_were_zero_are_not_told_as_a_rate_of_zero():
+    found = stream(watched=False)
+    for k in range(60):
+        now_s = 0.1 * k
+        found.stamp_ns = 0 if k == 10 else 1_700_000_000 * 10**9 + k * DT_NS
+        if k != 10:
+            found.usable(now_s)
+        found.look(now_s, 0.0)
+        assert not found.line

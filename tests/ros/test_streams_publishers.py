@@ -83,6 +83,33 @@ def test_two_drivers_with_other_joints_each_are_no_fault_whoever_is_started_agai
     assert not ear.streams.end()
 
 
+@pytest.mark.parametrize("late_ns", [None, 5_000_000_000, 0])
+def test_what_is_wrong_with_the_joints_of_another_robot_is_no_fault_of_this_one(spin, probe, ear, late_ns):
+    Driver(probe)
+    spin.until(lambda: len(ear.states) > 20)
+    wheels = [spin.add(LrmNode(f"base_{k}", RecorderConfig, {})) for k in range(2)]
+    pair = [wheel.create_publisher(JointState, "joint_states", 10) for wheel in wheels]
+
+    def publish() -> None:
+        for each in pair:
+            stamp_ns = 0 if late_ns is None else time.time_ns() - late_ns
+            each.publish(messages.from_state(stamp_ns, ["wheel_left", "wheel_right"], [1.0, float("nan")]))
+
+    wheels[0].create_timer(0.05, publish)
+    spin.until(lambda: pair[1].get_subscription_count())
+    ear.streams.begin()
+    seen, told = len(ear.states), set()
+
+    def later() -> bool:
+        told.update(ear.streams.faults().values())
+        return len(ear.states) > seen + 60
+
+    spin.until(later)
+    told.update(ear.streams.end().values())
+    # A loaded host may be late with what is good.
+    assert not [line for line in told if "its stamp" in line or "more than one publisher" in line]
+
+
 def test_a_publisher_that_is_gone_leaves_no_fault_of_its_clock(spin, probe, ear):
     states = probe.create_publisher(JointState, "joint_states", 10)
     Driver(probe).every["joint_states"] = 0

@@ -15,7 +15,7 @@ from typing import Any
 from lrm_ros.checkpoint import policy_contract, require_checkpoint
 from lrm_ros.config import RobotContract
 from lrm_ros.config_files import load_yaml, read_yaml
-from lrm_ros.contract import contract_differences, require_limits
+from lrm_ros.contract import contract_differences, require_limits, require_radians
 from lrm_ros.errors import one_line
 from lrm_ros.record.lerobot_files import is_dataset
 from lrm_ros.record.lerobot_read import read_episodes
@@ -75,6 +75,7 @@ def training_data(
     if contract_file is not None:
         contract = load_yaml(contract_file, RobotContract, ("arm",))
         require_limits(contract, f"robot contract '{contract_file}'")
+        require_radians(contract, f"robot contract '{contract_file}'")
         sets = [_of_robot(one, contract, contract_file, units) if isinstance(one, LeRobotSet) else one for one in sets]
         opened = [one for one in sets if isinstance(one, LeRobotSet)]
     found = [(one.root, one.contract) for one in opened]
