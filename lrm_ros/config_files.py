@@ -12,6 +12,7 @@ import datetime
 import difflib
 import json
 import math
+import os
 import re
 import types
 import typing
@@ -236,6 +237,24 @@ def load_yaml(path: str | Path, cls: type[T], sections: typing.Collection[str] =
     """
     data = {key: value for key, value in read_yaml(path).items() if key not in sections}
     return from_dict(cls, data, str(path))
+
+
+def given_path(text: str | Path) -> Path:
+    """Return a path as a person writes it: ``~`` and ``~name`` are homes.
+
+    Raises:
+        FileNotFoundError: nobody here is called so, or whoever runs this has no home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        home = Path(text).parts[0]
+        raise FileNotFoundError(f"'{text}': this machine knows no home '{home}'; write the whole path") from error
+
+
+def real_path(path: str | Path) -> Path:
+    """Return a path without links; one in a circle, which ``Path.resolve`` raises RuntimeError at, stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type) -> None:

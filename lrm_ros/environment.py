@@ -173,6 +173,30 @@ def _variable_faults() -> Iterator[Fault]:
             f"RMW_IMPLEMENTATION={middleware} is not installed (installed: {', '.join(installed) or 'none found'})",
             f"set it to {near[0]}" if near else "unset it, or install that middleware beside the ROS 2 in use",
         )
+    if wrong := _log_fault():
+        yield wrong
+
+
+def _log_fault() -> Fault | None:
+    """Return what keeps ROS from writing its log, without which no node starts; by rcl_logging_interface's rules."""
+    if "--disable-external-lib-logs" in sys.argv:
+        return None
+    name = next((name for name in ("ROS_LOG_DIR", "ROS_HOME") if os.environ.get(name)), "HOME")
+    given = os.environ.get(name, "")
+    folder = {"ROS_LOG_DIR": given, "ROS_HOME": f"{given}/log", "HOME": "~/.ros/log"}[name]
+    if folder.startswith("~"):
+        if not (home := os.environ.get("HOME", "")):
+            return Fault("HOME is not set, so ROS has no folder for its log", "set HOME, or ROS_LOG_DIR to a folder")
+        folder = home + folder[1:]
+    there = Path(folder).absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return None
+    why = "cannot be written" if there.is_dir() else "is no folder"
+    return Fault(
+        f"{name}={given}: ROS cannot write its log, for '{there}' {why}", "set ROS_LOG_DIR to a folder of yours"
+    )
 
 
 def _domain(word: str) -> int | None:

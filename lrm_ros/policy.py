@@ -13,7 +13,7 @@ import numpy as np
 from lrm_ros.checkpoint import check_robot, require_checkpoint
 from lrm_ros.config import RobotContract
 from lrm_ros.errors import one_line
-from lrm_ros.scales import check_scales
+from lrm_ros.scales import check_scales, check_weights
 from lrm_ros.types import ActionChunk, Frame, Observation
 from lrm_ros.versions import load_policy_config
 
@@ -136,6 +136,7 @@ class PolicyRunner:
         override = {"device_processor": {"device": device}}
         with self._told("does not load"):
             self.policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
+            check_weights(self.policy, folder / "model.safetensors")
             self.policy.eval()
             self.preprocess, self.postprocess = make_pre_post_processors(
                 config, pretrained_path=str(folder), preprocessor_overrides=override

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,3 +188,22 @@ def test_json_that_is_nested_too_deep_is_damaged(tmp_path):
     path.write_text("[" * 20_000 + "\n{}\n")
     with pytest.raises(files.DamagedFile, match="line 1"):
         files.read_lines(path)
+
+
+def test_the_home_of_nobody_and_links_in_a_circle_are_named(tmp_path, capsys):
+    from lrm_ros.config_files import given_path, real_path
+    from lrm_ros.reward.models import find_model, split_load
+    from lrm_ros.training.reward.data import command
+
+    assert given_path("~/x") == Path.home() / "x"
+    for read in (given_path, find_model, lambda name: split_load(f"{name}?load=4bit")):
+        with pytest.raises(FileNotFoundError, match="knows no home '~nobody_here'; write the whole path"):
+            read("~nobody_here/x")
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    assert real_path(circle) == circle
+    for option in (["--lerobot", str(circle)], ["--robomimic", str(circle), "lift"]):
+        with pytest.raises(SystemExit) as ended:
+            command.main(["--out", str(tmp_path / "out"), *option])
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and str(circle) in told and told.count("\n") == 1, told

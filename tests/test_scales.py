@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics that no data can have scale nothing a policy sees or says: it is refused before anything moves."""
+"""A policy whose numbers are scaled by what no data can have, twice or not at all is refused before anything moves."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -44,5 +45,60 @@ def test_a_statistic_that_no_data_has_is_named(statistic, value, says, small_pol
             changed += 1
     assert changed
     with pytest.raises(ValueError, match=re.escape(says)) as refused:
+        PolicyRunner(folder, RobotContract())
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def _twice(steps: list, step: dict) -> None:
+    steps.append(step)
+
+
+def _front_alone(steps: list, step: dict) -> None:
+    step["config"]["normalize_observation_keys"] = ["observation.images.front"]
+
+
+def _unknown(steps: list, step: dict) -> None:
+    del step["config"]["features"]["observation.state"]
+
+
+def _to_nothing(steps: list, step: dict) -> None:
+    step["config"]["eps"] = 1e9
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_twice, "scale 'observation.state' in 2 steps, one after the other; leave one"),
+        (_front_alone, "no statistics that scale 'observation.state'"),
+        (_unknown, "no statistics that scale 'observation.state'"),
+        (_to_nothing, "with eps 1e+09, not from 0 to 0.01"),
+    ],
+)
+def test_a_step_that_does_not_scale_once_what_the_policy_sees_is_named(change, says, small_policy, tmp_path):
+    folder = tmp_path / "policy"
+    shutil.copytree(small_policy, folder)
+    path = folder / "policy_preprocessor.json"
+    found = json.loads(path.read_text())
+    step = next(step for step in found["steps"] if step["registry_name"] == "normalizer_processor")
+    change(found["steps"], step)
+    path.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=re.escape(says)) as refused:
+        PolicyRunner(folder, RobotContract())
+    assert str(folder) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_weights_without_their_scale_are_refused_and_shorter_floats_are_not(small_policy, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "policy"
+    shutil.copytree(small_policy, folder)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = max(tensors, key=lambda name: tensors[name].numel())
+    save_file({**tensors, name: tensors[name].bfloat16()}, path)
+    PolicyRunner(folder, RobotContract())
+    save_file({**tensors, name: (tensors[name] * 100).to(torch.int8)}, path)
+    with pytest.raises(ValueError, match=f"stores {name} as I8: quantised weights cannot be used") as refused:
         PolicyRunner(folder, RobotContract())
     assert str(folder) in str(refused.value) and "\n" not in str(refused.value)

@@ -15,7 +15,7 @@ from std_srvs.srv import Trigger
 
 from lrm_ros import topics
 from lrm_ros.config import ImproverConfig
-from lrm_ros.config_files import to_dict
+from lrm_ros.config_files import real_path, to_dict
 from lrm_ros.config_person import TrialConfig
 from lrm_ros.files import SETTINGS, numbered, read_json, rename_free, write_bytes, write_json
 from lrm_ros.image_files import decode, encode
@@ -68,7 +68,7 @@ class TrialNode(LrmNode[TrialConfig]):
             ValueError: policies or folder are not as they must be; says what to do.
         """
         config = self.config
-        self._policies = [str(Path(folder).resolve()) for folder in config.policies]
+        self._policies = [str(real_path(folder)) for folder in config.policies]
         weights = [_size_and_time(Path(folder)) for folder in self._policies]
         kept = ("task", "starts", "same_starts", "seconds", "first_seed", "model", "judge_frames", "judge_threshold")
         settings = {name: getattr(config, name) for name in kept} | {"policies": self._policies, "weights": weights}

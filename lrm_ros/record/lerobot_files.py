@@ -48,8 +48,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"'{folder}' holds no {INFO_FILE}; give the folder of a LeRobotDataset")
     try:
-        info = json.loads(path.read_text())
-    except ValueError as error:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not JSON; fetch or convert the data set again") from error
     if not isinstance(info, dict):
         raise ValueError(f"'{path}' is no JSON object; fetch or convert the data set again")
@@ -94,12 +94,14 @@ def metadata_of(folder: Path) -> Iterator[None]:
 
 
 def tasks_of(folder: Path, info: Mapping[str, Any]) -> dict[int, str]:
-    """Return the task texts by their numbers; ``metadata_of`` says what its errors mean."""
+    """Return the task texts by their numbers, without what is no text; ``metadata_of`` says what its errors mean."""
     if is_v2(info):
-        return {row["task_index"]: row["task"] for row in _json_lines(folder / "meta/tasks.jsonl")}
-    rows = _table(folder / "meta/tasks.parquet")
-    # The text is the index of a pandas table, whose name depends on the writer.
-    return {row["task_index"]: next(text for key, text in row.items() if key != "task_index") for row in rows}
+        found = {row["task_index"]: row["task"] for row in _json_lines(folder / "meta/tasks.jsonl")}
+    else:
+        rows = _table(folder / "meta/tasks.parquet")
+        # The text is the index of a pandas table, whose name depends on the writer.
+        found = {row["task_index"]: next(text for key, text in row.items() if key != "task_index") for row in rows}
+    return {index: text for index, text in found.items() if isinstance(text, str)}
 
 
 def episodes_of(folder: Path, info: Mapping[str, Any], videos: Sequence[str]) -> Iterator[EpisodeFiles]:
@@ -115,7 +117,7 @@ def episodes_of(folder: Path, info: Mapping[str, Any], videos: Sequence[str]) ->
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON-lines file."""
-    with path.open() as lines:
+    with path.open(encoding="utf-8") as lines:  # whatever this machine's locale is
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:

@@ -22,6 +22,7 @@ from lrm_ros.record.video_process import VideoProcess
 from lrm_ros.types import Episode, Frame, Observation, Step
 
 EPISODES_FILE = "episodes.json"
+ORDER = "frame_index"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
         tasks = tasks_of(dataset.root, dataset.info)
     encoded = [key for key in dataset.cameras.values() if key not in dataset.in_video] if images else []
     names = [STATE, ACTION, "episode_index", "task_index", *encoded]
+    names += [ORDER] if ORDER in dataset.features else []
     names += [WISH] if dataset.has_wish else []
     names += [dataset.success] if dataset.success else []
     names += [INTERVENTION] if dataset.has_intervention else []
@@ -124,6 +126,15 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
         at = np.flatnonzero(numbers["episode_index"][:, 0] == files.index)
         if len(at) == 0:
             raise ValueError(f"'{files.rows}' has no rows of episode {files.index}, which is listed")
+        # Images are numbered from the episode's first on, whatever the order of the rows.
+        if ORDER in numbers and not np.array_equal(numbers[ORDER][at, 0], np.arange(len(at))):
+            raise ValueError(f"'{files.rows}': rows of episode {files.index} are missing or out of order ({ORDER})")
+        indices = numbers["task_index"][at, 0].tolist()
+        if unknown := [index for index in indices if index not in tasks]:
+            raise ValueError(
+                f"'{files.rows}': episode {files.index} has a task of number {unknown[0]}, of which the table of tasks "
+                f"has no text (it has {', '.join(map(str, tasks)) or 'none'}); fetch the data set again"
+            )
         success = None if dataset.success is None else bool(numbers[dataset.success][at[-1], 0])
         wishes = numbers[WISH if dataset.has_wish else ACTION][at]
         yield EpisodeRows(
@@ -131,7 +142,7 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
             _converted(dataset, STATE, numbers[STATE][at][:, list(dataset.joints)]),
             _converted(dataset, ACTION, numbers[ACTION][at]),
             _converted(dataset, WISH, wishes),
-            [str(tasks[int(index)]) for index in numbers["task_index"][at, 0]],
+            [tasks[index] for index in indices],
             numbers[INTERVENTION][at, 0].astype(bool) if dataset.has_intervention else None,
             success,
             {key: [image["bytes"] for image in table[key].take(at).to_pylist()] for key in encoded},

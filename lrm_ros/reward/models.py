@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from lrm_ros.config import READOUTS as READOUTS
+from lrm_ros.config_files import given_path
 from lrm_ros.types import HEADS, VIDEO_HEADS, Reward, RewardQuery, Unscored
 
 TINY_FOLDER = Path(__file__).parent.parent / "models" / "tiny"
@@ -83,7 +84,7 @@ def split_load(name: str) -> tuple[str, str]:
     """
     from lrm_ros.reward.qwen.quantized import LOADS
 
-    if "?" not in name or Path(name).expanduser().is_dir() or name.startswith(("http://", "https://", "openai:")):
+    if "?" not in name or name.startswith(("http://", "https://", "openai:")) or given_path(name).is_dir():
         return name, ""
     plain, _, option = name.partition("?")
     key, _, load = option.partition("=")
@@ -100,7 +101,7 @@ def find_model(name: str) -> Path:
     """
     if name == "tiny":
         return TINY_FOLDER
-    folder = Path(name).expanduser()
+    folder = given_path(name)
     if name and folder.is_dir():
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or "?" in name:

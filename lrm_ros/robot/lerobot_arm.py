@@ -12,7 +12,6 @@ import dataclasses
 import termios
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract
 from lrm_ros.config_arm import ArmConfig
+from lrm_ros.config_files import given_path
 from lrm_ros.errors import one_line
 from lrm_ros.robot.arm import NotSent
 from lrm_ros.robot.feetech import Servos, connect
@@ -323,6 +323,7 @@ def make_robot(config: ArmConfig) -> Any:
     """Return LeRobot's robot, not connected.
 
     Raises:
+        FileNotFoundError: ``calibration_dir`` begins with the home of nobody.
         ValueError: LeRobot knows no such type, or it has no such option, or its driver is not installed.
     """
     from lerobot.robots.utils import make_robot_from_config
@@ -331,7 +332,7 @@ def make_robot(config: ArmConfig) -> Any:
     known = {field.name: field for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {"port": config.port, "id": config.id or None}
     if config.calibration_dir:
-        values["calibration_dir"] = Path(config.calibration_dir).expanduser()
+        values["calibration_dir"] = given_path(config.calibration_dir)
     # Degrees whatever the version's default; no retries inside, after which late answers would be taken for new; and
     # the torque stays as it is when the port is closed.
     values |= {"use_degrees": True, "num_read_retries": 0, "disable_torque_on_disconnect": False}

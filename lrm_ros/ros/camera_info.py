@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlparse
 
 from sensor_msgs.msg import CameraInfo
 
-from lrm_ros.config_files import OddNumber, yaml_value
+from lrm_ros.config_files import OddNumber, given_path, yaml_value
 
 # Coefficients of each distortion model; of others any number is taken.
 _COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
@@ -23,11 +23,12 @@ def path_of(url: str, camera: str) -> Path:
         camera: camera name.
 
     Raises:
+        FileNotFoundError: it begins with the home of nobody.
         ValueError: another kind of URL, or no such package.
     """
     url = url.replace("${NAME}", camera)
     if "://" not in url:
-        return Path(url).expanduser()
+        return given_path(url)
     parts = urlparse(url)
     path = unquote(parts.path)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
@@ -57,13 +58,14 @@ def load(url: str, camera: str, width: int, height: int) -> tuple[CameraInfo, st
         The message without stamp, and the camera's name in the file, empty if it has none.
 
     Raises:
+        FileNotFoundError: see :func:`path_of`.
         ValueError: no such file, not a calibration, damaged, or for images of another size; with the cure.
     """
     path = path_of(url, camera)
     where = f"camera '{camera}': calibration '{path}'"
     cure = "write it with 'ros2 run camera_calibration cameracalibrator', or leave camera_info_url empty"
     try:
-        data = yaml_value(path.read_text())
+        data = yaml_value(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{where} cannot be read ({error.strerror}); correct camera_info_url") from error
     except OddNumber as error:

@@ -14,6 +14,7 @@ from lrm_ros import environment
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("ROS_DOMAIN_ID", "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION")
+LOGS = ("HOME", "ROS_HOME", "ROS_LOG_DIR")
 
 
 @pytest.fixture
@@ -76,6 +77,12 @@ def test_a_wrong_variable_is_one_line(words, name, value):
     assert code == 2 and output.count("\n") == 1 and f"{name}={value} is " in output, output
 
 
+@pytest.mark.parametrize("words", PROGRAMS[:3], ids=" ".join)
+def test_a_service_without_a_home_is_told_of_it_in_one_line(words):
+    code, output = _run(words, **dict.fromkeys(LOGS, ""))
+    assert code == 2 and output.count("\n") == 1 and "HOME is not set" in output, output
+
+
 def test_an_rclpy_that_breaks_in_its_import_is_one_line(tmp_path):
     site = _foreign(tmp_path, "rclpy")
     (site / "rclpy/_rclpy_pybind11.so").touch()
@@ -123,6 +130,28 @@ def test_other_variables(clean):
         clean.setenv(name, bad)
         assert str(environment.fault()).startswith(f"{name}={bad} is ")
         clean.delenv(name)
+
+
+def test_where_ros_writes_its_log(clean, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for given, says in (
+        ({}, "HOME is not set"),
+        ({"ROS_LOG_DIR": "~/log"}, "HOME is not set"),
+        ({"ROS_LOG_DIR": f"{tmp_path}/new/log"}, None),
+        ({"ROS_LOG_DIR": f"{file}/log", "HOME": str(tmp_path)}, f"ROS_LOG_DIR={file}/log: "),
+        ({"ROS_HOME": str(file), "HOME": str(tmp_path)}, f"ROS_HOME={file}: "),
+        ({"ROS_HOME": str(tmp_path)}, None),
+        ({"HOME": str(file)}, f"HOME={file}: "),
+        ({"HOME": str(tmp_path)}, None),
+    ):
+        for name in LOGS:
+            clean.setenv(name, given.get(name, ""))
+        found = environment.fault()
+        assert found is None if says is None else says in str(found), (given, found)
+    clean.setenv("HOME", str(file))
+    clean.setattr(environment.sys, "argv", ["node", "--ros-args", "--disable-external-lib-logs"])
+    assert environment.fault() is None  # no log is written
 
 
 def test_a_package_that_is_missing_is_named_with_the_cure(clean):

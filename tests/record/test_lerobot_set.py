@@ -2,10 +2,15 @@
 """Data sets without a file of this package: contract from info.json, episodes of v2.1 and v3, what is left out."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lerobot_made as made  # type: ignore[import-not-found]
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lrm_ros.config import CameraSpec, RobotContract
@@ -148,3 +153,47 @@ def test_as_a_robots_it_has_its_limits_its_units_and_its_cameras_only(tmp_path):
     other = RobotContract(cameras=(CameraSpec("top", 64, 48),))
     with pytest.raises(ValueError, match=r"another robot than 'robot\.yaml'.*30 Hz instead of 10 Hz; no camera 'top'"):
         found.of_robot(other, None, "'robot.yaml'")
+
+
+def _first(root: Path, change) -> None:
+    path = root / "data/chunk-000/episode_000000.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def _tasks(root: Path, *texts) -> None:
+    rows = [json.dumps({"task_index": index, "task": text}, ensure_ascii=False) for index, text in enumerate(texts)]
+    (root / "meta/tasks.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+def _numbered(table: pa.Table, number: float) -> pa.Table:
+    return table.set_column(table.column_names.index("task_index"), "task_index", pa.array([number] * len(table)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda root: _first(root, lambda table: table.take(list(range(len(table)))[::-1])), "out of order"),
+        (lambda root: _first(root, lambda table: table.slice(2)), "missing or out of order"),
+        (lambda root: _first(root, lambda table: _numbered(table, 9)), "a task of number 9, of which"),
+        (lambda root: _first(root, lambda table: _numbered(table, 0.5)), "a task of number 0.5, of which"),
+        (lambda root: _tasks(root, None, "close the drawer"), "a task of number 0, of which .* no text"),
+    ],
+)
+def test_rows_that_are_not_of_their_images_or_task_are_refused_with_their_file(tmp_path, change, says):
+    root = made.write_v21(tmp_path / "cups", "image")
+    change(root)
+    with pytest.raises(ValueError, match=says) as refused:
+        load_into_ram(root)
+    assert "episode_000000.parquet" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_tasks_are_read_as_lerobot_writes_them_whatever_the_locale(tmp_path):
+    root = made.write_v21(tmp_path / "cups", "image")
+    _tasks(root, "r\u00e4um auf", "\u7247\u4ed8\u3051\u3066")
+    script = "import sys; from lrm_ros.record.dataset import load_into_ram; "
+    script += "print([ascii(e.task) for e in load_into_ram(sys.argv[1])])"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(root)], env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "r\\\\xe4um auf" in done.stdout and "\\\\u7247" in done.stdout, done

@@ -13,7 +13,6 @@ import inspect
 import termios
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from lrm_ros.config import RobotContract, TeleopConfig
 from lrm_ros.config_arm import JointUnits
+from lrm_ros.config_files import given_path
 from lrm_ros.errors import one_line
 from lrm_ros.robot.devices.gamepad import Pad, find_pad, tame_pygame
 from lrm_ros.robot.feetech import Servos, connect
@@ -256,6 +256,7 @@ def make_teleoperator(config: TeleopConfig) -> Any:
     """Return LeRobot's teleoperator, not connected.
 
     Raises:
+        FileNotFoundError: ``input_calibration_dir`` begins with the home of nobody.
         ValueError: LeRobot knows no such type, or it has no such option, or its library is not installed.
     """
     from lerobot.teleoperators.utils import make_teleoperator_from_config
@@ -264,7 +265,7 @@ def make_teleoperator(config: TeleopConfig) -> Any:
     known = {field.name: field for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {"port": config.input_port, "id": config.input_id or None}
     if config.input_calibration_dir:
-        values["calibration_dir"] = Path(config.input_calibration_dir).expanduser()
+        values["calibration_dir"] = given_path(config.input_calibration_dir)
     # Degrees whatever the version's default; no retries inside, after which late answers would be taken for new.
     values |= {"use_degrees": True, "num_read_retries": 0}
     values = {name: value for name, value in values.items() if name in known}

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lrm_ros import seeds
+from lrm_ros.config_files import real_path
 from lrm_ros.options import whole
 from lrm_ros.programs import exit_code
 from lrm_ros.training.reward.data.keyframes import write_keyframes
@@ -135,7 +136,7 @@ def sources_of(args: argparse.Namespace) -> dict[str, Iterable[Entry]]:
     for path, task in args.robomimic:
         from lrm_ros.training.reward.data.sources.robomimic import read_robomimic
 
-        name = f"robomimic_{Path(path).resolve().with_suffix('').name}"
+        name = f"robomimic_{real_path(path).with_suffix('').name}"
         add(name, read_robomimic(Path(path), task, source=name), args.shuffle)
     for simulator in SIMULATORS:
         episodes = getattr(args, simulator)
@@ -159,8 +160,8 @@ def _named(option: str, given: str) -> tuple[str, Path]:
         return match[1], Path(match[2])
     path = Path(given)
     if option in ("lerobot", "libero"):
-        return path.resolve().name, path
-    return (path.resolve().parent.name if option == "oxe" else option), path
+        return real_path(path).name, path
+    return (real_path(path).parent.name if option == "oxe" else option), path
 
 
 def table(manifest: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrm_ros.config_files import given_path, real_path
 from lrm_ros.files import write_json, write_text
 from lrm_ros.options import number, whole
 from lrm_ros.programs import exit_code
@@ -89,8 +90,8 @@ def analyse(folder: Path, trajectories: Sequence[Trajectory], files: Mapping[str
 def policy_name(policy: str) -> tuple[str, Path]:
     """Return name and folder of ``NAME=FOLDER`` or ``FOLDER``; the name of ``x/policy`` is ``x``."""
     name, equals, folder = policy.partition("=")
-    path = Path(folder if equals else policy).expanduser()
-    whole = path.resolve()
+    path = given_path(folder if equals else policy)
+    whole = real_path(path)
     return (name if equals else whole.parent.name if whole.name == "policy" else whole.name), path
 
 

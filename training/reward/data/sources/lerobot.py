@@ -81,7 +81,7 @@ def _open(
     rows = read_rows(files.rows, files.index)
     if rows.task_index not in tasks:
         raise BadEpisode("a task that the table of tasks does not have")
-    task = str(tasks[rows.task_index])
+    task = tasks[rows.task_index]
     length = len(rows.at)
     success, done = (None, None) if rows.success is None else success_labels(rows.success, rows.after_action, length)
     if camera not in files.videos:
