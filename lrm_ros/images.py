@@ -57,7 +57,7 @@ def to_rgb(data: Any, encoding: str, size: tuple[int, int], step: int = 0, big_e
     """Convert the pixels of an image message; rgb8 without row padding is not copied.
 
     Args:
-        data: its bytes, height x step.
+        data: its bytes, height x step; what a driver aligns behind them is left out.
         encoding: as ``sensor_msgs`` names it, one of ``_ENCODINGS``. mono16 becomes round(value / 257), so that 65535
             is 255; YUV is BT.601 of limited range.
         size: (width, height) [pixels].
@@ -68,8 +68,8 @@ def to_rgb(data: Any, encoding: str, size: tuple[int, int], step: int = 0, big_e
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: no pixels, a depth image, another encoding, a size it cannot have, too few bytes or too many, or a
-            step that is of pixels of another encoding; with the cure.
+        ValueError: no pixels, a depth image, another encoding, a size it cannot have, too few bytes, or bytes
+            or a step that are of pixels of another encoding; with the cure.
     """
     width, height = size
     if not height or not width:
@@ -92,14 +92,17 @@ def to_rgb(data: Any, encoding: str, size: tuple[int, int], step: int = 0, big_e
             f"{flat.size} bytes with step {step} cannot hold {width}x{height} {encoding}; "
             "the driver fills the message wrongly"
         )
-    if flat.size > height * step:
+    others = [each for each in _PIXEL_BYTES if each != channels * depth]
+    if flat.size > height * step and (
+        flat.size % (height * step) == 0 or flat.size in [height * width * each for each in others]
+    ):
         raise ValueError(
             f"{flat.size} bytes with step {step} are more than {width}x{height} {encoding} has; the driver names "
             "another encoding or size than it sends, set it to rgb8"
         )
-    whole = flat.reshape(height, step)  # (H, bytes)
+    whole = flat[: height * step].reshape(height, step)  # (H, bytes)
     pixels: NDArray[Any] = whole[:, :row]
-    if step in (width * each for each in _PIXEL_BYTES if each != channels * depth) and whole[:, row:].any():
+    if step in [width * each for each in others] and whole[:, row:].any():
         raise ValueError(
             f"step {step} is that of {step // width} bytes a pixel, {encoding} of {width}x{height} has "
             f"{channels * depth}; the driver names another encoding than it sends, set it to rgb8"

@@ -95,12 +95,18 @@ def test_what_cannot_be_shown_is_refused_with_the_cure(encoding, size, says):
         ("mono8", 3 * 96, 3 * 96 * 96, "step 288 is that of 3 bytes a pixel, mono8 of 96x96 has 1"),
         ("bgra8", 8 * 96, 8 * 96 * 96, "step 768 is that of 8 bytes a pixel"),
         ("mono8", 96, 3 * 96 * 96, "27648 bytes with step 96 are more than 96x96 mono8 has; the driver names another"),
-        ("rgb8", 0, 3 * 96 * 96 + 1, "27649 bytes with step 288 are more than"),
+        ("rgb8", 0, 4 * 96 * 96, "36864 bytes with step 288 are more than"),
     ],
 )
 def test_pixels_of_another_encoding_than_the_message_names_are_no_picture(encoding, step, size, says):
     with pytest.raises(ValueError, match=says):
         images.to_rgb(bytes([100]) * size, encoding, (96, 96), step)
+
+
+def test_what_a_driver_aligns_behind_the_rows_is_left_out():
+    rows = bytes([7]) * (104 * 3 * 96) + bytes([9]) * (8 * 3 * 96)  # 104 rows, in memory 112
+    image = images.to_rgb(rows, "rgb8", (96, 104), 3 * 96)
+    assert image.shape == (104, 96, 3) and (image == 7).all()
 
 
 def test_rows_that_are_filled_up_with_zeros_are_a_picture_however_long_they_are():

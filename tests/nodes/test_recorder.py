@@ -196,7 +196,7 @@ def _bad_image(**fields) -> Image:
         ("joint_states", _bad_state, "shoulder_lift = nan"),
         ("front/image_raw", lambda: _bad_image(encoding="bayer_rggb16"), "bayer_rggb16"),
         ("front/image_raw", lambda: _bad_image(width=0, height=0, step=0, data=b""), "no pixels"),
-        ("front/image_raw", lambda: _bad_image(height=48), "contract says 96x96"),
+        ("front/image_raw", lambda: _bad_image(height=48, data=bytes(48 * 288)), "contract says 96x96"),
     ],
 )
 def test_a_bad_message_is_one_fault_and_is_not_recorded(spin, probe, arm, recorder, topic, bad, says):
