@@ -29,7 +29,7 @@ from lrm_ros.config import CameraSpec, RecorderConfig
 from lrm_ros.contract import check_size, implausible, oldest_s
 from lrm_ros.parameters import EPISODE_PARAMETERS
 from lrm_ros.record.steps import Steps
-from lrm_ros.record.writer import JournalWriter, make_folder, name_of_now
+from lrm_ros.record.writer import JournalWriter, journal_path, make_folder
 from lrm_ros.robot.limits import Plausibility
 from lrm_ros.ros import recorded
 from lrm_ros.ros.base import LrmNode
@@ -262,7 +262,7 @@ class RecorderNode(LrmNode[RecorderConfig]):
         config = self.config
         folder = make_folder(config.folder, config.min_free_mb)
         name, source = (str(self.get_parameter(key).value) for key in ("episode_id", "source"))
-        path = folder / f"{name or name_of_now()}.mcap"
+        path = journal_path(folder, name)
         live = live_topics(self, self.contract)
         return recorded.open_journal(self.get_logger(), path, task, self.contract, source, config, live)
 

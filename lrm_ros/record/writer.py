@@ -57,9 +57,16 @@ def make_folder(folder: str | Path, min_free_mb: int) -> Path:
     return folder
 
 
-def name_of_now() -> str:
-    """Return the name of an episode that begins now."""
-    return time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
+def journal_path(folder: Path, episode_id: str) -> Path:
+    """Return where the journal of an episode that begins now is written; without an id it is named by the time.
+
+    Raises:
+        ValueError: the id is no name of a file in that folder.
+    """
+    name = episode_id or time.strftime("%Y%m%d_%H%M%S") + f"_{time.time_ns() % 10**9:09d}"
+    if "/" in name or "\0" in name or name.startswith(".") or len(os.fsencode(name)) > 200:
+        raise ValueError(f"episode_id {name[:80]!r} is no name of a file in '{folder}'; give letters, digits, '_', '-'")
+    return folder / f"{name}.mcap"
 
 
 def free_mb(folder: str | Path) -> int:

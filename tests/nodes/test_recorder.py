@@ -151,6 +151,14 @@ def test_an_image_format_that_there_is_not_is_refused_at_once(recorder):
     assert not result.successful and "'image_format' must be str of 'jpeg', 'png', 'raw', got 'gif'" in result.reason
 
 
+@pytest.mark.parametrize("name", ["../outside", "a/b", "/tmp/x", "..", ".hidden", "x" * 201])
+def test_an_episode_id_that_is_no_name_of_a_file_in_the_folder_is_refused(spin, probe, arm, recorder, tmp_path, name):
+    _name(recorder, name)
+    answer = spin.call(probe, Trigger, "recorder/start_episode")
+    assert not answer.success and "is no name of a file in" in answer.message
+    assert not list(tmp_path.rglob("*.mcap*")) and not list(tmp_path.parent.glob("outside*"))
+
+
 def test_a_disk_that_fills_up_ends_the_episode_and_keeps_the_finished_ones(spin, probe, arm, recorder, tmp_path):
     events = spin.collect(probe, messages.DiagnosticStatus, "episode", EVENTS)
     _name(recorder, "good")
