@@ -9,7 +9,6 @@ so what is measured are two messages and what the node does between them.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from lrm_ros import messages, topics
+from lrm_ros.files import write_json
 from lrm_ros.graph.graphs import NodeSpec
 from lrm_ros.graph.runner import Graph
 from lrm_ros.options import number, whole
@@ -105,7 +105,8 @@ def measure(frames: int, hz: float, height: int, width: int, log: Path) -> list[
             end = time.monotonic() + START_S
             while camera.show(0.2) is None:
                 if time.monotonic() > end:
-                    raise TimeoutError(f"the reward node answered nothing within {START_S:.0f} s; its output: {log}")
+                    said = log.read_text().strip()[-500:]  # the file goes with its folder
+                    raise TimeoutError(f"the reward node answered nothing within {START_S:.0f} s; it said: {said}")
             taken: list[float | None] = []
             begin = time.monotonic()
             for count in range(frames):
@@ -136,8 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"frame to reward, {options.width}x{options.height}: p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms")
     print(f"{len(taken)} frames at {options.hz:g} Hz, {lost} without a reward")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.json, figures)
     return int(lost > 0)
 
 

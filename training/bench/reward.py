@@ -150,9 +150,11 @@ def measure(model: QwenRewardModel, batch: int, height: int, width: int, budget_
                 add(head, head, readout, count, pairs)
     add("contrastive", "contrastive first pair", "forward", 1, itertools.islice(pairs, 0, None, 2))
 
-    # Made beforehand; the model knows the frames of the call before alone, so all are new to it in every turn.
-    asked = [[query_about(head, *pair) for pair in itertools.islice(pairs, batch) for head in HEADS] for _ in range(3)]
-    batches = itertools.cycle(asked)
+    # Made beforehand, in a ring; the model knows the frames of the call before alone, so they are new in every turn.
+    ring = [pair[1] for pair in itertools.islice(pairs, 3 * batch)]
+    queries = [query_about(head, ring[i - 1], frame) for i, frame in enumerate(ring) for head in HEADS]
+    size = batch * len(HEADS)
+    batches = itertools.cycle([queries[i : i + size] for i in range(0, len(queries), size)])
 
     def all_heads() -> None:
         model.score(next(batches))

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a batch for the language model: all but the pictures, made once for batches that differ in them alone.
-
-From frame to frame a camera's queries differ in their pictures alone.
-"""
+"""The rows of a batch for the language model: all but the pictures, in which alone a camera's next batch differs."""
 
 from __future__ import annotations
 
@@ -250,6 +247,6 @@ def token_rows(lengths: NDArray[np.int64], shown: Sequence[int]) -> NDArray[np.i
     """
     which = np.array(shown, np.int64)
     own, begins = lengths[which], (np.cumsum(lengths) - lengths)[which]
-    if len(own) and own.min() == own.max():
+    if len(own) and own.min() == own.max():  # nearly always; in fewer steps
         return (begins[:, None] + np.arange(own[0])).ravel()
     return np.arange(own.sum()) + np.repeat(begins - (np.cumsum(own) - own), own)

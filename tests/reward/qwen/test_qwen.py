@@ -16,8 +16,8 @@ from plain_answers import TASKS, mixed_queries, noise, plain, values_of  # type:
 from lrm_ros.reward.heads import HEADS
 from lrm_ros.reward.load import load_model
 from lrm_ros.reward.models import TINY_FOLDER
+from lrm_ros.reward.qwen import language, rows
 from lrm_ros.reward.qwen import model as qwen
-from lrm_ros.reward.qwen import rows
 from lrm_ros.reward.qwen.model import QwenRewardModel
 from lrm_ros.reward.qwen.vision import patches_of
 from lrm_ros.training.reward.train.tiny.model import VISION
@@ -30,6 +30,15 @@ def test_the_batched_read_out_equals_one_plain_call_a_candidate(tiny):
     alone = [values_of(tiny.score([query]))[0] for query in queries[:5]]
     np.testing.assert_allclose(fast, [plain(tiny, query) for query in queries], atol=2e-5)
     np.testing.assert_allclose(fast[:5], alone, atol=2e-5)
+
+
+def test_many_scores_are_worked_out_by_the_kernel_that_saves_memory_to_the_same(tiny, monkeypatch):
+    queries = mixed_queries()
+    plainly = values_of(tiny.score(queries))
+    monkeypatch.setattr(language, "_SCORES", 0)
+    for kept in (tiny._pasts, tiny._plans._kept):
+        kept.clear()
+    np.testing.assert_allclose(values_of(tiny.score(queries)), plainly, atol=1e-5)
 
 
 def test_a_batch_that_differs_in_its_pictures_alone_is_laid_out_once_and_others_anew(tiny, monkeypatch):

@@ -23,5 +23,5 @@ def test_every_frame_has_its_reward_and_the_time_is_measured(tmp_path):
 def test_frames_without_a_reward_are_no_time(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hop.messages, "to_rewards", lambda message: [])
     monkeypatch.setattr(hop, "START_S", 3.0)
-    with pytest.raises(TimeoutError, match="answered nothing within 3 s"):
+    with pytest.raises(TimeoutError, match="answered nothing within 3 s; it said: "):
         hop.main(["--frames", "3"])
