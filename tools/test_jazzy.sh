@@ -35,6 +35,7 @@ NODES=(
     tests/nodes/test_teleop.py
     tests/training/bench/test_topics.py
     tests/graph/test_doctor.py::test_images_cross_from_process_to_process
+    tests/graph/test_doctor.py::test_what_fast_dds_prints_itself_is_no_result
 )
 # Of these files the tests that need torch, LeRobot or ManiSkill, and files of such tests.
 LIFECYCLE=tests/nodes/test_lifecycle.py::test_a_node_runs_again_after_it_was_stopped_and_after_it_was_cleaned_up

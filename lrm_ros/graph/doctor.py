@@ -26,6 +26,7 @@ from lrm_ros.graph import doctor_memory
 from lrm_ros.graph.doctor_media import check_images, check_video
 from lrm_ros.graph.finding import FAIL, OK, WARN, Finding
 from lrm_ros.graph.finding import run as _run
+from lrm_ros.ros import dds_check
 
 LIBRARIES = ("torch", "transformers", "peft", "lerobot", "mani_skill", "mcap-ros2-support", "numpy")
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
@@ -103,15 +104,16 @@ def check_dds() -> Finding:
     profile = chosen[0] if chosen else "own profile with 64 MiB of shared memory"
     middleware = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
     code, output, error = _run([sys.executable, "-m", "lrm_ros.ros.dds_check"], 60)
-    if code != 0 or not output:
-        what = f"{output.replace(' ', ' images sent, ')} received" if output else error
+    numbers = dds_check.said(output.splitlines())
+    if code != 0 or not numbers:
+        what = f"{numbers.replace(' ', ' images sent, ')} received" if numbers else error
         cure = (
             "nodes on this machine must reach each other: unset ROS_LOCALHOST_ONLY, set ROS_AUTOMATIC_DISCOVERY_RANGE "
             "to LOCALHOST or SUBNET (not OFF)"
         )
         return Finding("dds", FAIL, f"{middleware}, {profile}: {what}", f"{cure}, and unset {names[1]} and {names[2]}")
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
-    detail = f"{middleware}, {profile}; {output.split()[1]} of {output.split()[0]} images between two processes"
+    detail = f"{middleware}, {profile}; {numbers.split()[1]} of {numbers.split()[0]} images between two processes"
     if free < 512 and "rtps" in middleware:
         return Finding(
             "dds", WARN, f"{detail}; only {free:.0f} MiB free in /dev/shm", "start the container with --shm-size=2g"

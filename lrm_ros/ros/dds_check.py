@@ -1,14 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Send camera-sized images from one process to another and print how many arrived (for the doctor)."""
+"""Send camera-sized images from one process to another and print how many arrived (for the doctor).
+
+Fast DDS writes what it has to say to the standard output, too: what counts stands behind ``SAYS``.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 
+SAYS = "dds_check:"
 IMAGES = 20
-SECONDS = 15.0
+WAIT_S = 0.1
+# Waits in which nothing came, not seconds on a clock: a machine that stands still for as long says nothing about DDS.
+WAITS = 150
+SECONDS = WAIT_S * WAITS
+
+
+def said(lines: Iterable[str]) -> str:
+    """Return what the next of our lines says, empty if there is none."""
+    return next((line.partition(SAYS)[2].strip() for line in lines if SAYS in line), "")
+
+
+def _spin_until(node, done: Callable[[], bool]) -> bool:
+    """Serve a node until something is true, or nothing came in all the waits; returns whether it is true."""
+    import rclpy
+
+    waits = 0
+    while not done() and waits < WAITS:
+        begin = time.monotonic()
+        rclpy.spin_once(node, timeout_sec=WAIT_S)
+        waits += time.monotonic() - begin >= WAIT_S
+    return done()
 
 
 def listen() -> int:
@@ -20,16 +45,18 @@ def listen() -> int:
     node = rclpy.create_node("dds_check_listener")
     stamps: set[int] = set()
     topics.DDS_CHECK.subscribe(node, lambda message: stamps.add(message.header.stamp.nanosec))
-    deadline = time.monotonic() + SECONDS
-    print("ready", flush=True)
-    while len(stamps) < IMAGES and time.monotonic() < deadline:
-        rclpy.spin_once(node, timeout_sec=0.1)
+    print(SAYS, "ready", flush=True)
+    _spin_until(node, lambda: len(stamps) == IMAGES)
     node.destroy_node()
     return len(stamps)
 
 
 def talk() -> None:
-    """Wait for the listener, then publish the images and wait until they are acknowledged."""
+    """Wait for the listener, then publish the images and wait until they are acknowledged.
+
+    Raises:
+        TimeoutError: the listener was not found, or did not acknowledge the images.
+    """
     import rclpy
     from rclpy.duration import Duration
     from sensor_msgs.msg import Image
@@ -38,16 +65,14 @@ def talk() -> None:
 
     node = rclpy.create_node("dds_check_talker")
     publisher = topics.DDS_CHECK.publisher(node)
-    deadline = time.monotonic() + SECONDS
-    while publisher.get_subscription_count() == 0:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the other process was not discovered within {SECONDS:.0f} s")
-        rclpy.spin_once(node, timeout_sec=0.05)
+    if not _spin_until(node, lambda: publisher.get_subscription_count() > 0):
+        raise TimeoutError(f"the other process was not discovered within {SECONDS:.0f} s")
     image = Image(height=480, width=640, encoding="rgb8", step=1920, data=bytes(640 * 480 * 3))
     for index in range(IMAGES):
         image.header.stamp.nanosec = index
         publisher.publish(image)
-    publisher.wait_for_all_acked(Duration(seconds=SECONDS))
+    if not publisher.wait_for_all_acked(Duration(seconds=SECONDS)):
+        raise TimeoutError(f"the other process did not acknowledge the images within {SECONDS:.0f} s")
     node.destroy_node()
 
 
@@ -61,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     set_transport()
     if listening:
         rclpy.init()
-        print(listen(), flush=True)
+        print(SAYS, listen(), flush=True)
         rclpy.shutdown()
         return 0
     child = subprocess.Popen(
@@ -69,15 +94,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         assert child.stdout is not None
-        child.stdout.readline()
+        said(child.stdout)
         rclpy.init()
         talk()
         rclpy.shutdown()
-        received = int(child.stdout.readline() or 0)
+        received = int(said(child.stdout) or 0)
+        child.wait()
     finally:
         child.terminate()
         child.wait()
-    print(IMAGES, received)
+    print(SAYS, IMAGES, received)
     return 0 if received == IMAGES else 1
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
-from shared_memory import remove, segments  # type: ignore[import-not-found]
 from std_srvs.srv import Trigger
 
 from lrm_ros import messages, topics
@@ -35,11 +34,10 @@ class Recorder:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.name, self.kill_s = f"recorder_{number}", float("inf")
-        self._others = segments(os.getpid())  # later this process, too, has the recorder's
         values = {"folder": folder, "realtime": "false", "image_format": "png", "min_free_mb": 1, "task_text": "lift"}
         words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
         command = [sys.executable, "-m", "lrm_ros.nodes.recorder", "--ros-args", "-r", f"__node:={self.name}", *words]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_by_udp())
 
     def alive(self) -> bool:
         """Whether it runs; kills it if its moment has come."""
@@ -48,11 +46,18 @@ class Recorder:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill it and remove the shared memory that it leaves."""
-        left = segments(self._process.pid) - self._others
+        """Kill it."""
         self._process.kill()
         self._process.wait()
-        remove(left)
+
+
+def _by_udp() -> dict[str, str]:
+    """Return the environment of a node without shared memory.
+
+    Through it a node that follows on a killed one may not be heard: docs/ros2.md, "A node that was killed".
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_DEFAULT_PROFILES_FILE")}
+    return environment | {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
 
 
 class World:
