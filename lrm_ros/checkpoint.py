@@ -158,7 +158,7 @@ def _named(root: Path | None) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """Return a JSON object of LeRobot's; empty if there is none. A damaged one is told of when the policy is loaded."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

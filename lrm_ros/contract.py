@@ -65,7 +65,7 @@ def load_contract(folder: str | Path) -> RobotContract:
             " with lrm_ros.contract.save_contract if you are sure that it was recorded with this robot"
         )
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not readable as JSON ({error}); restore it or record again") from error
     if not isinstance(data, dict):

@@ -56,7 +56,7 @@ def load_policy_config(folder: str | Path) -> Any:
 
     path = Path(folder) / "config.json"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is not JSON ({error}); copy or train the policy again") from error
     if not isinstance(values, dict):

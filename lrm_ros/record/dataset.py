@@ -194,7 +194,7 @@ def _fix_statistics(path: Path, moments: dict[str, list[NDArray[np.float64]]], r
     LeRobot 0.4.4 squares uint8 numbers, overflows and writes a deviation of nearly 0; 0.6.1 estimates it from samples.
     One NaN among the rewards would make all their figures NaN: these are of the others.
     """
-    stats = json.loads(path.read_text())
+    stats = json.loads(path.read_text(encoding="utf-8"))
     for key, pairs in moments.items():
         mean, square = np.mean(pairs, axis=0)  # (3,), (3,)
         stats[key]["mean"] = mean.reshape(3, 1, 1).tolist()

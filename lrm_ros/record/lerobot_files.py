@@ -25,11 +25,13 @@ class EpisodeFiles:
         index: its number in the data set.
         rows: file of its rows.
         videos: feature -> its video and the index of its first frame there.
+        length: how many rows it is listed with; ``None``: the list does not say.
     """
 
     index: int
     rows: Path
     videos: Mapping[str, tuple[Path, int]]
+    length: int | None = None
 
 
 def is_dataset(folder: Path) -> bool:
@@ -94,14 +96,19 @@ def metadata_of(folder: Path) -> Iterator[None]:
 
 
 def tasks_of(folder: Path, info: Mapping[str, Any]) -> dict[int, str]:
-    """Return the task texts by their numbers, without what is no text; ``metadata_of`` says what its errors mean."""
+    """Return the task texts by their numbers, without what is no text or blank; ``metadata_of``: its errors."""
     if is_v2(info):
         found = {row["task_index"]: row["task"] for row in _json_lines(folder / "meta/tasks.jsonl")}
     else:
         rows = _table(folder / "meta/tasks.parquet")
         # The text is the index of a pandas table, whose name depends on the writer.
         found = {row["task_index"]: next(text for key, text in row.items() if key != "task_index") for row in rows}
-    return {index: text for index, text in found.items() if isinstance(text, str)}
+    return {index: text for index, text in found.items() if isinstance(text, str) and _is_text(text)}
+
+
+def _is_text(text: str) -> bool:
+    """Return whether a text says something and every reader can have it: no NUL, no half of a character."""
+    return bool(text.strip()) and "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def episodes_of(folder: Path, info: Mapping[str, Any], videos: Sequence[str]) -> Iterator[EpisodeFiles]:
@@ -131,17 +138,18 @@ def _episodes_v2(folder: Path, info: Mapping[str, Any], videos: Sequence[str]) -
         index = row["episode_index"]
         names = {"episode_chunk": index // info["chunks_size"], "episode_index": index}
         found = {key: (folder / info["video_path"].format(video_key=key, **names), 0) for key in videos}
-        yield EpisodeFiles(index, folder / info["data_path"].format(**names), found)
+        yield EpisodeFiles(index, folder / info["data_path"].format(**names), found, row.get("length"))
 
 
-def _table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return the rows of a parquet file of the data set's own tables."""
+def _table(path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a parquet file of the data set's own tables; of some columns only, and some if they exist."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            return file.read(columns=columns).to_pylist()
+            there = [name for name in optional if name in file.schema_arrow.names]
+            return file.read(columns=columns and [*columns, *there]).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"'{path}' cannot be read ({type(error).__name__}); was the data set finalised?") from error
 
@@ -154,11 +162,11 @@ def _episodes_v3(folder: Path, info: Mapping[str, Any], videos: Sequence[str]) -
     if not paths:
         raise ValueError(f"'{folder}' has no table of episodes (meta/episodes); was the data set finalised?")
     for path in paths:
-        for row in _table(path, columns):
+        for row in _table(path, columns, ["length"]):
             rows = info["data_path"].format(**{key: row[f"data/{key}"] for key in keys})
             found = {}
             for camera in videos:
                 place = {key: row[f"videos/{camera}/{key}"] for key in keys}
                 first = round(row[f"videos/{camera}/from_timestamp"] * info["fps"])
                 found[camera] = (folder / info["video_path"].format(video_key=camera, **place), first)
-            yield EpisodeFiles(row["episode_index"], folder / rows, found)
+            yield EpisodeFiles(row["episode_index"], folder / rows, found, row.get("length"))

@@ -126,6 +126,11 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
         at = np.flatnonzero(numbers["episode_index"][:, 0] == files.index)
         if len(at) == 0:
             raise ValueError(f"'{files.rows}' has no rows of episode {files.index}, which is listed")
+        if files.length not in (None, len(at)):
+            raise ValueError(
+                f"'{files.rows}' has {len(at)} rows of episode {files.index}, which is listed with {files.length}; "
+                "fetch the data set again"
+            )
         # Images are numbered from the episode's first on, whatever the order of the rows.
         if ORDER in numbers and not np.array_equal(numbers[ORDER][at, 0], np.arange(len(at))):
             raise ValueError(f"'{files.rows}': rows of episode {files.index} are missing or out of order ({ORDER})")
@@ -176,7 +181,7 @@ def _episodes(dataset: LeRobotSet, rows: Sequence[EpisodeRows]) -> list[Episode]
         {"id": f"episode_{one.files.index:06d}", "source": "lerobot", "outcome": one.success} for one in rows
     ]
     if (root / EPISODES_FILE).is_file():
-        origins = json.loads((root / EPISODES_FILE).read_text())
+        origins = json.loads((root / EPISODES_FILE).read_text(encoding="utf-8"))
         if len(origins) != len(rows):
             raise ValueError(f"'{root}': {EPISODES_FILE} names {len(origins)} episodes, the rows {len(rows)}")
     with VideoProcess() as decoder:

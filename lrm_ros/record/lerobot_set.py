@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from lrm_ros.config import CameraSpec, RobotContract
 from lrm_ros.contract import CONTRACT_FILE, contract_differences, joint_names, load_contract
 from lrm_ros.record.convention import CONVENTION_FILE, ENDING, load_convention
-from lrm_ros.record.lerobot_files import EpisodeFiles, episodes_of, is_depth, is_v2, metadata_of, read_description
+from lrm_ros.record.lerobot_files import (
+    INFO_FILE,
+    EpisodeFiles,
+    episodes_of,
+    is_depth,
+    is_v2,
+    metadata_of,
+    read_description,
+)
 
 STATE, ACTION, WISH = "observation.state", "action", "wish"
 IMAGES = "observation.images."
@@ -99,10 +107,16 @@ class LeRobotSet:
         """Return where each episode lies.
 
         Raises:
-            ValueError: the data set's own tables cannot be read.
+            ValueError: the data set's own tables cannot be read, or list more or fewer than its description says.
         """
         with metadata_of(self.root):
-            return list(episodes_of(self.root, self.info, self.in_video))
+            found = list(episodes_of(self.root, self.info, self.in_video))
+        if (total := self.info.get("total_episodes", len(found))) != len(found):
+            raise ValueError(
+                f"'{self.root}' lists {len(found)} episodes, its {INFO_FILE} says {total}; fetch it again, or write "
+                "there how many it has"
+            )
+        return found
 
     def of_robot(self, contract: RobotContract, units: Sequence[tuple[float, float]] | None, where: str) -> LeRobotSet:
         """Return the same data set read as a robot's, with limits, in rad.

@@ -169,7 +169,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        settings = (yaml.safe_load(path.read_text()) or {}).get("model") or {}
+        settings = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("model") or {}
     except (yaml.YAMLError, AttributeError) as error:
         raise ValueError(f"'{path}' cannot be read: {error}") from error
     for key, value in (("use_per_frame_progress_token", True), ("progress_loss_type", "discrete")):

@@ -79,7 +79,7 @@ def calibrated_as(have: Mapping[str, tuple[int, int, int]], files: Sequence[Path
     found = []
     for file in files:
         try:
-            rows = json.loads(file.read_text())
+            rows = json.loads(file.read_text(encoding="utf-8"))
             wanted = {joint: tuple(row[key] for key in _FILE_KEYS) for joint, row in rows.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -99,7 +99,7 @@ class Urdf:
         """
         self.path = Path(path)
         try:
-            self.text = self.path.read_text()
+            self.text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise FileNotFoundError(f"URDF '{path}' does not exist; give the file of your arm") from None
         try:

@@ -40,12 +40,12 @@ def _write(folder: Path) -> None:
     }
     for name, replacements in edits.items():
         path = folder / "minimal" / name
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for old, new in replacements.items():
             if text.count(old) != 1:
                 raise RuntimeError(f"sapien {sapien.__version__}: {name} lacks '{old.strip()}'; use sapien 3.0")
             text = text.replace(old, new)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def quick_shaders() -> ShaderConfig:

@@ -165,6 +165,12 @@ def _tasks(root: Path, *texts) -> None:
     (root / "meta/tasks.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
 
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 def _numbered(table: pa.Table, number: float) -> pa.Table:
     return table.set_column(table.column_names.index("task_index"), "task_index", pa.array([number] * len(table)))
 
@@ -173,10 +179,18 @@ def _numbered(table: pa.Table, number: float) -> pa.Table:
     ("change", "says"),
     [
         (lambda root: _first(root, lambda table: table.take(list(range(len(table)))[::-1])), "out of order"),
-        (lambda root: _first(root, lambda table: table.slice(2)), "missing or out of order"),
+        (lambda root: _first(root, lambda table: table.slice(2)), "rows of episode 0, .* listed with"),
         (lambda root: _first(root, lambda table: _numbered(table, 9)), "a task of number 9, of which"),
         (lambda root: _first(root, lambda table: _numbered(table, 0.5)), "a task of number 0.5, of which"),
-        (lambda root: _tasks(root, None, "close the drawer"), "a task of number 0, of which .* no text"),
+        *(
+            (lambda root, text=text: _tasks(root, text, "close the drawer"), "a task of number 0, of which .* no text")
+            for text in (None, 7, "", " \t", "lift\0the cube")
+        ),
+        (lambda root: _first(root, lambda table: table.slice(0, len(table) - 2)), "rows of episode 0, .* listed with"),
+        (
+            lambda root: _replace(root / "meta/tasks.jsonl", "put the cup", "put \\ud83d cup"),
+            "a task of number 0, of which .* no text",
+        ),
     ],
 )
 def test_rows_that_are_not_of_their_images_or_task_are_refused_with_their_file(tmp_path, change, says):
@@ -185,6 +199,22 @@ def test_rows_that_are_not_of_their_images_or_task_are_refused_with_their_file(t
     with pytest.raises(ValueError, match=says) as refused:
         load_into_ram(root)
     assert "episode_000000.parquet" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("write", [made.write_v21, made.write_v3])
+def test_a_data_set_with_other_episodes_than_it_describes_is_refused(tmp_path, write):
+    root = write(tmp_path / "cups")
+    _replace(root / "meta/info.json", '"total_episodes": 3', '"total_episodes": 4')
+    with pytest.raises(ValueError, match=r"cups' lists 3 episodes, its meta/info\.json says 4; fetch it again"):
+        load_into_ram(root)
+
+
+def test_a_v3_episode_shorter_than_listed_is_refused(tmp_path):
+    root = made.write_v3(tmp_path / "cups")
+    (rows,) = (root / "data").glob("*/*.parquet")
+    pq.write_table(pq.read_table(rows).slice(0, sum(made.LENGTHS) - 2), rows)
+    with pytest.raises(ValueError, match="rows of episode 2, which is listed with"):
+        load_into_ram(root)
 
 
 def test_tasks_are_read_as_lerobot_writes_them_whatever_the_locale(tmp_path):

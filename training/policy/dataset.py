@@ -41,7 +41,10 @@ def kept_by_judge(verdicts: Path) -> dict[str, bool]:
         ValueError: it is no such file, or has two episodes of one name; says which.
     """
     try:
-        pairs = [(str(item["episode_id"]), bool(item["keep"])) for item in json.loads(verdicts.read_text())["episodes"]]
+        pairs = [
+            (str(item["episode_id"]), bool(item["keep"]))
+            for item in json.loads(verdicts.read_text(encoding="utf-8"))["episodes"]
+        ]
     except FileNotFoundError as error:
         raise ValueError(f"'{verdicts}' does not exist; write it with 'lrm judge ... --json {verdicts}'") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -131,7 +134,7 @@ def make_dataset(
         print(f"left out: '{name}': {reason}", file=sys.stderr)
     if omissions.left_out:
         left_out["it cannot be used"] = len(omissions.left_out)
-    info = json.loads((out / "meta/info.json").read_text())
+    info = json.loads((out / "meta/info.json").read_text(encoding="utf-8"))
     return {
         "episodes": info["total_episodes"],
         "left_out": left_out,

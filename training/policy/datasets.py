@@ -174,9 +174,9 @@ def _streams(opened: Sequence[LeRobotSet], share: float, out: Path | None) -> bo
     if out is not None:
         begun = sorted(out.with_name(out.name + ".part").glob("[0-9]*/settings.json"))
         if begun:
-            return str(json.loads(begun[-1].read_text())["data"]).startswith(STREAMED)
+            return str(json.loads(begun[-1].read_text(encoding="utf-8"))["data"]).startswith(STREAMED)
         if (out / "finetune.json").is_file():
-            settings: dict[str, Any] = json.loads((out / "finetune.json").read_text())["settings"]
+            settings: dict[str, Any] = json.loads((out / "finetune.json").read_text(encoding="utf-8"))["settings"]
             return str(settings["data"]).startswith(STREAMED)
     return sum(one.decoded_bytes for one in opened) > share * free_memory()
 
@@ -187,7 +187,7 @@ def free_memory() -> float:
     free = float(found[1]) * 1024 if found else float("inf")
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
-        free = min(free, float(most) - float(used.read_text()))
+        free = min(free, float(most) - float(used.read_text(encoding="utf-8")))
     return max(0.0, free)
 
 

@@ -119,14 +119,14 @@ def _evaluate_in_worlds(args: argparse.Namespace) -> None:
 
 def _print_result(args: argparse.Namespace) -> int:
     """Print the result, and the comparison of --against."""
-    result = json.loads(args.json.read_text())
+    result = json.loads(args.json.read_text(encoding="utf-8"))
     figures = proportion(sum(result["success"]), len(result["success"]))
     low, high = figures["ci95"]
     print(f"success {figures['rate']:.1%} ({figures['count']}/{figures['n']}), 95 % interval {low:.1%} to {high:.1%}")
     print(f"written to {args.json}")
     if args.against:
         try:
-            other = {"execute_steps": PolicyConfig.execute_steps} | json.loads(args.against.read_text())
+            other = {"execute_steps": PolicyConfig.execute_steps} | json.loads(args.against.read_text(encoding="utf-8"))
             for name in ("max_steps", "execute_steps", "noise_std"):
                 if name in other and name in result and other[name] != result[name]:
                     raise ValueError(f"{name} is {other[name]} there and {result[name]} here; compare like evaluations")

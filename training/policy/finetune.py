@@ -72,7 +72,7 @@ def finetune(
     settings = settings_of(config, data)
     part = out.with_name(out.name + ".part")
     if (out / METRICS_FILE).is_file():
-        figures = json.loads((out / METRICS_FILE).read_text())
+        figures = json.loads((out / METRICS_FILE).read_text(encoding="utf-8"))
         _check_settings(figures["settings"], settings, out)
         shutil.rmtree(part, ignore_errors=True)  # a data set of v2.1 that was converted to look at it
         return figures
@@ -149,7 +149,7 @@ class _Training:
             self.step, self.optimizer, self.scheduler = training_states().load_training_state(
                 resume, self.optimizer, self.scheduler
             )
-            self.losses = json.loads((resume / "losses.json").read_text())
+            self.losses = json.loads((resume / "losses.json").read_text(encoding="utf-8"))
         self.accelerator = Accelerator(cpu=config.device == "cpu")
         # The last one only LeRobot 0.6 writes, and only where there is a GPU.
         names = ("loss", "grad_norm", "lr", "update_s", "gpu_mem_gb")
@@ -226,7 +226,7 @@ class _Training:
         points = sorted(self.part.glob("[0-9]*"))
         if not points:
             return None
-        found = json.loads((points[-1] / "settings.json").read_text())
+        found = json.loads((points[-1] / "settings.json").read_text(encoding="utf-8"))
         _check_settings(found, settings_of(self.settings, self.data), self.part)
         return points[-1]
 

@@ -30,7 +30,7 @@ def _token(path: Path | None) -> str:
         ValueError: it is blank.
         OSError: the file cannot be read.
     """
-    text = os.environ.get(TOKEN, "") if path is None else path.read_text()
+    text = os.environ.get(TOKEN, "") if path is None else path.read_text(encoding="utf-8")
     if path is not None and not text.strip():
         raise ValueError(f"'{path}' holds no token; write one into it")
     return text.strip()

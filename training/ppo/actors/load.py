@@ -20,7 +20,9 @@ def load_actor(config: RefineConfig, contract: RobotContract) -> ActActor | Flow
         ValueError: no actor is built for this policy, or a setting does not fit it; or see ``PolicyRunner``.
     """
     path = Path(config.checkpoint) / "config.json"
-    kind = json.loads(path.read_text())["type"] if path.is_file() else ""  # without one the policy's loader raises
+    kind = (
+        json.loads(path.read_text(encoding="utf-8"))["type"] if path.is_file() else ""
+    )  # without one the policy's loader raises
     if kind != "diffusion" and kind not in ENCODERS:
         return ActActor(
             config.checkpoint, contract, config.execute_steps, config.noise_std, config.noise_rank, config.learn_std,

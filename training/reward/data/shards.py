@@ -72,7 +72,7 @@ def complete_shards(folder: Path) -> list[Path]:
         ValueError: one is missing, or the command that writes them was interrupted.
     """
     paths, manifest = shard_paths(folder), folder / "manifest.json"
-    if manifest.is_file() and not json.loads(manifest.read_text())["complete"]:
+    if manifest.is_file() and not json.loads(manifest.read_text(encoding="utf-8"))["complete"]:
         raise ValueError(f"'{folder}' is not complete; give the same 'lrm reward data' command again to finish it")
     return paths
 

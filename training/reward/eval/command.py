@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in filter(None, (args.out / "metrics.json", args.json)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(metrics, indent=1) + "\n")
-    (args.out / "report.html").write_text(page(metrics))
+    (args.out / "report.html").write_text(page(metrics), encoding="utf-8")
     for name, head in ((name, head) for name, part in sets.items() for head in part["mass"]):
         if share := sets[name]["mass"][head]["below"]:
             print(

@@ -19,7 +19,7 @@ _MAY_CHANGE = ("gradient_checkpointing", "save_steps", "logging_steps", "workers
 def _is_complete(checkpoint: Path) -> bool:
     """Return whether a checkpoint is complete; the trainer writes its state last."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True
@@ -74,7 +74,7 @@ def load_finished(final: Path, settings: dict[str, Any]) -> dict[str, Any]:
     file = final / METRICS_FILE
     if not file.is_file():
         raise ValueError(f"'{final}' exists and is no finished training; remove it or choose another --out")
-    figures = json.loads(file.read_text())
+    figures = json.loads(file.read_text(encoding="utf-8"))
     _compare(figures["settings"], settings, final)
     return figures
 
@@ -103,9 +103,9 @@ def save_adapter(ready: Path, final: Path, part: Path, figures: dict[str, Any]) 
     (ready / "training_args.bin").unlink(missing_ok=True)  # a pickle with this machine's paths
     config_file = ready / "adapter_config.json"
     base = {"base_model_name_or_path": figures["settings"]["base"]}
-    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), **base}, indent=2) + "\n")
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text(encoding="utf-8")), **base}, indent=2) + "\n")
     (ready / METRICS_FILE).write_text(json.dumps(figures, indent=1) + "\n")
-    (ready / "README.md").write_text(_model_card(figures))
+    (ready / "README.md").write_text(_model_card(figures), encoding="utf-8")
     logs = part / "logs"
     if logs.is_dir():
         shutil.move(logs, ready / "logs")

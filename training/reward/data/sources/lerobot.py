@@ -80,9 +80,11 @@ def _open(
 ) -> SourceEpisode:
     rows = read_rows(files.rows, files.index)
     if rows.task_index not in tasks:
-        raise BadEpisode("a task that the table of tasks does not have")
+        raise BadEpisode("a task of which the table of tasks has no text")
     task = tasks[rows.task_index]
     length = len(rows.at)
+    if files.length not in (None, length):
+        raise BadEpisode(f"{length} rows, but it is listed with {files.length}")
     success, done = (None, None) if rows.success is None else success_labels(rows.success, rows.after_action, length)
     if camera not in files.videos:
         read = image_reader(files.rows, rows, camera)

@@ -64,7 +64,7 @@ def read_scores(paths: Sequence[Path]) -> tuple[str, list[ScoredTrajectory]]:
         if not path.is_file():
             raise FileNotFoundError(f"score file '{path}' does not exist")
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             modes[str(path)] = content["mode"]
             found = content["trajectories"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:

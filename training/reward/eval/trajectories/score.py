@@ -93,11 +93,13 @@ def read_recording(folder: Path, control_hz: float = RobotContract.control_hz) -
 def _trajectory(folder: Path, control_hz: float) -> Trajectory:
     cure = "remove the folder and record again"
     try:
-        lines = [line for line in (folder / "metadata.jsonl").read_text().splitlines() if line.strip()]
+        lines = [line for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines() if line.strip()]
         steps = [json.loads(line) for line in lines]
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         simulator = folder / SIMULATOR
-        progress = np.array(json.loads(simulator.read_text())["progress"][1:]) if simulator.is_file() else None
+        progress = (
+            np.array(json.loads(simulator.read_text(encoding="utf-8"))["progress"][1:]) if simulator.is_file() else None
+        )
     except FileNotFoundError as error:
         raise ValueError(f"trajectory '{folder}' has no {Path(error.filename).name}; {cure}") from None
     except (ValueError, KeyError) as error:

@@ -97,7 +97,7 @@ class Teacher:
         body = self._request(example, value)
         file = self._file(body)
         if file.is_file():
-            return json.loads(file.read_text())["text"]
+            return json.loads(file.read_text(encoding="utf-8"))["text"]
         text = _only_reasoning(self._ask(body))
         if not text:
             raise TeacherError(

@@ -180,10 +180,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the model's folder, with training.json and metrics.json")
     args = parser.parse_args(argv)
     try:
-        about, metrics = (json.loads((args.folder / name).read_text()) for name in ("training.json", "metrics.json"))
+        about, metrics = (
+            json.loads((args.folder / name).read_text(encoding="utf-8")) for name in ("training.json", "metrics.json")
+        )
     except FileNotFoundError as error:
         parser.exit(exit_code(error), f"tiny_card: {error}\n")
-    (args.folder / "README.md").write_text(card(about, metrics))
+    (args.folder / "README.md").write_text(card(about, metrics), encoding="utf-8")
     return 0
 
 

@@ -81,6 +81,6 @@ def finish(
         about["before"] = {name: before[name] for name in ("training_frames", "seed", "scale", "commit", "seconds")}
     (out / "training.json").write_text(json.dumps(about, indent=1) + "\n")
     (out / "metrics.json").unlink(missing_ok=True)  # the figures of other weights
-    (out / "README.md").write_text(card(about, None))
+    (out / "README.md").write_text(card(about, None), encoding="utf-8")
     shutil.rmtree(out / "checkpoints")
     return about

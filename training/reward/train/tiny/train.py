@@ -100,7 +100,7 @@ def continue_training(
         raise FileNotFoundError(f"'{start}' is no tiny model (no training.json); give a folder of 'lrm reward train'")
     torch.set_num_threads(1)
     commit = source_commit()
-    before = json.loads((start / "training.json").read_text())
+    before = json.loads((start / "training.json").read_text(encoding="utf-8"))
     settings = replace(settings, size=before.get("size", "tiny"))
     checkpoints = claim_checkpoints(out, data, settings, str(start))
     training, held_out = split(load_training_frames(data, settings))
