@@ -90,7 +90,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return None if value is None else convert(_plain_type(hint), value, where)
     if origin is tuple:
-        if isinstance(value, str) or not hasattr(value, "__iter__"):
+        # A mapping is its keys to a loop, a set is in no order; ROS has arrays of its own.
+        if isinstance(value, str | bytes | typing.Mapping | typing.AbstractSet) or not hasattr(value, "__iter__"):
             raise ValueError(f"{where}: expected a list, got {value!r}")
         return tuple(convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict:

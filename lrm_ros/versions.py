@@ -72,9 +72,9 @@ def load_policy_config(folder: str | Path) -> Any:
     try:
         config = draccus.decode(known[kind], values)
     except Exception as error:  # draccus raises any
-        raise ValueError(
-            f"'{path}' has a setting that this LeRobot does not take ({one_line(error)}); {cure}"
-        ) from error
+        # What the policy's own class refuses, draccus says without its reason.
+        why = error.__cause__ if type(error) is draccus.ParsingError and error.__cause__ else error
+        raise ValueError(f"'{path}' has a setting that this LeRobot does not take ({one_line(why)}); {cure}") from error
     if hasattr(config, "pretrained_backbone_weights"):
         config.pretrained_backbone_weights = None
     return config

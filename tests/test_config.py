@@ -94,6 +94,18 @@ def test_a_number_that_is_not_what_it_seems_is_refused_with_file_key_value_and_c
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "value", ["{a: 1, b: 2}", "!!set {a, b}", "!!set {}", "{}", "!!binary YWI=", "ab", "12"], ids=lambda value: value
+)
+def test_what_is_no_list_is_not_taken_for_one(tmp_path, value):
+    path = tmp_path / "robot.yaml"
+    path.write_text(
+        f"joints: {value}\nname: two\nlower: [-1, -1]\nupper: [1, 1]\nmax_step: [1, 1]\ncameras: []\ncontrol_hz: 10\n"
+    )
+    with pytest.raises(ValueError, match=r"joints: expected a list, got"):
+        load_yaml(path, RobotContract)
+
+
 def test_numbers_that_are_what_they_seem_and_texts_in_quotes_are_read(tmp_path):
     path = tmp_path / "camera.yaml"
     path.write_text('camera: "10:30"\nwidth: 1_000\nheight: 0x10\nrate_hz: 0.5\nstall_s: 012.5\nsource: "012"\n')

@@ -156,3 +156,20 @@ def test_a_checkpoints_backbone_is_not_fetched_first(written, tmp_path):
     config["pretrained_backbone_weights"] = "ResNet18_Weights.IMAGENET1K_V1"
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert versions.load_policy_config(tmp_path).pretrained_backbone_weights is None
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"vision_backbone": "vgg16"}, "Got vgg16"),
+        ({"n_action_steps": 200, "chunk_size": 100}, "Got 200"),
+        ({"n_obs_steps": "x"}, "n_obs_steps"),
+    ],
+)
+def test_an_option_that_the_policys_class_refuses_is_named_with_its_reason(tmp_path, option, reason):
+    import lerobot.policies.act.configuration_act  # noqa: F401
+
+    (tmp_path / "config.json").write_text(json.dumps({"type": "act", **option}))
+    with pytest.raises(ValueError, match=reason) as refused:
+        versions.load_policy_config(tmp_path)
+    assert "\n" not in str(refused.value) and "config.json" in str(refused.value)
