@@ -22,16 +22,17 @@ from glob import glob
 from pathlib import Path
 
 from lrm_ros import environment
+from lrm_ros.environment_variables import PROFILES, REACH, TRANSPORTS
 from lrm_ros.graph import doctor_memory
 from lrm_ros.graph.doctor_media import check_images, check_video
 from lrm_ros.graph.finding import FAIL, OK, WARN, Finding
 from lrm_ros.graph.finding import run as _run
-from lrm_ros.ros import dds_check
 
 LIBRARIES = ("torch", "transformers", "peft", "lerobot", "mani_skill", "mcap-ros2-support", "numpy")
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 ADAPTERS = "USC-PSI-Lab/LRM-models"
 BASE = "Qwen/Qwen3-VL-8B-Instruct"
+_DDS_SAYS = "dds_check:"  # before what lrm_ros.ros.dds_check has found
 ICD_FOLDERS = ("/etc/vulkan/icd.d", "/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
 
 
@@ -99,19 +100,21 @@ def check_dds() -> Finding:
     """Send images from one process to another over the transport that the nodes use."""
     if wrong := environment.deep_fault():
         return Finding("dds", FAIL, wrong.what, wrong.cure)
-    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
-    chosen = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    chosen = [f"{name}={os.environ[name]}" for name in (*PROFILES, TRANSPORTS) if os.environ.get(name)]
     profile = chosen[0] if chosen else "own profile with 64 MiB of shared memory"
     middleware = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
     code, output, error = _run([sys.executable, "-m", "lrm_ros.ros.dds_check"], 60)
-    numbers = dds_check.said(output.splitlines())
+    # Fast DDS writes to the standard output, too.
+    numbers = next((line.partition(_DDS_SAYS)[2].strip() for line in output.splitlines() if _DDS_SAYS in line), "")
     if code != 0 or not numbers:
         what = f"{numbers.replace(' ', ' images sent, ')} received" if numbers else error
         cure = (
             "nodes on this machine must reach each other: unset ROS_LOCALHOST_ONLY, set ROS_AUTOMATIC_DISCOVERY_RANGE "
             "to LOCALHOST or SUBNET (not OFF)"
         )
-        return Finding("dds", FAIL, f"{middleware}, {profile}: {what}", f"{cure}, and unset {names[1]} and {names[2]}")
+        if others := [name for name in REACH if os.environ.get(name)]:
+            cure += f", and unset or correct {', '.join(others)}"
+        return Finding("dds", FAIL, f"{middleware}, {profile}: {what}", cure)
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
     detail = f"{middleware}, {profile}; {numbers.split()[1]} of {numbers.split()[0]} images between two processes"
     if free < 512 and "rtps" in middleware:

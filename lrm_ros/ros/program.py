@@ -15,11 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from lrm_ros.environment import fault
+from lrm_ros.environment_variables import REACH
 from lrm_ros.programs import ASK_TO_STOP, leave, stopping_signals
 from lrm_ros.ros.base import LrmNode
 from lrm_ros.ros.executor import make_executor, spin_until
@@ -142,6 +144,11 @@ def run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None = None) ->
     leave(code)
 
 
+def _of_rcl(error: RuntimeError) -> str:
+    """Return what rcl says; of what C file it is nobody needs to know."""
+    return " ".join(str(error).split()).split(", at /")[0].removesuffix(" ,")
+
+
 def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _Stop) -> int:
     if wrong := fault():
         print(f"error: {wrong}", flush=True)
@@ -154,14 +161,19 @@ def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _S
         # rclpy's own handlers would close the context before a node can finish its episode or hold its arm.
         try:
             rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-        except RuntimeError as error:  # rcl's; of what C file it is nobody needs to know
-            reason = " ".join(str(error).split()).split(", at /")[0]
-            print(f"error: ROS does not start: {reason}; correct the --ros-args or ROS_LOG_DIR", flush=True)
+        except RuntimeError as error:
+            print(f"error: ROS does not start: {_of_rcl(error)}; correct the --ros-args or ROS_LOG_DIR", flush=True)
             return 2
         try:
             if stop.asked:
                 return 0
-            node = node_type()
+            try:
+                node = node_type()
+            except rclpy_implementation.RCLError as error:
+                given = [name for name in REACH if os.environ.get(name)]
+                cure = f"correct {', '.join(given)}" if given else "see what it says above, and 'lrm doctor'"
+                print(f"error: ROS makes no node: {_of_rcl(error)}; {cure}", flush=True)
+                return 2
             if {"-h", "--help"} & set(sys.argv if argv is None else argv):
                 print(node.usage(), flush=True)
                 return 0

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from lrm_ros.environment_variables import PROFILES, TRANSPORTS
 from lrm_ros.versions import fast_dds_profiles_variable
 
 # What one node allocates of /dev/shm with config/fastdds.xml.
@@ -45,8 +46,7 @@ def share_file(relative: str) -> Path:
 
 def set_transport() -> None:
     """Choose the DDS transport for images unless the user has: Fast DDS with a 64 MiB shared-memory segment."""
-    chosen = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
-    if not any(os.environ.get(name) for name in chosen):
+    if not any(os.environ.get(name) for name in (*PROFILES, TRANSPORTS)):
         os.environ[fast_dds_profiles_variable()] = str(share_file("config/fastdds.xml"))
         if SHARED_MEMORY.is_dir() and (free := shutil.disk_usage(SHARED_MEMORY).free) < SEGMENT_BYTES:
             print(

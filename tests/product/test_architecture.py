@@ -58,13 +58,24 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
-CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
+CORE |= {
+    "messages",
+    "topics",
+    "parameters",
+    "environment",
+    "environment_variables",
+    "programs",
+    "chunk_timing",
+    "options",
+    "config_arm",
+}
 CORE |= {"config_person", "config_teleop", "scales"}
-CORE |= {"images", "image_files"}
+CORE |= {"images", "image_files", "environment_variables"}
 UPSTREAM: dict[str, set[str]] = {
     "types": set(),
     "versions": {"errors"},
-    "environment": set(),
+    "environment_variables": set(),
+    "environment": {"environment_variables"},
     "programs": {"environment"},
     "private_domain": set(),
     "progress": set(),
@@ -97,7 +108,7 @@ UPSTREAM: dict[str, set[str]] = {
     "ros": CORE,
     "nodes": CORE | {"ros"},
     "graph": {"types", "config", "config_arm", "config_person", "config_teleop", "parameters", "environment", "reward"}
-    | {"programs", "images"},
+    | {"programs", "images", "environment_variables"},
     "completion": {"graph"},
     "options": set(),
     "cli": {"programs", "completion"},

@@ -10,10 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from lrm_ros import environment
+from lrm_ros import environment, environment_variables
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("ROS_DOMAIN_ID", "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION")
+NAMES = (
+    *("ROS_DOMAIN_ID", "ROS_LOCALHOST_ONLY", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION", "ROS_STATIC_PEERS"),
+    *(
+        "ROS_SECURITY_ENABLE",
+        "ROS_SECURITY_KEYSTORE",
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+    ),
+    "FASTDDS_BUILTIN_TRANSPORTS",
+)
 LOGS = ("HOME", "ROS_HOME", "ROS_LOG_DIR")
 
 
@@ -124,12 +133,67 @@ def test_other_variables(clean):
         ("ROS_LOCALHOST_ONLY", "1", "true"),
         ("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET", "subnet"),
         ("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp", "rmw_implementation"),
+        ("ROS_SECURITY_ENABLE", "false", "yes"),
+        ("ROS_SECURITY_STRATEGY", "Enforce", "enforce"),
+        ("RCUTILS_COLORIZED_OUTPUT", "1", "always"),
+        ("RCUTILS_LOGGING_USE_STDOUT", "0", "yes"),
+        ("RCUTILS_LOGGING_BUFFERED_STREAM", "1", "True"),
+        ("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?max_msg_size=1MB", "UDPV4"),
+        ("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4", "NONE"),
     ):
         clean.setenv(name, good)
         assert environment.fault() is None
         clean.setenv(name, bad)
         assert str(environment.fault()).startswith(f"{name}={bad} is ")
         clean.delenv(name)
+
+
+@pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
+def test_a_file_of_profiles_that_fast_dds_would_pass_over(clean, tmp_path, name):
+    path = tmp_path / "profiles.xml"
+    for content, says in (
+        (None, "cannot be read (No such file or directory)"),
+        ("<profiles", "is no XML"),
+        ("", "is no XML"),
+        ('<?xml version="1.0" encoding="none"?><dds/>', "is no XML"),
+        ("<launch/>", "holds no profiles: its root is 'launch'"),
+        ('<dds xmlns="http://www.eprosima.com"><profiles/></dds>', None),
+        ("<profiles/>", None),
+    ):
+        if content is not None:
+            path.write_text(content)
+        clean.setenv(name, str(path))
+        found = str(environment.fault())
+        assert found == "None" if says is None else found.startswith(f"{name}={path} {says}"), found
+        assert "\n" not in found
+    clean.setenv(name, str(tmp_path / "none.xml"))
+    clean.setattr(environment_variables, "_is_middleware", lambda name: True)
+    clean.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    assert environment.fault() is None  # it is not read
+
+
+def test_keys_and_hosts_that_are_none(clean, tmp_path):
+    for peers in ("10.0.0.2", "robot.local;::1", "a;;b", ""):
+        clean.setenv("ROS_STATIC_PEERS", peers)
+        assert environment.fault() is None
+    clean.setenv("ROS_STATIC_PEERS", "10.0.0.2, robot")
+    assert "ROS_STATIC_PEERS: '10.0.0.2, robot' is no host" in str(environment.fault())
+    clean.delenv("ROS_STATIC_PEERS")
+    clean.setenv("ROS_SECURITY_ENABLE", "true")
+    assert "ROS_SECURITY_KEYSTORE= is no keystore" in str(environment.fault())
+    clean.setenv("ROS_SECURITY_KEYSTORE", str(tmp_path))
+    assert f"ROS_SECURITY_KEYSTORE={tmp_path} is no keystore" in str(environment.fault())
+    (tmp_path / "enclaves").mkdir()
+    assert environment.fault() is None
+
+
+def test_a_host_that_is_not_found_is_one_line():
+    code, output = _run(["lrm_ros.nodes.recorder"], ROS_STATIC_PEERS="nobody.invalid")
+    last = output.splitlines()[-1]
+    assert code == 2 and "Traceback" not in output, output
+    assert "ROS makes no node: " in last and "nobody.invalid" in last and last.endswith("correct ROS_STATIC_PEERS"), (
+        last
+    )
 
 
 def test_where_ros_writes_its_log(clean, tmp_path):
