@@ -40,6 +40,7 @@ class RefineConfig:
     )
     shaped: bool = _opt(False, "progress only: reward the change since the last judged frame, instead of holding it")
     initial_image: bool = _opt(False, "progress queries show the first frame of the episode, too (paper eq. 3)")
+    both_orders: bool = _opt(False, "contrastive queries are asked in both orders; half the difference of the answers")
     noise_std: float = _opt(0.04, "ACT: std of the exploration noise on joint targets [rad]")
     noise_rank: int = _opt(1, "ACT: cosines of the noise over a chunk; 1: an offset, execute_steps: white noise")
     hold_noise: bool = _opt(True, "sample the noise once an episode; false: for every decision")

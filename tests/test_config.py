@@ -160,7 +160,7 @@ AT_RUN_TIME = {
     "replay": set(),
     "reward": {
         *("mode", "readout", "interval", "scale", "weights"),
-        *("initial_image", "judge_frames", "judge_threshold", "contrastive", "completion"),
+        *("initial_image", "judge_frames", "judge_threshold", "contrastive", "both_orders", "completion"),
     },
     "ros2_control": {"approach_speed"},
     "teleop": {

@@ -97,10 +97,15 @@ class RewardEngine:
 
     def _ask(self, queries: Sequence[RewardQuery]) -> list[Reward | Unscored]:
         """Ask the model; whatever it raises is passed on."""
-        answers = self.model.score(queries, self.config.readout)
-        if len(answers) != len(queries):
-            raise ValueError(f"{len(answers)} answers to {len(queries)} queries")
-        return [trusted(answer, self.config.min_mass) for answer in answers]
+        turned = [i for i, query in enumerate(queries) if self.config.both_orders and query.head == "contrastive"]
+        asked = [*queries, *(replace(queries[i], frames=queries[i].frames[::-1]) for i in turned)]
+        answers = self.model.score(asked, self.config.readout)
+        if len(answers) != len(asked):
+            raise ValueError(f"{len(answers)} answers to {len(asked)} queries")
+        trust = [trusted(answer, self.config.min_mass) for answer in answers]
+        for i, other in zip(turned, trust[len(queries) :], strict=True):
+            trust[i] = in_both_orders(trust[i], other)
+        return trust[: len(queries)]
 
     # ---- streams -----------------------------------------------------------------------------------------------------
 
@@ -256,6 +261,19 @@ def check_config(config: RewardConfig) -> None:
         raise ValueError(
             f"tri weights must be three numbers of at least 0 for {', '.join(HEADS)} that sum to 1, got {weights}"
         )
+
+
+def in_both_orders(answer: Reward | Unscored, other: Reward | Unscored) -> Reward | Unscored:
+    """Return half the difference of a contrastive answer and that about the same frames in the other order, in [-1, 1].
+
+    Two equal frames get 0, whatever place a model prefers. Unscored, with its reason, if either is.
+    """
+    if isinstance(answer, Unscored):
+        return answer
+    if isinstance(other, Unscored):
+        return replace(other, stamp_ns=answer.stamp_ns)
+    masses = [each.mass for each in (answer, other) if each.mass is not None]
+    return replace(answer, value=(answer.value - other.value) / 2, mass=min(masses, default=None))
 
 
 def decided(answer: Reward | Unscored, config: RewardConfig) -> Reward | Unscored:

@@ -215,6 +215,7 @@ def engine_config(config: RefineConfig) -> RewardConfig:
         min_mass=config.min_mass,
         initial_image=config.initial_image,
         contrastive=config.contrastive,
+        both_orders=config.both_orders,
         completion=config.completion,
         device=config.device,
     )

@@ -47,6 +47,46 @@ def reason(answer: Reward | Unscored) -> str:
     return answer.reason
 
 
+class Leaning(Counting):
+    """Prefers what it sees second by 0.3, whatever the frames show; knows a frame's light, and says nothing of 13."""
+
+    def score(self, queries, readout="forward"):
+        self.batches.append(list(queries))
+        answers: list[Reward | Unscored] = []
+        for query in queries:
+            lights = [int(frame.image[0, 0, 0]) for frame in query.frames]
+            if 13 in lights and lights[0] > lights[-1]:
+                answers.append(Unscored(query.stamp_ns, query.head, "unlucky"))
+            elif query.head == "contrastive":
+                value = float(np.clip((lights[1] - lights[0]) / 255 + 0.3, -1, 1))
+                answers.append(Reward(query.stamp_ns, query.head, value, "leaning", 0.0, 0.9 if value > 0.3 else 0.7))
+            else:
+                answers.append(Reward(query.stamp_ns, query.head, 0.5, "leaning", 0.0))
+        return answers
+
+
+def contrast(first: int, second: int) -> RewardQuery:
+    return RewardQuery(TASK, "contrastive", (shade(1, first), shade(2, second)))
+
+
+def test_asked_in_both_orders_a_place_that_the_model_prefers_counts_nothing():
+    queries = [contrast(9, 9), RewardQuery(TASK, "progress", (shade(2, 9),)), contrast(51, 0), contrast(0, 13)]
+    one, model = Leaning(), Leaning()
+    assert [round(value(a), 2) for a in engine(one, mode="tri").score(queries[:3])] == [0.3, 0.5, 0.1]
+    answers = engine(model, mode="tri", both_orders=True).score(queries)
+    assert [round(value(a), 6) for a in answers[:3]] == [0.0, 0.5, -0.2]
+    assert reason(answers[3]) == "unlucky" and answers[3].stamp_ns == 2
+    assert [a.mass for a in answers[:3] if isinstance(a, Reward)] == [0.7, None, 0.7]
+    assert [a.stamp_ns for a in answers] == [2, 2, 2, 2] and len(one.batches) == len(model.batches) == 1
+    assert [len(batch) for batch in (*one.batches, *model.batches)] == [3, 7]
+
+
+def test_a_stream_is_paid_by_both_orders_and_its_sign_of_equal_frames_is_none():
+    watch = engine(Leaning(), mode="contrastive", interval=1, both_orders=True, contrastive="sign")
+    signals = [watch.step({"front": shade(i, light)}, TASK)["front"].signal for i, light in enumerate((9, 9, 60, 20))]
+    assert signals == [None, 0.0, 1.0, -1.0]
+
+
 def test_every_kth_frame_is_judged_from_the_first_on_and_held_in_between():
     model = Counting()
     watch = engine(model, mode="progress", interval=3, scale=2.0)
