@@ -53,7 +53,7 @@ def test_every_arm_is_stopped_and_one_is_released(spin, lrm) -> None:
     code, said = lrm("--release", "--timeout", "20")
     assert code == 2 and "2 arms to release (/arm, /other); name one of them" in said
     code, said = lrm("--release", "--arm", "other", "--timeout", "20")
-    assert (code, said) == (0, "/other: released\n")
+    assert code == 0 and said.endswith("/other: released\n")  # DDS may say something before
     assert one.estop.latched and not two.estop.latched
 
 
