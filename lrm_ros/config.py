@@ -149,10 +149,7 @@ class RewardConfig:
     weights: tuple[float, ...] = _opt((1 / 3, 1 / 3, 1 / 3), "tri: weights of contrastive, progress, completion")
     initial_image: bool = _opt(False, "progress: show the first frame of the episode as an anchor")
     contrastive: str = _opt("expectation", "p(B) - p(A), or its 'sign' (paper eq. 2)", choices=("expectation", "sign"))
-    both_orders: bool = _opt(
-        False,
-        "contrastive: ask in both orders of the frames, half the difference counts: equal frames get 0",
-    )
+    both_orders: bool = _opt(False, "contrastive: ask in both orders, half the difference counts: equal frames get 0")
     completion: str = _opt(
         "expectation", "p(done), or 'binary': 1 from 0.5 on (paper eq. 4)", choices=("expectation", "binary")
     )

@@ -16,13 +16,7 @@ HIGHEST_DOMAIN = 232  # of a higher one the ports are above 65535
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 # What else decides whom a node reaches.
-REACH = (
-    "ROS_DISCOVERY_SERVER",
-    "ROS_STATIC_PEERS",
-    "ROS_SECURITY_ENABLE",
-    "FASTDDS_ENVIRONMENT_FILE",
-    "CYCLONEDDS_URI",
-)
+REACH = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "ROS_SECURITY_ENABLE", "CYCLONEDDS_URI", TRANSPORTS)
 # Variable -> the values that mean something, and the cure of any other.
 _WORDS = {
     "ROS_LOCALHOST_ONLY": (("0", "1"), "set it to 1 (this machine only) or unset it"),

@@ -112,7 +112,7 @@ def check_dds() -> Finding:
             "nodes on this machine must reach each other: unset ROS_LOCALHOST_ONLY, set ROS_AUTOMATIC_DISCOVERY_RANGE "
             "to LOCALHOST or SUBNET (not OFF)"
         )
-        if others := [name for name in REACH if os.environ.get(name)]:
+        if others := [name for name in (*REACH, *PROFILES) if os.environ.get(name)]:
             cure += f", and unset or correct {', '.join(others)}"
         return Finding("dds", FAIL, f"{middleware}, {profile}: {what}", cure)
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0

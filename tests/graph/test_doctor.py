@@ -58,7 +58,9 @@ def test_what_else_is_printed_is_no_result(monkeypatch: pytest.MonkeyPatch) -> N
         finding = doctor.check_dds()
         assert finding.status == status and detail in finding.detail
     monkeypatch.setattr(doctor, "_run", lambda *_: (1, noise, "TimeoutError: not discovered"))
-    assert "TimeoutError: not discovered" in doctor.check_dds().detail
+    monkeypatch.setenv("ROS_DISCOVERY_SERVER", "127.0.0.1:11811")
+    finding = doctor.check_dds()
+    assert "TimeoutError: not discovered" in finding.detail and "unset or correct ROS_DISCOVERY_SERVER" in finding.cure
 
 
 def test_what_fast_dds_prints_itself_is_no_result() -> None:
