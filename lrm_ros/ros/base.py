@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -33,6 +34,7 @@ from lrm_ros.parameters import (
 )
 from lrm_ros.programs import exit_code
 from lrm_ros.ros.diagnostics import Diagnostics
+from lrm_ros.ros.parameter_files import passed_over
 from lrm_ros.ros.surroundings import Surroundings
 from lrm_ros.ros.transport import set_transport, share_file
 from lrm_ros.versions import rclpy_version
@@ -137,6 +139,8 @@ class LrmNode(LifecycleNode, Generic[C]):
             version = rclpy_version()
             self.get_logger().warning(f"rclpy {version} does not tell what was given: a misspelt parameter is ignored")
             return
+        for line in passed_over(sys.argv, self.get_fully_qualified_name()):
+            self.get_logger().warning(line)
         for name, parameter in given.items():
             if name in BUILT_IN or name.startswith("qos_overrides."):
                 continue
