@@ -30,9 +30,7 @@ def passed_over(arguments: Sequence[str], node: str) -> list[str]:
         last = node.rpartition("/")[2]
         same = [name for name in names if name.rpartition("/")[2] == last]
         if near := same or difflib.get_close_matches(node, names, 1, 0.75):
-            lines.append(
-                f"'{path}' has parameters of '{near[0]}', which this node, '{node}', does not take: write '{node}'"
-            )
+            lines.append(f"'{path}' has parameters of '{near[0]}', which '{node}' does not take: write '{node}' there")
     return lines
 
 
