@@ -41,6 +41,8 @@ from lrm_ros.training.reward.eval.metrics import (
     contrastive_metrics,
     cumulative_accuracy,
     percentile_interval,
+    place_line,
+    place_metrics,
     progress_metrics,
     reliability,
     spearman,
@@ -138,6 +140,7 @@ def evaluate_set(eval_set: EvalSet, predictions: dict[str, Predictions], rounds:
             for name, own in predictions.items()
             if labelled.any()
         },
+        "place": _place(eval_set, model),
         "mass": {
             head: {"min": float(mass.min()), "median": float(np.median(mass)), "below": float((mass < MIN_MASS).mean())}
             for head, mass in model.mass.items()
@@ -149,6 +152,14 @@ def evaluate_set(eval_set: EvalSet, predictions: dict[str, Predictions], rounds:
             "pairs": len(eval_set.pairs),
         },
     }
+
+
+def _place(eval_set: EvalSet, model: Predictions) -> dict[str, Any] | None:
+    """Return what the places of frames do to the model's contrastive head; ``None``: no pairs, or not asked."""
+    if not len(eval_set.pairs) or not len(model.equal):
+        return None
+    first, second = eval_set.progress[eval_set.pairs].T
+    return place_metrics(second - first, model.contrastive, model.equal)
 
 
 def metrics_of(sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +182,7 @@ def metrics_of(sets: dict[str, dict[str, Any]], about: dict[str, Any]) -> dict[s
         },
         "sources": {name: part["sources"] for name, part in sets.items()},
         "cumulative_accuracy": {name: part["cumulative_accuracy"] for name, part in sets.items()},
+        "place": {name: part["place"] for name, part in sets.items()},
         "mass": {name: part["mass"] for name, part in sets.items()},
         "reliability": {name: part["reliability"] for name, part in sets.items()},
         "n": {name: part["n"] for name, part in sets.items()},
@@ -295,6 +307,8 @@ def main(argv: list[str] | None = None) -> int:
             )
     for name in sets:
         print(table(metrics, name), end="\n\n")
+        if place := metrics["place"][name]:
+            print(f"{name}, {place_line(metrics[name]['contrastive']['accuracy'], place)}", end="\n\n")
     if contrast is not None:
         print(contrast_table(metrics["contrast"]), end="\n\n")
     print(f"{args.out / 'metrics.json'} and report.html are written")

@@ -17,6 +17,7 @@ from lrm_ros.types import Frame, RewardQuery, Unscored
 
 MIN_GAP = 0.1  # smallest difference of progress in a pair
 PAIRS_PER_EPISODE = 8  # each in both orders
+EQUAL = 400  # keyframes that are compared with themselves, evenly spread
 _BATCH = 64
 
 
@@ -33,7 +34,7 @@ class EvalSet:
         position: (N,) tenths of the episode's time, 0 to 10.
         progress: (N,) labels in [0, 1]; NaN where there is none.
         done: (N,) 1 done, 0 not, -1 not known.
-        pairs: (M, 2) rows (first, second) of one episode, each pair in both orders.
+        pairs: (M, 2) rows (first, second) of one episode, each pair in both orders, one after the other.
     """
 
     jpegs: Sequence[bytes]
@@ -52,12 +53,15 @@ class Predictions:
     """Predictions on an eval set: progress (N,) in [0, 1], done (N,) p(done), contrastive (M,) in [-1, 1].
 
     Attributes:
+        equal: (K,) of the contrastive head about a keyframe beside itself, for ``EQUAL`` keyframes or all, where it
+            says anything; none of a baseline.
         mass: head -> probabilities that the model says one of the head's answers at all; none where they are not read.
     """
 
     progress: NDArray[np.float64]
     done: NDArray[np.float64]
     contrastive: NDArray[np.float64]
+    equal: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     mass: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
@@ -115,10 +119,11 @@ def predict(
     """
     firsts = {number: row for row, number in reversed(list(enumerate(eval_set.episode)))}
     mass: dict[str, NDArray[np.float64]] = {}
-    total = 2 * len(eval_set.jpegs) + len(eval_set.pairs)
+    twice = [(int(row), int(row)) for row in np.unique(np.linspace(0, len(eval_set.jpegs) - 1, EQUAL).astype(int))]
+    total = 2 * len(eval_set.jpegs) + len(twice) + len(eval_set.pairs)
     with progress_bar(total, f"predict {name}".strip(), "query") as bar:
 
-        def values_of(head: str, rows: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+        def values_of(head: str, rows: Sequence[tuple[int, ...]], needed: bool = True) -> NDArray[np.float64]:
             values, masses = [], []
             for at in range(0, len(rows), _BATCH):
                 part = rows[at : at + _BATCH]
@@ -128,6 +133,8 @@ def predict(
                 ]
                 for answer in model.score(queries, readout):
                     if isinstance(answer, Unscored):
+                        if not needed:
+                            continue
                         raise RuntimeError(f"head '{head}' gave no answer: {answer.reason}")
                     values.append(answer.value)
                     masses += [] if answer.mass is None else [answer.mass]
@@ -138,12 +145,10 @@ def predict(
 
         alone = [(row,) for row in range(len(eval_set.jpegs))]
         shown = [(int(firsts[eval_set.episode[row]]), row) for row in range(len(eval_set.jpegs))] if initial else alone
-        return Predictions(
-            values_of("progress", shown),
-            values_of("completion", alone),
-            values_of("contrastive", [tuple(pair) for pair in eval_set.pairs.tolist()]),
-            mass,
-        )
+        progress, done = values_of("progress", shown), values_of("completion", alone)
+        equal = values_of("contrastive", twice, needed=False)  # a model may say nothing of equal frames
+        pairs = values_of("contrastive", [tuple(pair) for pair in eval_set.pairs.tolist()])
+        return Predictions(progress, done, pairs, equal, mass)
 
 
 def trivial_baselines(eval_set: EvalSet, training: EvalSet | None = None) -> dict[str, Predictions]:

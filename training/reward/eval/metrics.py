@@ -9,7 +9,7 @@ both orders. Where no prediction is 0, tau-b and Spearman's rho of signs are one
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,37 @@ def contrastive_metrics(delta: Values, prediction: Values) -> dict[str, Any]:
         if inside.any():
             by_gap[f"{low:g} to {min(high, 1):g}"] = {"accuracy": float(right[inside].mean()), "n": int(inside.sum())}
     return {"accuracy": float(right.mean()), "kendall": kendall(label, sign), "by_gap": by_gap}
+
+
+def place_metrics(delta: Values, prediction: Values, equal: Values) -> dict[str, Any]:
+    """Return how much the contrastive head's answer is about the place of a frame, and what asking twice would give.
+
+    Args:
+        delta: (2P,) progress of the second image minus that of the first; pairs in both orders, one after the other.
+        prediction: (2P,) in [-1, 1].
+        equal: (K,) in [-1, 1], of frames beside themselves.
+
+    Returns:
+        ``second``: mean and deviation over pairs of half the sum of the answers in both orders, what the second place
+        is given whatever the frames show; ``equal``: mean and deviation of the answers about equal frames (in both
+        orders they are 0); ``accuracy_in_both_orders``: of half the difference.
+    """
+    sums, halves = prediction[::2] + prediction[1::2], (prediction[::2] - prediction[1::2]) / 2
+    return {
+        "second": {"mean": float(sums.mean() / 2), "deviation": float(sums.std() / 2), "n": len(sums)},
+        "equal": {"mean": float(equal.mean()), "deviation": float(equal.std()), "n": len(equal)},
+        "accuracy_in_both_orders": float((np.sign(halves) == np.sign(delta[::2])).mean()),
+    }
+
+
+def place_line(accuracy: float, place: Mapping[str, Any]) -> str:
+    """Return what :func:`place_metrics` found, beside the accuracy of pairs that are asked once, in a line."""
+    second, equal, both = place["second"], place["equal"], place["accuracy_in_both_orders"]
+    given, alike = (f"{part['mean']:+.3f} (deviation {part['deviation']:.3f})" for part in (second, equal))
+    return (
+        f"contrastive: the second place is given {given}, two equal frames {alike}; "
+        f"right are {100 * accuracy:.1f} % of the pairs, asked in both orders {100 * both:.1f} %"
+    )
 
 
 def completion_metrics(done: NDArray[np.bool_], prediction: Values) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from lrm_ros.training.report.style import document
+from lrm_ros.training.reward.eval.metrics import place_line
 from lrm_ros.training.reward.eval.plots import LABELS, gap_bars, reliability_curve, tolerance_curves
 
 SETS = {
@@ -91,6 +92,8 @@ def _set(metrics: Mapping[str, Any], name: str) -> str:
     names = [label for *_, label in _COLUMNS]
     text = f"<h2>{title}</h2><p>{about} {n['episodes']} episodes, {n['frames']} keyframes, {n['pairs']} pairs.</p>"
     text += _table(["model", *names], rows) + f'<div class="plots">{plots}</div>'
+    if place := metrics["place"][name]:
+        text += f"<p>{escape(place_line(part['contrastive']['accuracy'], place))}</p>"
     if failures:
         head = ["behaviour", "Spearman with the state", "of the time index", "predicted at the end", "true", "episodes"]
         text += "<h3>Episodes by what happens in them</h3>"

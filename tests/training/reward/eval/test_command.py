@@ -21,6 +21,7 @@ from lrm_ros.training.reward.eval.eval_set import (
     trivial_baselines,
     untrained,
 )
+from lrm_ros.training.reward.eval.metrics import contrastive_metrics, place_metrics
 from lrm_ros.training.reward.eval.page import page
 
 
@@ -108,11 +109,30 @@ def test_every_head_of_a_real_model_is_asked_and_the_page_shows_it(tmp_path):
     metrics = metrics_of({"in_domain": part}, {"model": "tiny", "base": "weights drawn anew"})
     assert metrics["in_domain"]["progress"]["ci95"]["mae"] == [0.0, 0.0]
     assert set(metrics["failures"]["in_domain"]) == {"reversed", "random"}
+    assert metrics["place"]["in_domain"] is None, "nobody was asked about equal frames"
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert table(metrics, "in_domain").count("\n") == 4
     html = page(metrics)
-    assert html.count("<svg") == 3 and "time index" in html
+    assert html.count("<svg") == 3 and "time index" in html and "equal frames" not in html
+    assert predicted.equal.shape == (33,) and np.ptp(predicted.equal) > 0
+    asked = metrics_of(
+        {"in_domain": evaluate_set(eval_set, {"model": predicted}, rounds=0)}, {"model": "tiny", "base": "-"}
+    )
+    assert asked["place"]["in_domain"]["equal"]["n"] == 33 and "two equal frames" in page(asked)
     assert not re.search(r"\bnan\b|<script|<link|<img|src=", html.split("<main>")[1])
+
+
+def test_what_a_place_is_given_whatever_the_frames_show_is_measured_and_gone_in_both_orders():
+    eval_set = make_eval_set(RISING)
+    first, second = eval_set.progress[eval_set.pairs].T
+    delta = second - first
+    leaning = np.clip(delta + 0.35, -1, 1)  # takes the second frame of a pair that is up to 0.35 worse
+    found = place_metrics(delta, leaning, np.full(11, 0.35))
+    assert found["equal"] == {"mean": pytest.approx(0.35), "deviation": pytest.approx(0), "n": 11}
+    assert 0.2 < found["second"]["mean"] <= 0.35 and found["second"]["n"] == len(delta) // 2
+    assert contrastive_metrics(delta, leaning)["accuracy"] < 1 == found["accuracy_in_both_orders"]
+    fair = place_metrics(delta, delta / 2, np.zeros(3))
+    assert fair["second"] == {"mean": pytest.approx(0), "deviation": pytest.approx(0), "n": len(delta) // 2}
 
 
 def test_an_evaluation_without_keyframes_says_how_to_make_them():
