@@ -16,6 +16,7 @@ import pytest
 from lrm_ros.graph import doctor, doctor_media
 from lrm_ros.graph.doctor import FAIL, OK, WARN, Finding
 from lrm_ros.images import Bridge
+from lrm_ros.private_domain import claim_domain
 
 
 def fixed(finding: Finding):
@@ -63,11 +64,11 @@ def test_what_else_is_printed_is_no_result(monkeypatch: pytest.MonkeyPatch) -> N
     assert "TimeoutError: not discovered" in finding.detail and "unset or correct ROS_DISCOVERY_SERVER" in finding.cure
 
 
-def test_what_fast_dds_prints_itself_is_no_result() -> None:
+def test_what_fast_dds_prints_itself_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints to the standard output that it cannot make a queue whose lock is held, and goes on with the next."""
-    first = (
-        7400 + 250 * int(os.environ["ROS_DOMAIN_ID"]) + 11
-    )  # of the domain's first participant, which nobody else has
+    domain = claim_domain()  # that of the tests has participants, which hold locks of their own
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    first = 7400 + 250 * domain + 11  # the queue of the domain's first participant
     queues = [Path(f"/dev/shm/{name}_port{first + 2 * i}") for name in ("fastdds", "fastrtps") for i in range(4)]
     locks = [Path(f"{queue}_el") for queue in queues]
     for queue in queues:
@@ -75,7 +76,7 @@ def test_what_fast_dds_prints_itself_is_no_result() -> None:
     files = [os.open(lock, os.O_RDWR | os.O_CREAT) for lock in locks]
     try:
         for file in files:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         output = subprocess.run(
             [sys.executable, "-m", "lrm_ros.ros.dds_check"], capture_output=True, text=True, check=True
         ).stdout
