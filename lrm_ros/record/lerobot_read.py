@@ -126,14 +126,14 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
         at = np.flatnonzero(numbers["episode_index"][:, 0] == files.index)
         if len(at) == 0:
             raise ValueError(f"'{files.rows}' has no rows of episode {files.index}, which is listed")
+        # Images are numbered from the episode's first on, whatever the order of the rows.
+        if ORDER in numbers and not np.array_equal(numbers[ORDER][at, 0], np.arange(len(at))):
+            raise ValueError(f"'{files.rows}': rows of episode {files.index} are missing or out of order ({ORDER})")
         if files.length not in (None, len(at)):
             raise ValueError(
                 f"'{files.rows}' has {len(at)} rows of episode {files.index}, which is listed with {files.length}; "
                 "fetch the data set again"
             )
-        # Images are numbered from the episode's first on, whatever the order of the rows.
-        if ORDER in numbers and not np.array_equal(numbers[ORDER][at, 0], np.arange(len(at))):
-            raise ValueError(f"'{files.rows}': rows of episode {files.index} are missing or out of order ({ORDER})")
         indices = numbers["task_index"][at, 0].tolist()
         if unknown := [index for index in indices if index not in tasks]:
             raise ValueError(

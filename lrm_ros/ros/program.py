@@ -146,7 +146,7 @@ def run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None = None) ->
 
 def _of_rcl(error: RuntimeError) -> str:
     """Return what rcl says; of what C file it is nobody needs to know."""
-    return " ".join(str(error).split()).split(", at /")[0].removesuffix(" ,")
+    return " ".join(str(error).split()).split(", at /")[0].strip()
 
 
 def _run(node_type: Callable[[], LrmNode[Any]], argv: list[str] | None, stop: _Stop) -> int:

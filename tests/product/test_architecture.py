@@ -58,17 +58,7 @@ ROS_FILES = {
 ROS_ROOMS = ("lrm_ros/ros/", "lrm_ros/nodes/")
 # What each room of lrm_ros may import of the others, beside versions, progress, commit, config_files and errors.
 CORE = {"types", "seeds", "files", "config", "contract", "checkpoint", "reward", "record", "robot", "policy"}
-CORE |= {
-    "messages",
-    "topics",
-    "parameters",
-    "environment",
-    "environment_variables",
-    "programs",
-    "chunk_timing",
-    "options",
-    "config_arm",
-}
+CORE |= {"messages", "topics", "parameters", "environment", "programs", "chunk_timing", "options", "config_arm"}
 CORE |= {"config_person", "config_teleop", "scales"}
 CORE |= {"images", "image_files", "environment_variables"}
 UPSTREAM: dict[str, set[str]] = {
