@@ -96,18 +96,18 @@ def metadata_of(folder: Path) -> Iterator[None]:
 
 
 def tasks_of(folder: Path, info: Mapping[str, Any]) -> dict[int, str]:
-    """Return the task texts by their numbers, without what is no text or blank; ``metadata_of``: its errors."""
+    """Return the task texts by their numbers, without what is no text; ``metadata_of`` says what its errors mean."""
     if is_v2(info):
         found = {row["task_index"]: row["task"] for row in _json_lines(folder / "meta/tasks.jsonl")}
     else:
         rows = _table(folder / "meta/tasks.parquet")
         # The text is the index of a pandas table, whose name depends on the writer.
         found = {row["task_index"]: next(text for key, text in row.items() if key != "task_index") for row in rows}
-    return {index: text for index, text in found.items() if isinstance(text, str) and _is_text(text)}
+    return {index: text for index, text in found.items() if isinstance(text, str)}
 
 
-def _is_text(text: str) -> bool:
-    """Return whether a text says something and every reader can have it: no NUL, no half of a character."""
+def is_text(text: str) -> bool:
+    """Return whether a task says something and every reader can have it: no NUL, no half of a character."""
     return bool(text.strip()) and "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lrm_ros.errors import one_line
 from lrm_ros.image_files import decode
 from lrm_ros.record.checksums import check_files
-from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, metadata_of, tasks_of
+from lrm_ros.record.lerobot_files import INFO_FILE, EpisodeFiles, is_text, metadata_of, tasks_of
 from lrm_ros.record.lerobot_set import ACTION, INTERVENTION, STATE, WISH, LeRobotSet, open_set
 from lrm_ros.record.video_process import VideoProcess
 from lrm_ros.types import Episode, Frame, Observation, Step
@@ -109,7 +109,7 @@ def _rows(dataset: LeRobotSet, places: Sequence[EpisodeFiles], images: bool) -> 
     import pyarrow.parquet as pq
 
     with metadata_of(dataset.root):
-        tasks = tasks_of(dataset.root, dataset.info)
+        tasks = {index: text for index, text in tasks_of(dataset.root, dataset.info).items() if is_text(text)}
     encoded = [key for key in dataset.cameras.values() if key not in dataset.in_video] if images else []
     names = [STATE, ACTION, "episode_index", "task_index", *encoded]
     names += [ORDER] if ORDER in dataset.features else []

@@ -12,6 +12,7 @@ from lrm_ros.record.lerobot_files import (
     EpisodeFiles,
     episodes_of,
     is_depth,
+    is_text,
     metadata_of,
     read_description,
     tasks_of,
@@ -80,8 +81,10 @@ def _open(
 ) -> SourceEpisode:
     rows = read_rows(files.rows, files.index)
     if rows.task_index not in tasks:
-        raise BadEpisode("a task of which the table of tasks has no text")
+        raise BadEpisode("a task that the table of tasks does not have")
     task = tasks[rows.task_index]
+    if task.strip() and not is_text(task):
+        raise BadEpisode("a task with NUL or half a character")
     length = len(rows.at)
     if files.length not in (None, length):
         raise BadEpisode(f"{length} rows, but it is listed with {files.length}")

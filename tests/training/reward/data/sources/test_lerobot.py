@@ -171,7 +171,7 @@ def test_bad_episodes_are_refused_one_by_one_with_the_reason(tmp_path):
     table = pq.read_table(data / "episode_000002.parquet")
     wrong = {
         "an episode that is listed but has no rows": table.slice(0, 0),
-        "a task of which the table of tasks has no text": table.set_column(5, "task_index", pa.array([7] * 15)),
+        "a task that the table of tasks does not have": table.set_column(5, "task_index", pa.array([7] * 15)),
         "several tasks in one episode": table.set_column(5, "task_index", pa.array([0] * 9 + [1] * 6)),
         "no language instruction": table.drop_columns("task_index"),
         "rows that are missing or out of order": table.take([0, 1, 2, 4, 5]),
@@ -192,8 +192,13 @@ def test_bad_episodes_are_refused_one_by_one_with_the_reason(tmp_path):
 def test_an_empty_task_text_is_refused(tmp_path):
     root = write_v21(tmp_path / "old")
     (root / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": ""}\n{"task_index": 1, "task": "close it"}\n')
-    no_text = "a task of which the table of tasks has no text"
-    assert reasons(read_lerobot(root)) == {"episode_000000": no_text, "episode_000002": no_text}
+    assert reasons(read_lerobot(root)) == {
+        "episode_000000": "no language instruction", "episode_000002": "no language instruction"
+    }  # fmt: skip
+    (root / "meta/tasks.jsonl").write_text(
+        '{"task_index": 0, "task": "a\\u0000b"}\n{"task_index": 1, "task": "close it"}\n'
+    )
+    assert set(reasons(read_lerobot(root)).values()) == {"a task with NUL or half a character"}
 
 
 def test_images_that_are_missing_or_damaged_are_refused(tmp_path):
